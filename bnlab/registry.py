@@ -1,0 +1,52 @@
+"""Named things of one kind, found by name: activations, norms, inits, optimizers, data sets, figures, probes.
+
+Standard library only, so that every floor may use it, and so that a process that only shows pages
+can know all the names without loading torch (see Late).
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Registry(dict[str, T], Generic[T]):
+    """Things of one kind by name; `kind` is what an error message calls them.
+
+    >>> NORMS = Registry("norm")
+    >>> @NORMS.named("batch")
+    ... class BatchNorm: ...
+    """
+
+    def __init__(self, kind: str):
+        super().__init__()
+        self.kind = kind
+
+    def named(self, name: str):
+        """Decorator: register what is decorated under `name`. Raises ValueError if the name is taken."""
+
+        def add(thing: T) -> T:
+            if name in self:
+                raise ValueError(f"{self.kind} {name!r} is registered twice.")
+            self[name] = thing
+            return thing
+
+        return add
+
+    def __missing__(self, name: str) -> T:
+        raise KeyError(f"{name!r} is not a known {self.kind}; known are {', '.join(self)}.")
+
+
+class Late(ModuleType):
+    """A module imported at its first use: `torch = Late("torch")` costs nothing until `torch.x` is asked for.
+
+    Importing torch takes seconds and hundreds of megabytes; the page process needs only names.
+    """
+
+    def __getattr__(self, attribute: str):
+        value = getattr(importlib.import_module(self.__name__), attribute)
+        setattr(self, attribute, value)  # the next look-up does not come here
+        return value
