@@ -7,6 +7,7 @@ can know all the names without loading torch (see Late).
 from __future__ import annotations
 
 import importlib
+from operator import attrgetter
 from types import ModuleType
 from typing import Generic, TypeVar
 
@@ -43,10 +44,16 @@ class Registry(dict[str, T], Generic[T]):
 class Late(ModuleType):
     """A module imported at its first use: `torch = Late("torch")` costs nothing until `torch.x` is asked for.
 
-    Importing torch takes seconds and hundreds of megabytes; the page process needs only names.
+    `Late("torch", "ops.aten")` stands for what `torch.ops.aten` is. Importing torch takes seconds and hundreds of
+    megabytes; the page process needs only names.
     """
 
+    def __init__(self, name: str, inside: str = ""):
+        super().__init__(name)
+        self.__dict__["inside"] = inside
+
     def __getattr__(self, attribute: str):
-        value = getattr(importlib.import_module(self.__name__), attribute)
+        module = importlib.import_module(self.__name__)
+        value = getattr(attrgetter(self.inside)(module) if self.inside else module, attribute)
         setattr(self, attribute, value)  # the next look-up does not come here
         return value
