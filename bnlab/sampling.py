@@ -1,0 +1,31 @@
+"""Which examples each mini-batch holds: from the seed and the step alone, the same for every arm of a seed."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from .experiment import Settings
+
+DRAWN = 64  # steps whose mini-batches are drawn at once
+
+
+def mini_batches(settings: Settings, seed: int, first: int) -> np.ndarray:
+    """Row numbers [DRAWN, K] of the training set for steps first..first + DRAWN - 1; first is a multiple of DRAWN.
+
+    In epochs, each epoch has a new order and the examples that do not fill a last mini-batch sit out until the next.
+    """
+    N, K = settings.n_train, settings.mini_batch
+    if settings.sampling == "replacement":
+        return np.random.default_rng([seed, 0, first // DRAWN]).integers(N, size=(DRAWN, K))
+    per_epoch = N // K
+    epochs = range(first // per_epoch, (first + DRAWN - 1) // per_epoch + 1)
+    orders = np.concatenate([order(N, seed, e)[: per_epoch * K] for e in epochs])
+    at = (first - epochs.start * per_epoch) * K
+    return orders[at : at + DRAWN * K].reshape(DRAWN, K)
+
+
+@lru_cache(64)
+def order(n: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, 1, epoch]).permutation(n)

@@ -1,0 +1,281 @@
+"""The training step of a stack: networks of one shape as slices (slots) of the same arrays, the backward pass written out.
+
+Every array is [slot, example, unit]. A layer's slots are ordered by what their norm does, and each kind is a chain:
+
+    slots     none     | LN after, BN after     | BN before, LN before
+              a = x W + b                                                  all slots
+    forward   z = h(a) | m = h(a), y = norm(m)  | m = norm(a), z = h(m)
+
+`out` is what the next layer reads: z, or y where the norm comes after the activation. Every line below acts on one
+contiguous slice. Backward is the same from the bottom up, with g = dE/d(out), then dE/dm, then dE/da.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .activations import ACTIVATIONS
+from .data import DATASETS
+from .experiment import Experiment, Network, Settings, slot_order
+from .inits import initial_weights
+from .mlp import LOSSES, Networks, Statistics
+from .norms import Normalization, moving_average
+from .optimizers import OPTIMIZERS
+from .registry import Late
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+torch = Late("torch")
+
+BLOCK = 32  # elements; a slot that fills whole blocks is computed alike wherever it stands (vector loops have no tail)
+
+
+def blocks(rows: int, columns: int) -> int:
+    """Elements set aside for a [rows, columns] matrix: whole blocks."""
+    return -(-rows * columns // BLOCK) * BLOCK
+
+
+def carve(flat: Tensor, start: int, shape: tuple[int, ...]) -> Tensor:
+    """A view of shape [..., rows, columns] on the vector `flat` from `start`; each matrix begins on a block."""
+    *outer, rows, columns = shape
+    size = blocks(rows, columns)
+    view = flat[start : start + int(np.prod(outer)) * size].view(*outer, size)
+    return view[..., : rows * columns].unflatten(-1, (rows, columns))
+
+
+class Stack:
+    """Networks of one shape, trained together.
+
+    `parameters` and `gradients` are single vectors; `p` and `g` are views on them by name. Raises nothing: what cannot
+    work was refused by Experiment.
+    """
+
+    def __init__(self, experiment: Experiment, networks: tuple[Network, ...], device: str, dtype: torch.dtype):
+        each = [experiment.arm_settings[n.arm] for n in networks]
+        shared: Settings = each[0]
+        data = DATASETS[shared.data]
+        self.networks, self.settings, self.shared = networks, each, shared
+        self.device, self.dtype = device, dtype
+        S, K, L, d = len(networks), shared.mini_batch, shared.depth, shared.width
+        self.S, self.K, self.L, self.d = S, K, L, d
+        self.act, self.criterion = ACTIVATIONS[shared.activation], LOSSES[data.task]
+        self.t = 0
+
+        kinds = [slot_order(s) for s in each]  # 0 none, 1 LN after, 2 BN after, 3 BN before, 4 LN before
+        first = [kinds.index(k) if k in kinds else None for k in range(5)]
+        count = [kinds.count(k) for k in range(5)]
+        edge = [sum(count[:k]) for k in range(6)]
+        span = lambda low, high: slice(edge[low], edge[high])  # noqa: E731
+        self.none, self.after, self.before, self.normed = span(0, 1), span(1, 3), span(3, 5), span(1, 5)
+        self.batch, self.inside, self.outside = span(2, 4), span(0, 3), span(2, 3)
+        self.kinds = [(span(k, k + 1), each[first[k]]) for k in range(5) if first[k] is not None]
+        self.B, N = edge[4] - edge[2], S - edge[1]  # slots with batch norm; with any norm
+
+        n_out = data.n_classes
+        shapes = {
+            "weight_in": (S, data.n_features, d),
+            "weight": (L - 1, S, d, d),
+            "readout": (S, d, n_out),
+            "bias": (L, S, 1, d),
+            "readout_bias": (S, 1, n_out),
+            "gamma": (L, N, 1, d),
+            "beta": (L, N, 1, d),
+        }
+        size = {name: int(np.prod(shape[:-2])) * blocks(*shape[-2:]) for name, shape in shapes.items()}
+        start = dict(zip(shapes, np.cumsum([0, *size.values()]).tolist(), strict=False))
+        vector = lambda: torch.zeros(sum(size.values()), device=device, dtype=dtype)  # noqa: E731
+        views = lambda flat: {k: carve(flat, start[k], shape) for k, shape in shapes.items()}  # noqa: E731
+        self.parameters, self.gradients, self.rate, self.decay = vector(), vector(), vector(), vector()
+        self.p, self.g = views(self.parameters), views(self.gradients)
+        self.optimizer = OPTIMIZERS[shared.optimizer](self.parameters)
+        self.views = views
+        for vector_of, name in ((self.rate, "learning_rate"), (self.decay, "weight_decay")):
+            for key, view in views(vector_of).items():
+                owners = each[edge[1] :] if key in ("gamma", "beta") else each
+                for slot, s in enumerate(owners):
+                    view.select(-3, slot).fill_(getattr(s, name))
+        self.decays = any(s.weight_decay for s in each)
+        per_slot = lambda name: self.room(S, 1, 1).copy_(  # noqa: E731
+            torch.tensor([getattr(s, name) for s in each], dtype=dtype).view(S, 1, 1)
+        )
+        self.learning_rate, self.alpha, self.delta = per_slot("learning_rate"), per_slot("alpha"), per_slot("delta")
+
+        self.p["gamma"].fill_(1)
+        for slot, (network, s) in enumerate(zip(networks, each, strict=True)):
+            fans = [data.n_features] + [d] * L + [n_out]
+            for layer in range(1, L + 2):
+                w = initial_weights(s.init, s.init_gain, network.seed, layer, fans[layer - 1], fans[layer])
+                into = self.p["weight_in"] if layer == 1 else self.p["readout"] if layer > L else self.p["weight"][layer - 2]
+                into[slot].copy_(torch.from_numpy(w))
+
+        room = self.room
+        self.a, self.out, self.da = room(L, S, K, d), room(L, S, K, d), room(L, S, K, d)
+        self.m, self.x_hat = room(L, N, K, d), room(L, N, K, d)  # between activation and norm; normalized
+        self.g_out, self.scratch = room(S, K, d), room(S, K, d)
+        self.batch_mean, self.batch_var = room(L, self.B, 1, d), room(L, self.B, 1, d)
+        moving = (2, L, self.B, 1, d)
+        self.moving = torch.zeros(int(np.prod(moving[:-2])) * blocks(1, d), device=device, dtype=dtype)
+        self.moving_mean, self.moving_var = carve(self.moving, 0, moving)
+        self.moving_var.fill_(1)  # the cold start: 0 and 1, as everywhere
+        self.layers = [self.layer(l) for l in range(L)]
+        if L > 1:  # dE/dW = x^T dE/da, all layers above the first and all slots in one product
+            self.below, self.above = self.out[:-1].flatten(0, 1).mT, self.da[1:].flatten(0, 1)
+            self.weight_grad = self.g["weight"].flatten(0, 1)
+
+    def room(self, *shape: int) -> Tensor:
+        """Zeros [..., rows, columns], each matrix on whole blocks of its own."""
+        flat = torch.zeros(int(np.prod(shape[:-2])) * blocks(*shape[-2:]), device=self.device, dtype=self.dtype)
+        return carve(flat, 0, shape)
+
+    def layer(self, l: int) -> SimpleNamespace:
+        """All views one layer needs, made once."""
+        p, g, v = self.p, self.g, SimpleNamespace()
+        shift = self.normed.start  # m and x_hat hold only the slots with a norm
+        inner = lambda s: slice(s.start - shift, s.stop - shift)  # noqa: E731
+        v.weight, v.bias = (p["weight_in"] if l == 0 else p["weight"][l - 1]), p["bias"][l]
+        v.weight_t, v.a, v.out, v.da = v.weight.mT, self.a[l], self.out[l], self.da[l]
+        v.none = (v.a[self.none], v.out[self.none], v.da[self.none], self.g_out[self.none])
+        v.after = (v.a[self.after], self.m[l, inner(self.after)], v.da[self.after])
+        v.before = (self.m[l, inner(self.before)], v.out[self.before], self.g_out[self.before])
+        v.norms = []
+        for name, slots in (("layer", self.kind(1)), ("batch", self.batch), ("layer", self.kind(4))):
+            if slots.stop <= slots.start:
+                continue
+            i = inner(slots)
+            parts = []
+            cut = min(max(self.after.stop, slots.start), slots.stop)
+            if cut > slots.start:  # after the activation: reads m, writes out
+                s = slice(slots.start, cut)
+                parts.append((self.m[l, inner(s)], v.out[s]))
+            if slots.stop > cut:  # before: reads a, writes m
+                s = slice(cut, slots.stop)
+                parts.append((v.a[s], self.m[l, inner(s)]))
+            if name == "batch":
+                mean, var = self.batch_mean[l], self.batch_var[l]
+            else:
+                mean, var = (self.room(slots.stop - slots.start, self.K, 1) for _ in range(2))
+            norm = Normalization(
+                1 if name == "batch" else 2,
+                parts,
+                self.x_hat[l, i],
+                self.scratch[slots],
+                self.delta[slots],
+                mean,
+                var,
+                *(q[l, i] for q in (p["gamma"], p["beta"], g["gamma"], g["beta"])),
+            )
+            v.norms.append((norm, self.g_out[slots], v.da[slots]))
+        return v
+
+    def kind(self, k: int) -> slice:
+        """The slots of one kind: 0 none, 1 LN after, 2 BN after, 3 BN before, 4 LN before."""
+        return next((s for s, settings in self.kinds if slot_order(settings) == k), slice(0, 0))
+
+    def gradient(self, x: Tensor, y: Tensor) -> None:
+        """Forward and backward on the mini-batches x [S, K, n_in], y [S, K]: fills loss, accuracy, gradients, moving averages."""
+        self.x = x
+        self.loss, self.accuracy, g_outputs = self.criterion(self.forward(x), y)
+        self.backward(x, g_outputs)
+        if self.B:
+            moving_average(self.moving_mean, self.batch_mean, self.alpha[self.batch])
+            moving_average(self.moving_var, self.batch_var, self.alpha[self.batch])
+
+    def direction(self) -> tuple[Tensor, float]:
+        """d and c of the coming update, w <- w - learning_rate c d, weight decay included."""
+        g = self.gradients
+        if self.decays:
+            g = torch.addcmul(g, self.parameters, self.decay)
+        return self.optimizer.direction(g, self.t)
+
+    def update(self, d: Tensor, c: float) -> None:
+        """w <- w - learning_rate c d."""
+        self.parameters.addcmul_(d, self.rate, value=-c)
+        self.t += 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs [S, K, n_out] with batch statistics; every layer's a, m, x_hat and out stay in their buffers."""
+        act = self.act.forward
+        for v in self.layers:
+            torch.baddbmm(v.bias, x, v.weight, out=v.a)
+            if len(v.none[0]):
+                a, out, *_ = v.none
+                act(a, out)
+            if len(v.after[0]):
+                a, m, _ = v.after
+                act(a, m)
+            for norm, _, _ in v.norms:
+                norm.forward()
+            if len(v.before[0]):
+                m, out, _ = v.before
+                act(m, out)
+            x = v.out
+        return torch.baddbmm(self.p["readout_bias"], x, self.p["readout"])
+
+    def backward(self, x: Tensor, g_outputs: Tensor) -> None:
+        """Fill `gradients` and `da` (dE/da of every layer) from dE/d(outputs); x is the input forward() was given."""
+        p, g, slope = self.p, self.g, self.act.backward
+        torch.bmm(self.layers[-1].out.mT, g_outputs, out=g["readout"])
+        torch.sum(g_outputs, 1, keepdim=True, out=g["readout_bias"])
+        torch.bmm(g_outputs, p["readout"].mT, out=self.g_out)
+        for v in reversed(self.layers):
+            if len(v.before[0]):
+                m, out, g_out = v.before
+                slope(g_out, m, out, g_out)
+            for norm, g_out, da in v.norms:
+                norm.backward(g_out, da)
+            if len(v.after[0]):
+                a, m, da = v.after
+                slope(da, a, m, da)
+            if len(v.none[0]):
+                a, out, da, g_out = v.none
+                slope(g_out, a, out, da)
+            if v is not self.layers[0]:
+                torch.bmm(v.da, v.weight_t, out=self.g_out)
+        torch.bmm(x.mT, self.da[0], out=g["weight_in"])
+        if self.L > 1:
+            torch.bmm(self.below, self.above, out=self.weight_grad)
+        torch.sum(self.da, 2, keepdim=True, out=g["bias"])
+
+    @property
+    def state(self) -> list[Tensor]:
+        """The vectors that determine everything to come: parameters, the optimizer's memory, moving averages."""
+        return [self.parameters, *self.optimizer.state, self.moving]
+
+    def snapshot(self) -> np.ndarray:
+        """The state as one vector; `restore` continues from it to the last bit."""
+        return torch.cat(self.state).cpu().numpy()
+
+    def restore(self, t: int, vector: np.ndarray) -> None:
+        """Take up the state of a snapshot taken before update t. Raises ValueError if it belongs to other networks."""
+        if len(vector) != sum(len(part) for part in self.state):
+            raise ValueError("the snapshot belongs to networks of another shape.")
+        at, self.t = 0, t
+        for part in self.state:
+            part.copy_(torch.from_numpy(vector[at : at + len(part)]))
+            at += len(part)
+
+    def alike(self) -> list[tuple[slice, Networks, slice | None]]:
+        """The networks by kind, for scoring: their slots, their weights (views), and where the batch norms stand in
+        batch_mean and moving_mean (None without batch norm)."""
+        found = []
+        for slots, s in self.kinds:
+            i = slice(slots.start - self.normed.start, slots.stop - self.normed.start)
+            scales = ([self.p[k][l, i] for l in range(self.L)] if s.norm != "none" else [] for k in ("gamma", "beta"))
+            networks = Networks(
+                s.norm,
+                s.placement,
+                s.activation,
+                [layer.weight[slots] for layer in self.layers],
+                [layer.bias[slots] for layer in self.layers],
+                *scales,
+                self.delta[slots],
+                self.p["readout"][slots],
+                self.p["readout_bias"][slots],
+            )
+            b = slice(slots.start - self.batch.start, slots.stop - self.batch.start) if s.norm == "batch" else None
+            found.append((slots, networks, b))
+        return found
