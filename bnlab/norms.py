@@ -69,6 +69,7 @@ class Normalization:
 
     def __init__(self, axis, parts, x_hat, scratch, delta, mean, var, gamma, beta, gamma_grad, beta_grad):
         self.axis, self.n = axis, x_hat.shape[axis]
+        self.share = x_hat.new_full((1, 1, 1), 1 / self.n)  # a tensor: multiplying by a Python number costs twice as much
         at = [sum(len(x) for x, _ in parts[:i]) for i in range(len(parts) + 1)]
         cut = [slice(a, b) for a, b in zip(at, at[1:], strict=False)]
         self.parts = [(x, y, mean[s], x_hat[s], gamma[s], beta[s]) for (x, y), s in zip(parts, cut, strict=True)]
@@ -80,11 +81,11 @@ class Normalization:
         """y = gamma x_hat + beta, with the statistics of this mini-batch."""
         for x, _, mean, *_ in self.parts:
             torch.sum(x, self.axis, keepdim=True, out=mean)
-        self.mean.mul_(1 / self.n)
+        self.mean.mul_(self.share)
         for x, _, mean, x_hat, *_ in self.parts:
             torch.sub(x, mean, out=x_hat)
         torch.mul(self.x_hat, self.x_hat, out=self.scratch)
-        torch.sum(self.scratch, self.axis, keepdim=True, out=self.var).mul_(1 / self.n)
+        torch.sum(self.scratch, self.axis, keepdim=True, out=self.var).mul_(self.share)
         torch.add(self.var, self.delta, out=self.inverse).rsqrt_()  # 1/sigma
         self.x_hat.mul_(self.inverse)
         for _, y, _, x_hat, gamma, beta in self.parts:
@@ -104,7 +105,7 @@ class Normalization:
             dx.sub_(self.beta_grad, alpha=1 / self.n).mul_(self.gamma * self.inverse)
         else:  # gamma varies along the axis, so it belongs inside the means
             g.mul_(self.gamma)
-            mean_g = g.sum(2, keepdim=True).mul_(1 / self.n)
-            mean_gx = self.scratch.mul_(self.gamma).sum(2, keepdim=True).mul_(1 / self.n)
+            mean_g = g.sum(2, keepdim=True).mul_(self.share)
+            mean_gx = self.scratch.mul_(self.gamma).sum(2, keepdim=True).mul_(self.share)
             torch.addcmul(g, self.x_hat, mean_gx, value=-1, out=dx)
             dx.sub_(mean_g).mul_(self.inverse)

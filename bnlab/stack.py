@@ -29,6 +29,8 @@ from .registry import Late
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .quantities import Rows
+
 torch = Late("torch")
 
 BLOCK = 32  # elements; a slot that fills whole blocks is computed alike wherever it stands (vector loops have no tail)
@@ -134,8 +136,7 @@ class Stack:
     def layer(self, l: int) -> SimpleNamespace:
         """All views one layer needs, made once."""
         p, g, v = self.p, self.g, SimpleNamespace()
-        shift = self.normed.start  # m and x_hat hold only the slots with a norm
-        inner = lambda s: slice(s.start - shift, s.stop - shift)  # noqa: E731
+        inner = self.inner
         v.weight, v.bias = (p["weight_in"] if l == 0 else p["weight"][l - 1]), p["bias"][l]
         v.weight_t, v.a, v.out, v.da = v.weight.mT, self.a[l], self.out[l], self.da[l]
         v.none = (v.a[self.none], v.out[self.none], v.da[self.none], self.g_out[self.none])
@@ -171,15 +172,21 @@ class Stack:
             v.norms.append((norm, self.g_out[slots], v.da[slots]))
         return v
 
+    def inner(self, slots: slice) -> slice:
+        """The same slots counted from the first with a norm: m, x_hat, gamma and beta hold only those."""
+        return slice(slots.start - self.normed.start, slots.stop - self.normed.start)
+
     def kind(self, k: int) -> slice:
         """The slots of one kind: 0 none, 1 LN after, 2 BN after, 3 BN before, 4 LN before."""
         return next((s for s, settings in self.kinds if slot_order(settings) == k), slice(0, 0))
 
-    def gradient(self, x: Tensor, y: Tensor) -> None:
-        """Forward and backward on the mini-batches x [S, K, n_in], y [S, K]: fills loss, accuracy, gradients, moving averages."""
-        self.x = x
-        self.loss, self.accuracy, g_outputs = self.criterion(self.forward(x), y)
-        self.backward(x, g_outputs)
+    def gradient(self, x: Tensor, y: Tensor, rows: Rows | None = None) -> None:
+        """Forward and backward on the mini-batches x [S, K, n_in], y [S, K].
+
+        Fills loss, accuracy, gradients and the moving averages; `rows` measures each layer in passing.
+        """
+        self.loss, self.accuracy, g_outputs = self.criterion(self.forward(x, rows), y)
+        self.backward(x, g_outputs, rows)
         if self.B:
             moving_average(self.moving_mean, self.batch_mean, self.alpha[self.batch])
             moving_average(self.moving_var, self.batch_var, self.alpha[self.batch])
@@ -196,10 +203,10 @@ class Stack:
         self.parameters.addcmul_(d, self.rate, value=-c)
         self.t += 1
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rows: Rows | None = None) -> Tensor:
         """Outputs [S, K, n_out] with batch statistics; every layer's a, m, x_hat and out stay in their buffers."""
         act = self.act.forward
-        for v in self.layers:
+        for l, v in enumerate(self.layers):
             torch.baddbmm(v.bias, x, v.weight, out=v.a)
             if len(v.none[0]):
                 a, out, *_ = v.none
@@ -212,16 +219,18 @@ class Stack:
             if len(v.before[0]):
                 m, out, _ = v.before
                 act(m, out)
+            if rows:
+                rows.forward(l)
             x = v.out
         return torch.baddbmm(self.p["readout_bias"], x, self.p["readout"])
 
-    def backward(self, x: Tensor, g_outputs: Tensor) -> None:
+    def backward(self, x: Tensor, g_outputs: Tensor, rows: Rows | None = None) -> None:
         """Fill `gradients` and `da` (dE/da of every layer) from dE/d(outputs); x is the input forward() was given."""
         p, g, slope = self.p, self.g, self.act.backward
         torch.bmm(self.layers[-1].out.mT, g_outputs, out=g["readout"])
         torch.sum(g_outputs, 1, keepdim=True, out=g["readout_bias"])
         torch.bmm(g_outputs, p["readout"].mT, out=self.g_out)
-        for v in reversed(self.layers):
+        for l, v in reversed(list(enumerate(self.layers))):
             if len(v.before[0]):
                 m, out, g_out = v.before
                 slope(g_out, m, out, g_out)
@@ -233,7 +242,9 @@ class Stack:
             if len(v.none[0]):
                 a, out, da, g_out = v.none
                 slope(g_out, a, out, da)
-            if v is not self.layers[0]:
+            if rows:
+                rows.backward(l)
+            if l > 0:
                 torch.bmm(v.da, v.weight_t, out=self.g_out)
         torch.bmm(x.mT, self.da[0], out=g["weight_in"])
         if self.L > 1:
@@ -263,7 +274,7 @@ class Stack:
         batch_mean and moving_mean (None without batch norm)."""
         found = []
         for slots, s in self.kinds:
-            i = slice(slots.start - self.normed.start, slots.stop - self.normed.start)
+            i = self.inner(slots)
             scales = ([self.p[k][l, i] for l in range(self.L)] if s.norm != "none" else [] for k in ("gamma", "beta"))
             networks = Networks(
                 s.norm,

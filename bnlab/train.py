@@ -82,7 +82,7 @@ class Group:
     def step(self, t: int, record: bool) -> dict[str, Tensor]:
         """Update t of every network of the stack; the rows it showed."""
         x, y = self.mini_batch(t)
-        self.stack.gradient(x, y)
+        self.stack.gradient(x, y, self.rows if record else None)
         d, c = self.stack.direction()
         rows = self.rows.measured(d, c) if record else {}
         self.stack.update(d, c)
