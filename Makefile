@@ -1,0 +1,40 @@
+# Two commands on a fresh machine with Python 3.11 or newer: `make run` starts the lab, `make test` checks it.
+# Windows has the same as plain commands in README.md.
+
+PYTHON ?= python3
+VENV ?= .venv
+
+# Linux without an NVIDIA card: try PyTorch's own index first, whose CPU build saves several GB. If it cannot be
+# reached, torch comes from the default index like everything else. `make run TORCH_INDEX=` never tries.
+CPU_BUILDS = https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?= $(shell [ "$$(uname)" != Linux ] || command -v nvidia-smi >/dev/null || echo $(CPU_BUILDS))
+TORCH = $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.txt)
+
+.PHONY: run test format
+
+run: $(VENV)/installed
+	$(VENV)/bin/streamlit run app.py
+
+test: $(VENV)/installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pytest
+
+format: $(VENV)/installed-dev
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+# The stamps are newer than the requirements they were made from, so nothing is installed twice.
+$(VENV)/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"Python is " + sys.version.split()[0] + "; the lab needs 3.11 or newer. Say where it is: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+ifneq ($(TORCH_INDEX),)
+	-$(VENV)/bin/pip install --quiet --no-deps --retries 0 --timeout 10 --index-url $(TORCH_INDEX) $(TORCH)
+endif
+	$(VENV)/bin/pip install --quiet -r requirements.txt
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+	$(VENV)/bin/pip install --quiet -r requirements-dev.txt
+	touch $@

@@ -1,0 +1,89 @@
+"""The house stands: imports only go down, and the process that shows pages loads no torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FLOORS = {  # from the cellar up; a package stands for all files in it
+    "cellar": ["registry"],
+    "ground": ["activations", "inits", "norms", "optimizers", "data", "theory", "mlp"],
+    "first": ["experiment", "address", "sampling", "stack", "trace", "quantities", "train", "probes"],
+    "second": ["store", "reading", "jobs", "work"],
+    "third": ["figures", "export", "lessons", "api"],
+    "side door": ["__main__"],
+    "roof": ["app", "pages"],
+}
+DISK = {"sqlite3", "pathlib", "os", "shutil", "tempfile", "open"}
+NEVER = {  # what else a floor, or one thing on it, may not use
+    "cellar": {*DISK, "numpy", "torch", "streamlit", "plotly"},
+    "ground": {*DISK, "streamlit", "plotly"},
+    "first": {*DISK, "streamlit", "plotly"},
+    "second": {"streamlit", "plotly"},
+    "third": {"streamlit", "torch"},
+    "side door": {"streamlit"},
+    "roof": {"torch", "sqlite3"},
+    "figures": {*DISK, "store", "reading", "jobs", "work"},
+    "lessons": {"store", "reading", "jobs", "work"},
+}
+HEIGHT = {name: height for height, names in enumerate(FLOORS.values()) for name in names}
+FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
+FILES = [f for part in ("bnlab", "pages", "app.py") for f in sorted([ROOT / part, *(ROOT / part).rglob("*.py")])]
+FILES = [f for f in FILES if f.is_file() and f != ROOT / "bnlab" / "__init__.py"]
+
+
+def thing(module: str) -> str:
+    """What a module belongs to: bnlab.figures.style -> figures, pages.lab -> pages, numpy.linalg -> numpy."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "bnlab" and len(parts) > 1 else parts[0]
+
+
+def used(file: Path) -> set[str]:
+    """What a file imports when its code runs, and `open` where it calls that; not what only type checkers read."""
+    here = file.relative_to(ROOT).parent.parts
+    found, left = set(), [ast.parse(file.read_text())]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            left += node.orelse
+            continue
+        left += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            found |= {thing(name.name) for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = here[: len(here) + 1 - node.level] if node.level else ()
+            module = ".".join([*above, *filter(None, [node.module])])
+            found |= {thing(f"{module}.{name.name}" if module == "bnlab" else module) for name in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "open":
+            found.add("open")
+    return found
+
+
+def own(file: Path) -> str:
+    return thing(".".join(file.relative_to(ROOT).with_suffix("").parts))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_imports_only_go_down(file):
+    name = own(file)
+    assert name in FLOOR, f"{name} has no floor yet: give it one at the top of this test and in the README's plan."
+    higher = {other for other in used(file) & HEIGHT.keys() if HEIGHT[other] > HEIGHT[name]}
+    assert not higher, f"{name} ({FLOOR[name]}) imports {higher}, which stand above it."
+    wrong = used(file) & (NEVER[FLOOR[name]] | NEVER.get(name, set()))
+    assert not wrong, f"{name} ({FLOOR[name]}) uses {wrong}, which belong elsewhere."
+
+
+def test_the_process_that_shows_pages_loads_no_torch():
+    shown = [f for f in FILES if FLOOR.get(own(f)) in ("ground", "first", "second", "third") and own(f) != "work"]
+    modules = [".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for f in shown]
+    code = (
+        "import importlib, sys\n"
+        f"for name in {modules}:\n"
+        "    importlib.import_module(name)\n"
+        "    assert 'torch' not in sys.modules, name + ' imports torch'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
