@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 torch = Late("torch")
 
+LOST_DIGITS = 1e-3  # share of the mean square below which a variance is not taken from sums in float32
 
 class Rows:
     """The row of one step of a stack, one vector a table, and the views through which its quantities are written.
@@ -39,22 +40,35 @@ class Rows:
         self.flat = [stack.room(1, 1, 1).add_(edge) for edge in stack.act.flat]
         self.one_sided = stack.act.flat[1] == inf
         self.rate = stack.learning_rate.flatten()
-        self.spreads = [list(self.spread_views(l)) for l in range(stack.L)]
+        self.sums = [list(self.sum_views(l)) for l in range(stack.L)]
         self.slopes = [list(self.slope_views(l)) for l in range(stack.L)]
         self.signals = [(stack.da[l].flatten(1), self.at["layers"]["signal_grad_norm"][l]) for l in range(stack.L)]
         self.copies = list(self.copied())
 
-    def spread_views(self, l: int):
-        """For mean and standard deviation: what is seen, its slots' mean, the centered values, their norm."""
-        s, layers = self.stack, self.at["layers"]
-        ln_after = s.kind(1)
-        seen = [("a", slice(0, s.S), s.a[l]), ("z", slice(0, s.S), s.out[l])]
-        if ln_after.stop > ln_after.start:  # elsewhere `out` is z, or batch norm knows z's mean and variance
-            seen.append(("z", ln_after, s.m[l, s.inner(ln_after)]))
-        for name, slots, x in seen:
-            mean, std = layers[f"{name}_mean"][l, slots], layers[f"{name}_std"][l, slots]
-            centered = self.scratch[slots]
-            yield x, x.flatten(1), mean, mean[:, None, None], centered, centered.flatten(1), std
+    def seen(self, name: str):
+        """Where all layers' a or z can be read: pairs (slots, [L, slots, K, d]). Batch norm knows the rest (`known`)."""
+        s = self.stack
+        ln_after, ln_before = s.kind(1), s.kind(4)
+        if name == "a":
+            places = [(slice(0, s.after.stop), s.a[:, : s.after.stop]), (ln_before, s.a[:, ln_before])]
+        else:  # `out` is z but where the norm comes after the activation
+            places = [(slice(0, s.S), s.out), (ln_after, s.m[:, s.inner(ln_after)])]
+        return [(slots, x) for slots, x in places if slots.stop > slots.start]
+
+    def known(self):
+        """What batch norm knows of the values it normalizes: (name, slots, batch means, batch variances [L, slots, d])."""
+        s = self.stack
+        for name, slots in (("a", s.kind(3)), ("z", s.kind(2))):
+            if slots.stop > slots.start:
+                b = slice(slots.start - s.batch.start, slots.stop - s.batch.start)
+                yield name, slots, s.batch_mean[:, b, 0], s.batch_var[:, b, 0]
+
+    def sum_views(self, l: int):
+        """For mean and spread: a layer's values as rows, where their sums go, where their norms go."""
+        for name in "az":
+            mean, std = self.at["layers"][f"{name}_mean"][l], self.at["layers"][f"{name}_std"][l]
+            for slots, x in self.seen(name):
+                yield x[l].flatten(1), mean[slots], std[slots]
 
     def slope_views(self, l: int):
         """For saturation: what enters the activation, scratch, the count of steep values of each unit."""
@@ -80,11 +94,10 @@ class Rows:
                 yield self.at["samples"]["z"][:, slots], z.flatten(2)[..., pick]
 
     def forward(self, l: int) -> None:
-        """Mean and spread of layer l's a and z, and how many of its values are steep."""
-        for x, x_flat, mean, mean_wide, centered, centered_flat, std in self.spreads[l]:
-            torch.sum(x_flat, 1, out=mean).mul_(self.share)
-            torch.sub(x, mean_wide, out=centered)
-            torch.linalg.vector_norm(centered_flat, dim=1, out=std)
+        """Sums and norms of layer l's a and z, and how many of its values are steep."""
+        for x, mean, std in self.sums[l]:
+            torch.sum(x, 1, out=mean)
+            torch.linalg.vector_norm(x, dim=1, out=std)
         below, above = self.flat
         for u, steep, count in self.slopes[l]:
             if self.one_sided:
@@ -111,15 +124,7 @@ class Rows:
         else:
             weight_norms(s.views(d), layers["update_ratio"])
         layers["update_ratio"].mul_(self.rate).mul_(c).div_(layers["weight_norm"])
-        for name in ("a_std", "z_std"):
-            layers[name].mul_(n**-0.5)
-        bn_after = s.kind(2)
-        if bn_after.stop > bn_after.start:
-            i = slice(0, bn_after.stop - bn_after.start)  # they come first among the batch norms
-            mean, var = s.batch_mean[:, i, 0], s.batch_var[:, i, 0]
-            torch.mean(mean, 2, out=layers["z_mean"][:, bn_after])
-            between = (mean - layers["z_mean"][:, bn_after, None]).square_().mean(2)
-            torch.sqrt(between.add_(var.mean(2)), out=layers["z_std"][:, bn_after])
+        self.spreads()
         if s.act.flat[0] > -inf:
             count = self.count[:, :, 0]
             torch.sum(count, 2, out=layers["saturated"]).mul_(-1 / n).add_(1)
@@ -127,6 +132,29 @@ class Rows:
         for into, source in self.copies:
             into.copy_(source)
         return {table: vector.clone() for table, vector in self.vectors.items()}
+
+    def spreads(self) -> None:
+        """Means and standard deviations over examples and units, from the sums and norms of each layer.
+
+        std^2 = norm^2/n - mean^2 loses its digits where the values hardly differ; there they are centered first.
+        """
+        layers, n = self.at["layers"], self.stack.K * self.stack.d
+        for name in "az":
+            mean, std = layers[f"{name}_mean"].mul_(self.share), layers[f"{name}_std"]
+            square = std.square().mul_(self.share)
+            var = torch.addcmul(square, mean, mean, value=-1)
+            torch.sqrt(var.clamp_min(0), out=std)
+            lost = var < LOST_DIGITS * square
+            if self.stack.device == "cpu" and not lost.any():  # elsewhere asking would wait for the device
+                continue
+            for slots, x in self.seen(name):
+                centered = (x - mean[:, slots, None, None]).flatten(2)
+                exact = torch.linalg.vector_norm(centered, dim=2).mul_(n**-0.5)
+                std[:, slots] = torch.where(lost[:, slots], exact, std[:, slots])
+        for name, slots, unit_mean, unit_var in self.known():
+            layers[f"{name}_mean"][:, slots] = unit_mean.mean(2)
+            between = (unit_mean - unit_mean.mean(2, keepdim=True)).square_().mean(2)
+            layers[f"{name}_std"][:, slots] = between.add_(unit_var.mean(2)).sqrt_()
 
 
 def weight_norms(views: dict[str, Tensor], out: Tensor) -> None:
