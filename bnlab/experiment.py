@@ -80,7 +80,7 @@ class Settings(Frozen):
         64, "Width", "Network", "Number of units in each hidden layer.", symbol="d", unit="units", ge=1, le=1024
     )
     activation: Annotated[str, one_of(ACTIVATIONS)] = setting(
-        "tanh", "Activation", "Network", "The nonlinearity h of each hidden layer.", symbol="h", choices=labels(ACTIVATIONS)
+        "sigmoid", "Activation", "Network", "The nonlinearity h of each hidden layer.", symbol="h", choices=labels(ACTIVATIONS)
     )
     init: Annotated[str, one_of(INITS)] = setting(
         "xavier", "Initial weights", "Network", "How large the weights are drawn; biases start at 0.", choices=labels(INITS)
@@ -161,8 +161,8 @@ class Settings(Frozen):
         0,
         "Score every",
         "Recording",
-        "Steps between two scorings of the whole training and test set; 0 chooses an interval "
-        "that costs about a twentieth of the training.",
+        "Steps between two scorings of the whole training and test set. 0 chooses: "
+        "about a tenth of the training time, at least ten times a run.",
         unit="steps",
         ge=0,
         le=1_000_000,

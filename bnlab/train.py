@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 torch = Late("torch")
 
-SCORING_SHARE = 1 / 20  # of the training time, by the cost model below
-FORWARD = 0.2  # cost of an example's forward pass in units of its share of a recorded training step
+SCORING_SHARE = 1 / 10  # of the training time, by the cost model below
+FORWARD = 0.4  # cost of an example's forward pass in units of its share of a recorded training step
 
 
 def train(
@@ -143,11 +143,14 @@ class Group:
 
 
 def score_interval(experiment: Experiment) -> int:
-    """Steps between two scorings, so that they cost about SCORING_SHARE of the training. By this model of the cost,
-    never by the clock, so that the same experiment is always scored at the same steps."""
+    """Steps between two scorings: so many that they cost about SCORING_SHARE of the training, but at least ten a run.
+
+    By this model of the cost, never by the clock, so that the same experiment is always scored at the same steps.
+    """
     cost = 0.0  # of one scoring, in steps
     for arm in experiment.arm_settings:
         data = DATASETS[arm.data]
         passes = 3 if arm.norm == "batch" else 1
         cost += passes * (data.n_train + data.n_test) * FORWARD / arm.mini_batch
-    return max(1, ceil(cost / len(experiment.arms) / SCORING_SHARE))
+    affordable = ceil(cost / len(experiment.arms) / SCORING_SHARE)
+    return max(1, min(affordable, ceil(experiment.settings.steps / 10)))
