@@ -1,1 +1,18 @@
-"""Batch Normalization Lab."""
+"""Batch Normalization Lab: deep networks with and without batch norm, trained in front of you, every step recorded.
+
+To understand what the lab does, read upwards:
+
+    norms.py         batch norm and layer norm, forward and backward, and the moving averages
+    activations.py   the nonlinearities; inits.py: the initial weights; optimizers.py: the update rules
+    mlp.py           the networks; stack.py: their training step, many networks at once
+    quantities.py    what is measured at every step; trace.py: what a record of a step holds
+    settings.py      one training run as data; experiment.py: the comparison
+    train.py         training as a generator of records
+    store.py         what was asked and what has been seen; jobs.py: the processes that execute runs
+    figures/         traces in, figures out
+"""
+
+from .experiment import Arm, Experiment, Settings
+from .train import train
+
+__all__ = ["Arm", "Experiment", "Settings", "train"]

@@ -1,7 +1,7 @@
 """The activations h: one entry each, with the derivative written beside it.
 
-`forward(u, out)` writes h(u) into out. `backward(g, u, z, out)` writes g * h'(u) into out, where z = h(u); out may be g.
-All act elementwise on tensors of any one shape. `flat` is the part of the axis, (below, above), where the
+`forward(u, out)` writes h(u) into out. `backward(g, u, z, out)` writes g * h'(u) into out, where z = h(u); out may
+be g. All act elementwise on tensors of one shape. `flat` is the part of the axis, (below, above), where the
 activation passes less than a twentieth of its steepest slope: a value there is called saturated.
 """
 

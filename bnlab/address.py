@@ -1,6 +1,6 @@
 """The experiment as an address: short, readable, only what differs from the defaults.
 
-    ?depth=30&activation=relu&arm=no+norm&arm=BN+before;norm=batch&seeds=0,1,2
+?depth=30&activation=relu&arm=no+norm&arm=BN+before;norm=batch&seeds=0,1,2
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def from_query(pairs: list[tuple[str, str]]) -> Experiment:
         if name == "arm":
             label, *changes = text.split(";")
             told = (change.partition("=")[::2] for change in changes)
-            asked.setdefault("arms", []).append({"label": label, "changes": {key: read(key, value) for key, value in told}})
+            asked.setdefault("arms", []).append(
+                {"label": label, "changes": {key: read(key, value) for key, value in told}}
+            )
         elif name == "seeds":
             asked["seeds"] = [int(seed) if seed.isdecimal() else seed for seed in text.split(",")]
         else:

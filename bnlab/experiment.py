@@ -1,247 +1,40 @@
-"""The question, as frozen data: Settings (one training run), Arm (one side of a comparison), Experiment.
-
-Each field of Settings is declared once, by `setting(...)`: its default, limits or choices, label, symbol, unit,
-help and section. The widget, the flag, the check, the JSON key and the URL key all come from that declaration.
-"""
+"""The question, as frozen data: shared settings, arms (the sides of a comparison) and seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from .activations import ACTIVATIONS
-from .data import DATASETS
-from .inits import INITS
-from .norms import NORMS, PLACEMENTS
-from .optimizers import OPTIMIZERS
+from .settings import (
+    MAX_ARMS,
+    MAX_LABEL,
+    MAX_SEEDS,
+    SHARED,
+    Frozen,
+    Settings,
+    about,
+    allowed,
+    limits,
+    problems,
+)
 
-SECTIONS = ("Data", "Network", "Normalization", "Training", "Recording")
-MAX_ARMS, MAX_SEEDS, MAX_LABEL = 6, 8, 40
+__all__ = ["Arm", "Experiment", "Network", "Settings", "about", "allowed", "limits", "problems"]
+
 MEMORY_BUDGET = 2 * 2**30  # bytes one worker may hold for the networks of one experiment
-
-
-class About(NamedTuple):
-    """What a person needs to know of one setting; everything shown about it comes from here."""
-
-    label: str
-    section: str
-    help: str
-    symbol: str = ""
-    unit: str = ""
-    choices: Mapping[str, str] | None = None  # value -> label
-    log: bool = False  # the control moves in ratios
-    step: float | None = None
-    shared: bool = False  # the same for all arms, which advance together
-
-
-def setting(default: Any, label: str, section: str, help: str, **more: Any) -> Any:
-    """Declare one setting; `more` holds pydantic's limits (ge, gt, le, lt) and the remaining fields of About."""
-    limits = {key: more.pop(key) for key in ("ge", "gt", "le", "lt") if key in more}
-    return Field(default, description=help, json_schema_extra={"about": About(label, section, help, **more)}, **limits)
-
-
-def one_of(names: Mapping[str, Any]) -> AfterValidator:
-    def check(value: str) -> str:
-        if value not in names:
-            raise ValueError(f"one of {', '.join(names)}")
-        return value
-
-    return AfterValidator(check)
-
-
-def labels(registry: Mapping[str, Any]) -> dict[str, str]:
-    return {name: thing.label for name, thing in registry.items()}
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
-
-
-class Settings(Frozen):
-    """Everything that determines one training run except the seed."""
-
-    data: Annotated[str, one_of(DATASETS)] = setting(
-        "digits", "Data set", "Data", "What the networks learn; real sets are scikit-learn's.", choices=labels(DATASETS)
-    )
-    standardize: bool = setting(
-        True,
-        "Standardize inputs",
-        "Data",
-        "Give every input feature mean 0 and variance 1 over the training set. "
-        "Off: the features keep their own scales.",
-    )
-    depth: int = setting(
-        20, "Depth", "Network", "Number of hidden layers.", symbol="L", unit="hidden layers", ge=1, le=100
-    )
-    width: int = setting(
-        64, "Width", "Network", "Number of units in each hidden layer.", symbol="d", unit="units", ge=1, le=1024
-    )
-    activation: Annotated[str, one_of(ACTIVATIONS)] = setting(
-        "sigmoid", "Activation", "Network", "The nonlinearity h of each hidden layer.", symbol="h", choices=labels(ACTIVATIONS)
-    )
-    init: Annotated[str, one_of(INITS)] = setting(
-        "xavier", "Initial weights", "Network", "How large the weights are drawn; biases start at 0.", choices=labels(INITS)
-    )
-    init_gain: float = setting(
-        1.0,
-        "Initial gain",
-        "Network",
-        "Factor on every initial weight. Below a batch norm it changes nothing but the effective learning rate.",
-        unit="x",
-        gt=0,
-        le=100,
-        log=True,
-    )
-    norm: Annotated[str, one_of(NORMS)] = setting(
-        "none",
-        "Normalization",
-        "Normalization",
-        "Batch norm: per unit, over the examples. Layer norm: per example, over the units.",
-        choices=labels(NORMS),
-    )
-    placement: Annotated[str, one_of(PLACEMENTS)] = setting(
-        "before",
-        "Placement",
-        "Normalization",
-        "Normalize the pre-activation a (before) or the activation z (after).",
-        choices=dict(PLACEMENTS),
-    )
-    alpha: float = setting(
-        0.9,
-        "Moving-average weight",
-        "Normalization",
-        "Weight of the OLD value in the moving averages used at inference. PyTorch's momentum is 1 - alpha.",
-        symbol="alpha",
-        ge=0,
-        le=1,
-        step=0.001,
-    )
-    delta: float = setting(
-        1e-5,
-        "Variance offset",
-        "Normalization",
-        "Added to the variance so that the denominator stays away from 0. PyTorch calls it eps.",
-        symbol="δ",
-        gt=0,
-        le=1,
-        log=True,
-    )
-    optimizer: Annotated[str, one_of(OPTIMIZERS)] = setting(
-        "sgd", "Optimizer", "Training", "The update rule.", choices=labels(OPTIMIZERS)
-    )
-    learning_rate: float = setting(
-        0.1, "Learning rate", "Training", "Length of a step along the gradient.", symbol="η", gt=0, le=100, log=True
-    )
-    weight_decay: float = setting(
-        0.0, "Weight decay", "Training", "Adds this times the parameter to its gradient (L2).", symbol="λ", ge=0, le=1
-    )
-    batch_size: Annotated[int, Field(ge=1)] | Literal["full"] = setting(
-        128,
-        "Mini-batch size",
-        "Training",
-        "Examples in a mini-batch, from 1 to the size of the training set; full is the training set.",
-        symbol="K",
-        unit="examples",
-    )
-    sampling: Annotated[str, one_of({"epochs": 0, "replacement": 0})] = setting(
-        "epochs",
-        "Mini-batches",
-        "Training",
-        "In epochs: a new order each epoch, no example twice, the incomplete last mini-batch left out. "
-        "With replacement: independent draws, as the theory of the moving averages' noise assumes.",
-        choices={"epochs": "in epochs", "replacement": "with replacement"},
-    )
-    steps: int = setting(
-        500, "Steps", "Training", "Number of updates.", symbol="t", unit="updates", ge=0, le=1_000_000, shared=True
-    )
-    score_every: int = setting(
-        0,
-        "Score every",
-        "Recording",
-        "Steps between two scorings of the whole training and test set. 0 chooses: "
-        "about a tenth of the training time, at least ten times a run.",
-        unit="steps",
-        ge=0,
-        le=1_000_000,
-        shared=True,
-    )
-    budget_mb: int = setting(
-        512,
-        "Recording budget",
-        "Recording",
-        "Disk space of a run. While it lasts every step is kept exactly; "
-        "beyond it old steps are kept as mean, min and max.",
-        unit="MB",
-        ge=8,
-        le=16_384,
-        shared=True,
-    )
-
-    @property
-    def n_train(self) -> int:
-        """N, the number of training examples."""
-        return DATASETS[self.data].n_train
-
-    @property
-    def mini_batch(self) -> int:
-        """K, the mini-batch size as a number."""
-        return self.n_train if self.batch_size == "full" else self.batch_size
-
-    @property
-    def shape(self) -> tuple:
-        """What networks must have in common to train as slices of one stack."""
-        return tuple(getattr(self, name) for name in STACKED)
-
-    @model_validator(mode="after")
-    def can_work(self) -> Settings:
-        if self.mini_batch > self.n_train:
-            raise ValueError(
-                f"batch_size is {self.batch_size}; {self.data} has only {self.n_train} training examples. "
-                f"Lower it to at most {self.n_train} or choose full."
-            )
-        if self.norm == "batch" and self.mini_batch == 1:
-            raise ValueError(
-                "batch_size is 1; batch norm needs at least 2 examples to have a variance. "
-                "Raise it or choose layer norm."
-            )
-        if self.norm == "layer" and self.width == 1:
-            raise ValueError(
-                "width is 1; layer norm needs at least 2 units to have a variance. Raise it or choose batch norm."
-            )
-        return self
-
-
-STACKED = ("data", "standardize", "depth", "width", "activation", "optimizer", "batch_size", "sampling")
-
-
-def about(name: str) -> About:
-    """What a person needs to know of the setting `name`."""
-    return Settings.model_fields[name].json_schema_extra["about"]
-
-
-def limits(name: str) -> tuple[float | None, float | None]:
-    """The smallest and the largest value of the setting `name`; None where there is none."""
-    info = Settings.model_fields[name]
-    bound = {key: getattr(m, key) for m in info.metadata for key in ("ge", "gt", "le", "lt") if hasattr(m, key)}
-    return bound.get("ge", bound.get("gt")), bound.get("le", bound.get("lt"))
-
-
-SHARED = tuple(name for name in Settings.model_fields if about(name).shared)
 
 
 class Arm(Frozen):
     """One side of a comparison: a label and the settings in which it differs."""
 
     label: str = Field(min_length=1, max_length=MAX_LABEL)
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def can_work(self) -> Arm:
         if self.label != self.label.strip() or not self.label.isprintable() or ";" in self.label:
-            raise ValueError(f"arm label {self.label!r} has a line break, a semicolon or blanks at its ends. Remove them.")
+            raise ValueError(f"arm label {self.label!r} has a line break, a semicolon or outer blanks. Remove them.")
         return self
 
 
@@ -318,7 +111,9 @@ class Experiment(Frozen):
         groups: dict[tuple, list[Network]] = {}
         for network in self.networks:
             groups.setdefault(self.arm_settings[network.arm].shape, []).append(network)
-        return tuple(tuple(sorted(group, key=lambda n: slot_order(self.arm_settings[n.arm]))) for group in groups.values())
+        return tuple(
+            tuple(sorted(group, key=lambda n: slot_order(self.arm_settings[n.arm]))) for group in groups.values()
+        )
 
     @property
     def memory(self) -> int:
@@ -337,49 +132,3 @@ SLOT_ORDER = (("none", "before"), ("layer", "after"), ("batch", "after"), ("batc
 def slot_order(settings: Settings) -> int:
     """Where in its stack a network stands: none, norm after the activation, norm before it; batch norms adjacent."""
     return SLOT_ORDER.index((settings.norm, "before" if settings.norm == "none" else settings.placement))
-
-
-def allowed(name: str) -> str:
-    """What the setting `name` may be, as words: '1 to 100', 'above 0 and at most 1', 'one of sgd, momentum, adam'."""
-    if name == "batch_size":
-        return "1 to the size of the training set, or full"
-    known = about(name).choices
-    if known:
-        return "one of " + ", ".join(known)
-    low, high = limits(name)
-    if low is None:
-        return "true or false"
-    above = any(hasattr(m, "gt") for m in Settings.model_fields[name].metadata)
-    whole = "a whole number from " if Settings.model_fields[name].annotation is int else ""
-    return f"above {low:g} and at most {high:,g}" if above else f"{whole}{low:,g} to {high:,g}".replace(",", " ")
-
-
-def problems(error: ValidationError) -> list[str]:
-    """All that is wrong, one sentence each: what it is and what is allowed. `problems(error)` of any model here."""
-    said: list[str] = []
-    for e in error.errors(include_url=False):
-        where = [part for part in e["loc"] if not (isinstance(part, str) and part.startswith(("int", "literal", "constrained")))]
-        name = str(where[-1]) if where else ""
-        if e["type"] == "value_error" and name not in Settings.model_fields:
-            said += str(e["ctx"]["error"]).splitlines()
-        elif e["type"] == "extra_forbidden":
-            known = Settings.model_fields if not where[:-1] or where[0] == "settings" else ("label", "changes")
-            known = ("settings", "arms", "seeds") if len(where) == 1 and error.title == "Experiment" else known
-            said.append(f"{name} is not a known field; known are {', '.join(known)}.")
-        elif name in Settings.model_fields:
-            said.append(f"{name} is {shown(e['input'])}; allowed is {allowed(name)}.")
-        elif where and where[0] == "seeds":
-            said.append(f"seeds is {shown(e['input'])}; allowed are 1 to {MAX_SEEDS} whole numbers from 0 to {2**31 - 1}.")
-        elif where == ["arms"]:
-            said.append(f"arms is {shown(e['input'])}; allowed are 1 to {MAX_ARMS} arms, each with a label and changes.")
-        elif name == "label":
-            said.append(f"an arm's label is {shown(e['input'])}; allowed are 1 to {MAX_LABEL} characters.")
-        else:
-            said.append(f"{'.'.join(map(str, where)) or 'the experiment'} is {shown(e['input'])}; {e['msg']}.")
-    return list(dict.fromkeys(said))
-
-
-def shown(value: Any) -> str:
-    """A value as a person wrote it, short enough for a sentence."""
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."

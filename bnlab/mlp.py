@@ -72,7 +72,7 @@ class Networks:
 
 
 def cross_entropy(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean cross-entropy in nats, accuracy, and dE/d(outputs). outputs [S, K, C], y [S, K] classes; loss, accuracy [S]."""
+    """Mean cross-entropy in nats [S], accuracy [S] and dE/d(outputs) for outputs [S, K, C] and classes y [S, K]."""
     log_p = outputs.log_softmax(2)
     index = y.unsqueeze(2)
     loss = log_p.gather(2, index).sum((1, 2)).mul_(-1 / y.shape[1])
@@ -82,7 +82,7 @@ def cross_entropy(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def squared_error(outputs: Tensor, y: Tensor) -> tuple[Tensor, None, Tensor]:
-    """Mean squared error, no accuracy, and dE/d(outputs). outputs [S, K, 1], y [S, K] values; loss [S]."""
+    """Mean squared error [S], no accuracy, and dE/d(outputs) for outputs [S, K, 1] and values y [S, K]."""
     difference = outputs - y.unsqueeze(2)
     loss = difference.square().sum((1, 2)).mul_(1 / y.shape[1])
     return loss, None, difference.mul_(2 / y.shape[1])

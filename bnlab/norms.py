@@ -13,6 +13,7 @@ Sources: Ioffe and Szegedy 2015; Ba, Kiros and Hinton 2016; Bishop 2024, ch. 7.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
 from .registry import Late, Registry
@@ -39,7 +40,7 @@ PLACEMENTS = {"before": "Before the activation", "after": "After the activation"
 
 
 def statistics(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of x [S, K, d] along `axis`, which is kept with length 1. Units: x's, and their square."""
+    """Mean and biased variance of x [S, K, d] along `axis`, kept with length 1. Units: x's and their square."""
     mean = x.mean(axis, keepdim=True)
     return mean, (x - mean).square().mean(axis, keepdim=True)
 
@@ -69,9 +70,9 @@ class Normalization:
 
     def __init__(self, axis, parts, x_hat, scratch, delta, mean, var, gamma, beta, gamma_grad, beta_grad):
         self.axis, self.n = axis, x_hat.shape[axis]
-        self.share = x_hat.new_full((1, 1, 1), 1 / self.n)  # a tensor: multiplying by a Python number costs twice as much
+        self.share = x_hat.new_full((1, 1, 1), 1 / self.n)  # a Python number would cost twice as much
         at = [sum(len(x) for x, _ in parts[:i]) for i in range(len(parts) + 1)]
-        cut = [slice(a, b) for a, b in zip(at, at[1:], strict=False)]
+        cut = [slice(a, b) for a, b in itertools.pairwise(at)]
         self.parts = [(x, y, mean[s], x_hat[s], gamma[s], beta[s]) for (x, y), s in zip(parts, cut, strict=True)]
         self.x_hat, self.scratch, self.delta = x_hat, scratch, delta
         self.mean, self.var, self.inverse = mean, var, torch.empty_like(var)

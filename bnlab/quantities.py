@@ -20,6 +20,7 @@ torch = Late("torch")
 
 LOST_DIGITS = 1e-3  # share of the mean square below which a variance is not taken from sums in float32
 
+
 class Rows:
     """The row of one step of a stack, one vector a table, and the views through which its quantities are written.
 
@@ -36,7 +37,7 @@ class Rows:
         }
         self.scratch = stack.room(stack.S, stack.K, stack.d)
         self.count = stack.room(stack.L, stack.S, 1, stack.d)  # steep values of each unit
-        self.share = stack.room(1, 1, 1).add_(1 / (stack.K * stack.d)).view(1)  # tensors: Python numbers cost twice as much
+        self.share = stack.room(1, 1, 1).add_(1 / (stack.K * stack.d)).view(1)  # Python numbers cost twice as much
         self.flat = [stack.room(1, 1, 1).add_(edge) for edge in stack.act.flat]
         self.one_sided = stack.act.flat[1] == inf
         self.rate = stack.learning_rate.flatten()
@@ -46,7 +47,7 @@ class Rows:
         self.copies = list(self.copied())
 
     def seen(self, name: str):
-        """Where all layers' a or z can be read: pairs (slots, [L, slots, K, d]). Batch norm knows the rest (`known`)."""
+        """Where all layers' a or z can be read: pairs (slots, [L, slots, K, d]); `known` has the rest."""
         s = self.stack
         ln_after, ln_before = s.kind(1), s.kind(4)
         if name == "a":
@@ -56,7 +57,7 @@ class Rows:
         return [(slots, x) for slots, x in places if slots.stop > slots.start]
 
     def known(self):
-        """What batch norm knows of the values it normalizes: (name, slots, batch means, batch variances [L, slots, d])."""
+        """What batch norm knows of what it normalizes: (name, slots, batch means, batch variances [L, slots, d])."""
         s = self.stack
         for name, slots in (("a", s.kind(3)), ("z", s.kind(2))):
             if slots.stop > slots.start:

@@ -1,4 +1,4 @@
-"""The training step of a stack: networks of one shape as slices (slots) of the same arrays, the backward pass written out.
+"""The training step of a stack: networks of one shape as slots of the same arrays, backward pass written out.
 
 Every array is [slot, example, unit]. A layer's slots are ordered by what their norm does, and each kind is a chain:
 
@@ -21,7 +21,7 @@ from .activations import ACTIVATIONS
 from .data import DATASETS
 from .experiment import Experiment, Network, Settings, slot_order
 from .inits import initial_weights
-from .mlp import LOSSES, Networks, Statistics
+from .mlp import LOSSES, Networks
 from .norms import Normalization, moving_average
 from .optimizers import OPTIMIZERS
 from .registry import Late
@@ -111,7 +111,13 @@ class Stack:
             fans = [data.n_features] + [d] * L + [n_out]
             for layer in range(1, L + 2):
                 w = initial_weights(s.init, s.init_gain, network.seed, layer, fans[layer - 1], fans[layer])
-                into = self.p["weight_in"] if layer == 1 else self.p["readout"] if layer > L else self.p["weight"][layer - 2]
+                into = (
+                    self.p["weight_in"]
+                    if layer == 1
+                    else self.p["readout"]
+                    if layer > L
+                    else self.p["weight"][layer - 2]
+                )
                 into[slot].copy_(torch.from_numpy(w))
 
         room = self.room

@@ -27,7 +27,7 @@ class About(NamedTuple):
 
 STEPS = {
     "loss": About("Mini-batch loss", "E", "nats", "Training loss of the mini-batch, before the update."),
-    "accuracy": About("Mini-batch accuracy", "", "share", "Share of the mini-batch classified correctly, before the update."),
+    "accuracy": About("Mini-batch accuracy", "", "share", "Share of the mini-batch that is right, before the update."),
 }
 LAYERS = {
     "grad_norm": About("Weight gradient", "‖dE/dW‖", "", "Euclidean norm of the loss gradient of the layer's weights."),
@@ -45,7 +45,7 @@ LAYERS = {
 }
 UNITS = {
     "batch_mean": About("Batch mean", "μ", "", "Mean over the mini-batch of what batch norm normalizes."),
-    "batch_var": About("Batch variance", "σ²", "", "Biased variance over the mini-batch of what batch norm normalizes."),
+    "batch_var": About("Batch variance", "σ²", "", "Biased variance over the mini-batch of the same."),
     "moving_mean": About("Moving mean", "μ̄", "", "Moving average of the batch means, after the step."),
     "moving_var": About("Moving variance", "σ̄²", "", "Moving average of the batch variances, after the step."),
     "gamma": About("gamma", "γ", "", "Learned standard deviation of the unit, before the update."),

@@ -160,7 +160,11 @@ def test_scores_are_torchs_in_train_and_eval_mode():
     with torch.no_grad():
         for t in range(10):
             g.step(t, False)
-        scores = {(s.split, s.statistics, slot): (s.loss[i], s.accuracy[i]) for s in g.scores() for i, slot in enumerate(s.slots)}
+        scores = {
+            (s.split, s.statistics, slot): (s.loss[i], s.accuracy[i])
+            for s in g.scores()
+            for i, slot in enumerate(s.slots)
+        }
     for slot in range(g.stack.S):
         for split, (x, y) in g.splits.items():
             twin = Twin(g.stack, slot).train()
@@ -198,7 +202,7 @@ def population(twin, x):
 
 
 def vectors(experiment, **how):
-    last = [r for r in train(experiment, **how)][-1]
+    last = list(train(experiment, **how))[-1]
     return last.snapshot()[0]
 
 
@@ -224,7 +228,9 @@ def test_an_arm_alone_is_bitwise_the_same_as_in_the_stack(asked):
     for record in train(experiment):
         for arm in range(len(KINDS)):
             if record.parts:
-                together[arm, record.step] = [record.value(q, arm) for q in ("loss", "grad_norm", "a_std", "z_mean", "z")]
+                together[arm, record.step] = [
+                    record.value(q, arm) for q in ("loss", "grad_norm", "a_std", "z_mean", "z")
+                ]
     for arm, alone in enumerate(experiment.arms):
         for record in train(experiment.model_copy(update={"arms": (alone,)}), record=True):
             if record.parts:
@@ -237,7 +243,11 @@ def test_an_arm_alone_is_bitwise_the_same_as_in_the_stack(asked):
 
 
 def test_recording_and_resuming_change_nothing_to_the_last_bit():
-    arms = (Arm(label="a"), Arm(label="b", changes={"norm": "batch", "alpha": 0.5}), Arm(label="c", changes={"norm": "layer"}))
+    arms = (
+        Arm(label="a"),
+        Arm(label="b", changes={"norm": "batch", "alpha": 0.5}),
+        Arm(label="c", changes={"norm": "layer"}),
+    )
     for rule in OPTIMIZERS:
         experiment = Experiment(
             settings=Settings(depth=3, width=9, steps=70, optimizer=rule, data="wine", batch_size=10, score_every=7),
@@ -260,7 +270,7 @@ def test_recording_and_resuming_change_nothing_to_the_last_bit():
 def test_arms_of_a_seed_share_weights_and_examples():
     arms = (Arm(label="a"), Arm(label="b", changes={"norm": "batch"}), Arm(label="c", changes={"norm": "layer"}))
     g = group(Experiment(settings=Settings(depth=2, width=8), arms=arms, seeds=(0, 1)))
-    x, y = g.mini_batch(0)
+    x, _y = g.mini_batch(0)
     of = {n: slot for slot, n in enumerate(g.stack.networks)}
     for seed in (0, 1):
         for arm in (1, 2):
@@ -297,7 +307,9 @@ def test_every_data_set_trains(data):
 @pytest.mark.cuda
 def test_cuda_learns_as_the_cpu_does():
     experiment = every_kind(depth=4, width=16, batch_size=32, steps=20)
-    pairs = zip(train(experiment, dtype=torch.float64), train(experiment, dtype=torch.float64, device="cuda"), strict=True)
+    pairs = zip(
+        train(experiment, dtype=torch.float64), train(experiment, dtype=torch.float64, device="cuda"), strict=True
+    )
     for cpu, cuda in pairs:
         if cpu.parts:
             np.testing.assert_allclose(cpu.value("grad_norm", 2), cuda.value("grad_norm", 2), rtol=1e-6)

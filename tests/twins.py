@@ -1,4 +1,4 @@
-"""The lab's networks built again from torch.nn, trained by autograd and torch.optim: what the engine is held against."""
+"""The lab's networks built from torch.nn and trained by autograd and torch.optim: what the engine is held against."""
 
 import torch
 from torch import nn
