@@ -1,7 +1,7 @@
 """The cheap measures of each layer, taken at every step from what the step computed anyway.
 
 Whole-stack operations only: no number reaches Python, nothing waits for the device. What passes over all examples is
-measured layer by layer while it is still in the cache. Rows are laid out in trace.py.
+measured a few layers at a time while they are still in the cache. Rows are laid out in trace.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 torch = Late("torch")
 
+CACHED = 2**16  # values, about, of the layers that are measured at once
 LOST_DIGITS = 1e-3  # share of the mean square below which a variance is not taken from sums in float32
 
 
@@ -35,15 +36,18 @@ class Rows:
             t: {q: self.vectors[t][start : start + prod(shape)].view(shape) for q, (start, shape) in quantities.items()}
             for t, quantities in columns.items()
         }
-        self.scratch = stack.room(stack.S, stack.K, stack.d)
         self.count = stack.room(stack.L, stack.S, 1, stack.d)  # steep values of each unit
         self.share = stack.room(1, 1, 1).add_(1 / (stack.K * stack.d)).view(1)  # Python numbers cost twice as much
         self.flat = [stack.room(1, 1, 1).add_(edge) for edge in stack.act.flat]
         self.one_sided = stack.act.flat[1] == inf
         self.rate = stack.learning_rate.flatten()
-        self.sums = [list(self.sum_views(l)) for l in range(stack.L)]
-        self.slopes = [list(self.slope_views(l)) for l in range(stack.L)]
-        self.signals = [(stack.da[l].flatten(1), self.at["layers"]["signal_grad_norm"][l]) for l in range(stack.L)]
+        step = max(1, CACHED // (stack.S * stack.K * stack.d))
+        spans = [slice(l, min(l + step, stack.L)) for l in range(0, stack.L, step)]
+        self.scratch = stack.room(step, stack.S, stack.K, stack.d)
+        self.sums = {span.stop - 1: list(self.sum_views(span)) for span in spans}
+        self.slopes = {span.stop - 1: list(self.slope_views(span)) for span in spans}
+        signal = self.at["layers"]["signal_grad_norm"]
+        self.signals = {span.start: (stack.da[span].flatten(2), signal[span]) for span in spans}
         self.copies = list(self.copied())
 
     def seen(self, name: str):
@@ -64,19 +68,20 @@ class Rows:
                 b = slice(slots.start - s.batch.start, slots.stop - s.batch.start)
                 yield name, slots, s.batch_mean[:, b, 0], s.batch_var[:, b, 0]
 
-    def sum_views(self, l: int):
-        """For mean and spread: a layer's values as rows, where their sums go, where their norms go."""
+    def sum_views(self, span: slice):
+        """For mean and spread of a span of layers: their values as rows, where the sums go, where the norms go."""
         for name in "az":
-            mean, std = self.at["layers"][f"{name}_mean"][l], self.at["layers"][f"{name}_std"][l]
+            mean, std = self.at["layers"][f"{name}_mean"][span], self.at["layers"][f"{name}_std"][span]
             for slots, x in self.seen(name):
-                yield x[l].flatten(1), mean[slots], std[slots]
+                yield x[span].flatten(2), mean[:, slots], std[:, slots]
 
-    def slope_views(self, l: int):
+    def slope_views(self, span: slice):
         """For saturation: what enters the activation, scratch, the count of steep values of each unit."""
         s = self.stack
-        for slots, u in ((slice(0, s.after.stop), s.a[l, : s.after.stop]), (s.before, s.m[l, s.inner(s.before)])):
+        entering = (slice(0, s.after.stop), s.a[span, : s.after.stop]), (s.before, s.m[span, s.inner(s.before)])
+        for slots, u in entering:
             if slots.stop > slots.start and s.act.flat[0] > -inf:
-                yield u, self.scratch[slots], self.count[l, slots]
+                yield u, self.scratch[: span.stop - span.start, slots], self.count[span, slots]
 
     def copied(self):
         """Pairs (into, source) of what is recorded as it stands: the units' statistics and the samples."""
@@ -95,22 +100,23 @@ class Rows:
                 yield self.at["samples"]["z"][:, slots], z.flatten(2)[..., pick]
 
     def forward(self, l: int) -> None:
-        """Sums and norms of layer l's a and z, and how many of its values are steep."""
-        for x, mean, std in self.sums[l]:
-            torch.sum(x, 1, out=mean)
-            torch.linalg.vector_norm(x, dim=1, out=std)
+        """Sums and norms of a and z up to layer l, and how many of its values are steep."""
+        for x, mean, std in self.sums.get(l, ()):
+            torch.sum(x, 2, out=mean)
+            torch.linalg.vector_norm(x, dim=2, out=std)
         below, above = self.flat
-        for u, steep, count in self.slopes[l]:
+        for u, steep, count in self.slopes.get(l, ()):
             if self.one_sided:
                 torch.gt(u, below, out=steep)
             else:  # the two-sided activations are symmetric
                 torch.lt(torch.abs(u, out=steep), above, out=steep)
-            torch.sum(steep, 1, keepdim=True, out=count)
+            torch.sum(steep, 2, keepdim=True, out=count)
 
     def backward(self, l: int) -> None:
-        """Norm of the signal gradient of layer l."""
-        da, out = self.signals[l]
-        torch.linalg.vector_norm(da, dim=1, out=out)
+        """Norms of the signal gradients down to layer l."""
+        if l in self.signals:
+            da, out = self.signals[l]
+            torch.linalg.vector_norm(da, dim=2, out=out)
 
     def measured(self, d: Tensor, c: float) -> dict[str, Tensor]:
         """The step's rows, copied out; to be called between the stack's direction() -> (d, c) and its update()."""
