@@ -10,10 +10,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = {  # from the cellar up; a package stands for all files in it
     "cellar": ["registry"],
-    "ground": ["activations", "inits", "norms", "optimizers", "data", "theory", "mlp"],
-    "first": ["experiment", "address", "sampling", "stack", "trace", "quantities", "train", "probes"],
+    "ground": ["activations", "inits", "norms", "optimizers", "data", "averages", "theory", "mlp"],
+    "first": ["settings", "experiment", "address", "sampling", "stack", "trace", "quantities", "train", "probes"],
     "second": ["store", "reading", "jobs", "work"],
-    "third": ["figures", "export", "lessons", "api"],
+    "third": ["figures", "export", "lessons", "cards", "opened", "api"],
     "side door": ["__main__"],
     "roof": ["app", "pages"],
 }
