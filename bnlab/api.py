@@ -1,0 +1,132 @@
+"""The routes that the live components of the pages pull from: a run's cards, its figures, and plotly's own script.
+
+All are GET; a run is found only by its unguessable id. A figure is built once per run, version, view and options, in a
+thread of its own, however many watch; a watcher who has seen the version gets 204 and no bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from functools import cache, partial
+from pathlib import Path
+
+import anyio.to_thread
+import plotly
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from . import cards, figures, opened
+from .store import Run
+
+PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+LONGEST_QUERY = 400  # characters; the key of a figure is kept
+FRESH = 0.1  # seconds a run's summary is believed
+
+
+class Once:
+    """Results by key, each computed once in a thread however many ask meanwhile; the oldest are forgotten."""
+
+    def __init__(self, kept: int, threads: int):
+        self.kept = kept
+        self.threads = threads
+        self.tasks: OrderedDict[Hashable, asyncio.Task] = OrderedDict()
+        self.limits: dict[asyncio.AbstractEventLoop, anyio.CapacityLimiter] = {}
+
+    async def get(self, key: Hashable, compute: Callable[[], object]) -> object:
+        loop = asyncio.get_running_loop()
+        if loop not in self.limits:  # a new server in the same process (tests): tasks of another loop cannot be awaited
+            self.tasks.clear()
+            self.limits = {loop: anyio.CapacityLimiter(self.threads)}
+        task = self.tasks.get(key)
+        if task is None:
+            work = anyio.to_thread.run_sync(compute, limiter=self.limits[loop])
+            task = self.tasks[key] = loop.create_task(work)
+            while len(self.tasks) > self.kept:
+                self.tasks.popitem(last=False)
+        try:
+            return await asyncio.shield(task)  # one watcher leaving does not take it from the others
+        except Exception:
+            self.tasks.pop(key, None)
+            raise
+
+
+RUNS = Once(kept=64, threads=2)
+BODIES = Once(kept=64, threads=2)
+
+
+async def current(run_id: str) -> Run:
+    """The run's summary, at most FRESH seconds old. Raises KeyError."""
+    return await RUNS.get((run_id, int(time.monotonic() / FRESH)), lambda: opened.holder(run_id).run(run_id))
+
+
+def packed(text: str) -> bytes:
+    return gzip.compress(text.encode(), compresslevel=1)
+
+
+def figure_body(run_id: str, view: str, options: dict[str, str]) -> bytes:
+    return packed(figures.draw(view, opened.holder(run_id).trace(run_id), options).to_json())
+
+
+def cards_body(run_id: str) -> bytes:
+    return packed(json.dumps(cards.state(opened.holder(run_id).trace(run_id))))
+
+
+async def answer(request: Request, view: str, body: Callable[[str], bytes]) -> Response:
+    """One version of what `body` makes of a run, 204 where it was seen; a sentence with 404 or 400."""
+    run_id, seen = request.path_params["run"], request.query_params.get("seen")
+    options = tuple(sorted((k, v) for k, v in request.query_params.items() if k != "seen"))
+    if len(request.url.query) > LONGEST_QUERY:
+        return Response(f"The query has more than {LONGEST_QUERY} characters. Shorten it.", 400)
+    try:
+        run = await current(run_id)
+    except KeyError as error:
+        return Response(error.args[0], 404, media_type="text/plain")
+    headers = {"x-version": str(run.version), "x-status": run.status, "cache-control": "no-store"}
+    if seen == str(run.version):
+        return Response(status_code=204, headers=headers)
+    try:
+        content = await BODIES.get((run_id, run.version, view, options), partial(body, run_id))
+    except (KeyError, ValueError) as error:
+        return Response(error.args[0], 400, media_type="text/plain")
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        headers["content-encoding"] = "gzip"  # packed once for all; the server's own middleware would do it for each
+    else:
+        content = gzip.decompress(content)
+    return Response(content, headers=headers, media_type="application/json")
+
+
+async def run_figure(request: Request) -> Response:
+    view = request.path_params["view"]
+    options = {k: v for k, v in request.query_params.items() if k != "seen"}
+    return await answer(request, view, partial(figure_body, view=view, options=options))
+
+
+async def run_cards(request: Request) -> Response:
+    return await answer(request, "", cards_body)
+
+
+@cache
+def plotly_packed() -> bytes:
+    return gzip.compress(PLOTLY_JS.read_bytes(), compresslevel=6)
+
+
+async def plotly_js(request: Request) -> Response:
+    headers = {"cache-control": "public, max-age=31536000, immutable"}  # its address carries plotly's version
+    if "gzip" not in request.headers.get("accept-encoding", ""):
+        return Response(PLOTLY_JS.read_bytes(), headers=headers, media_type="text/javascript")
+    headers["content-encoding"] = "gzip"
+    content = await BODIES.get("plotly", plotly_packed)
+    return Response(content, headers=headers, media_type="text/javascript")
+
+
+ROUTES = [
+    Route("/api/plotly.min.js", plotly_js, methods=["GET"]),
+    Route("/api/runs/{run}", run_cards, methods=["GET"]),
+    Route("/api/runs/{run}/{view}", run_figure, methods=["GET"]),
+]

@@ -1,0 +1,116 @@
+"""A run in a glance: its state in words, and per arm the loss, the test score and a verdict on its gradients."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .data import DATASETS
+from .figures import gradients, style
+from .store import Run, Trace
+
+RECENT = 20  # mini-batches the loss of a card is the mean of
+PREFERRED = ("moving", "none", "population", "batch")  # whose test score a card shows: the statistics of inference
+STATISTICS = {
+    "moving": "moving averages",
+    "population": "population statistics",
+    "batch": "batch statistics",
+    "none": "",
+}
+
+
+class Card(NamedTuple):
+    """One arm in numbers, means over its seeds; None where there is none yet.
+
+    loss: mean of the last RECENT mini-batches. score: accuracy (share), or loss for a regression, over the test set
+    with `statistics` in the norms. diverged: how many of its networks did.
+    """
+
+    loss: float | None
+    score: float | None
+    statistics: str
+    diverged: int
+
+
+def card(trace: Trace, arm: int) -> Card:
+    loss = None
+    if trace.step >= 0:
+        mean = trace.read("loss", arm, start=max(0, trace.step - RECENT + 1)).mean
+        loss = average(mean)
+    score, used = None, ""
+    for statistics in PREFERRED:
+        steps, losses, accuracies = trace.scores(arm, "test", statistics)
+        if len(steps):
+            score, used = average((losses if accuracies is None else accuracies)[-1]), statistics
+            break
+    return Card(loss, score, used, sum(a == arm for a, _ in trace.diverged))
+
+
+def average(values: np.ndarray) -> float | None:
+    """Mean of the numbers that are there; None where none is."""
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if there.size else None
+
+
+def state(trace: Trace, position: int | None = None) -> dict[str, Any]:
+    """What the board shows, all formatted; `position` is the number of runs ahead in the queue."""
+    run, experiment = trace.run, trace.experiment
+    steps = experiment.settings.steps
+    facts = [f"step {max(run.step, 0):,} of {steps:,}".replace(",", "\u202f")]
+    if run.steps_per_second:
+        facts.append(f"{run.steps_per_second:.0f} steps/s")
+    return {
+        "status": run.status,
+        "words": words(run, steps, position),
+        "step": run.step,
+        "steps": steps,
+        "facts": [*facts, run.device],
+        "arms": [shown(trace, arm) for arm in range(len(experiment.arms))],
+    }
+
+
+def words(run: Run, steps: int, position: int | None) -> str:
+    """The run's status as a person says it, with what can be done."""
+    at = f"at step {run.step}" if run.step >= 0 else "before its first step"
+    return {
+        "queued": f"Waiting; {position} ahead in the queue" if position else "Starting",
+        "running": "Training",
+        "paused": f"Paused {at}",
+        "done": f"Done after {steps} steps",
+        "stopped": f"Stopped {at}",
+        "diverged": f"Diverged: {run.reason}" if run.reason else "Diverged",
+        "failed": f"Failed {at}: {run.reason}",
+        "interrupted": f"Interrupted {at}. Resume continues from the last snapshot",
+    }[run.status]
+
+
+def shown(trace: Trace, arm: int) -> dict[str, Any]:
+    """One card, formatted."""
+    told, experiment = card(trace, arm), trace.experiment
+    settings = experiment.arm_settings[arm]
+    regression = DATASETS[settings.data].task == "regression"
+    over = f" over {len(experiment.seeds)} seeds" if len(experiment.seeds) > 1 else ""
+    using = f", with {STATISTICS[told.statistics]}" if STATISTICS.get(told.statistics) else ""
+    rows = [
+        {
+            "name": "Loss",
+            "value": "–" if told.loss is None else f"{told.loss:.3g} {'' if regression else 'nats'}".strip(),
+            "help": f"Training loss, mean of the last {RECENT} mini-batches{over}.",
+        },
+        {
+            "name": "Test loss" if regression else "Test accuracy",
+            "value": "–" if told.score is None else f"{told.score:.3g}" if regression else f"{100 * told.score:.1f} %",
+            "help": f"Over the whole test set{using}, mean{over}." if over else f"Over the whole test set{using}.",
+        },
+    ]
+    verdict = gradients.verdict(trace, arm)
+    return {
+        "label": experiment.arms[arm].label,
+        "color": style.color(arm),
+        "dash": style.dash(arm),
+        "rows": rows,
+        "verdict": verdict.words,
+        "verdict_help": verdict.help,
+        "tone": verdict.tone,
+    }

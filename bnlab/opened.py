@@ -1,0 +1,67 @@
+"""What one server process holds open: the store, the shipped example, the workers.
+
+The environment says where and how much: BNLAB_STORE (a directory, default "runs") and BNLAB_WORKERS (default: cores).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from functools import cache
+from pathlib import Path
+
+from .jobs import Jobs
+from .store import Run, RunStore
+
+EXAMPLE = Path(__file__).with_name("example")  # a store with one finished run of the default experiment
+FILE = "runs.sqlite"
+
+
+def directory() -> Path:
+    return Path(os.environ.get("BNLAB_STORE", "runs"))
+
+
+@cache
+def store() -> RunStore:
+    """The runs of this server's visitors."""
+    return RunStore(directory())
+
+
+@cache
+def example() -> RunStore:
+    """The recorded run that is shown before the first click, copied beside the store (SQLite must be able to write)."""
+    there = directory() / "example"
+    if (EXAMPLE / FILE).exists() and not (there / FILE).exists():
+        there.mkdir(parents=True, exist_ok=True)
+        shutil.copy(EXAMPLE / FILE, there / f"{FILE}.new")
+        os.replace(there / f"{FILE}.new", there / FILE)
+    return RunStore(there)
+
+
+@cache
+def jobs() -> Jobs:
+    """The queue and the worker processes in front of `store()`."""
+    return Jobs(store(), workers=int(os.environ.get("BNLAB_WORKERS", os.cpu_count() or 1)))
+
+
+def example_run() -> Run | None:
+    """The run shown before the first click; None where none was shipped."""
+    return next(iter(example().runs()), None)
+
+
+def holder(run_id: str) -> RunStore:
+    """The store that holds a run. Raises KeyError with a sentence where none does."""
+    try:
+        example().run(run_id)
+    except KeyError:
+        store().run(run_id)  # its KeyError is the sentence
+        return store()
+    return example()
+
+
+def close() -> None:
+    """Stop the workers, which write what they hold; used when the server stops, and by tests."""
+    if jobs.cache_info().currsize:
+        jobs().close()
+    for held in (jobs, store, example):
+        held.cache_clear()

@@ -1,0 +1,12 @@
+"""The list of pages, and what they share: the window's title and its frame."""
+
+import streamlit as st
+
+st.set_page_config(page_title="Batch Normalization Lab", page_icon="📈", layout="wide")
+st.navigation(
+    [
+        st.Page("lab.py", title="Lab", icon=":material/science:", default=True),
+        st.Page("runs.py", title="Runs", icon=":material/history:"),
+    ],
+    position="top",
+).run()

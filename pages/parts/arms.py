@@ -1,0 +1,115 @@
+"""The arms as a small editable set: add, duplicate, remove, rename, and say in which settings each differs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+from bnlab.figures import style
+
+from bnlab.settings import MAX_ARMS, MAX_LABEL, SHARED, Settings, about
+
+from . import session
+from .controls import Places, control
+from .words import escaped
+
+PRESETS = {
+    "no norm": {"norm": "none"},
+    "BN before": {"norm": "batch", "placement": "before"},
+    "BN after": {"norm": "batch", "placement": "after"},
+    "LN before": {"norm": "layer", "placement": "before"},
+    "LN after": {"norm": "layer", "placement": "after"},
+}
+FIELDS = [name for name in Settings.model_fields if name not in SHARED]
+
+
+def editor(asked: dict[str, Any]) -> Places:
+    """One expander an arm, and a button that adds one. Returns the places for what is wrong with each arm."""
+    arms = asked["arms"]
+    places = {}
+    st.html("<style>" + "".join(swatch(i, arm["uid"]) for i, arm in enumerate(arms)) + "</style>")
+    for arm in list(arms):
+        with st.expander(title(arm), key=session.key(f"arm-{arm['uid']}")):
+            edit(arm, asked)
+        places[f"arm {arm['label']!r}"] = st.empty()
+    places["two arms "] = places["an arm's label "] = places["arm label "] = st.empty()
+    st.menu_button(
+        "Add arm",
+        list(PRESETS),
+        icon=":material/add:",
+        width="stretch",
+        key=session.key("add-arm"),
+        disabled=len(arms) >= MAX_ARMS,
+        on_click=add,
+        help=f"One more network to compare, up to {MAX_ARMS}. All arms share data, initial weights and mini-batches.",
+    )
+    return places
+
+
+def edit(arm: dict[str, Any], asked: dict[str, Any]) -> None:
+    """The controls of one arm: its label, the settings in which it differs, and their values."""
+    uid, changes = arm["uid"], arm["changes"]
+    arm["label"] = st.text_input(
+        "Label", arm["label"], max_chars=MAX_LABEL, key=session.key(f"label-{uid}"), help="Its name in every legend."
+    )
+    chosen = st.multiselect(
+        "Differs in",
+        FIELDS,
+        [name for name in changes if name in FIELDS],
+        format_func=lambda name: about(name).label,
+        key=session.key(f"differs-{uid}"),
+        help="The settings in which this arm is not like the shared ones. Everything else it takes from there.",
+    )
+    for name in [name for name in changes if name not in chosen]:
+        del changes[name]
+    for name in chosen:
+        beside = asked["settings"] | changes
+        changes[name] = control(name, changes.get(name, asked["settings"][name]), session.key(f"{name}-{uid}"), beside)
+    with st.container(horizontal=True):
+        several = len(asked["arms"]) > 1
+        st.button(
+            "Duplicate", icon=":material/content_copy:", key=session.key(f"duplicate-{uid}"), on_click=duplicate,
+            args=(uid,), disabled=len(asked["arms"]) >= MAX_ARMS,
+        )  # fmt: skip
+        st.button(
+            "Remove", icon=":material/delete:", key=session.key(f"remove-{uid}"), on_click=remove, args=(uid,),
+            disabled=not several,
+        )  # fmt: skip
+
+
+def title(arm: dict[str, Any]) -> str:
+    """The arm's label, and in short what it changes."""
+    return escaped(arm["label"]) or "(no label)"
+
+
+def swatch(index: int, uid: int) -> str:
+    """A style rule that puts the arm's color in front of its expander's title."""
+    return (
+        f".st-key-{session.key(f'arm-{uid}')} summary::before{{content:'';flex:none;width:.8rem;height:.8rem;"
+        f"border-radius:3px;margin-right:.5rem;background:{style.color(index)}}}"
+    )
+
+
+def free_label(wanted: str) -> str:
+    """`wanted`, or 'wanted 2', 'wanted 3', ... where arms have that label already."""
+    taken = {arm["label"] for arm in session.draft()["arms"]}
+    return next(
+        label
+        for n in range(1, MAX_ARMS + 2)
+        if (label := f"{wanted[: MAX_LABEL - 2]} {n}" if n > 1 else wanted) not in taken
+    )
+
+
+def add() -> None:
+    preset = session.widget("add-arm")
+    session.draft()["arms"].append(session.new_arm(free_label(preset), PRESETS[preset]))
+
+
+def duplicate(uid: int) -> None:
+    arms = session.draft()["arms"]
+    at = next(i for i, arm in enumerate(arms) if arm["uid"] == uid)
+    arms.insert(at + 1, session.new_arm(free_label(arms[at]["label"]), arms[at]["changes"]))
+
+
+def remove(uid: int) -> None:
+    session.draft()["arms"][:] = [arm for arm in session.draft()["arms"] if arm["uid"] != uid]

@@ -1,0 +1,169 @@
+"""The upper half of the Lab: which run is looked at, the buttons that steer it, and its board."""
+
+from __future__ import annotations
+
+import streamlit as st
+from bnlab.store import Run
+
+from bnlab import opened
+from bnlab.experiment import Experiment
+
+from . import live, session
+from .words import escaped
+
+ALIVE = ("queued", "running")
+RESUMABLE = ("paused", "interrupted", "stopped", "failed")
+NEWEST = 30  # runs offered in the list; the page Runs has all
+
+
+def show(experiment: Experiment | None, wrong: list[str]) -> Run | None:
+    """Name, buttons and board of the run that is looked at; returns it. None where there is no run at all."""
+    run = looked_at()
+    chooser(run)
+    buttons(run, experiment, wrong)
+    if wrong:
+        sentences = "\n".join(f"- {escaped(sentence)}" for sentence in wrong)
+        st.error(f"Not ready to train:\n\n{sentences}", icon=":material/error:")
+    said = session.take("said")
+    if said:
+        st.error(escaped(said), icon=":material/error:")
+    if run is None:
+        st.info("No run yet. Press Train: the arms learn side by side, and every step is recorded.")
+        return None
+    live.board(run.id, run.status)
+    if experiment is not None and run.experiment != experiment:
+        st.caption("The controls ask for something else than the run shown. Train to see it.")
+    return run
+
+
+def looked_at() -> Run | None:
+    """The run of this session, or the shipped example."""
+    if session.run_id():
+        try:
+            return opened.holder(session.run_id()).run(session.run_id())
+        except KeyError:
+            session.watch(None)  # deleted, here or in another tab
+    return opened.example_run()
+
+
+def is_example(run: Run | None) -> bool:
+    example = opened.example_run()
+    return run is not None and example is not None and run.id == example.id
+
+
+def chooser(run: Run | None) -> None:
+    """The runs there are, newest first, and the name of this one."""
+    found = opened.store().runs()[:NEWEST]
+    names = {other.id: other.name for other in found}
+    if run is not None and run.id not in names:
+        names[run.id] = run.name
+    example = opened.example_run()
+    if example is not None:
+        names[example.id] = f"Example: {example.name}"
+    shown = run.id if run else None
+    with st.container(horizontal=True, vertical_alignment="center", key="head"):
+        st.title("Batch Normalization Lab", anchor=False, width="content")
+        if not names:
+            return
+        st.selectbox(
+            "Run",
+            list(names),
+            index=list(names).index(shown) if shown else None,
+            placeholder="Choose a run",
+            format_func=names.get,
+            label_visibility="collapsed",
+            key=f"run-{shown}",
+            on_change=choose,
+            args=(f"run-{shown}",),
+        )
+        with st.popover("Rename", icon=":material/edit:", disabled=run is None or is_example(run)):
+            st.text_input(
+                "Name", run.name if run else "", max_chars=80, key=f"name-{shown}", on_change=rename, args=(shown,),
+                help="The run goes on when this tab is closed; its address finds it again.",
+            )  # fmt: skip
+
+
+def choose(key: str) -> None:
+    session.open_run(session.value(key))
+
+
+def rename(run_id: str) -> None:
+    name = session.value(f"name-{run_id}").strip()
+    if name:
+        opened.store().rename(run_id, name)
+
+
+def buttons(run: Run | None, experiment: Experiment | None, wrong: list[str]) -> None:
+    status = "example" if is_example(run) or run is None else run.status
+    with st.container(horizontal=True, key="buttons"):
+        st.button(
+            "Train", type="primary", icon=":material/play_arrow:", shortcut="Ctrl+Enter", key="train", on_click=train,
+            args=(experiment,), disabled=bool(wrong),
+            help="Start a new run of what the controls say.",
+        )  # fmt: skip
+        if status in RESUMABLE:
+            st.button(
+                "Resume", icon=":material/resume:", key="resume", on_click=steer, args=("resume", run.id),
+                help="Go on where it stands, as if it had never been interrupted.",
+            )  # fmt: skip
+        else:
+            st.button(
+                "Pause", icon=":material/pause:", key="pause", on_click=steer, args=("pause", run and run.id),
+                disabled=status not in ALIVE, help="Hold after the present step; Resume goes on.",
+            )  # fmt: skip
+        st.button(
+            "Step", icon=":material/skip_next:", key="step", on_click=step, args=(run and run.id, status, experiment),
+            disabled=status in ALIVE or (status not in RESUMABLE and bool(wrong)),
+            help="Make a single update. Without a paused run: start one and hold after its first step.",
+        )  # fmt: skip
+        st.button(
+            "Stop", icon=":material/stop:", shortcut="Esc", key="stop", on_click=steer, args=("stop", run and run.id),
+            disabled=status not in (*ALIVE, "paused"), help="End this run; what was recorded stays.",
+        )  # fmt: skip
+        st.button(
+            "Reset", icon=":material/replay:", key="reset", on_click=reset, args=(run,),
+            disabled=run is None or is_example(run),
+            help="Back to the same initial weights: the experiment of the run shown starts again from step 0, as "
+            "a new run. Same seeds, so the same curves to the last bit.",
+        )  # fmt: skip
+
+
+def train(experiment: Experiment) -> None:
+    begin(experiment, "start")
+
+
+def step(run_id: str | None, status: str, experiment: Experiment | None) -> None:
+    if status in RESUMABLE:
+        steer("step", run_id)
+    else:
+        begin(experiment, "step")
+
+
+def reset(run: Run) -> None:
+    if run.status in (*ALIVE, "paused"):
+        steer("stop", run.id)
+    begin(run.experiment, "start")
+
+
+def begin(experiment: Experiment, how: str) -> None:
+    """A new run, and this session looks at it."""
+    run = opened.store().create(experiment)
+    steer(how, run.id)
+    session.watch(run.id)
+
+
+def steer(what: str, run_id: str) -> None:
+    """One of the words of jobs.py about a run; what is wrong with it is said on the page."""
+    try:
+        getattr(opened.jobs(), what)(run_id)
+    except (KeyError, ValueError, RuntimeError) as error:
+        session.put("said", str(error.args[0]))
+
+
+def delete(run: Run) -> None:
+    """Stop a run and forget it, with all that was recorded."""
+    if run.status in (*ALIVE, "paused"):
+        steer("stop", run.id)
+    opened.store().delete(run.id)
+    if session.run_id() == run.id:
+        session.watch(None)

@@ -1,0 +1,115 @@
+"""Settings in, widgets, Settings out: every control is made from its field's declaration in experiment.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from bnlab.address import read, written
+from bnlab.data import DATASETS
+from bnlab.settings import MAX_SEEDS, SECTIONS, Settings, about, allowed, limits
+
+from . import session
+from .words import escaped
+
+FEW = 200  # values a slider can still be set to one by one
+SHORT = 18  # characters of all choices together that fit side by side
+GRID = (1, 2, 5)
+
+
+Places = dict[str, Any]  # what a sentence starts with -> the place on the page where it stands
+
+
+def settings(asked: dict[str, Any]) -> Places:
+    """All sections, each with the controls of its fields; what the visitor sets is put into `asked`.
+
+    Returns a place below each control for what is wrong with it, which is known when all are asked.
+    """
+    places = {}
+    for section in SECTIONS:
+        with st.expander(section, expanded=section != "Recording", key=session.key(f"section-{section}")):
+            for name in Settings.model_fields:
+                if about(name).section == section:
+                    asked[name] = control(name, asked[name], session.key(name), asked)
+                    places[f"{name} is "] = st.empty()
+    return places
+
+
+def complain(places: Places, wrong: list[str]) -> None:
+    """Every sentence in its place; several for one place stand together. An arm's stand at the control as well."""
+    for start, place in places.items():
+        told = [sentence for sentence in wrong if sentence.startswith(start) or f"': {start}" in sentence]
+        if told:
+            place.error("\n\n".join(map(escaped, told)))
+
+
+def control(name: str, value: Any, key: str, beside: dict[str, Any]) -> Any:
+    """One setting's widget, chosen by the declared type; `beside` are the settings it stands among."""
+    told = about(name)
+    shown = {"label": label(name), "key": key, "help": f"{told.help} Allowed: {allowed(name)}."}
+    low, high = limits(name)
+    kind = Settings.model_fields[name].annotation
+    if told.choices:
+        choices = list(told.choices)
+        look = {"options": choices, "format_func": lambda choice: told.choices.get(choice, choice)}
+        if value not in choices:  # an address may say anything; the sentence below says what is allowed
+            choices.append(value)
+        if sum(map(len, told.choices.values())) <= SHORT:
+            return st.segmented_control(default=value, required=True, width="stretch", **look, **shown)
+        return st.selectbox(index=choices.index(value), **look, **shown)
+    if kind is bool:
+        return st.toggle(value=value is True, **shown)
+    if kind is int and high - low <= FEW and isinstance(value, int) and low <= value <= high:
+        return st.slider(min_value=low, max_value=high, value=value, **shown)
+    chosen = typed(grid(name, beside), written(value), shown)
+    return value if chosen == written(value) else read(name, chosen)
+
+
+def typed(texts: list[str], text: str, shown: dict[str, Any]) -> str:
+    """A list of texts to choose from that also takes one that is typed; `text` is chosen at first."""
+    for own in (text, session.value(shown["key"])):
+        if own is not None and own not in texts:
+            texts.append(own)
+    chosen = st.selectbox(
+        options=texts, index=texts.index(text), accept_new_options=True, filter_mode="prefix", **shown
+    )
+    return text if chosen is None else chosen.strip()
+
+
+def label(name: str) -> str:
+    """The setting's label with its symbol and unit: 'Depth L (hidden layers)'."""
+    told = about(name)
+    return " ".join(filter(None, (told.label, told.symbol and f"*{told.symbol}*", told.unit and f"({told.unit})")))
+
+
+def grid(name: str, beside: dict[str, Any]) -> list[str]:
+    """Values worth offering in a list that also takes typed ones: doublings, 1-2-5 steps, or a few shares."""
+    low, high = limits(name)
+    if name == "batch_size":
+        n = DATASETS[beside["data"]].n_train if beside["data"] in DATASETS else 1024
+        return [str(2**i) for i in range(n.bit_length()) if 2**i < n] + ["full"]
+    if Settings.model_fields[name].annotation is int:
+        doublings = high & (high - 1) == 0
+        values = [2**i for i in range(31)] if doublings else [g * 10**e for e in range(7) for g in GRID]
+        return [str(v) for v in ([0] if low == 0 else []) + values if low <= v <= high]
+    if about(name).step:  # a share: fine steps matter near 1
+        return ["0", "0.5", "0.8", "0.9", "0.95", "0.99", "0.995", "0.999", "1"]
+    values = [float(f"{g}e{e}") for e in range(-8, 3) for g in GRID]
+    return (["0"] if low == 0 and not about(name).log else []) + [f"{v:g}" for v in values if low < v <= high]
+
+
+def seeds(asked: dict[str, Any]) -> Places:
+    """How many seeds, or which: a list to choose from or to type."""
+    chosen = typed(
+        [", ".join(map(str, range(n))) for n in range(1, MAX_SEEDS + 1)],
+        ", ".join(map(str, asked["seeds"])),
+        {
+            "label": "Seeds",
+            "key": session.key("seeds"),
+            "help": "Each arm is trained once per seed, with its own initial weights and order of mini-batches; the "
+            f"curves show the mean and the band. Choose, or type up to {MAX_SEEDS} whole numbers, as 3, 14, 15.",
+        },
+    )
+    asked["seeds"] = [int(word) if word.isdecimal() else word for word in chosen.replace(",", " ").split()]
+    return {"seeds ": st.empty()}

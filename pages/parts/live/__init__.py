@@ -1,0 +1,36 @@
+"""What follows a run without rerunning the page: the chart (chart.js) and the board of cards (board.js).
+
+Both pull from the routes of bnlab/api.py; a rerun of the page only changes what is followed.
+"""
+
+from pathlib import Path
+from urllib.parse import urlencode
+
+import plotly
+import streamlit as st
+
+HERE = Path(__file__).parent
+PLOTLY = f"/api/plotly.min.js?v={plotly.__version__}"
+
+
+def script(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8").replace("PLOTLY_ADDRESS", PLOTLY)
+
+
+css = script("live.css")
+_chart = st.components.v2.component("live_chart", css=css, js=script("chart.js"), isolate_styles=False)
+_board = st.components.v2.component("live_board", css=css, js=script("board.js"), isolate_styles=False)
+
+
+def chart(run_id: str, view: str, options: dict[str, str], label: str, height: int = 420) -> None:
+    """One figure of a run, redrawn in place while the run goes on; zoom, hover and hidden curves stay."""
+    address = f"/api/runs/{run_id}/{view}"
+    _chart(
+        key=f"chart-{view}",
+        data={"address": address, "query": urlencode(options), "label": label, "height": height},
+    )
+
+
+def board(run_id: str, status: str) -> None:
+    """The run's state in words, its progress, and one card an arm; asks for a rerun when `status` is no longer true."""
+    _board(key="board", data={"address": f"/api/runs/{run_id}", "status": status}, on_status_change=lambda: None)

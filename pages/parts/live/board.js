@@ -1,0 +1,111 @@
+// The run's state in words, its progress, and one card an arm. Texts come formatted; they are only ever set as text.
+const NEXT = 250, QUIET = 1500;
+const ALIVE = new Set(["queued", "running"]);
+const boards = new WeakMap();
+
+const make = (tag, name, text) => {
+  const element = document.createElement(tag);
+  if (name) element.className = name;
+  if (text !== undefined) element.textContent = text;
+  return element;
+};
+const write = (element, text) => { if (element.textContent !== text) element.textContent = text; };
+
+export default function ({ data, parentElement, setTriggerValue }) {
+  let me = boards.get(parentElement);
+  if (!me) {
+    me = { root: make("div", "board"), state: make("span", "board-state"), facts: make("span", "board-facts"),
+      bar: make("div", "board-bar"), done: make("div", "board-done"), cards: make("div", "board-cards"), told: [] };
+    const line = make("div", "board-line");
+    me.state.setAttribute("role", "status");
+    me.bar.setAttribute("role", "progressbar");
+    me.bar.setAttribute("aria-label", "Steps done");
+    me.bar.append(me.done);
+    line.append(me.state, me.facts);
+    me.root.append(line, me.bar, me.cards);
+    parentElement.append(me.root);
+    boards.set(parentElement, me);
+  }
+  if (me.data?.address !== data.address) Object.assign(me, { seen: "", wake: true });
+  if (me.data?.status !== data.status) me.wake = true;
+  Object.assign(me, { data, tell: (status) => setTriggerValue("status", status) });
+  if (!me.alive) {
+    me.alive = true;
+    follow(me);
+  }
+  return () => (me.alive = false);
+}
+
+async function follow(me) {
+  while (me.alive) {
+    const began = performance.now();
+    me.wake = false;
+    if (!document.hidden) await ask(me).catch(() => write(me.state, "The server does not answer. Trying again."));
+    const pause = Math.max(ALIVE.has(me.status) ? NEXT : QUIET, 3 * (performance.now() - began));
+    for (let slept = 0; slept < pause && !me.wake && me.alive; slept += 50) await new Promise((r) => setTimeout(r, 50));
+  }
+}
+
+async function ask(me) {
+  const { address, status } = me.data;
+  const answer = await fetch(`${address}?seen=${me.seen}`);
+  if (address !== me.data.address) return;
+  if (answer.status >= 400) return write(me.state, await answer.text());
+  me.status = answer.headers.get("x-status");
+  if (answer.status === 200) {
+    me.seen = answer.headers.get("x-version");
+    show(me, await answer.json());
+  }
+  const told = `${me.status} ${me.seen}`;
+  if (me.status !== status && me.told !== told) { // the page's buttons belong to another status: rerun it, once
+    me.told = told;
+    me.tell(me.status);
+  }
+}
+
+function show(me, state) {
+  me.root.dataset.status = state.status;
+  me.root.dataset.step = state.step;
+  write(me.state, state.words);
+  write(me.facts, state.facts.join(" · "));
+  const share = state.steps ? (100 * Math.max(0, state.step)) / state.steps : 100;
+  me.done.style.width = `${Math.min(100, share)}%`;
+  me.bar.setAttribute("aria-valuenow", Math.round(share));
+  while (me.cards.children.length > state.arms.length) me.cards.lastChild.remove();
+  state.arms.forEach((arm, i) => {
+    const card = me.cards.children[i] ?? me.cards.appendChild(newCard());
+    const [head, rows, verdict] = card.children;
+    const line = head.querySelector("line");
+    line.setAttribute("stroke", arm.color);
+    line.setAttribute("stroke-dasharray", arm.dash);
+    write(head.lastChild, arm.label);
+    while (rows.children.length > arm.rows.length) rows.lastChild.remove();
+    arm.rows.forEach(({ name, value, help }, j) => {
+      const row = rows.children[j] ?? rows.appendChild(newRow());
+      row.title = help;
+      write(row.firstChild, name);
+      write(row.lastChild, value);
+    });
+    verdict.dataset.tone = arm.tone;
+    verdict.title = arm.verdict_help;
+    write(verdict, arm.verdict);
+  });
+}
+
+function newCard() {
+  const card = make("section", "board-card"), head = make("h3", "board-head");
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg"), line = document.createElementNS(svg.namespaceURI, "line");
+  svg.setAttribute("viewBox", "0 0 28 6");
+  svg.setAttribute("aria-hidden", "true");
+  for (const [name, value] of Object.entries({ x1: 0, y1: 3, x2: 28, y2: 3, "stroke-width": 3 })) line.setAttribute(name, value);
+  svg.append(line);
+  head.append(svg, make("span"));
+  card.append(head, make("dl", "board-rows"), make("p", "board-verdict"));
+  return card;
+}
+
+function newRow() {
+  const row = make("div");
+  row.append(make("dt"), make("dd"));
+  return row;
+}

@@ -1,0 +1,108 @@
+// Follows one figure of one run: asks for it, redraws in place, keeps zoom, hover and hidden curves.
+const FIRST = 100, NEXT = 250, QUIET = 1500; // milliseconds between two questions: nothing drawn yet, run alive, run at rest
+const ALIVE = new Set(["queued", "running"]);
+const charts = new WeakMap();
+let plotly; // loaded once per page
+
+const load = () => (plotly ??= new Promise((done, fail) => {
+  if (window.Plotly) return done();
+  document.head.appendChild(Object.assign(document.createElement("script"), { src: "PLOTLY_ADDRESS", onload: done, onerror: fail }));
+}));
+load().catch(() => (plotly = undefined)); // begins before the first figure is asked for
+
+export default function ({ data, parentElement }) {
+  let me = charts.get(parentElement);
+  if (!me) {
+    me = { plot: document.createElement("div"), words: document.createElement("p"), updates: 0 };
+    me.plot.className = "live-plot";
+    me.words.className = "live-words";
+    me.words.setAttribute("role", "status");
+    parentElement.append(me.plot, me.words);
+    charts.set(parentElement, me);
+  }
+  me.plot.setAttribute("role", "img");
+  me.plot.setAttribute("aria-label", data.label);
+  const asked = JSON.stringify(data);
+  if (me.asked !== asked) Object.assign(me, { asked, data, seen: "", wake: true });
+  if (!me.alive) {
+    me.alive = true;
+    follow(me);
+  }
+  return () => (me.alive = false);
+}
+
+async function follow(me) {
+  while (me.alive) {
+    const began = performance.now();
+    me.wake = false;
+    if (!document.hidden) await ask(me).catch(() => say(me, "The server does not answer. Trying again."));
+    // a slow server is asked less often: it spends at most a quarter of its time on one watcher
+    const pause = Math.max(!me.updates ? FIRST : ALIVE.has(me.status) ? NEXT : QUIET, 3 * (performance.now() - began));
+    for (let slept = 0; slept < pause && !me.wake && me.alive; slept += 50) await new Promise((r) => setTimeout(r, 50));
+  }
+}
+
+async function ask(me) {
+  const asked = me.asked, { address, query } = me.data;
+  const answer = await fetch(`${address}?${query}${query && "&"}seen=${me.seen}`);
+  me.status = answer.headers.get("x-status");
+  if (asked !== me.asked) return; // the visitor has chosen something else meanwhile
+  if (answer.status === 200) {
+    const figure = await answer.json();
+    await load();
+    if (asked !== me.asked || me.plot._dragging) return; // a redraw would take the zoom box from under the mouse
+    me.seen = answer.headers.get("x-version");
+    me.figure = figure;
+    await draw(me);
+    say(me, "");
+  } else if (answer.status === 204) {
+    if (me.figure && me.look !== look(me.plot).text) await draw(me); // the theme has changed
+    say(me, "");
+  } else say(me, await answer.text());
+}
+
+const look = (element) => {
+  const css = getComputedStyle(element);
+  const color = (name, other) => css.getPropertyValue(name).trim() || other;
+  return {
+    text: color("--st-text-color", "#333"), line: color("--st-border-color", "#ccc"), font: color("--st-font", "sans-serif"),
+    back: color("--st-background-color", "#fff"), raised: color("--st-secondary-background-color", "#eee"),
+  };
+};
+
+async function draw(me) {
+  const { data, layout } = me.figure, c = look(me.plot), narrow = me.plot.clientWidth < 560;
+  const axis = { gridcolor: c.line, linecolor: c.line, zerolinecolor: c.line, tickcolor: c.line, automargin: true };
+  const own = layout.template?.layout ?? {};
+  const theme = {
+    ...own, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { ...own.font, color: c.text, family: c.font },
+    hoverlabel: { ...own.hoverlabel, bgcolor: c.raised, bordercolor: c.line, font: { color: c.text } },
+    xaxis: { ...own.xaxis, ...axis }, yaxis: { ...own.yaxis, ...axis },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: c.line, activecolor: c.text },
+  };
+  const shown = {
+    ...layout, template: { ...layout.template, layout: theme }, height: layout.height ?? me.data.height, autosize: true,
+    uirevision: layout.uirevision ?? me.data.address,
+  };
+  if (narrow) shown.margin = { ...layout.margin, l: 48, r: 8 };
+  const config = { responsive: true, displaylogo: false, showSendToCloud: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+  await window.Plotly.react(me.plot, data, shown, config);
+  keepHover(me);
+  me.look = c.text;
+  Object.assign(me.plot.dataset, { updates: ++me.updates, version: me.seen, points: data[0]?.x?.length ?? 0 }); // for browser tests
+}
+
+// a redraw takes the hover label away; put it back where the mouse still is
+function keepHover(me) {
+  if (!me.listening) {
+    me.listening = true;
+    me.plot.addEventListener("mousemove", (event) => (me.mouse = event), true);
+    me.plot.addEventListener("mouseleave", () => (me.mouse = null), true);
+  }
+  const over = me.mouse?.target;
+  if (over?.isConnected && over.matches?.(".nsewdrag")) over.dispatchEvent(new MouseEvent("mousemove", me.mouse));
+}
+
+function say(me, words) {
+  if (me.words.textContent !== words) me.words.textContent = words;
+}

@@ -1,0 +1,251 @@
+"""The pages, driven without a browser: every control, bad input as a sentence, the address, the arms, page switches."""
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from bnlab import opened
+from bnlab.address import from_query, to_query, written
+from bnlab.experiment import DEFAULT_ARMS, Arm, Experiment
+from bnlab.settings import MAX_ARMS, SHARED, Settings, about, limits
+
+PAGES = Path(__file__).parents[1] / "pages"
+KINDS = ("slider", "selectbox", "toggle", "multiselect", "text_input", "button", "button_group", "menu_button")
+
+
+@pytest.fixture(autouse=True)
+def lab(tmp_path, monkeypatch):
+    """An empty store and a queue that executes nothing."""
+    monkeypatch.setenv("BNLAB_STORE", str(tmp_path))
+    monkeypatch.setenv("BNLAB_WORKERS", "0")
+    opened.close()
+    yield
+    opened.close()
+
+
+def page(*pairs: tuple[str, str]) -> AppTest:
+    """The Lab, opened at the address that says `pairs`."""
+    at = AppTest.from_file(str(PAGES / "navigation.py"), default_timeout=60)
+    for name in dict(pairs):
+        at.query_params[name] = [value for other, value in pairs if other == name]
+    return drawn(at)
+
+
+def drawn(what) -> AppTest:
+    """The page after a run of its script; `what` is the page, or a widget of it that was just set."""
+    at = what.run()
+    assert not at.exception
+    return at
+
+
+def widget(at: AppTest, name: str):
+    """The widget whose key is `name` and an edition number."""
+    (found,) = (w for kind in KINDS for w in at.get(kind) if w.key and w.key.rpartition("-")[0] == name)
+    return found
+
+
+def typed(at: AppTest, name: str, text: str) -> AppTest:
+    """The page after `text` was typed into the control called `name`."""
+    found = widget(at, name)
+    found.options.append(text)  # AppTest can choose from a list but not type into it
+    return drawn(found.set_value(text))
+
+
+def button(at: AppTest, key: str):
+    return at.button(key=key)
+
+
+def address(at: AppTest) -> list[tuple[str, str]]:
+    held = at.query_params
+    return [(name, v) for name, vs in held.items() for v in ([vs] if isinstance(vs, str) else vs)]
+
+
+def errors(at: AppTest) -> str:
+    return "\n".join(error.value.replace("\\", "") for error in at.error)
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_has_a_control_with_its_label_and_help(name):
+    found = widget(page(), name)
+    assert found.label.startswith(about(name).label)
+    assert about(name).help in found.help
+    assert found.value in (getattr(Settings(), name), written(getattr(Settings(), name)))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("learning_rate", "0.03", 0.03),
+        ("learning_rate", "1e-3", 0.001),
+        ("batch_size", "full", "full"),
+        ("batch_size", "77", 77),
+        ("delta", "0.5", 0.5),
+        ("width", "10", 10),
+    ],
+)
+def test_what_is_typed_is_asked_and_stands_in_the_address(name, text, value):
+    at = page()
+    typed(at, name, text)
+    assert not at.error
+    assert from_query(address(at)) == Experiment(settings=Settings(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("learning_rate", "-1", "learning_rate is -1.0; allowed is above 0 and at most 100."),
+        ("learning_rate", "fast", "learning_rate is fast; allowed is above 0 and at most 100."),
+        ("learning_rate", "NaN", "learning_rate is nan; allowed is above 0 and at most 100."),
+        ("batch_size", "1", "batch_size is 1; batch norm needs at least 2 examples to have a variance."),
+        ("batch_size", "99999", "batch_size is 99999; digits has only 1437 training examples."),
+        ("seeds", "1, 1", "each seed may stand there once."),
+        ("seeds", "one", "allowed are 1 to 8 whole numbers"),
+    ],
+)
+def test_bad_input_is_a_sentence_and_nothing_is_lost(name, text, sentence):
+    at = page(("depth", "7"))
+    typed(at, name, text)
+    assert sentence in errors(at)
+    assert button(at, "train").disabled
+    assert widget(at, name).value == text
+    assert widget(at, "depth").value == 7
+    assert address(at) == [("depth", "7")], "the address keeps the last question that can be asked"
+
+
+def test_a_mistake_put_right_can_be_trained():
+    at = page()
+    typed(at, "batch_size", "1")
+    typed(at, "batch_size", "16")
+    assert not at.error
+    assert not button(at, "train").disabled
+
+
+def test_an_address_opens_as_the_experiment_it_says_and_is_kept():
+    asked = Experiment(
+        settings=Settings(depth=5, activation="relu", learning_rate=0.03, batch_size="full"),
+        arms=(Arm(label="*LN* & [x](y)", changes={"norm": "layer"}), Arm(label="deep", changes={"init_gain": 2.0})),
+        seeds=(3, 5),
+    )
+    at = page(*to_query(asked))
+    assert not at.error
+    assert widget(at, "depth").value == 5
+    assert from_query(address(at)) == asked
+    assert from_query(address(drawn(at))) == asked
+
+
+@pytest.mark.parametrize(
+    ("pair", "sentence"),
+    [
+        (("depth", "1000"), "depth is 1000; allowed is a whole number from 1 to 100."),
+        (("colour", "red"), "colour is not a known field"),
+        (("run", "nothing"), "nothing"),
+    ],
+)
+def test_a_bad_address_is_a_sentence(pair, sentence):
+    at = page(pair)
+    assert sentence in errors(at)
+    assert not button(at, "train").disabled, "the controls show the default experiment"
+
+
+def test_arms_are_added_duplicated_renamed_changed_and_removed():
+    at = page()
+    drawn(widget(at, "add-arm").click("LN before"))
+    drawn(at.button(key=next(b.key for b in at.button if b.key.startswith("duplicate-2"))).click())
+    drawn(at.button(key=next(b.key for b in at.button if b.key.startswith("remove-1"))).click())
+    drawn(widget(at, "label-3").set_value("<b>*mine*</b>"))
+    drawn(widget(at, "differs-3").set_value(["norm", "learning_rate"]))
+    typed(at, "learning_rate-3", "0.01")
+    arms = from_query(address(at)).arms
+    assert arms == (
+        DEFAULT_ARMS[1],
+        Arm(label="BN before 2", changes=DEFAULT_ARMS[1].changes),
+        Arm(label="<b>*mine*</b>", changes={"norm": "batch", "learning_rate": 0.01}),
+        Arm(label="LN before", changes={"norm": "layer", "placement": "before"}),
+    )
+
+
+def test_two_arms_of_one_name_are_a_sentence():
+    at = page()
+    drawn(widget(at, "label-1").set_value("BN after"))
+    assert "two arms are called 'BN after'. Give each arm its own label." in errors(at)
+
+
+def test_no_more_arms_than_the_limit():
+    at = page()
+    for _ in range(MAX_ARMS - len(DEFAULT_ARMS)):
+        drawn(widget(at, "add-arm").click("no norm"))
+    assert widget(at, "add-arm").disabled
+    assert len({arm.label for arm in from_query(address(at)).arms}) == MAX_ARMS
+
+
+def test_an_arm_may_differ_in_everything_that_is_not_shared():
+    options = widget(page(), "differs-1").options
+    assert options == [about(name).label for name in Settings.model_fields if name not in SHARED]
+
+
+def test_words_of_a_visitor_are_not_markup():
+    at = page(("arm", "![x](http://example.com/x.png)"))
+    (title,) = (e.label for e in at.expander if "example" in e.label)
+    assert title == r"\!\[x\]\(http\:\/\/example\.com\/x\.png\)"
+
+
+def test_train_makes_a_run_and_the_address_opens_it():
+    at = page(("depth", "3"))
+    drawn(button(at, "train").click())
+    (run,) = opened.store().runs()
+    assert run.experiment == Experiment(settings=Settings(depth=3))
+    assert run.status == "queued"
+    assert address(at) == [("depth", "3"), ("run", run.id)]
+    again = page(("run", run.id))
+    assert widget(again, "depth").value == 3
+    assert again.selectbox(key=f"run-{run.id}").value == run.id
+
+
+def test_reset_asks_the_same_question_again():
+    at = page(("depth", "3"))
+    drawn(button(at, "train").click())
+    drawn(button(at, "reset").click())
+    newer, older = opened.store().runs()
+    assert newer.experiment == older.experiment
+    assert older.status == "stopped"
+    assert newer.status == "queued"
+
+
+def test_a_page_switch_keeps_the_question_and_the_run():
+    at = page()
+    drawn(widget(at, "depth").set_value(11))
+    typed(at, "learning_rate", "0.07")
+    drawn(button(at, "train").click())
+    (run,) = opened.store().runs()
+    at.switch_page("runs.py")
+    drawn(at)
+    assert any(run.name in m.value.replace("\\", "") for m in at.markdown)
+    at.switch_page("lab.py")
+    drawn(at)
+    assert widget(at, "depth").value == 11
+    assert widget(at, "learning_rate").value == "0.07"
+    assert address(at) == [("depth", "11"), ("learning_rate", "0.07"), ("run", run.id)]
+
+
+def test_runs_are_renamed_opened_and_deleted():
+    store = opened.store()
+    run = store.create(Experiment(settings=Settings(depth=9)), name="first")
+    at = page()
+    at.switch_page("runs.py")
+    drawn(at)
+    drawn(at.text_input(key=f"name-{run.id}").set_value("[second](x)"))
+    assert store.run(run.id).name == "[second](x)"
+    drawn(button(at, f"open-{run.id}").click())
+    assert widget(at, "depth").value == 9
+    at.switch_page("runs.py")
+    drawn(at)
+    drawn(button(at, f"delete-{run.id}").click())
+    assert store.runs(), "asked before it is deleted"
+    drawn(button(at, "really-delete").click())
+    assert not store.runs()
+
+
+def test_sliders_stay_within_the_limits():
+    at = page()
+    assert (widget(at, "depth").min, widget(at, "depth").max) == limits("depth")
