@@ -28,6 +28,7 @@ format: $(VENV)/installed-dev
 $(VENV)/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 		"Python is " + sys.version.split()[0] + "; the lab needs 3.11 or newer. Say where it is: make PYTHON=...")'
+	@echo "Installing into $(VENV). This happens once and takes a few minutes."
 	$(PYTHON) -m venv $(VENV)
 ifneq ($(TORCH_INDEX),)
 	-$(VENV)/bin/pip install --quiet --no-deps --retries 0 --timeout 10 --index-url $(TORCH_INDEX) $(TORCH)

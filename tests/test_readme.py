@@ -1,0 +1,84 @@
+"""The README tells the truth: its plan is the tree; its file, address, commands and code work; no name is missing."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+import pytest
+
+from bnlab import Experiment, Settings
+from bnlab.address import from_query
+from bnlab.settings import about
+from bnlab.trace import TABLES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(language: str, heading: str) -> str:
+    """The first code block in a language below a heading."""
+    return re.search(rf"^## {heading}\n.*?^```{language}\n(.*?)^```", README, re.M | re.S)[1]
+
+
+def test_the_plan_of_the_house_is_the_tree():
+    listed, folder = set(), Path()
+    for line in block("", "Plan of the house").splitlines():
+        name = line.split()[0]
+        folder = folder if line.startswith(" ") else Path()
+        listed.add(str(folder / name))
+        folder = Path(name) if name == "bnlab/" else folder
+    there = {str(file.relative_to(ROOT)) for place in (ROOT, ROOT / "bnlab") for file in place.glob("*.py")}
+    there |= {
+        str(file.parent.relative_to(ROOT)) for place in (ROOT, ROOT / "bnlab") for file in place.glob("[!.]*/*.py")
+    }
+    assert listed >= there - {"bnlab/__init__.py"}, "missing from the plan"
+    assert not [name for name in listed if not (ROOT / name).exists()], "in the plan, but not there"
+
+
+def test_every_setting_and_each_of_its_choices_is_named():
+    for name in Settings.model_fields:
+        assert f"`{name}`" in README
+        for choice in about(name).choices or ():
+            assert f"`{choice}`" in README, name
+
+
+def test_every_recorded_column_is_named():
+    names = {name for table in ("steps", "layers", "units") for name in TABLES[table]}
+    assert not [name for name in names if f"`{name}`" not in README]
+
+
+def test_links_lead_to_files():
+    inside = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert not [link for link in inside if not (ROOT / link).is_file()]
+
+
+def test_the_address_opens_an_experiment():
+    query = re.search(r"`\?(depth=[^`]+)`", README)[1]
+    experiment = from_query(parse_qsl(query))
+    assert [arm.label for arm in experiment.arms] == ["no norm", "BN before"]
+    assert experiment.settings.depth == 30
+
+
+def test_the_python_lines_run(capsys):
+    exec(block("python", "Commands"), {})
+    assert capsys.readouterr().out.splitlines()[-1].startswith("20 [")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_the_experiment_file_and_the_commands_work(kind, tmp_path):
+    file = block("json", "The experiment file")
+    asked = Experiment.model_validate_json(file)
+    short = file.replace('"steps": 500', '"steps": 3').replace("[0, 1, 2]", "[0]")
+    assert short.count('"steps": 3}') == 1
+    assert asked.settings.steps == 500
+    (tmp_path / "FILE.json").write_text(short)
+    for line in block("sh", "Commands").splitlines():
+        words = line.partition("#")[0].replace("csv|parquet", kind).replace("[--device auto|cpu|cuda]", "").split()
+        assert words[:3] == ["python", "-m", "bnlab"]
+        places = [str(tmp_path / word) if word in ("FILE.json", "DIR", "DIR2") else word for word in words[3:]]
+        done = subprocess.run([sys.executable, "-m", "bnlab", *places], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    written = {path.name for path in (tmp_path / "DIR2").iterdir()}
+    assert written == {f"{table}.{kind}" for table in ("steps", "layers", "units", "scores", "population")}
