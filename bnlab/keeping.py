@@ -1,0 +1,405 @@
+"""Writing a run: every step exactly while the budget lasts, then thinner, never without its spikes.
+
+Tables steps and layers (the scalars) are kept exactly, and beside them, from the first step on, as a summary: mean,
+min and max over buckets of `stride` steps, a stride that doubles so that the buckets stay few. When the exact rows have
+used their share of the budget, those older than the last RECENT steps go. Tables units and samples are kept at every
+step until their share is used; then at every second step, every fourth, ...
+
+A chunk is one blob [columns, rows] of float32, so that one column over time is one piece of it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from math import prod
+
+import numpy as np
+
+from .store import RunStore
+from .trace import Record, layout
+
+COMMIT_EVERY = 0.25  # seconds between two commits
+CHUNK_BYTES, CHUNK_ROWS = 2**20, 64
+RECENT = 1024  # steps whose scalars are always exact
+FIRST_STRIDE, MOST_BUCKETS = 4, 2048
+SHARES = {"scalars": 0.4, "heavy": 0.4, "summary": 0.1, "snapshots": 0.05, "population": 0.05}
+HEAVY = ("units", "samples")
+
+
+class Writer:
+    """Keeps the records of one run as they come; a context manager that commits what is left at its end.
+
+    A run that is resumed from a snapshot repeats steps it has: they are the same to the last bit and are passed over.
+    """
+
+    def __init__(self, store: RunStore, run_id: str):
+        self.store, self.run_id = store, run_id
+        self.experiment = store.run(run_id).experiment
+        budget = self.experiment.settings.budget_mb * 1_000_000
+        self.share = {name: share * budget for name, share in SHARES.items()}
+        layouts = [layout(self.experiment, i) for i in range(len(self.experiment.stacks))]
+        every_row = {
+            kind: 4 * sum(width(columns) for l in layouts for k, columns in l.items() if k == kind) for kind in HEAVY
+        }
+        self.tables = [Table(self, i, kind, columns) for i, l in enumerate(layouts) for kind, columns in l.items()]
+        self.heavy = [t for t in self.tables if t.kind in HEAVY]
+        self.stride = max([t.stored_stride() for t in self.heavy], default=1)
+        while self.heavy and sum(every_row.values()) > self.share["heavy"] / 4 * self.stride:
+            self.stride *= 2  # a row so large that few fit is not kept at every step in the first place
+        self.pending: list[Record] = []
+        self.committed = self.started = time.monotonic()
+        run = store.run(run_id)
+        self.diverged = dict(run.diverged)
+        self.step = run.step
+        self.pace = (self.started, self.step)
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.commit()
+
+    def keep(self, record: Record) -> None:
+        """Take a record; it is on disk at the next commit, at most COMMIT_EVERY seconds later if records keep coming."""
+        self.pending.append(record)
+        full = len(self.pending) >= CHUNK_ROWS or record.scores
+        if full or time.monotonic() - self.committed >= COMMIT_EVERY:
+            self.commit()
+
+    def commit(self) -> None:
+        """Write all that is pending, in one transaction."""
+        self.committed = now = time.monotonic()
+        records, self.pending = self.pending, []
+        if not records:
+            return
+        with self.store.transaction() as db:
+            rows = [r for r in records if r.parts]
+            for table in self.tables:
+                table.add(db, rows, self.stride)
+            for r in records:
+                self.keep_scores(db, r)
+            self.find_divergence(rows)
+            self.step = max(self.step, records[-1].step)
+            then, step = self.pace
+            if now - then > 1:
+                self.pace = (now, self.step)
+            rate = (self.step - step) / (now - then) if now > then else 0.0
+            told = json.dumps([[*network, *where] for network, where in self.diverged.items()])
+            db.execute(
+                "update runs set step = ?, rate = ?, diverged = ?, updated = ?, version = version + 1 where id = ?",
+                (self.step, rate, told, time.time(), self.run_id),
+            )
+            self.fit(db)
+
+    @property
+    def all_diverged(self) -> bool:
+        return len(self.diverged) == len(self.experiment.networks)
+
+    def keep_scores(self, db, record: Record) -> None:
+        for stack in {score.stack for score in record.scores}:
+            told = [
+                [
+                    s.split,
+                    s.statistics,
+                    list(s.slots),
+                    s.loss.tolist(),
+                    None if s.accuracy is None else s.accuracy.tolist(),
+                ]
+                for s in record.scores
+                if s.stack == stack
+            ]
+            key = (self.run_id, stack, record.step)
+            db.execute("insert or replace into scores values (?, ?, ?, ?)", (*key, json.dumps(told)))
+        for p in record.population:
+            data = np.stack([p.mean, p.var]).astype(np.float32).tobytes()
+            db.execute(
+                "insert or replace into population values (?, ?, ?, ?)", (self.run_id, p.stack, record.step, data)
+            )
+        if record.weights:
+            self.keep_snapshot(db, record.step, record.weights)
+
+    def snapshot(self, step: int, vectors: list[np.ndarray]) -> None:
+        """Keep the state from which training goes on at `step`, after all that is pending."""
+        self.commit()
+        with self.store.transaction() as db:
+            self.keep_snapshot(db, step, vectors)
+
+    def keep_snapshot(self, db, step: int, vectors: list[np.ndarray]) -> None:
+        for stack, vector in enumerate(vectors):
+            data = vector.astype(np.float32, copy=False).tobytes()
+            db.execute("insert or replace into snapshots values (?, ?, ?, ?)", (self.run_id, stack, step, data))
+
+    def find_divergence(self, records: list[Record]) -> None:
+        """Note for each network the first step at which its loss or a layer is not finite, and the layer it began in."""
+        for i, networks in enumerate(self.experiment.stacks):
+            if not records:
+                return
+            table = {t.kind: t for t in self.tables if t.stack == i}
+            layers = np.stack([r.parts[i].rows["layers"] for r in records])
+            losses = np.stack([r.parts[i].rows["steps"] for r in records])[:, : len(networks)]
+            if np.isfinite(layers).all() and np.isfinite(losses).all():
+                continue
+            seen = {q: layers[:, o : o + prod(s)].reshape(-1, *s) for q, (o, s) in table["layers"].columns.items()}
+            for slot, network in enumerate(networks):
+                broken = ~np.isfinite(losses[:, slot])
+                for values in seen.values():
+                    broken |= ~np.isfinite(values[:, :, slot]).all(1)
+                if broken.any() and tuple(network) not in self.diverged:
+                    at = int(broken.argmax())
+                    where = first_broken({q: values[at, :, slot] for q, values in seen.items()})
+                    self.diverged[tuple(network)] = (records[at].step, where)
+
+    def fit(self, db) -> None:
+        """Make what is kept fit its share of the budget."""
+        scalars = [t for t in self.tables if t.kind not in HEAVY]
+        if sum(t.bytes for t in scalars) > self.share["scalars"]:
+            for table in scalars:
+                s = table.summary  # an open bucket may still have to be taken from the exact rows
+                table.forget(db, min(self.step - RECENT, s.edge - s.stride))
+        share = self.share["summary"] / max(1, len(scalars))
+        for table in scalars:
+            most = MOST_BUCKETS
+            while most > CHUNK_ROWS and most * 12 * table.width > share:
+                most //= 2
+            while table.summary.buckets > most:
+                table.summary.halve(db)
+        while sum(t.bytes for t in self.heavy) > self.share["heavy"] and self.stride < 2**20:
+            self.stride *= 2
+            for table in self.heavy:
+                table.thin(db, self.stride)
+        for name in ("snapshots", "population"):
+            self.thin_rows(db, name)
+
+    def thin_rows(self, db, name: str) -> None:
+        """Keep a share of the snapshots or population rows: every second goes when they are too many, never the ends."""
+        where = f"from {name} where run = ?"
+        (size,) = db.execute(f"select coalesce(sum(length(data)), 0) {where}", (self.run_id,)).fetchone()
+        steps = [s for (s,) in db.execute(f"select distinct step {where} order by step", (self.run_id,))]
+        if size > self.share[name] and len(steps) > 3:
+            gone = [(self.run_id, step) for step in steps[1:-1:2]]
+            db.executemany(f"delete {where} and step = ?", gone)
+
+
+class Table:
+    """One table of one stack: its open chunk, its exact rows on disk, its summary."""
+
+    def __init__(self, writer: Writer, stack: int, kind: str, columns: dict):
+        self.run_id, self.db = writer.run_id, writer.store.db
+        self.stack, self.kind, self.columns = stack, kind, columns
+        self.width = width(columns)
+        self.capacity = int(np.clip(CHUNK_BYTES // (4 * self.width), 1, CHUNK_ROWS))
+        self.open = np.empty((self.width, self.capacity), np.float32)
+        self.filled, self.first, self.stride = 0, 0, 1
+        last = self.db.execute(
+            f"select first, stride, n, data from chunks where {WHERE} order by first desc limit 1", self.key
+        ).fetchone()
+        self.next = 0  # the first step that is not here yet
+        if last:
+            first, self.stride, n, data = last
+            self.next = first + self.stride * (n - 1) + 1
+            if n < self.capacity:
+                self.open[:, :n] = np.frombuffer(data, np.float32).reshape(self.width, n)
+                self.filled, self.first = n, first
+        self.bytes = self.stored()
+        self.summary = Summary(self) if kind not in HEAVY else None
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        return self.run_id, self.stack, self.kind
+
+    def stored(self) -> int:
+        return self.db.execute(f"select coalesce(sum(length(data)), 0) from chunks where {WHERE}", self.key).fetchone()[
+            0
+        ]
+
+    def stored_stride(self) -> int:
+        return self.db.execute(f"select coalesce(max(stride), 1) from chunks where {WHERE}", self.key).fetchone()[0]
+
+    def add(self, db, records: list[Record], stride: int) -> None:
+        """Append the rows of records that are not here yet; heavy tables only at multiples of `stride`."""
+        stride = stride if self.kind in HEAVY else 1
+        new = [r for r in records if r.step >= self.next and r.step % stride == 0]
+        if not new:
+            return
+        rows = np.stack([r.parts[self.stack].rows[self.kind] for r in new]).astype(np.float32, copy=False)
+        self.next = new[-1].step + 1
+        if self.summary:
+            self.summary.add(db, new[0].step, rows)
+        if self.filled and (stride != self.stride or new[0].step != self.first + self.stride * self.filled):
+            self.filled = 0  # what is open stays as it is on disk
+        at = 0
+        while at < len(rows):
+            if not self.filled:
+                self.first, self.stride = new[at].step, stride
+            n = min(self.capacity - self.filled, len(rows) - at)
+            self.open[:, self.filled : self.filled + n] = rows[at : at + n].T
+            self.bytes += 4 * self.width * n
+            self.filled += n
+            at += n
+            self.put(db, self.first, self.stride, self.open[:, : self.filled])
+            if self.filled == self.capacity:
+                self.filled = 0
+
+    def put(self, db, first: int, stride: int, columns: np.ndarray) -> None:
+        row = (*self.key, first, stride, columns.shape[1], columns.tobytes())
+        db.execute(
+            "insert or replace into chunks (run, stack, kind, first, stride, n, data) values (?, ?, ?, ?, ?, ?, ?)", row
+        )
+
+    def forget(self, db, before: int) -> None:
+        """Remove the chunks whose rows all lie before a step."""
+        where = f"{WHERE} and first + stride * n <= ?"
+        (size,) = db.execute(
+            f"select coalesce(sum(length(data)), 0) from chunks where {where}", (*self.key, before)
+        ).fetchone()
+        if size:
+            db.execute(f"delete from chunks where {where}", (*self.key, before))
+            self.bytes -= size
+
+    def thin(self, db, stride: int) -> None:
+        """Keep only the rows at multiples of `stride`, chunk by chunk."""
+        self.filled, kept, at = 0, [], []
+        places = db.execute(
+            f"select id, first, stride, n from chunks where {WHERE} order by first", self.key
+        ).fetchall()
+        for place, first, old, n in places:
+            steps = first + old * np.arange(n)
+            pick = steps % stride == 0
+            (data,) = db.execute("select data from chunks where id = ?", (place,)).fetchone()
+            kept.append(np.frombuffer(data, np.float32).reshape(self.width, n)[:, pick])
+            at += steps[pick].tolist()
+            db.execute("delete from chunks where id = ?", (place,))
+            while len(at) >= self.capacity or (place == places[-1][0] and at):
+                joined = np.concatenate(kept, 1)
+                self.put(db, at[0], stride, np.ascontiguousarray(joined[:, : self.capacity]))
+                kept, at = [joined[:, self.capacity :]], at[self.capacity :]
+        self.bytes = self.stored()
+
+
+class Summary:
+    """A table in buckets of `stride` steps: chunks [columns, 3, buckets] of mean, min and max.
+
+    A bucket is written when it is full; min and max pass over NaN, so that the last finite spike stays seen.
+    """
+
+    def __init__(self, table: Table):
+        self.table, self.db = table, table.db
+        rows = self.db.execute(
+            f"select first, stride, n from summary where {WHERE} order by first", table.key
+        ).fetchall()
+        self.stride = rows[-1][1] if rows else FIRST_STRIDE
+        self.buckets = sum(n for _, _, n in rows)
+        self.done: list[np.ndarray] = []  # full buckets of the open chunk, [columns, 3] each
+        self.first = 0
+        if rows and rows[-1][2] < CHUNK_ROWS:
+            self.first = rows[-1][0]
+            (data,) = self.db.execute(
+                f"select data from summary where {WHERE} and first = ?", (*table.key, self.first)
+            ).fetchone()
+            self.done = list(np.frombuffer(data, np.float32).reshape(table.width, 3, -1).transpose(2, 0, 1))
+        self.restart(self.buckets * self.stride)
+
+    def restart(self, edge: int) -> None:
+        """Begin a bucket at step `edge` and take in the exact rows that are already there."""
+        self.edge, self.rows = edge, 0
+        self.sum = np.zeros(self.table.width)
+        self.low = np.full(self.table.width, np.inf, np.float32)
+        self.high = np.full(self.table.width, -np.inf, np.float32)
+        self.finite = np.zeros(self.table.width, bool)
+        for first, n, data in self.db.execute(
+            f"select first, n, data from chunks where {WHERE} and first + n > ? order by first", (*self.table.key, edge)
+        ):
+            rows = np.frombuffer(data, np.float32).reshape(self.table.width, n).T
+            self.take(rows[max(0, edge - first) :])
+
+    def take(self, rows: np.ndarray) -> None:
+        with np.errstate(invalid="ignore", over="ignore"):
+            self.sum += rows.sum(0, dtype=np.float64)
+            self.low = np.fmin(self.low, np.fmin.reduce(rows, 0))
+            self.high = np.fmax(self.high, np.fmax.reduce(rows, 0))
+        self.finite |= ~np.isnan(rows).all(0)
+        self.rows += len(rows)
+
+    def add(self, db, step: int, rows: np.ndarray) -> None:
+        """Take in rows of consecutive steps from `step` on."""
+        rows = rows[max(0, self.edge + self.rows - step) :]
+        full = False
+        while len(rows):
+            part = rows[: self.stride - self.rows]
+            self.take(part)
+            rows = rows[len(part) :]
+            if self.rows == self.stride:
+                nothing = ~self.finite
+                low, high = np.where(nothing, np.nan, self.low), np.where(nothing, np.nan, self.high)
+                with np.errstate(over="ignore"):
+                    self.done.append(np.stack([(self.sum / self.stride).astype(np.float32), low, high], 1))
+                if len(self.done) == 1:
+                    self.first = self.edge
+                self.buckets += 1
+                full = True
+                edge = self.edge + self.stride
+                self.edge, self.rows = edge, 0
+                self.sum[:], self.low[:], self.high[:], self.finite[:] = 0, np.inf, -np.inf, False
+                if len(self.done) == CHUNK_ROWS:
+                    self.put(db, self.first, self.done)
+                    self.done, full = [], False
+        if full:
+            self.put(db, self.first, self.done)
+
+    def put(self, db, first: int, done: list[np.ndarray]) -> None:
+        data = np.stack(done, 2).astype(np.float32, copy=False).tobytes()
+        row = (*self.table.key, first, self.stride, len(done), data)
+        db.execute(
+            "insert or replace into summary (run, stack, kind, first, stride, n, data) values (?, ?, ?, ?, ?, ?, ?)",
+            row,
+        )
+
+    def halve(self, db) -> None:
+        """Merge neighboring buckets: the stride doubles."""
+        chunks = db.execute(
+            f"select id, first, n, data from summary where {WHERE} order by first", self.table.key
+        ).fetchall()
+        self.stride, self.done, self.buckets = 2 * self.stride, [], 0
+        for place, _, _, _ in chunks:
+            db.execute("delete from summary where id = ?", (place,))
+        left = np.empty((self.table.width, 3, 0), np.float32)
+        for _, _, n, data in chunks:
+            both = np.concatenate([left, np.frombuffer(data, np.float32).reshape(self.table.width, 3, n)], 2)
+            even = both.shape[2] // 2 * 2
+            a, b, left = both[:, :, 0:even:2], both[:, :, 1:even:2], both[:, :, even:]
+            with np.errstate(invalid="ignore", over="ignore"):
+                mean = (a[:, 0] + b[:, 0]) / 2
+            merged = np.stack([mean, np.fmin(a[:, 1], b[:, 1]), np.fmax(a[:, 2], b[:, 2])], 1)
+            for i in range(merged.shape[2]):
+                if not self.done:
+                    self.first = self.buckets * self.stride
+                self.done.append(merged[:, :, i])
+                self.buckets += 1
+                if len(self.done) == CHUNK_ROWS:
+                    self.put(db, self.first, self.done)
+                    self.done = []
+        if self.done:
+            self.put(db, self.first, self.done)
+        self.restart(self.buckets * self.stride)
+
+
+WHERE = "run = ? and stack = ? and kind = ?"
+
+
+def width(columns: dict) -> int:
+    """Numbers in a row of a table."""
+    return sum(prod(shape) for _, shape in columns.values())
+
+
+def first_broken(layer: dict[str, np.ndarray]) -> int:
+    """The layer 1..L where a network broke: the lowest whose forward pass is not finite; else the highest whose signal
+    gradient is not; else the lowest with another quantity that is not; 0 if only the readout did."""
+    broken = {q: np.flatnonzero(~np.isfinite(values)) + 1 for q, values in layer.items()}
+    forward = np.concatenate([broken[q] for q in ("a_mean", "a_std", "z_mean", "z_std")])
+    if len(forward):
+        return int(forward.min())
+    if len(broken["signal_grad_norm"]):
+        return int(broken["signal_grad_norm"].max())
+    rest = np.concatenate(list(broken.values()))
+    return int(rest.min()) if len(rest) else 0

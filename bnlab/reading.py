@@ -1,0 +1,273 @@
+"""Reading a run while it grows: a window of steps of one quantity, in a number of points that keeps every spike."""
+
+from __future__ import annotations
+
+import json
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+from .keeping import WHERE
+from .store import Run, RunStore
+from .trace import TABLES, batch_slots, layout
+
+NAMES = {q: (table, q) for table, quantities in TABLES.items() for q in quantities if table != "samples"}
+NAMES |= {f"{q}_sample": ("samples", q) for q in TABLES["samples"]}
+
+
+class Series(NamedTuple):
+    """A quantity over time: at step (or from step on, for a bucket) the mean, least and greatest value.
+
+    steps [n]; mean, low, high [n, seeds, ...]. Where every step is there, the three are the same array.
+    """
+
+    steps: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @property
+    def exact(self) -> bool:
+        return self.low is self.mean
+
+
+class Trace:
+    """What a run has recorded up to now, as columns over steps, for one reader at one moment."""
+
+    def __init__(self, store: RunStore, run: Run):
+        self.store, self.run, self.experiment = store, run, run.experiment
+        self.layouts = [layout(self.experiment, i) for i in range(len(self.experiment.stacks))]
+        self.kept: dict[tuple, Series] = {}  # the arms of a stack share what was read
+
+    @property
+    def step(self) -> int:
+        """The last recorded step, -1 before the first."""
+        return self.run.step
+
+    @property
+    def diverged(self) -> dict[tuple[int, int], tuple[int, int]]:
+        """(arm, seed) -> (step, layer where it began), for the networks that diverged."""
+        return self.run.diverged
+
+    def read(
+        self,
+        quantity: str,
+        arm: int,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        points: int = 1000,
+        layer: int | None = None,
+        unit: int | None = None,
+    ) -> Series:
+        """A quantity of an arm over the steps start..stop - 1, in at most about 2 * `points` points.
+
+        Quantities are the columns of the tables, the samples' being a_sample and z_sample. Arrays are [n, seeds, ...]
+        with [L] (layers), [L, d] (units) or [L, M] (samples) behind, less the axes that `layer` (1..L) and `unit`
+        (0-based) fix. A network's values after its divergence are NaN. Raises KeyError where the arm has none such.
+        """
+        table, name = NAMES[quantity]
+        stack, slots = self.slots(arm, table)
+        if not slots or name not in self.layouts[stack].get(table, {}):
+            raise KeyError(f"{self.experiment.arms[arm].label!r} has no {quantity}.")
+        stop = self.step + 1 if stop is None else min(stop, self.step + 1)
+        key = (stack, table, name, layer, unit, start, stop, points)
+        if key not in self.kept:
+            self.kept[key] = self.columns(*key)
+        series = self.kept[key]
+        axis = 1 if table == "steps" or layer is not None else 2
+        picked = [np.moveaxis(values.take(slots, axis), axis, 1) for values in series[1:]]
+        mean, low, high = [picked[0]] * 3 if series.exact else picked
+        for i, seed in enumerate(self.experiment.seeds):
+            if (arm, seed) in self.diverged:
+                after = series.steps > self.diverged[arm, seed][0]
+                for values in {id(v): v for v in (mean, low, high)}.values():
+                    values[after, i] = np.nan
+        return Series(series.steps, mean, low, high)
+
+    def at(self, quantity: str, arm: int, step: int) -> tuple[int, np.ndarray]:
+        """The recorded step nearest below `step` (else the first after it) and the values there, [seeds, ...].
+
+        Where only a bucket is left of it, the bucket's mean. Raises KeyError as read() does, and before the first step.
+        """
+        table = NAMES[quantity][0]
+        stack, _ = self.slots(arm, table)
+        step = min(step, self.step)
+        for order in ("first <= ? order by first desc", "first >= ? order by first"):
+            row = self.store.db.execute(
+                f"select first, stride, n from chunks where {WHERE} and {order} limit 1",
+                (self.run.id, stack, table, step),
+            ).fetchone()
+            if row:
+                first, stride, n = row
+                there = first + stride * int(np.clip((step - first) // stride, 0, n - 1))
+                if there > step or step - there < max(stride, 2) or table not in ("steps", "layers"):
+                    break
+        else:
+            raise KeyError("nothing is recorded yet.")
+        if there > step and table in ("steps", "layers") and there - step > 1:  # the exact rows are gone; buckets stay
+            series = self.read(quantity, arm, start=step, stop=step + 1)
+            if len(series.steps):
+                return int(series.steps[0]), series.mean[0]
+        series = self.read(quantity, arm, start=there, stop=there + 1)
+        return there, series.mean[0]
+
+    def scores(self, arm: int, split: str, statistics: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Steps [n], losses and accuracies [n, seeds] (None for a regression) over a split, "train" or "test".
+
+        statistics: "batch", "moving" or "population"; "none" for an arm without batch norm. Empty where there are none.
+        """
+        stack, slots = self.slots(arm, "steps")
+        if "scores" not in self.__dict__.setdefault("cache", {}):
+            rows = self.store.db.execute(
+                "select stack, step, data from scores where run = ? order by step", (self.run.id,)
+            ).fetchall()
+            self.cache["scores"] = [(s, step, json.loads(data)) for s, step, data in rows]
+        steps, losses, accuracies = [], [], []
+        for s, step, told in self.cache["scores"]:
+            if s != stack:
+                continue
+            found = {slot: i for i, slot in enumerate(slots)}
+            loss, accuracy = np.full((2, len(slots)), np.nan)
+            for a, b, of, values, right in told:
+                if (a, b) == (split, statistics):
+                    for j, slot in enumerate(of):
+                        if slot in found:
+                            loss[found[slot]] = values[j]
+                            accuracy[found[slot]] = np.nan if right is None else right[j]
+            if not np.isnan(loss).all() or any(
+                (a, b) == (split, statistics) and slots[0] in of for a, b, of, *_ in told
+            ):
+                steps.append(step)
+                losses.append(loss)
+                accuracies.append(accuracy)
+        shape = (-1, len(slots))
+        losses, accuracies = np.array(losses).reshape(shape), np.array(accuracies).reshape(shape)
+        for i, seed in enumerate(self.experiment.seeds):
+            if (arm, seed) in self.diverged and steps:
+                after = np.array(steps) > self.diverged[arm, seed][0] + 1
+                losses[after, i] = accuracies[after, i] = np.nan
+        regression = "accuracy" not in self.layouts[stack]["steps"]
+        return np.array(steps, int), losses, None if regression else accuracies
+
+    def population(self, arm: int, layer: int | None = None, unit: int | None = None):
+        """Steps [n], population means and biased variances [n, seeds, L, d], less what `layer` and `unit` fix."""
+        stack, slots = self.slots(arm, "units")
+        if not slots:
+            raise KeyError(f"{self.experiment.arms[arm].label!r} has no batch norm.")
+        columns = self.layouts[stack]["units"]
+        shape = (2, *columns["batch_mean"][1])
+        steps, values = [], []
+        for step, data in self.store.db.execute(
+            "select step, data from population where run = ? and stack = ? order by step", (self.run.id, stack)
+        ):
+            both = np.frombuffer(data, np.float32).reshape(shape)[:, :, slots]
+            both = both if layer is None else both[:, layer - 1]
+            steps.append(step)
+            values.append(both if unit is None else both[..., unit])
+        if not steps:
+            rest = [len(slots), *(() if layer else shape[1:2]), *(() if unit is not None else shape[3:])]
+            return np.array([], int), np.empty((0, *rest), np.float32), np.empty((0, *rest), np.float32)
+        values = np.stack(values)  # [n, 2, (L,) seeds, (d)]
+        values = values if layer is not None else np.moveaxis(values, 2, 3)
+        return np.array(steps, int), values[:, 0], values[:, 1]
+
+    def snapshots(self) -> list[int]:
+        """Steps with a snapshot of the weights."""
+        rows = self.store.db.execute("select distinct step from snapshots where run = ? order by step", (self.run.id,))
+        return [step for (step,) in rows]
+
+    def snapshot(self, step: int) -> list[np.ndarray]:
+        """The vectors of that snapshot, one a stack, for train(start=(step, vectors))."""
+        return [np.frombuffer(data, np.float32) for data in self.store.snapshot(self.run.id, step)]
+
+    def slots(self, arm: int, table: str) -> tuple[int, list[int]]:
+        """The arm's stack, and for each seed its slot in a table of that stack (none for `units` without batch norm)."""
+        for i, networks in enumerate(self.experiment.stacks):
+            if any(n.arm == arm for n in networks):
+                slots = [networks.index((arm, seed)) for seed in self.experiment.seeds]
+                if table != "units":
+                    return i, slots
+                batch = batch_slots(self.experiment, i)
+                return i, [batch.index(slot) for slot in slots if slot in batch]
+        raise KeyError(f"there is no arm {arm}.")
+
+    def columns(self, stack, table, name, layer, unit, start, stop, points) -> Series:
+        """One quantity of all slots of a stack, from the exact rows or, where they are too many or gone, the summary."""
+        offset, shape = self.layouts[stack][table][name]
+        if layer is not None and table != "steps":
+            if not 1 <= layer <= shape[0]:
+                raise KeyError(f"layer is {layer}; the network has layers 1 to {shape[0]}.")
+            offset, shape = offset + (layer - 1) * prod(shape[1:]), shape[1:]
+        if unit is not None and not 0 <= unit < shape[-1]:
+            raise KeyError(f"unit is {unit}; the layer has units 0 to {shape[-1] - 1}.")
+        key, size = (self.run.id, stack, table), prod(shape)
+        where = f"{WHERE} and first < ? and first + stride * n > ? order by first"
+        chunks = self.store.db.execute(
+            f"select id, first, stride, n from chunks where {where}", (*key, stop, start)
+        ).fetchall()
+        rows = sum(min(stop, f + s * n) - max(start, f) for _, f, s, n in chunks)
+        gone = not chunks or chunks[0][1] > start  # older exact rows made room
+        buckets = []
+        if table in ("steps", "layers") and (rows > 2 * points or gone):
+            buckets = self.store.db.execute(
+                f"select id, first, stride, n from summary where {where}", (*key, stop, start)
+            ).fetchall()
+            coarse = buckets and (stop - start) // buckets[-1][2] < points // 2
+            if coarse and not gone and rows <= 32 * points:  # buckets would blur the window; the exact rows are there
+                buckets = []
+        parts = [self.bucket(place, first, stride, n, offset, size) for place, first, stride, n in buckets]
+        edge = buckets[-1][1] + buckets[-1][2] * buckets[-1][3] if buckets else start
+        for place, first, stride, n in chunks:
+            if first + stride * n > edge:
+                parts.append(self.rows("chunks", place, first, stride, n, offset, size))
+        if not parts:
+            empty = np.empty((0, *(shape if unit is None else shape[:-1])), np.float32)
+            return Series(np.array([], int), empty, empty, empty)
+        steps = np.concatenate([p.steps for p in parts])
+        stride = max([b[2] for b in buckets], default=1)
+        inside = (steps >= (start // stride) * stride) & (steps < stop)
+        if buckets:  # an exact row that a bucket holds already is not shown twice
+            place = np.concatenate([np.full(len(p.steps), i < len(buckets)) for i, p in enumerate(parts)])
+            inside &= place | (steps >= edge)
+        exact = not buckets
+        values = [np.concatenate([p[i] for p in parts])[inside] for i in ((1,) if exact else (1, 2, 3))]
+        values = [v.reshape(len(v), *shape) for v in values]
+        values = values if unit is None else [v[..., unit] for v in values]
+        series = Series(steps[inside], *(values * 3 if exact else values))
+        if table == "samples" or (table == "units" and len(series.steps) > 2 * points):
+            pick = slice(None, None, max(1, len(series.steps) // points))
+            picked = np.ascontiguousarray(series.mean[pick])
+            return Series(series.steps[pick], picked, picked, picked)
+        return bucketed(series, points, stride)
+
+    def rows(self, source: str, place: int, first: int, stride: int, n: int, offset: int, size: int) -> Series:
+        with self.store.db.blobopen(source, "data", place, readonly=True) as blob:
+            blob.seek(4 * offset * n)
+            values = np.frombuffer(blob.read(4 * size * n), np.float32).reshape(size, n).T
+        return Series(first + stride * np.arange(n), values, values, values)
+
+    def bucket(self, place: int, first: int, stride: int, n: int, offset: int, size: int) -> Series:
+        flat = self.rows("summary", place, first, stride, n, 3 * offset, 3 * size)
+        return Series(flat.steps, *(flat.mean[:, i::3] for i in range(3)))
+
+
+def bucketed(series: Series, points: int, stride: int = 1) -> Series:
+    """At most about `points` buckets on edges that do not move as a run grows: mean, min and max of each; NaN passed over.
+
+    Up to twice `points` rows stay as they are.
+    """
+    steps = series.steps
+    if len(steps) <= 2 * points:
+        return series
+    w = stride
+    while (steps[-1] - steps[0]) / w > points:
+        w *= 2
+    edges = np.flatnonzero(np.diff(steps // w, prepend=-1))
+    count = np.diff(edges, append=len(steps)).reshape(-1, *[1] * (series.mean.ndim - 1))
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = np.add.reduceat(series.mean, edges, dtype=np.float64) / count
+    return Series(
+        steps[edges], mean.astype(np.float32), np.fmin.reduceat(series.low, edges), np.fmax.reduceat(series.high, edges)
+    )

@@ -1,0 +1,218 @@
+"""Run and RunStore: what was asked, and what has been seen so far. One SQLite file a directory.
+
+Write-ahead logging, so that a run is read while it grows; numbers as blobs of float32, which keep NaN and infinities.
+keeping.py writes a run, reading.py reads one.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from .data import DATASETS
+from .experiment import Experiment
+
+if TYPE_CHECKING:
+    from .keeping import Writer
+    from .reading import Trace
+
+STATUSES = ("queued", "running", "paused", "done", "stopped", "diverged", "failed", "interrupted")
+ENDED = ("done", "stopped", "diverged", "failed")
+LONGEST_NAME = 120
+
+SCHEMA = """
+create table if not exists runs (
+    id text primary key, name text not null, experiment text not null, status text not null, reason text not null,
+    step integer not null, created real not null, updated real not null, device text not null, rate real not null,
+    diverged text not null, version integer not null);
+create table if not exists chunks (
+    id integer primary key, run text not null, stack integer not null, kind text not null, first integer not null,
+    stride integer not null, n integer not null, data blob not null, unique (run, stack, kind, first));
+create table if not exists summary (
+    id integer primary key, run text not null, stack integer not null, kind text not null, first integer not null,
+    stride integer not null, n integer not null, data blob not null, unique (run, stack, kind, first));
+create table if not exists scores (
+    run text not null, stack integer not null, step integer not null, data text not null,
+    primary key (run, stack, step));
+create table if not exists population (
+    run text not null, stack integer not null, step integer not null, data blob not null,
+    primary key (run, stack, step));
+create table if not exists snapshots (
+    run text not null, stack integer not null, step integer not null, data blob not null,
+    primary key (run, stack, step));
+"""
+TABLES = ("chunks", "summary", "scores", "population", "snapshots")
+
+
+class Run(NamedTuple):
+    """An experiment asked at one moment, and how far it is.
+
+    step: the last recorded one, -1 before the first. rate: steps per second, lately. diverged: for each network (arm,
+    seed) that did, the step and the layer where it began (0: the readout). version changes with anything else here.
+    """
+
+    id: str
+    name: str
+    experiment: Experiment
+    status: str
+    reason: str
+    step: int
+    created: datetime
+    updated: datetime
+    device: str
+    steps_per_second: float
+    diverged: dict[tuple[int, int], tuple[int, int]]
+    version: int
+
+    @property
+    def ended(self) -> bool:
+        """Nothing will be added unless someone asks for it."""
+        return self.status in ENDED
+
+
+class RunStore:
+    """All runs of one directory. May be used from any thread and process at once."""
+
+    def __init__(self, directory: Path | str):
+        self.directory = Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.path = self.directory / "runs.sqlite"
+        self.local = threading.local()
+        with self.transaction() as db:
+            for statement in SCHEMA.split(";"):
+                db.execute(statement)
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        """This thread's connection."""
+        if not hasattr(self.local, "db"):
+            db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            db.execute("pragma journal_mode = wal")
+            db.execute("pragma synchronous = normal")
+            self.local.db = db
+        return self.local.db
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All of it or nothing."""
+        db = self.db
+        db.execute("begin immediate")
+        try:
+            yield db
+        except BaseException:
+            db.execute("rollback")
+            raise
+        db.execute("commit")
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        if hasattr(self.local, "db"):
+            self.local.db.close()
+            del self.local.db
+
+    def create(self, experiment: Experiment, name: str | None = None, device: str = "auto") -> Run:
+        """Keep a new question, queued; its name is taken from the experiment unless given."""
+        run_id, now = secrets.token_urlsafe(9), time.time()
+        row = (run_id, (name or described(experiment))[:LONGEST_NAME], experiment.model_dump_json(), now, now, device)
+        with self.transaction() as db:
+            db.execute("insert into runs values (?, ?, ?, 'queued', '', -1, ?, ?, ?, 0, '[]', 0)", row)
+        return self.run(run_id)
+
+    def run(self, run_id: str) -> Run:
+        """The run with this id. Raises KeyError with a sentence."""
+        row = self.db.execute("select * from runs where id = ?", (run_id,)).fetchone()
+        if row is None:
+            raise KeyError(f"There is no run {run_id[:40]!r} here. It may have been deleted; choose another run.")
+        return told(row)
+
+    def runs(self) -> list[Run]:
+        """All runs, the newest first."""
+        return [told(row) for row in self.db.execute("select * from runs order by created desc, rowid desc")]
+
+    def change(self, run_id: str, **columns: object) -> None:
+        """Set columns of a run (status, reason, name, device, ...); its version grows. Raises KeyError."""
+        names = ", ".join(f"{name} = ?" for name in columns)
+        with self.transaction() as db:
+            found = db.execute(
+                f"update runs set {names}, updated = ?, version = version + 1 where id = ?",
+                (*columns.values(), time.time(), run_id),
+            )
+        if not found.rowcount:
+            self.run(run_id)
+
+    def rename(self, run_id: str, name: str) -> None:
+        """Give a run another name. Raises KeyError, and ValueError for an empty or too long name."""
+        name = " ".join(name.split())
+        if not 1 <= len(name) <= LONGEST_NAME:
+            raise ValueError(f"the name has {len(name)} characters; allowed are 1 to {LONGEST_NAME}.")
+        self.change(run_id, name=name)
+
+    def delete(self, run_id: str) -> None:
+        """Remove a run and all that was seen of it. Raises KeyError."""
+        self.run(run_id)
+        with self.transaction() as db:
+            for table in TABLES:
+                db.execute(f"delete from {table} where run = ?", (run_id,))
+            db.execute("delete from runs where id = ?", (run_id,))
+
+    def writer(self, run_id: str) -> Writer:
+        """What keeps the records of a run, a context manager. One writer a run at a time."""
+        from .keeping import Writer
+
+        return Writer(self, run_id)
+
+    def trace(self, run_id: str) -> Trace:
+        """The run as columns over steps. Raises KeyError."""
+        from .reading import Trace
+
+        return Trace(self, self.run(run_id))
+
+    def last_snapshot(self, run_id: str) -> tuple[int, list[bytes]] | None:
+        """The newest step with a snapshot of every stack, and the snapshots' bytes; None before the first."""
+        (step,) = self.db.execute("select max(step) from snapshots where run = ?", (run_id,)).fetchone()
+        return None if step is None else (step, self.snapshot(run_id, step))
+
+    def snapshot(self, run_id: str, step: int) -> list[bytes]:
+        """The bytes of the snapshots of all stacks at a step, float32."""
+        rows = self.db.execute("select data from snapshots where run = ? and step = ? order by stack", (run_id, step))
+        return [data for (data,) in rows]
+
+
+@lru_cache(256)
+def parsed(text: str) -> Experiment:
+    return Experiment.model_validate_json(text)
+
+
+def told(row: tuple) -> Run:
+    run_id, name, text, status, reason, step, created, updated, device, rate, diverged, version = row
+    return Run(
+        run_id,
+        name,
+        parsed(text),
+        status,
+        reason,
+        step,
+        datetime.fromtimestamp(created),
+        datetime.fromtimestamp(updated),
+        device,
+        rate,
+        {(arm, seed): (at, layer) for arm, seed, at, layer in json.loads(diverged)},
+        version,
+    )
+
+
+def described(experiment: Experiment) -> str:
+    """A name that says what is asked: data, size, arms."""
+    s = experiment.settings
+    seeds = f", {len(experiment.seeds)} seeds" if len(experiment.seeds) > 1 else ""
+    arms = ", ".join(arm.label for arm in experiment.arms)
+    return f"{DATASETS[s.data].label}, {s.depth} × {s.width} {s.activation}: {arms}{seeds}"
