@@ -66,23 +66,19 @@ Z, Z_WEIGHT = np.concatenate([-HALF, HALF]), np.concatenate([HALF_WEIGHT, HALF_W
 
 
 class Moments(NamedTuple):
-    """Of u ~ N(0, q): E[h(u)], E[h(u)^2] and E[h'(u)^2]."""
+    """Of u ~ N(0, q), for each q: E[h(u)], E[h(u)^2] and E[h'(u)^2]."""
 
-    mean: float
-    square: float
-    slope_square: float
-
-    @property
-    def variance(self) -> float:
-        return self.square - self.mean**2
+    mean: np.ndarray
+    square: np.ndarray
+    slope_square: np.ndarray
 
 
-def moments(activation: str, q: float) -> Moments:
-    """The Gaussian integrals of an activation by piecewise Gauss-Legendre quadrature."""
+def moments(activation: str, q: np.ndarray | float) -> Moments:
+    """The Gaussian integrals of an activation by piecewise Gauss-Legendre quadrature; shapes are those of q."""
     h, slope = CURVES[activation]
-    u = sqrt(q) * Z
+    u = np.sqrt(np.asarray(q))[..., None] * Z
     z = h(u)
-    return Moments(float(Z_WEIGHT @ z), float(Z_WEIGHT @ z**2), float(Z_WEIGHT @ slope(u) ** 2))
+    return Moments(z @ Z_WEIGHT, z**2 @ Z_WEIGHT, slope(u) ** 2 @ Z_WEIGHT)
 
 
 NODES_MANY, WEIGHTS_MANY = np.polynomial.legendre.leggauss(40)

@@ -21,7 +21,7 @@ Sources: Glorot and Bengio 2010; He et al. 2015; Schoenholz et al. 2017; Yang et
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import inf, log, sqrt
 from typing import NamedTuple
@@ -56,24 +56,30 @@ class Net(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """What one layer does: a row of the table above."""
+    """What one layer does: a row of the table above, for each example."""
 
-    divisor: float  # the variance that the norm divides by, with delta; 1 without a norm
-    growth: float  # of the squared signal gradient, from the next layer to this one
-    output: float  # mean square of what the next layer reads
-    variance: float  # of the next layer's a; over the examples alone where batch norm will center it
+    divisor: np.ndarray  # the variance that the norm divides by, with delta; 1 without a norm
+    growth: np.ndarray  # of the squared signal gradient, from the next layer to this one
+    square: np.ndarray  # mean square of the next layer's a
+    variance: np.ndarray  # the same, but less the mini-batch's mean where batch norm will take that out
 
 
-def layer(net: Net, variance: float) -> Layer:
-    """The layer whose pre-activations have this variance."""
-    variance = min(max(variance, TINY), HUGE)
-    before = net.norm != "none" and net.placement == "before"
-    after = net.norm != "none" and net.placement == "after"
-    m = moments(net.activation, variance / (variance + net.delta) if before else variance)
-    divisor = 1.0 if net.norm == "none" else (variance if before else m.variance) + net.delta
-    output = m.variance / divisor if after else m.square
-    centered = m.variance if before and net.norm == "batch" else output
-    return Layer(divisor, net.s2 * m.slope_square / divisor, output, net.s2 * centered)
+def layer(net: Net, variance: np.ndarray) -> Layer:
+    """The layer whose pre-activations have these variances [n], one an example; batch norm's is their mean."""
+    variance = np.clip(variance, TINY, HUGE)
+    batch = net.norm == "batch"
+    divisor = np.ones_like(variance)
+    if net.norm != "none" and net.placement == "before":
+        divisor = (np.full_like(variance, variance.mean()) if batch else variance) + net.delta
+    m = moments(net.activation, variance / divisor)
+    mean = m.mean.mean() if batch else m.mean
+    centered = m.square - 2 * mean * m.mean + mean**2
+    if net.norm != "none" and net.placement == "after":
+        divisor = (np.full_like(variance, centered.mean()) if batch else centered) + net.delta
+        output = read = centered / divisor
+    else:
+        output, read = m.square, centered if batch else m.square
+    return Layer(divisor, net.s2 * m.slope_square / divisor, net.s2 * output, net.s2 * read)
 
 
 def resting_point(following: Callable[[float], float], start: float) -> float:
@@ -136,12 +142,12 @@ def growth(
     `batch_size` asks for the correction for few examples, which is known for batch norm before the activation.
     """
     net = Net(activation, norm, placement, weight_scale(init, gain, 1, 1), delta)
-    variance = resting_point(lambda v: layer(net, v).variance, net.s2)
-    at = layer(net, variance)
-    limit = 0.0 if variance < 1e-6 * net.s2 else inf if variance > 1e6 * net.s2 else net.s2 * at.output
+    variance = resting_point(lambda v: layer(net, np.array([v])).variance[0], net.s2)
+    at = Layer(*(float(part[0]) for part in layer(net, np.array([variance]))))
+    limit = 0.0 if variance < 1e-6 * net.s2 else inf if variance > 1e6 * net.s2 else at.square
     few, note = few_examples(net, batch_size)
     apart = parting(net, variance)
-    if apart > 1 + 1e-3:
+    if norm == "batch" and apart > 1 + 1e-3:
         note += f" Examples of unlike size part by x{apart:.3g} a layer, so deep networks grow faster than this."
     if limit in (0.0, inf):
         note = f"Pre-activations {'sink to 0' if limit == 0 else 'grow without bound'}; factors of the limit. {note}"
@@ -161,21 +167,13 @@ def growth(
 
 
 def parting(net: Net, variance: float) -> float:
-    """Factor per layer on a small difference between one example's mean square and the mini-batch's, under batch norm.
+    """Factor per layer on a small difference in size (mean square of a) between examples, relative to their mean.
 
     Batch norm fixes the mean square over the mini-batch, not each example's. Above 1 (GELU, SiLU) a few examples come
     to hold most of the variance: the symmetric state that the law describes is then left with depth. 1 for ReLU.
     """
-    if net.norm != "batch":
-        return 1.0
-    q = variance / (variance + net.delta) if net.placement == "before" else variance
-    m = moments(net.activation, q)
-
-    def size(q: float) -> float:
-        own = moments(net.activation, q)
-        return (own.square - 2 * m.mean * own.mean + m.mean**2) / m.variance
-
-    return (size(1.001 * q) - size(0.999 * q)) / 0.002
+    small, large = layer(net, variance * np.array([0.999, 1.001])).variance
+    return float((large - small) / (large + small) / 0.001)
 
 
 class Profile(NamedTuple):
@@ -184,7 +182,7 @@ class Profile(NamedTuple):
     signal_norm: np.ndarray  # ||dE/da||, as a multiple of layer L's
     weight_norm: np.ndarray  # ||dE/dW||, as a multiple of layer L's
     forward_variance: np.ndarray  # of a, over examples and units
-    divisor: np.ndarray  # the variance the norm divides by, with delta; 1 without a norm
+    divisor: np.ndarray  # the variance the norm divides by, with delta, mean over examples; 1 without a norm
 
 
 def profile(
@@ -199,29 +197,35 @@ def profile(
     depth: int,
     width: int,
     n_in: int,
-    input_square: float = 1.0,
+    sizes: Sequence[float] = (1.0,),
 ) -> Profile:
-    """The same law layer by layer, from inputs of mean 0 and this mean square, on the way to its limit.
+    """The same law layer by layer, from given inputs, on the way to its limit.
 
-    Where the limit is far (tanh at s2 = 1 takes hundreds of layers) this is what a network of 20 layers shows.
+    Where the limit is far (tanh at s2 = 1 takes hundreds of layers) this is what a network of 20 layers shows. `sizes`
+    are the mean squares over the features of some examples, or quantiles of them; each feature's mean over the examples
+    is 0. Batch norm mixes the examples: there their mean stands for all. The loss is supposed to pull at all equally.
     """
     net = Net(activation, norm, placement, weight_scale(init, gain, width, width), delta)
-    total = variance = weight_scale(init, gain, n_in, width) * input_square
+    size = np.array([np.mean(sizes)] if norm == "batch" else sizes, dtype=float)
+    square = variance = weight_scale(init, gain, n_in, width) * size
     few, _ = few_examples(net, batch_size)
-    squares, divisors, growths = [], [], []
-    reads = [
-        n_in * input_square
-    ]  # squared norm of what the weights' gradient reads; of it, less the mean below batch norm
+    layers, squares, reads = [], [], [n_in * size]  # reads: squared norms of what each layer's weights multiply
     for _ in range(depth):
-        at = layer(net, variance)
-        squares.append(total)
-        divisors.append(at.divisor)
-        growths.append(at.growth * few)
-        reads.append(width * at.variance / net.s2)
-        total, variance = net.s2 * at.output, at.variance
-    signal = np.append(np.cumsum(np.log(growths[-2::-1]))[::-1], 0.0) / 2  # logarithms: a hundred layers may underflow
-    weight = signal + np.log(reads[:-1]) / 2
-    return Profile(np.exp(signal), np.exp(weight - weight[-1]), np.array(squares), np.array(divisors))
+        layers.append(layer(net, variance))
+        squares.append(square.mean())
+        square, variance = layers[-1].square, layers[-1].variance
+        reads.append(width * variance / net.s2)
+    signal, weight = np.empty(depth), np.empty(depth)
+    pull, scale = np.ones_like(size), 0.0  # squared signal of each example, and the logarithm of what was divided out
+    for l in reversed(range(depth)):
+        pull = pull * layers[l].growth
+        scale += log(max(pull.mean(), TINY))
+        pull = pull / max(pull.mean(), TINY)
+        signal[l], weight[l] = scale, scale + log((pull * reads[l]).mean())
+    corrections = np.append(np.arange(1, depth)[::-1] * log(few), 0)
+    with np.errstate(over="ignore"):  # a hundred layers may well reach infinity
+        signal, weight = (np.exp((x - x[-1] + corrections) / 2) for x in (signal, weight))
+    return Profile(signal, weight, np.array(squares), np.array([at.divisor.mean() for at in layers]))
 
 
 def few_examples(net: Net, batch_size: int | None) -> tuple[float, str]:
@@ -260,5 +264,5 @@ def small_batch(activation: str, K: int) -> float:
     ff, fyfy = mean(f_i * f_j), mean(f_i * y_i * f_j * y_j)
     trace = (K - 2) * f2 - fy2 + (f2 + fy2 + (K - 1) * (ff + fyfy)) / K
     m = moments(activation, 1.0)
-    many = m.slope_square / m.variance
+    many = float(m.slope_square / (m.square - m.mean**2))
     return K * trace / ((K - 1) * (K - 3) * mean(h_i**2 - h_i * h_j)) / many

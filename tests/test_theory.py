@@ -29,7 +29,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def gradients(activation, s2, norm, placement, depth=18, width=200, examples=200, seed=0):
+def gradients(activation, s2, norm, placement, depth=18, width=200, sizes=(1.0,), seed=0):
     """||dE/da||^2, ||dE/dW||^2 and mean square of a in each layer of a plain network with autograd, [3, L]."""
     g = torch.Generator().manual_seed(seed)
     draw = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)  # noqa: E731
@@ -37,7 +37,8 @@ def gradients(activation, s2, norm, placement, depth=18, width=200, examples=200
     def normed(x):
         return F.batch_norm(x, None, None, training=True) if norm == "batch" else F.layer_norm(x, (width,))
 
-    x, seen, weights = draw(examples, width), [], []
+    x, seen, weights = draw(200, width), [], []
+    x = x * torch.tensor(sizes, dtype=torch.float64).sqrt().repeat(200 // len(sizes))[:, None]
     for _ in range(depth):
         weights.append((draw(width, width) * (s2 / width) ** 0.5).requires_grad_())
         a = x @ weights[-1]
@@ -46,7 +47,7 @@ def gradients(activation, s2, norm, placement, depth=18, width=200, examples=200
         u = normed(a) if norm != "none" and placement == "before" else a
         x = ORACLE[activation](u)
         x = normed(x) if norm != "none" and placement == "after" else x
-    (x * draw(examples, width)).sum().backward()
+    (x * draw(200, width)).sum().backward()
     rows = [[a.grad.square().sum() for a in seen], [w.grad.square().sum() for w in weights]]
     return torch.tensor([*rows, [a.detach().square().mean() for a in seen]]).numpy()
 
@@ -162,6 +163,15 @@ def test_a_profile_follows_a_network_on_its_way_to_the_limit(activation, init, s
     told = profile(activation, init, depth=18, width=200, n_in=200)
     assert told.signal_norm == pytest.approx((measured[0] / measured[0][-1]) ** 0.5, rel=0.1)
     assert told.forward_variance == pytest.approx(measured[2], rel=0.2)
+
+
+@pytest.mark.parametrize(("norm", "placement"), [("none", "before"), ("layer", "before"), ("layer", "after")])
+def test_a_profile_follows_examples_of_unlike_size(norm, placement):
+    sizes = (0.2, 0.3, 4.0, 9.0)
+    measured = np.mean([gradients("gelu", 2.0, norm, placement, sizes=sizes, seed=seed) for seed in range(4)], 0)
+    told = profile("gelu", "he", 1.0, norm, placement, depth=18, width=200, n_in=200, sizes=sizes)
+    assert told.signal_norm[:12] == pytest.approx((measured[0] / measured[0][-1])[:12] ** 0.5, rel=0.2)
+    assert told.forward_variance[:12] == pytest.approx(measured[2][:12], rel=0.25)
 
 
 @pytest.mark.parametrize("K", [6, 8, 32])
