@@ -24,6 +24,7 @@ torch = Late("torch")
 
 SCORING_SHARE = 1 / 10  # of the training time, by the cost model below
 FORWARD = 0.4  # cost of an example's forward pass in units of its share of a recorded training step
+CUDA_WORTH = 1e9  # multiply-adds of a step above which "auto" takes CUDA; estimated, not measured
 
 
 def train(
@@ -154,3 +155,21 @@ def score_interval(experiment: Experiment) -> int:
         cost += passes * (data.n_train + data.n_test) * FORWARD / arm.mini_batch
     affordable = ceil(cost / len(experiment.arms) / SCORING_SHARE)
     return max(1, min(affordable, ceil(experiment.settings.steps / 10)))
+
+
+def device_for(experiment: Experiment, asked: str) -> str:
+    """The device to train on: "cpu", "cuda", or for "auto" the one that is likely faster.
+
+    A step on CUDA is some hundreds of kernels whatever their size, so small networks are faster on a processor; the
+    choice is made by the multiplications of a step. Raises ValueError if cuda is asked for and there is none.
+    """
+    if asked == "cpu":
+        return "cpu"
+    if not torch.cuda.is_available():
+        if asked == "cuda":
+            raise ValueError("device is cuda; this machine has no CUDA device that torch can use. Choose cpu or auto.")
+        return "cpu"
+    work = sum(
+        3 * s.mini_batch * s.depth * s.width**2 for s in (experiment.arm_settings[n.arm] for n in experiment.networks)
+    )
+    return "cuda" if asked == "cuda" or work > CUDA_WORTH else "cpu"

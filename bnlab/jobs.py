@@ -1,0 +1,186 @@
+"""The queue and the worker processes behind it: start, pause, resume, step and stop a run.
+
+A paused run holds no worker: pausing keeps a snapshot and frees the worker, and to resume is to execute again from it.
+So nobody waits for a paused run, and it can be resumed after the server was started anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections import deque
+from contextlib import suppress
+
+from .store import RunStore
+
+LONGEST_QUEUE = 200
+ABOVE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # where the package lies, for the worker to find it
+
+
+class Worker:
+    """One process `python -m bnlab work DIR`, and the run it is executing."""
+
+    def __init__(self, jobs: Jobs):
+        self.run_id: str | None = None
+        self.last_words = ""
+        path = os.pathsep.join(filter(None, [ABOVE, os.environ.get("PYTHONPATH")]))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "bnlab", "work", str(jobs.store.directory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": path},
+        )
+        self.threads = [
+            threading.Thread(target=self.hear, daemon=True),
+            threading.Thread(target=jobs.follow, args=(self,), daemon=True),
+        ]
+        for thread in self.threads:
+            thread.start()
+
+    def hear(self) -> None:
+        """Remember the last line of standard error: the reason, should the process die."""
+        for line in self.process.stderr:
+            self.last_words = line.strip() or self.last_words
+
+    def tell(self, **message: object) -> None:
+        with suppress(OSError, ValueError):  # a dead worker is met by `follow`
+            self.process.stdin.write(json.dumps(message) + "\n")
+            self.process.stdin.flush()
+
+
+class Jobs:
+    """Executes the runs of a store on `workers` processes, first come, first served. Thread-safe.
+
+    With workers=0 runs are queued and never executed.
+    """
+
+    def __init__(self, store: RunStore, workers: int):
+        self.store, self.lock, self.closing = store, threading.RLock(), False
+        self.queue: deque[tuple[str, int | None]] = deque()
+        for run in store.runs():
+            if run.status in ("queued", "running"):
+                store.change(run.id, status="interrupted", reason="The server ended.")
+        self.workers = [Worker(self) for _ in range(workers)]
+
+    def start(self, run_id: str) -> None:
+        """Queue a run; a paused, stopped or interrupted one goes on where it was. Raises KeyError, and ValueError with
+        a sentence when the run cannot go on or the queue is full."""
+        self.put(run_id, None)
+
+    resume = start
+
+    def step(self, run_id: str) -> None:
+        """Execute one step of a run and pause. Raises as start() does."""
+        self.put(run_id, 1)
+
+    def put(self, run_id: str, steps: int | None) -> None:
+        with self.lock:
+            run = self.store.run(run_id)
+            if run.status in ("queued", "running") and self.holds(run_id):
+                return
+            if run.status in ("done", "diverged"):
+                raise ValueError(f"the run is {run.status}; there is nothing left to train. Reset starts it anew.")
+            if len(self.queue) >= LONGEST_QUEUE:
+                raise ValueError(f"{LONGEST_QUEUE} runs are waiting already. Try again when some have ended.")
+            self.store.change(run_id, status="queued", reason="")
+            self.queue.append((run_id, steps))
+            self.dispatch()
+
+    def holds(self, run_id: str) -> bool:
+        """Whether the run waits here or is being executed."""
+        return self.position(run_id) is not None or any(w.run_id == run_id for w in self.workers)
+
+    def pause(self, run_id: str) -> None:
+        """Let a run rest after the step it is at; its worker is free for others."""
+        self.end(run_id, "pause", "paused")
+
+    def stop(self, run_id: str) -> None:
+        """End a run after the step it is at; what was recorded stays."""
+        self.end(run_id, "stop", "stopped")
+
+    def end(self, run_id: str, wish: str, status: str) -> None:
+        with self.lock:
+            executing = [worker for worker in self.workers if worker.run_id == run_id]
+            for worker in executing:
+                worker.tell(**{wish: run_id})
+            if executing:
+                return
+            run = self.store.run(run_id)
+            waiting = self.position(run_id)
+            if waiting is not None:
+                del self.queue[waiting]
+            if waiting is not None or not run.ended:
+                self.store.change(run_id, status=status, reason="")
+
+    def position(self, run_id: str) -> int | None:
+        """How many runs are ahead of it in the queue; None if it does not wait."""
+        with self.lock:
+            return next((i for i, (waiting, _) in enumerate(self.queue) if waiting == run_id), None)
+
+    def dispatch(self) -> None:
+        """Give waiting runs to free workers."""
+        for worker in self.workers:
+            if self.queue and worker.run_id is None:
+                worker.run_id, steps = self.queue.popleft()
+                worker.tell(run=worker.run_id, steps=steps)
+
+    def follow(self, worker: Worker) -> None:
+        """Hear one worker until it ends; fail the run it dies with and put another in its place."""
+        ready = False
+        for line in worker.process.stdout:
+            message = json.loads(line)
+            with self.lock:
+                ready = True
+                if message.get("ended") == worker.run_id is not None:
+                    worker.run_id = None
+                    self.dispatch()
+        code = worker.process.wait()
+        worker.threads[0].join(1)
+        with self.lock:
+            if self.closing:
+                return
+            self.workers.remove(worker)
+            if worker.run_id:
+                why = f"signal {-code}" if code < 0 else f"exit code {code}"
+                said = f": {worker.last_words[:200]}" if worker.last_words else ""
+                with suppress(KeyError):
+                    self.store.change(worker.run_id, status="failed", reason=f"its worker ended with {why}{said}")
+            if ready:  # one that never came up would fail again, and again
+                self.workers.append(Worker(self))
+            elif not self.workers:
+                self.give_up(worker.last_words)
+            self.dispatch()
+
+    def give_up(self, why: str) -> None:
+        """No worker can be started: say so for every run that waits."""
+        for run_id, _ in self.queue:
+            self.store.change(run_id, status="failed", reason=f"no worker process could be started: {why[:200]}")
+        self.queue.clear()
+
+    def close(self) -> None:
+        """Close the pipes; the workers keep what they have and end. Runs in the queue become interrupted."""
+        with self.lock:
+            self.closing = True
+            for run_id, _ in self.queue:
+                with suppress(KeyError):
+                    self.store.change(run_id, status="interrupted", reason="The server ended.")
+            self.queue.clear()
+            workers = list(self.workers)
+        for worker in workers:
+            with suppress(OSError):
+                worker.process.stdin.close()
+        for worker in workers:
+            try:
+                worker.process.wait(15)
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+            for thread in worker.threads:
+                thread.join(5)
+            for pipe in (worker.process.stdout, worker.process.stderr):
+                pipe.close()

@@ -1,0 +1,126 @@
+"""The process that executes runs: `python -m bnlab work DIR`, fed over a pipe, warm before the first message.
+
+Messages are lines of JSON. In: {"run": id} or {"run": id, "steps": 1} to execute, {"pause": id}, {"stop": id}. Out:
+{"ready": true} and {"ended": id}. When the pipe closes, the worker keeps what it has and ends, also mid-run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from .experiment import Experiment, Settings
+from .store import RunStore
+from .train import device_for, train
+
+MEMORY = 8 * 2**30  # bytes of data a worker may hold; what an experiment needs was checked before (experiment.py)
+LAST_WORDS = 10.0  # seconds a worker has to end after its pipe closed
+
+
+def execute(store: RunStore, run_id: str, asked: Callable[[], str | None], steps: int | None = None) -> None:
+    """Train a run from its newest snapshot, or from the start, and keep what is seen.
+
+    `asked()` is looked at after every step: "pause", "stop" or "interrupt" ends the training there, with a snapshot to
+    go on from. `steps` is a number of steps after which to pause. Sets the run's status; raises what training raises.
+    """
+    run = store.run(run_id)
+    device = device_for(run.experiment, run.device)
+    store.change(run_id, status="running", reason="", device=device)
+    last = store.last_snapshot(run_id)
+    start = (last[0], [np.frombuffer(data, np.float32) for data in last[1]]) if last else None
+    status, reason, done = "done", "", 0
+    with store.writer(run_id) as writer:
+        for record in train(run.experiment, device=device, start=start):
+            writer.keep(record)
+            done += 1
+            if not record.parts:
+                break
+            wish = asked() or ("pause" if done == steps else None)
+            if writer.all_diverged:
+                status, reason = "diverged", diverged(run.experiment, writer.diverged)
+                break
+            if wish:
+                writer.snapshot(record.step + 1, record.snapshot())
+                status = {"pause": "paused", "stop": "stopped", "interrupt": "interrupted"}[wish]
+                reason = "The server ended." if wish == "interrupt" else ""
+                break
+    store.change(run_id, status=status, reason=reason)
+
+
+def diverged(experiment: Experiment, where: dict[tuple[int, int], tuple[int, int]]) -> str:
+    """One sentence that says where each network diverged first."""
+    network, (step, layer) = min(where.items(), key=lambda item: item[1][0])
+    place = f"layer {layer}" if layer else "the readout"
+    first = experiment.arms[network[0]].label
+    return f"every network diverged, {first!r} first, at step {step} in {place}. Lower the learning rate."
+
+
+def messages(lines: Iterator[str], inbox: queue.Queue, wishes: dict[str, str], gone: threading.Event) -> None:
+    """Read messages until the pipe closes: executions into the inbox, wishes for the run at hand beside it."""
+    for line in lines:
+        message = json.loads(line)
+        if "run" in message:
+            wishes.pop(message["run"], None)
+            inbox.put(message)
+        else:
+            ((wish, run_id),) = message.items()
+            wishes[run_id] = wish
+    gone.set()
+    inbox.put(None)
+    threading.Timer(LAST_WORDS, os._exit, (1,)).start()  # a step that never ends must not outlive the server
+
+
+def warm() -> None:
+    """Load torch and run one discarded step, so that the first visitor does not wait for it."""
+    for _ in train(Experiment(settings=Settings(depth=2, width=8, steps=1))):
+        pass
+
+
+def main(directory: Path | str) -> None:
+    """Execute runs of the store in `directory` until standard input closes."""
+    import torch
+
+    torch.set_num_threads(1)  # small layers on several threads cost 4 to 6 times the processor time
+    with suppress(ImportError, AttributeError, OSError, ValueError):
+        os.nice(10)
+        if not torch.cuda.is_available():  # CUDA maps far more than it uses
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a library prints must not look like a message
+    inbox: queue.Queue = queue.Queue()
+    wishes: dict[str, str] = {}
+    gone = threading.Event()
+    threading.Thread(target=messages, args=(sys.stdin, inbox, wishes, gone), daemon=True).start()
+    warm()
+    store = RunStore(directory)
+    with suppress(BrokenPipeError):
+        print(json.dumps({"ready": True}), file=out)
+        while message := inbox.get():
+            run_id = message["run"]
+            try:
+                wish = lambda run_id=run_id: "interrupt" if gone.is_set() else wishes.pop(run_id, None)  # noqa: E731
+                execute(store, run_id, wish, message.get("steps"))
+            except MemoryError:
+                failed(store, run_id, "the memory was used up. Lower depth, width, batch_size, arms or seeds.")
+            except Exception as error:
+                traceback.print_exc()
+                text = " ".join(str(error).split())[:200]
+                failed(store, run_id, f"{type(error).__name__}: {text}")
+            print(json.dumps({"ended": run_id}), file=out)
+    os._exit(0)  # the timer must not keep the process
+
+
+def failed(store: RunStore, run_id: str, reason: str) -> None:
+    with suppress(KeyError):  # it was deleted meanwhile
+        store.change(run_id, status="failed", reason=reason)
