@@ -74,7 +74,9 @@ def figure_body(run_id: str, view: str, options: dict[str, str]) -> bytes:
 
 
 def cards_body(run_id: str) -> bytes:
-    return packed(json.dumps(cards.state(opened.holder(run_id).trace(run_id))))
+    trace = opened.holder(run_id).trace(run_id)
+    waiting = opened.jobs().position(run_id) if trace.run.status == "queued" else None
+    return packed(json.dumps(cards.state(trace, waiting)))
 
 
 async def answer(request: Request, view: str, body: Callable[[str], bytes]) -> Response:

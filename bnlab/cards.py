@@ -8,7 +8,8 @@ import numpy as np
 
 from .data import DATASETS
 from .figures import gradients, style
-from .store import Run, Trace
+from .reading import Trace
+from .store import Run
 
 RECENT = 20  # mini-batches the loss of a card is the mean of
 PREFERRED = ("moving", "none", "population", "batch")  # whose test score a card shows: the statistics of inference
@@ -91,7 +92,7 @@ def shown(trace: Trace, arm: int) -> dict[str, Any]:
     settings = experiment.arm_settings[arm]
     regression = DATASETS[settings.data].task == "regression"
     over = f" over {len(experiment.seeds)} seeds" if len(experiment.seeds) > 1 else ""
-    using = f", with {STATISTICS[told.statistics]}" if STATISTICS.get(told.statistics) else ""
+    using = f", with {STATISTICS[told.statistics]}" if told.statistics in STATISTICS else ""
     rows = [
         {
             "name": "Loss",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import streamlit as st
-from bnlab.figures import style
 
+from bnlab.figures import style
 from bnlab.settings import MAX_ARMS, MAX_LABEL, SHARED, Settings, about
 
 from . import session

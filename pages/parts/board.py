@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import streamlit as st
-from bnlab.store import Run
 
 from bnlab import opened
 from bnlab.experiment import Experiment
+from bnlab.store import LONGEST_NAME, Run
 
 from . import live, session
 from .words import escaped
@@ -76,15 +76,19 @@ def chooser(run: Run | None) -> None:
             on_change=choose,
             args=(f"run-{shown}",),
         )
-        with st.popover("Rename", icon=":material/edit:", disabled=run is None or is_example(run)):
-            st.text_input(
-                "Name", run.name if run else "", max_chars=80, key=f"name-{shown}", on_change=rename, args=(shown,),
-                help="The run goes on when this tab is closed; its address finds it again.",
-            )  # fmt: skip
+        rename_box(run)
 
 
 def choose(key: str) -> None:
     session.open_run(session.value(key))
+
+
+def rename_box(run: Run | None) -> None:
+    """A button that opens the run's name for editing."""
+    with st.popover("Rename", icon=":material/edit:", disabled=run is None or is_example(run)):
+        if run is not None:
+            key = f"name-{run.id}"
+            st.text_input("Name", run.name, max_chars=LONGEST_NAME, key=key, on_change=rename, args=(run.id,))
 
 
 def rename(run_id: str) -> None:
@@ -148,22 +152,24 @@ def reset(run: Run) -> None:
 def begin(experiment: Experiment, how: str) -> None:
     """A new run, and this session looks at it."""
     run = opened.store().create(experiment)
-    steer(how, run.id)
-    session.watch(run.id)
+    if steer(how, run.id):
+        session.watch(run.id)
+    else:
+        opened.store().delete(run.id)
 
 
-def steer(what: str, run_id: str) -> None:
-    """One of the words of jobs.py about a run; what is wrong with it is said on the page."""
+def steer(what: str, run_id: str) -> bool:
+    """Ask the jobs to start, pause, resume, step or stop a run; what is wrong with it is said on the page."""
     try:
         getattr(opened.jobs(), what)(run_id)
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, ValueError) as error:
         session.put("said", str(error.args[0]))
+        return False
+    return True
 
 
 def delete(run: Run) -> None:
-    """Stop a run and forget it, with all that was recorded."""
-    if run.status in (*ALIVE, "paused"):
-        steer("stop", run.id)
+    """Forget a run that has ended, with all that was recorded."""
     opened.store().delete(run.id)
     if session.run_id() == run.id:
         session.watch(None)

@@ -80,7 +80,7 @@ def typed(texts: list[str], text: str, shown: dict[str, Any]) -> str:
 def label(name: str) -> str:
     """The setting's label with its symbol and unit: 'Depth L (hidden layers)'."""
     told = about(name)
-    return " ".join(filter(None, (told.label, told.symbol and f"*{told.symbol}*", told.unit and f"({told.unit})")))
+    return " ".join(filter(None, (told.label, told.symbol, told.unit and f"({told.unit})")))
 
 
 def grid(name: str, beside: dict[str, Any]) -> list[str]:

@@ -33,18 +33,20 @@ export default function ({ data, parentElement }) {
 
 async function follow(me) {
   while (me.alive) {
-    const began = performance.now();
     me.wake = false;
+    me.took = 0;
     if (!document.hidden) await ask(me).catch(() => say(me, "The server does not answer. Trying again."));
     // a slow server is asked less often: it spends at most a quarter of its time on one watcher
-    const pause = Math.max(!me.updates ? FIRST : ALIVE.has(me.status) ? NEXT : QUIET, 3 * (performance.now() - began));
+    const pause = Math.max(!me.updates ? FIRST : ALIVE.has(me.status) ? NEXT : QUIET, 3 * me.took);
     for (let slept = 0; slept < pause && !me.wake && me.alive; slept += 50) await new Promise((r) => setTimeout(r, 50));
   }
 }
 
 async function ask(me) {
   const asked = me.asked, { address, query } = me.data;
+  const began = performance.now();
   const answer = await fetch(`${address}?${query}${query && "&"}seen=${me.seen}`);
+  me.took = performance.now() - began;
   me.status = answer.headers.get("x-status");
   if (asked !== me.asked) return; // the visitor has chosen something else meanwhile
   if (answer.status === 200) {

@@ -1,0 +1,252 @@
+"""The lab in a real browser: a real server, real workers, real Chromium."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Error, Page, expect, sync_playwright
+
+ROOT = Path(__file__).parents[1]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SLOW = 60_000  # milliseconds a slow machine may take for one thing
+LONG = "depth=3&width=8&batch_size=16&steps=1000000&score_every=100000&arm=no+norm&arm=BN;norm=batch"
+RESTED = "[data-testid=stApp][data-test-script-state=notRunning]"
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=SLOW)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The address of a server of its own, with an empty store and one worker."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    store = tmp_path_factory.mktemp("store")
+    with open(store / "log.txt", "wb") as log:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "streamlit",
+                "run",
+                "app.py",
+                "--server.headless",
+                "true",
+                "--server.port",
+                str(port),
+            ],
+            cwd=ROOT,
+            env=os.environ | {"BNLAB_STORE": str(store), "BNLAB_WORKERS": "2"},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            address = f"http://127.0.0.1:{port}"
+            for _ in range(240):
+                try:
+                    with urllib.request.urlopen(f"{address}/_stcore/health", timeout=5):
+                        break
+                except OSError:
+                    assert process.poll() is None, (store / "log.txt").read_text()
+                    time.sleep(0.25)
+            yield address
+        finally:
+            process.terminate()
+            process.wait(30)
+    assert "Traceback" not in (store / "log.txt").read_text()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        try:
+            chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        except Error as error:
+            pytest.skip(f"no Chromium: {error.message.splitlines()[0]}")
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A tab in which nothing may go wrong unseen and nothing may come from elsewhere."""
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    wrong = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on(
+        "request", lambda r: None if r.url.startswith(("http://127.0.0.1:", "data:", "blob:")) else wrong.append(r.url)
+    )
+    yield page
+    page.close()
+    assert not wrong
+
+
+def opened(page: Page, address: str) -> Page:
+    page.goto(address)
+    button(page, "Train").wait_for(timeout=SLOW)
+    page.wait_for_selector(RESTED, timeout=SLOW)
+    return page
+
+
+def button(page: Page, name: str):
+    return page.get_by_role("button", name=name, exact=name not in ("Train", "Stop"))  # these names say their keys too
+
+
+def status(page: Page, *wanted: str) -> None:
+    """Wait until the board says one of these states."""
+    expect(page.locator(", ".join(f".board[data-status={name}]" for name in wanted))).to_have_count(1)
+
+
+def step(page: Page) -> int:
+    return int(page.get_attribute(".board", "data-step"))
+
+
+def until(page: Page, condition: str) -> None:
+    page.wait_for_function(condition, timeout=SLOW)
+
+
+def drawn(page: Page) -> int:
+    """How many figures the chart has drawn; waits for the first."""
+    page.locator(".live-plot[data-updates]").first.wait_for(timeout=SLOW)
+    return int(page.locator(".live-plot").first.get_attribute("data-updates"))
+
+
+def redrawn(page: Page, times: int = 2) -> None:
+    """Wait until the chart has drawn newer figures."""
+    until(page, f"+document.querySelector('.live-plot').dataset.updates >= {drawn(page) + times}")
+
+
+def trained(page: Page, server: str, question: str = LONG) -> str:
+    """Press Train at this address; the id of the run, once it has drawn a curve."""
+    opened(page, f"{server}/?{question}")
+    button(page, "Train").click()
+    until(page, "location.search.includes('run=')")
+    status(page, "running")
+    drawn(page)
+    return page.evaluate("new URLSearchParams(location.search).get('run')")
+
+
+def stopped(page: Page) -> None:
+    button(page, "Stop").click()
+    status(page, "stopped")
+
+
+def test_there_is_something_to_see_before_the_first_click(page, server):
+    opened(page, server)
+    status(page, "done")
+    drawn(page)
+    assert page.locator(".board-card").count() == 3
+    until(page, "document.querySelectorAll('.live-plot .scatterlayer .trace path.js-line').length > 2")
+
+
+def test_train_pause_step_resume_stop(page, server):
+    trained(page, server)
+    until(page, f"+document.querySelector('.board').dataset.step > {step(page)}")
+    redrawn(page)
+    button(page, "Pause").click()
+    status(page, "paused")
+    button(page, "Resume").wait_for(timeout=SLOW)
+    before = step(page)
+    button(page, "Step").click()
+    until(page, f"+document.querySelector('.board').dataset.step === {before + 1}")
+    status(page, "paused")
+    button(page, "Step").click()
+    until(page, f"+document.querySelector('.board').dataset.step === {before + 2}")
+    button(page, "Resume").click()
+    status(page, "running")
+    until(page, f"+document.querySelector('.board').dataset.step > {before + 2}")
+    stopped(page)
+    expect(button(page, "Stop")).to_be_disabled()
+
+
+def test_a_run_goes_on_when_its_tab_is_closed_and_its_address_finds_it(page, browser, server):
+    run = trained(page, server)
+    page.reload()
+    status(page, "running")
+    seen = step(page)
+    page.close()
+    later = browser.new_page()
+    opened(later, f"{server}/?run={run}")
+    status(later, "running")
+    until(later, f"+document.querySelector('.board').dataset.step > {seen}")
+    assert later.locator("[class*=st-key-width-] input").first.input_value() == "8", "the controls show its question"
+    stopped(later)
+    later.close()
+
+
+def test_switching_pages_keeps_the_run_and_the_question(page, server):
+    run = trained(page, server)
+    page.get_by_role("link", name="Runs").click()
+    page.locator(f".st-key-open-{run}").wait_for(timeout=SLOW)
+    page.get_by_role("link", name="Lab").click()
+    status(page, "running")
+    redrawn(page)
+    assert page.locator("[class*=st-key-width-] input").first.input_value() == "8"
+    until(page, f"location.search.includes('run={run}') && location.search.includes('width=8')")
+    stopped(page)
+
+
+def test_zoom_hover_and_hidden_curves_survive_updates_and_reruns(page, server):
+    trained(page, server)
+    page.locator(".live-plot .legendtoggle").first.click()
+    until(page, "document.querySelector('.live-plot')._fullData.some(t => t.visible === 'legendonly')")
+    box = page.locator(".live-plot .nsewdrag").first.bounding_box()
+    page.mouse.move(box["x"] + 100, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 300, box["y"] + 200, steps=4)
+    page.mouse.up()
+    zoom = "document.querySelector('.live-plot').layout.xaxis.range.map(Math.fround)"
+    until(page, "document.querySelector('.live-plot').layout.xaxis.autorange !== true")
+    kept = page.evaluate(zoom)
+    redrawn(page)
+    assert page.evaluate(zoom) == kept
+    page.locator("[class*=st-key-depth-] input").first.focus()
+    page.keyboard.press("ArrowRight")  # a rerun of the page
+    until(page, "location.search.includes('depth=4')")
+    redrawn(page)
+    assert page.evaluate(zoom) == kept
+    assert page.evaluate("document.querySelector('.live-plot')._fullData.some(t => t.visible === 'legendonly')")
+    page.mouse.move(box["x"] + 200, box["y"] + 100)
+    page.mouse.move(box["x"] + 205, box["y"] + 102)
+    hover = page.locator(".live-plot .hoverlayer > *")
+    expect(hover.first).to_be_attached()
+    redrawn(page)
+    expect(hover.first).to_be_attached()
+    stopped(page)
+
+
+def test_bad_input_is_a_sentence(page, server):
+    opened(page, server)
+    box = page.locator("[class*=st-key-batch_size-] input").first
+    box.click()
+    box.fill("1")
+    box.press("Enter")
+    sentence = "batch_size is 1; batch norm needs at least 2 examples to have a variance."
+    expect(page.get_by_text(sentence).first).to_be_visible()
+    expect(button(page, "Train")).to_be_disabled()
+    page.goto(f"{server}/?depth=1000")
+    expect(page.get_by_text("depth is 1000; allowed is a whole number from 1 to 100.").first).to_be_visible()
+
+
+def test_the_keyboard_trains_and_stops(page, server):
+    opened(page, f"{server}/?{LONG}")
+    page.keyboard.press("Control+Enter")
+    status(page, "running")
+    page.keyboard.press("Escape")
+    status(page, "stopped")
