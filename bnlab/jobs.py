@@ -53,6 +53,13 @@ class Worker:
             self.process.stdin.flush()
 
 
+    def close(self) -> None:
+        """Let go of the pipes of a process that has ended."""
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            with suppress(OSError):  # what was still to be written to it is of no use
+                pipe.close()
+
+
 class Jobs:
     """Executes the runs of a store on `workers` processes, first come, first served. Thread-safe.
 
@@ -141,15 +148,15 @@ class Jobs:
                     self.dispatch()
         code = worker.process.wait()
         worker.threads[0].join(1)
+        worker.close()
         with self.lock:
             if self.closing:
                 return
             self.workers.remove(worker)
             if worker.run_id:
-                why = f"signal {-code}" if code < 0 else f"exit code {code}"
-                said = f": {worker.last_words[:200]}" if worker.last_words else ""
+                why = f"signal {-code}" if code < 0 else f"exit code {code}: {worker.last_words[:200]}"
                 with suppress(KeyError):
-                    self.store.change(worker.run_id, status="failed", reason=f"its worker ended with {why}{said}")
+                    self.store.change(worker.run_id, status="failed", reason=f"its worker ended with {why}")
             if ready:  # one that never came up would fail again, and again
                 self.workers.append(Worker(self))
             elif not self.workers:
@@ -182,5 +189,3 @@ class Jobs:
                 worker.process.wait()
             for thread in worker.threads:
                 thread.join(5)
-            for pipe in (worker.process.stdout, worker.process.stderr):
-                pipe.close()

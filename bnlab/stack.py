@@ -272,7 +272,7 @@ class Stack:
             raise ValueError("the snapshot belongs to networks of another shape.")
         at, self.t = 0, t
         for part in self.state:
-            part.copy_(torch.from_numpy(vector[at : at + len(part)]))
+            part.copy_(torch.tensor(vector[at : at + len(part)]))
             at += len(part)
 
     def alike(self) -> list[tuple[slice, Networks, slice | None]]:

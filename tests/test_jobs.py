@@ -1,0 +1,187 @@
+"""Real worker processes: what is asked of a run happens, nothing recorded is lost, and pausing changes no bit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from bnlab.experiment import Arm, Experiment, Settings
+from bnlab.jobs import ABOVE, LONGEST_QUEUE, Jobs
+from bnlab.store import RunStore
+
+LONG = Experiment(settings=Settings(steps=100_000, depth=6, width=32, score_every=1000))
+SHORT = Experiment(settings=Settings(steps=120, depth=6, width=32, score_every=30))
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory):
+    jobs = Jobs(RunStore(tmp_path_factory.mktemp("store")), 2)
+    yield jobs
+    jobs.close()
+
+
+def until(condition, seconds=60):
+    """Wait for a condition; generous, for slow machines."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+    return value
+
+
+def started(jobs, experiment):
+    run = jobs.store.create(experiment)
+    jobs.start(run.id)
+    until(lambda: jobs.store.run(run.id).step >= 10)
+    return run.id
+
+
+def status(jobs, run_id):
+    return jobs.store.run(run_id).status
+
+
+def becomes(jobs, run_id, word):
+    until(lambda: status(jobs, run_id) == word)
+
+
+def test_paused_stepped_and_resumed_is_bitwise_uninterrupted(jobs):
+    whole = jobs.store.create(SHORT)
+    jobs.start(whole.id)
+    broken = jobs.store.create(SHORT)
+    jobs.step(broken.id)
+    becomes(jobs, broken.id, "paused")
+    assert jobs.store.run(broken.id).step == 0
+    for steps in (1, 2):
+        jobs.step(broken.id)
+        until(lambda steps=steps: jobs.store.run(broken.id).step == steps and status(jobs, broken.id) == "paused")
+    jobs.resume(broken.id)
+    until(lambda: jobs.store.run(broken.id).step > 20)
+    jobs.pause(broken.id)
+    until(lambda: status(jobs, broken.id) in ("paused", "done"))
+    if status(jobs, broken.id) == "paused":
+        jobs.resume(broken.id)
+    for run in (whole, broken):
+        becomes(jobs, run.id, "done")
+    a, b = jobs.store.trace(whole.id), jobs.store.trace(broken.id)
+    for quantity in ("loss", "grad_norm", "z_std", "batch_var", "moving_mean", "gamma", "z_sample"):
+        np.testing.assert_array_equal(a.read(quantity, 1).mean, b.read(quantity, 1).mean)
+    np.testing.assert_array_equal(a.snapshot(120)[0], b.snapshot(120)[0])
+    np.testing.assert_array_equal(a.scores(2, "test", "moving")[1], b.scores(2, "test", "moving")[1])
+    with pytest.raises(ValueError, match="the run is done; there is nothing left to train"):
+        jobs.resume(whole.id)
+
+
+def test_stopping_keeps_what_was_recorded(jobs):
+    run_id = started(jobs, LONG)
+    jobs.stop(run_id)
+    becomes(jobs, run_id, "stopped")
+    run, trace = jobs.store.run(run_id), jobs.store.trace(run_id)
+    assert len(trace.read("loss", 0, points=10**6).steps) == run.step + 1
+    assert trace.snapshots()[-1] == run.step + 1
+
+
+def test_a_killed_worker_fails_its_run_only(jobs):
+    doomed, other = started(jobs, LONG), started(jobs, LONG)
+    worker = next(w for w in jobs.workers if w.run_id == doomed)
+    os.kill(worker.process.pid, signal.SIGKILL)
+    becomes(jobs, doomed, "failed")
+    assert jobs.store.run(doomed).reason == "its worker ended with signal 9"
+    seen = jobs.store.run(doomed).step
+    assert seen >= 10 and len(jobs.store.trace(doomed).read("loss", 0).steps) == seen + 1
+    before = jobs.store.run(other).step
+    until(lambda: jobs.store.run(other).step > before)
+    jobs.resume(doomed)
+    until(lambda: jobs.store.run(doomed).step > seen)
+    for run_id in (doomed, other):
+        jobs.stop(run_id)
+        becomes(jobs, run_id, "stopped")
+
+
+def test_runs_wait_in_line_and_can_leave_it(jobs):
+    first, second = started(jobs, LONG), started(jobs, LONG)
+    waiting = [jobs.store.create(SHORT).id for _ in range(3)]
+    for run_id in waiting:
+        jobs.start(run_id)
+    assert [jobs.position(run_id) for run_id in waiting] == [0, 1, 2]
+    jobs.stop(waiting[0])
+    jobs.pause(waiting[1])
+    assert [status(jobs, r) for r in waiting] == ["stopped", "paused", "queued"]
+    assert jobs.position(waiting[2]) == 0
+    jobs.pause(first)
+    becomes(jobs, waiting[2], "done")
+    for run_id in (first, second):
+        jobs.stop(run_id)
+        becomes(jobs, run_id, "stopped")
+
+
+def test_diverged_networks_are_named(jobs):
+    wild = Settings(
+        steps=3000, depth=3, width=16, activation="relu", learning_rate=100.0, init_gain=10.0, data="diabetes"
+    )
+    run = jobs.store.create(Experiment(settings=wild, arms=(Arm(label="wild"),)))
+    jobs.start(run.id)
+    becomes(jobs, run.id, "diverged")
+    run = jobs.store.run(run.id)
+    step, layer = run.diverged[0, 0]
+    assert f"every network diverged, 'wild' first, at step {step} in layer {layer}." in run.reason
+    loss = jobs.store.trace(run.id).read("loss", 0).mean[:, 0]
+    assert np.isfinite(loss[:step]).all()
+
+
+def test_a_full_queue_is_refused_in_a_sentence(tmp_path):
+    jobs = Jobs(RunStore(tmp_path), 0)
+    for _ in range(LONGEST_QUEUE):
+        jobs.start(jobs.store.create(SHORT).id)
+    one_more = jobs.store.create(SHORT)
+    with pytest.raises(ValueError, match="200 runs are waiting already"):
+        jobs.start(one_more.id)
+    jobs.close()
+    assert {r.status for r in jobs.store.runs() if r.id != one_more.id} == {"interrupted"}
+
+
+SERVER = """
+import sys, time
+from bnlab.jobs import Jobs
+from bnlab.store import RunStore
+store = RunStore(sys.argv[1])
+jobs = Jobs(store, 1)
+jobs.start(sys.argv[2])
+print(jobs.workers[0].process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_worker_ends_when_its_server_is_killed_and_the_run_can_be_resumed(tmp_path, jobs):
+    store = RunStore(tmp_path)
+    run = store.create(LONG)
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(tmp_path), run.id], stdout=subprocess.PIPE, text=True, cwd=ABOVE
+    )
+    pid = int(server.stdout.readline())
+    until(lambda: store.run(run.id).step >= 10)
+    server.kill()
+    server.wait()
+    server.stdout.close()
+    until(lambda: store.run(run.id).status == "interrupted")
+    until(lambda: not alive(pid))
+    seen = store.run(run.id).step
+    again = Jobs(store, 1)
+    again.resume(run.id)
+    until(lambda: store.run(run.id).step > seen)
+    again.close()
+    assert store.run(run.id).status == "interrupted"
+    steps = store.trace(run.id).read("loss", 0, points=10**6).steps
+    np.testing.assert_array_equal(steps, np.arange(len(steps)))
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as stat:  # a zombie nobody waits for has ended too
+        return stat.read().split(")")[1].split()[0] != "Z"
