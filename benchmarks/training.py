@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from bnlab import Arm, Experiment, Settings, train
-from bnlab.data import DATASETS, DataSet, Split
+from bnlab.data import DATASETS, DataSet
 
 ARMS = {
     "none": {},
@@ -28,12 +28,12 @@ SHAPES = ["20/64/128", "20/64/32", "50/128/128", "10/256/256", "20/256/128"]
 N, CLASSES = 4096, 2
 
 
-def toy() -> tuple[Split, Split]:
+def toy() -> tuple[np.ndarray, np.ndarray]:
     """Two inputs, two classes, already in memory: nothing but the training step is timed."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((N, 2))
     y = np.sin(x @ rng.standard_normal((2, CLASSES))).argmax(1)
-    return Split(x, y), Split(x[:1], y[:1])
+    return np.concatenate([x, x[:1]]), np.concatenate([y, y[:1]])
 
 
 DATASETS["toy"] = DataSet("Toy", "For timing.", "classification", N, 1, 2, CLASSES, toy)
@@ -55,7 +55,7 @@ def bare_loop(depth: int, width: int, batch: int, arm: str, rule: str, seed: int
     net = nn.Sequential(*layers, nn.Linear(fan_in, CLASSES))
     make = torch.optim.Adam if rule == "adam" else torch.optim.SGD
     optimizer = make(net.parameters(), lr=1e-3 if rule == "adam" else 0.05)
-    x, y = (torch.from_numpy(a) for a in toy()[0])
+    x, y = (torch.from_numpy(a) for a in toy())
     x, order = x.float(), iter(())
 
     def step():
