@@ -37,8 +37,7 @@ class Card(NamedTuple):
 def card(trace: Trace, arm: int) -> Card:
     loss = None
     if trace.step >= 0:
-        mean = trace.read("loss", arm, start=max(0, trace.step - RECENT + 1)).mean
-        loss = average(mean)
+        loss = average(trace.read("loss", arm, start=max(0, trace.step - RECENT)).mean[-RECENT:])
     score, used = None, ""
     for statistics in PREFERRED:
         steps, losses, accuracies = trace.scores(arm, "test", statistics)

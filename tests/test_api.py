@@ -1,0 +1,206 @@
+"""The routes: one answer a version, built once however many ask, sentences for what is wrong, nothing else."""
+
+import asyncio
+import gzip
+import json
+import threading
+
+import httpx
+import numpy as np
+import pytest
+from starlette.applications import Starlette
+
+from bnlab import api, cards, figures, opened
+from bnlab.experiment import Arm, Experiment
+from bnlab.settings import Settings
+from bnlab.train import train
+
+ASKED = Experiment(
+    settings=Settings(depth=3, width=8, batch_size=64, steps=30),
+    arms=(Arm(label="plain"), Arm(label="BN", changes={"norm": "batch"})),
+    seeds=(0, 1),
+)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A store with one finished run of ASKED; its records beside it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BNLAB_STORE", str(tmp_path_factory.mktemp("store")))
+        patch.setenv("BNLAB_WORKERS", "0")
+        opened.close()
+        run = opened.store().create(ASKED, name="test")
+        records = []
+        with opened.store().writer(run.id) as writer:
+            for record in train(ASKED):
+                records.append(record)
+                writer.keep(record)
+        opened.store().change(run.id, status="done")
+        yield run.id, records
+        opened.close()
+
+
+def together(*addresses: str, headers: dict | None = None, method: str = "GET") -> list[httpx.Response]:
+    """What the routes answer to these requests, asked at once."""
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(Starlette(routes=api.ROUTES))
+        async with httpx.AsyncClient(transport=transport, base_url="http://lab") as client:
+            return await asyncio.gather(*(client.request(method, a, headers=headers) for a in addresses))
+
+    return asyncio.run(ask())
+
+
+def view() -> str:
+    return next(iter(figures.FIGURES))
+
+
+@pytest.mark.parametrize("name", figures.FIGURES)
+def test_every_figure_is_served_small_and_not_twice(recorded, name):
+    run, _ = recorded
+    (first,) = together(f"/api/runs/{run}/{name}")
+    assert first.status_code == 200
+    figure = first.json()
+    assert figure["data"]
+    assert len(first.text) < 200_000
+    (again,) = together(f"/api/runs/{run}/{name}?seen={first.headers['x-version']}")
+    assert again.status_code == 204
+    assert not again.content
+
+
+def test_a_changed_run_is_answered_anew(recorded):
+    run, _ = recorded
+    (first,) = together(f"/api/runs/{run}")
+    opened.store().rename(run, "another name")
+    (again,) = together(f"/api/runs/{run}?seen={first.headers['x-version']}")
+    assert again.status_code in (200, 204), "204 while the summary is still believed"
+    api.RUNS.tasks.clear()
+    (again,) = together(f"/api/runs/{run}?seen={first.headers['x-version']}")
+    assert again.status_code == 200
+    assert again.headers["x-version"] != first.headers["x-version"]
+
+
+def test_a_figure_is_built_once_for_thirty_watchers(recorded, monkeypatch):
+    run, _ = recorded
+    built, real = [], figures.draw
+    monkeypatch.setattr(figures, "draw", lambda *a: built.append(a) or real(*a))
+    api.BODIES.tasks.clear()
+    answers = together(*[f"/api/runs/{run}/{view()}"] * 30)
+    assert {a.status_code for a in answers} == {200}
+    assert len({a.content for a in answers}) == 1
+    assert len(built) == 1
+
+
+def test_a_slow_figure_holds_up_nobody(recorded, monkeypatch):
+    run, _ = recorded
+    free, real, order = threading.Event(), figures.draw, []
+    monkeypatch.setattr(figures, "draw", lambda *a: free.wait(30) and real(*a))
+    api.BODIES.tasks.clear()
+
+    async def both() -> None:
+        transport = httpx.ASGITransport(Starlette(routes=api.ROUTES))
+        async with httpx.AsyncClient(transport=transport, base_url="http://lab") as client:
+
+            async def ask(address: str) -> None:
+                assert (await client.get(address)).status_code == 200
+                order.append(address)
+
+            slow = asyncio.create_task(ask(f"/api/runs/{run}/{view()}"))
+            await asyncio.sleep(0.1)
+            await ask(f"/api/runs/{run}")
+            free.set()
+            await slow
+
+    asyncio.run(both())
+    assert order == [f"/api/runs/{run}", f"/api/runs/{run}/{view()}"]
+
+
+@pytest.mark.parametrize(
+    ("address", "status", "sentence"),
+    [
+        ("/api/runs/nothing", 404, "There is no run 'nothing' here."),
+        ("/api/runs/nothing/loss", 404, "There is no run 'nothing' here."),
+        ("/api/runs/RUN/nothing", 400, "nothing"),
+        ("/api/runs/RUN/VIEW?colour=red", 400, "colour"),
+        ("/api/runs/RUN/VIEW?x=" + 500 * "1", 400, "The query has more than 400 characters. Shorten it."),
+    ],
+)
+def test_what_is_wrong_is_a_sentence(recorded, address, status, sentence):
+    (answer,) = together(address.replace("RUN", recorded[0]).replace("VIEW", view()))
+    assert answer.status_code == status
+    assert sentence in answer.text
+    assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+def test_nothing_can_be_changed_through_the_routes(recorded, method):
+    (answer,) = together(f"/api/runs/{recorded[0]}", method=method)
+    assert answer.status_code == 405
+
+
+def test_packed_and_plain_are_the_same(recorded):
+    run, _ = recorded
+    packed, plain = (
+        together(f"/api/runs/{run}/{view()}", headers={"accept-encoding": e})[0] for e in ("gzip", "identity")
+    )
+    assert packed.headers["content-encoding"] == "gzip"
+    assert "content-encoding" not in plain.headers
+    assert packed.json() == plain.json()
+
+
+def test_plotly_comes_from_its_package():
+    (answer,) = together("/api/plotly.min.js?v=1")
+    assert answer.content == api.PLOTLY_JS.read_bytes()
+    assert "immutable" in answer.headers["cache-control"]
+
+
+def test_a_card_tells_the_mean_loss_and_the_test_accuracy(recorded):
+    run, records = recorded
+    trace = opened.store().trace(run)
+    for arm in range(2):
+        told = cards.card(trace, arm)
+        loss = [r.value("loss", arm, seed) for r in records[-1 - cards.RECENT : -1] for seed in ASKED.seeds]
+        assert told.loss == pytest.approx(np.mean(loss), rel=1e-5)
+        used = "moving" if arm else "none"
+        assert told.statistics == used
+        networks = [[(n.arm, n.seed) for n in stack] for stack in ASKED.stacks]
+        right = [
+            score.accuracy[i]
+            for score in records[-1].scores
+            if (score.split, score.statistics) == ("test", used)
+            for i, slot in enumerate(score.slots)
+            if networks[score.stack][slot][0] == arm
+        ]
+        assert len(right) == len(ASKED.seeds)
+        assert told.score == pytest.approx(np.mean(right), rel=1e-6)
+
+
+def test_the_board_says_every_status_in_words(recorded):
+    run = opened.store().run(recorded[0])
+    for status, words in {
+        "queued": "Waiting; 2 ahead in the queue",
+        "running": "Training",
+        "paused": "Paused at step 7",
+        "done": "Done after 30 steps",
+        "stopped": "Stopped at step 7",
+        "diverged": "Diverged: every network diverged.",
+        "failed": "Failed at step 7: killed",
+        "interrupted": "Interrupted at step 7. Resume continues from the last snapshot",
+    }.items():
+        reason = {"diverged": "every network diverged.", "failed": "killed"}.get(status, "")
+        assert cards.words(run._replace(status=status, step=7, reason=reason), 30, 2) == words
+
+
+def test_the_board_can_be_sent_before_the_first_step(recorded):
+    run = opened.store().create(ASKED)
+    (answer,) = together(f"/api/runs/{run.id}")
+    told = json.loads(answer.text)
+    assert told["step"] == -1
+    assert [arm["rows"][0]["value"] for arm in told["arms"]] == ["–", "–"]
+    opened.store().delete(run.id)
+
+
+def test_gzip_of_a_figure_is_decided_once(recorded):
+    run, _ = recorded
+    together(f"/api/runs/{run}/{view()}")
+    assert all(gzip.decompress(task.result()) for task in api.BODIES.tasks.values())
