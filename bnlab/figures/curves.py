@@ -1,0 +1,200 @@
+"""Loss and accuracy over the steps: mini-batch, training set and test set."""
+
+from __future__ import annotations
+
+from math import log
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+
+from ..data import DATASETS
+from . import style
+
+if TYPE_CHECKING:
+    from ..reading import Series, Trace
+
+POINTS = 4800  # of all mini-batch lines together
+STATISTICS = {
+    "moving": "moving averages",
+    "population": "population statistics",
+    "batch": "batch statistics",
+    "none": "no statistics",
+}
+NOTHING = "No step is recorded yet. Press Train."
+
+
+class Curve(NamedTuple):
+    """An arm's mini-batch values: raw [n] (mean over the seeds), smoothed [n], and their range over seeds and buckets."""
+
+    steps: np.ndarray
+    raw: np.ndarray
+    smooth: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def smoothed(steps: np.ndarray, values: np.ndarray, window: int) -> np.ndarray:
+    """Mean over the last `window` steps of values [n] at `steps`; what is not finite is passed over."""
+    if window <= 1 or len(steps) < 2:
+        return values
+    finite = np.isfinite(values)
+    total = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0), dtype=float)])
+    count = np.concatenate([[0], np.cumsum(finite)])
+    begin = np.searchsorted(steps, steps - window, side="right")
+    end = np.arange(1, len(steps) + 1)
+    there = count[end] - count[begin]
+    return np.where(there > 0, (total[end] - total[begin]) / np.maximum(there, 1), np.nan)
+
+
+def curve(series: Series, window: int) -> Curve:
+    """Summed up over the seeds: mean line, smoothed line, least and greatest value."""
+    with np.errstate(invalid="ignore"):
+        raw = present_mean(series.mean)
+        low, high = np.fmin.reduce(series.low, 1), np.fmax.reduce(series.high, 1)
+    return Curve(series.steps, raw, smoothed(series.steps, raw, window), low, high)
+
+
+def present_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the seeds [n, seeds] -> [n] of those that have not diverged; NaN where none is left."""
+    there = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        total = np.where(there, values, 0).sum(1, dtype=float)
+    return np.where(there.any(1), total / np.maximum(there.sum(1), 1), np.nan)
+
+
+def loss(trace: Trace, *, splits: str, statistics: str, smoothing: str, x: str, y: str) -> go.Figure:
+    """The loss of every arm over the steps."""
+    return curves(trace, "loss", splits, statistics, int(smoothing), x, y)
+
+
+def accuracy(trace: Trace, *, splits: str, statistics: str, smoothing: str, x: str, y: str) -> go.Figure:
+    """The accuracy of every arm over the steps."""
+    if all(DATASETS[s.data].task == "regression" for s in trace.experiment.arm_settings):
+        return style.said("A regression has no accuracy. Look at the loss.")
+    return curves(trace, "accuracy", splits, statistics, int(smoothing), x, y)
+
+
+def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: int, x: str, y: str) -> go.Figure:
+    if trace.step < 0:
+        return style.said(NOTHING)
+    figure = go.Figure()
+    arms = range(len(trace.experiment.arms))
+    points = max(150, POINTS // (2 * len(arms)) // (2 if len(trace.experiment.seeds) > 1 else 1))
+    for arm in arms:
+        if "batch" in splits.split("+"):
+            mini_batch(figure, trace, quantity, arm, points // 2, window)
+        for split in ("train", "test"):
+            if split in splits.split("+"):
+                scored(figure, trace, quantity, arm, split, statistics)
+        diverged(figure, trace, arm)
+    for value, name in chance(trace, quantity):
+        style.reference(figure, value, name)
+    figure.update_xaxes(title="step t (updates)", type=x)
+    regression = DATASETS[trace.experiment.settings.data].task == "regression"
+    unit = "mean squared error" if regression else "cross-entropy E (nats)"
+    figure.update_yaxes(title=unit if quantity == "loss" else "accuracy (share of examples)", type=y)
+    if quantity == "accuracy" and y == "linear":
+        figure.update_yaxes(range=[-0.02, 1.03])
+    return style.finished(figure, height=460, note=note(trace, window))
+
+
+def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, points: int, window: int) -> None:
+    """The arm's mini-batch values: raw as a ghost, smoothed over it, a band over the seeds."""
+    try:
+        series = trace.read(quantity, arm, points=points)
+    except KeyError:
+        return  # a regression among classifications
+    told, rgb = curve(series, window), style.color(arm)
+    x, name = style.numbers(told.steps), f"{style.label(trace, arm)}: mini-batch"
+    if len(trace.experiment.seeds) > 1:
+        style.band(figure, x, told.low, told.high, rgb, name, False)
+    elif window > 1 or not series.exact:
+        if series.exact:
+            gx, ghost = x, told.raw
+        else:  # both ends of every bucket, so that no spike is lost
+            gx, ghost = np.repeat(x, 2), np.stack([told.low, told.high], 1).ravel()
+        figure.add_scatter(
+            x=gx,
+            y=style.numbers(ghost),
+            mode="lines",
+            line={"color": rgb, "width": 1},
+            opacity=0.35,
+            legendgroup=name,
+            showlegend=False,
+            hoverinfo="skip",
+        )
+    figure.add_scatter(
+        x=x,
+        y=style.numbers(told.smooth),
+        mode="lines",
+        name=name,
+        legendgroup=name,
+        line={"color": rgb, "width": 2, "dash": style.dash(arm)},
+        hovertemplate=f"step %{{x}}: %{{y:.4g}}<extra>{name}</extra>",
+    )
+
+
+def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str, statistics: str) -> None:
+    """The scores over a whole split as marks: filled for the test set, open for the training set."""
+    kind = statistics if trace.experiment.arm_settings[arm].norm == "batch" else "none"
+    steps, losses, accuracies = trace.scores(arm, split, kind)
+    values = losses if quantity == "loss" else accuracies
+    if values is None or not len(steps):
+        return
+    name = f"{style.label(trace, arm)}: {split}" + (f", {STATISTICS[kind]}" if kind != "none" else "")
+    with np.errstate(invalid="ignore"):
+        low, high = np.fmin.reduce(values, 1), np.fmax.reduce(values, 1)
+    middle = present_mean(values)
+    symbol = style.symbol(arm) + ("" if split == "test" else "-open")
+    spread = {
+        "array": style.numbers(high - middle),
+        "arrayminus": style.numbers(middle - low),
+        "thickness": 1,
+        "width": 2,
+    }
+    figure.add_scatter(
+        x=style.numbers(steps),
+        y=style.numbers(middle),
+        mode="lines+markers",
+        name=name,
+        line={"color": style.color(arm), "width": 1, "dash": "dot"},
+        marker={"size": 7, "symbol": symbol},
+        error_y=spread if values.shape[1] > 1 else None,
+        hovertemplate=f"step %{{x}}: %{{y:.4g}}<extra>{name}</extra>",
+    )
+
+
+def diverged(figure: go.Figure, trace: Trace, arm: int) -> None:
+    """A mark where a network of the arm diverged first."""
+    there = [where for (a, _), where in trace.diverged.items() if a == arm]
+    if there:
+        step, layer = min(there)
+        place = f"layer {layer}" if layer else "the readout"
+        figure.add_vline(
+            x=step,
+            line={"color": style.color(arm), "width": 1, "dash": "dot"},
+            annotation={"text": f"{style.label(trace, arm)} diverged at step {step} ({place})", "font": {"size": 11}},
+            annotation_position="top left",
+        )
+
+
+def chance(trace: Trace, quantity: str) -> list[tuple[float, str]]:
+    """What a network that knows nothing scores: guessing each class alike, or the mean of the targets."""
+    found = {}
+    for settings in trace.experiment.arm_settings:
+        data = DATASETS[settings.data]
+        if data.task == "regression":
+            value, name = 1.0, "predicting the mean"
+        else:
+            value = log(data.n_classes) if quantity == "loss" else 1 / data.n_classes
+            name = f"chance, {'ln ' if quantity == 'loss' else '1/'}{data.n_classes}"
+        found[value] = name
+    return list(found.items())
+
+
+def note(trace: Trace, window: int) -> str:
+    seeds = len(trace.experiment.seeds)
+    lines = f"Lines: mini-batch values, mean of the last {window} steps." if window > 1 else "Lines: mini-batch values."
+    over = f" Means over {seeds} seeds; bands and bars: from the least to the greatest seed." if seeds > 1 else ""
+    return f"{lines}{over} Marks: the whole set, with the statistics named in the legend."

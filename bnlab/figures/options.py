@@ -1,0 +1,107 @@
+"""What a figure may be asked: options declared once, from which the page makes widgets and the route checks queries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import plotly.graph_objects as go
+
+if TYPE_CHECKING:
+    from ..reading import Trace
+
+
+class Option(NamedTuple):
+    """One question. kind: "arm", "batch arm" (one with batch norm), "seed", "layer", "unit", "step" take their range
+    from the run; "choice" has `choices` (value -> label); "number" lies between low and high.
+
+    default None: the first (arm, seed, layer, unit), the newest (step), the first choice.
+    """
+
+    name: str
+    kind: str
+    label: str
+    help: str
+    choices: Mapping[str, str] = {}
+    low: float = 0
+    high: float = 1
+    default: str | None = None
+
+
+class About(NamedTuple):
+    """A figure: `draw(trace, **options)` makes it, `help` says what to look at."""
+
+    label: str
+    help: str
+    draw: Callable[..., go.Figure]
+    options: tuple[Option, ...] = ()
+
+
+ARM = Option("arm", "arm", "Arm", "Which side of the comparison is shown.")
+BATCH_ARM = Option("arm", "batch arm", "Arm", "Which arm with batch norm is shown.")
+SEED = Option("seed", "seed", "Seed", "Which of the arm's networks is shown.")
+LAYER = Option("layer", "layer", "Layer", "Hidden layer, counted from the input.")
+UNIT = Option("unit", "unit", "Unit", "Unit of the layer, counted from 1.")
+STEP = Option("step", "step", "Step", "The moment that is shown; the newest follows the training.")
+
+
+def choice(name: str, label: str, help: str, choices: Mapping[str, str]) -> Option:
+    return Option(name, "choice", label, help, choices)
+
+
+def span(option: Option, trace: Trace, arm: int) -> tuple[int, int]:
+    """The least and the greatest value of a counted option for this run and arm."""
+    settings = trace.experiment.arm_settings[arm]
+    return {
+        "arm": (0, len(trace.experiment.arms) - 1),
+        "batch arm": (0, len(trace.experiment.arms) - 1),
+        "seed": (0, len(trace.experiment.seeds) - 1),
+        "layer": (1, settings.depth),
+        "unit": (1, settings.width),
+        "step": (0, max(trace.step, 0)),
+    }[option.kind]
+
+
+def default(option: Option, trace: Trace, arm: int) -> Any:
+    """What is shown unless asked otherwise."""
+    if option.kind == "choice":
+        return option.default or next(iter(option.choices))
+    if option.kind == "number":
+        return float(option.default or option.low)
+    if option.kind == "batch arm":
+        norms = [s.norm for s in trace.experiment.arm_settings]
+        return norms.index("batch") if "batch" in norms else 0
+    low, high = span(option, trace, arm)
+    return high if option.kind == "step" else low
+
+
+def read(option: Option, text: str | None, trace: Trace, arm: int) -> Any:
+    """The option's value from a query's text. Raises ValueError with a sentence. A step ahead of the run is the newest."""
+    if text is None or text == "":
+        return default(option, trace, arm)
+    if option.kind == "choice":
+        if text not in option.choices:
+            raise ValueError(f"{option.name} is {text[:40]}; allowed is one of {', '.join(option.choices)}.")
+        return text
+    low, high = (option.low, option.high) if option.kind == "number" else span(option, trace, arm)
+    try:
+        value = float(text) if option.kind == "number" else int(text)
+    except ValueError:
+        value = None
+    if option.kind == "step" and value is not None and value > high:
+        value = high
+    if value is None or not low <= value <= high:
+        raise ValueError(f"{option.name} is {text[:40]}; allowed is {low:g} to {high:g}.")
+    return value
+
+
+def asked(options: tuple[Option, ...], query: Mapping[str, str], trace: Trace) -> dict[str, Any]:
+    """All options' values from a query. Raises ValueError with a sentence, also for a name that is not an option."""
+    unknown = set(query) - {option.name for option in options}
+    if unknown:
+        known = ", ".join(option.name for option in options) or "none"
+        raise ValueError(f"{min(unknown)[:40]} is not an option of this figure; known are {known}.")
+    values: dict[str, Any] = {}
+    for option in sorted(options, key=lambda o: o.name != "arm"):  # the ranges depend on the arm
+        values[option.name] = read(option, query.get(option.name), trace, values.get("arm", 0))
+    return values

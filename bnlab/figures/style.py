@@ -1,0 +1,101 @@
+"""How figures look: an arm keeps its color and dash in all of them, and nothing in them depends on the page's theme.
+
+Colors are after Okabe and Ito 2008, told apart by color-blind eyes and lightened so that they hold on white and on
+black; the dash says the same once more.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+import plotly.graph_objects as go
+
+if TYPE_CHECKING:
+    from ..reading import Trace
+
+COLORS = ("#d5652b", "#1f86c9", "#0b9e74", "#b0649b", "#c79a00", "#7a7fd6")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
+GRAY = "#8a8f98"
+GRID = "rgba(138, 143, 152, 0.25)"
+HEIGHT = 420  # pixels
+
+
+def color(arm: int) -> str:
+    return COLORS[arm % len(COLORS)]
+
+
+def dash(arm: int) -> str:
+    return DASHES[arm % len(DASHES)]
+
+
+def symbol(arm: int) -> str:
+    return SYMBOLS[arm % len(SYMBOLS)]
+
+
+def faded(rgb: str, opacity: float) -> str:
+    """A color "#rrggbb" with an opacity."""
+    r, g, b = (int(rgb[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({r}, {g}, {b}, {opacity:g})"
+
+
+def label(trace: Trace, arm: int) -> str:
+    """An arm's label, safe where plotly reads HTML."""
+    return escape(trace.experiment.arms[arm].label)
+
+
+def numbers(values: np.ndarray) -> np.ndarray:
+    """As a typed array that plotly sends in few bytes: float32, or the smallest whole numbers that hold it."""
+    values = np.asarray(values)
+    if values.dtype.kind in "iu":
+        top = int(np.abs(values).max()) if values.size else 0
+        return values.astype(np.int16 if top < 2**15 else np.int32)
+    return values.astype(np.float32)
+
+
+def band(figure: go.Figure, x, low, high, rgb: str, name: str, shown: bool, opacity: float = 0.18, **place) -> None:
+    """A band between low and high, one legend entry."""
+    line = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "legendgroup": name}
+    figure.add_scatter(x=x, y=numbers(low), showlegend=False, **line, **place)
+    fill = {"fill": "tonexty", "fillcolor": faded(rgb, opacity), "name": name, "showlegend": shown}
+    figure.add_scatter(x=x, y=numbers(high), **fill, **line, **place)
+
+
+def reference(figure: go.Figure, y: float, name: str, **place) -> None:
+    """A horizontal line with its name: the theory, chance, the healthy value."""
+    figure.add_hline(
+        y=y,
+        line={"color": GRAY, "width": 1, "dash": "dot"},
+        annotation={"text": name, "font": {"size": 11, "color": GRAY}},
+        annotation_position="top right",
+        **place,
+    )
+
+
+def finished(figure: go.Figure, height: int = HEIGHT, note: str = "") -> go.Figure:
+    """Give a figure what all have in common. `note` is a sentence for below the chart, kept in layout.meta."""
+    figure.update_layout(
+        template=None,
+        height=height,
+        meta={"note": note},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 64, "r": 16, "t": 36, "b": 48},
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "rgba(0,0,0,0)"},
+        hoverlabel={"namelength": -1},
+    )
+    axis = {"gridcolor": GRID, "linecolor": GRAY, "zeroline": False, "automargin": True}
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    return figure
+
+
+def said(text: str) -> go.Figure:
+    """An empty figure that says in words why it is empty."""
+    figure = go.Figure()
+    figure.add_annotation(text=text, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper", font={"size": 15})
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    return finished(figure, height=260)
