@@ -47,10 +47,11 @@ def photograph(address: str) -> None:
         except URLError:
             time.sleep(0.1)
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        browser = play.chromium.launch(executable_path=CHROMIUM)
         page = browser.new_page(viewport={"width": 1440, "height": 900}, device_scale_factor=1.5, color_scheme="light")
         page.goto(f"{address}/?depth=20&seeds=0,1,2")
         page.locator(".st-key-train button").click()
+        page.wait_for_selector("[data-status=running]", timeout=60_000)
         page.wait_for_selector("[data-status=done]", timeout=120_000)
         page.wait_for_timeout(1500)  # the last update is drawn
         page.screenshot(path=HERE / "lab.png")
