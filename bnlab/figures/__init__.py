@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 
 from ..registry import Registry
-from . import curves, gradients
+from . import curves, distributions, gradients, moving
 from .options import STEP, About, Option, asked, choice
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ FIGURES["accuracy"] = About(
 )
 FIGURES["gradient_flow"] = About(
     "Gradient flow",
-    "A straight line on the logarithmic axis is a constant factor per layer: falling to the left, the signal vanishes on "
-    "its way to the input; rising to the left, it explodes.",
+    "A straight line on the logarithmic axis is a constant factor per layer: falling to the left, the signal "
+    "vanishes on its way to the input; rising to the left, it explodes.",
     gradients.gradient_flow,
     (STEP, SCALE),
 )
@@ -74,6 +74,7 @@ FIGURES["gradient_heatmap"] = About(
     gradients.gradient_heatmap,
     (WHICH,),
 )
+FIGURES |= moving.ABOUT | distributions.ABOUT
 
 
 def draw(name: str, trace: Trace, query: Mapping[str, str]) -> go.Figure:

@@ -1,0 +1,289 @@
+"""Distributions: where the values of a layer lie, before and after the activation, and how many are stuck."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ..activations import ACTIVATIONS
+from . import style
+from .gradients import NOTHING
+from .moving import evenly, percentiles
+from .options import ARM, LAYER, STEP, About, choice
+
+if TYPE_CHECKING:
+    from ..reading import Trace
+
+WANTED = (5, 15, 50, 85, 95)
+POINTS = 90  # of a line over time; six arms of five lines fit an update
+SHARE_POINTS = 50
+POOLED = 16  # steps whose samples make one histogram
+BINS = 40
+LAYERS = 24  # ridges in one picture
+
+
+class Spread(NamedTuple):
+    """Percentiles 5, 15, 50, 85, 95 over time, [n, 5], each of a pool of about `size` values."""
+
+    steps: np.ndarray
+    bands: np.ndarray
+    size: int
+
+
+def spread(trace: Trace, which: str, arm: int, layer: int) -> Spread:
+    """Of the sampled values `which` ("a" or "z") of a layer, over all seeds; neighboring steps are pooled."""
+    series = trace.read(f"{which}_sample", arm, layer=layer, points=2 * POINTS)
+    n = len(series.steps)
+    if not n:
+        return Spread(series.steps, np.empty((0, len(WANTED)), np.float32), 0)
+    values = series.mean.reshape(n, -1)
+    together = -(-n // POINTS)  # rows a pool
+    missing = -n % together
+    values = np.concatenate([values, np.full((missing, values.shape[1]), np.nan, values.dtype)])
+    pools = values.reshape(-1, together * values.shape[1])
+    steps = series.steps[np.minimum(np.arange(len(pools)) * together + (together - 1) // 2, n - 1)]
+    return Spread(steps, percentiles(pools, WANTED), pools.shape[1])
+
+
+class Histogram(NamedTuple):
+    """A histogram of `size` sampled values: bin edges [BINS + 1] and the share of the sample in each bin [BINS].
+
+    Values beyond the edges (the outer half percent at each end), infinities and NaN are counted in `size` only.
+    """
+
+    edges: np.ndarray
+    share: np.ndarray
+    size: int
+
+
+def histogram(values: np.ndarray) -> Histogram:
+    """The middle 99 percent of the values in equal bins; empty where none is finite."""
+    values = values.ravel()
+    there = values[np.isfinite(values)].astype(float)
+    if not there.size:
+        return Histogram(np.empty(0), np.empty(0), values.size)
+    low, high = np.percentile(there, 0.5, method="lower"), np.percentile(there, 99.5, method="higher")
+    if high - low <= 1e-6 * max(abs(low), abs(high), 1e-30):  # one value: a bin around it
+        width = 1e-3 * max(abs(low), abs(high)) or 1e-3
+        low, high = low - width / 2, high + width / 2
+    counts, edges = np.histogram(there, BINS, (low, high))
+    return Histogram(edges, counts / values.size, values.size)
+
+
+def pooled(trace: Trace, which: str, arm: int, step: int, layer: int | None = None) -> tuple[int, np.ndarray]:
+    """The samples of up to POOLED rows that end at the recorded step nearest to `step`: (step, [n, seeds, ...])."""
+    found, newest = trace.at(f"{which}_sample", arm, step)
+    series = trace.read(
+        f"{which}_sample", arm, start=max(0, found - POOLED + 1), stop=found + 1, layer=layer, points=POOLED
+    )
+    if len(series.steps):
+        return found, series.mean
+    return found, (newest if layer is None else newest[:, layer - 1])[None]
+
+
+def layer_histograms(trace: Trace, which: str, arm: int, step: int) -> tuple[int, dict[int, Histogram]]:
+    """The step, and a histogram for each of at most LAYERS layers (1..L), evenly spread over the depth."""
+    found, values = pooled(trace, which, arm, step)
+    layers = evenly(values.shape[2], LAYERS)
+    return found, {int(l) + 1: histogram(values[:, :, l]) for l in layers}
+
+
+def arm_histograms(trace: Trace, which: str, layer: int, step: int) -> tuple[int, list[Histogram]]:
+    """The step, and a histogram of one layer for every arm."""
+    found = [pooled(trace, which, arm, step, layer) for arm in range(len(trace.experiment.arms))]
+    return found[0][0], [histogram(values) for _, values in found]
+
+
+class Shares(NamedTuple):
+    """A share's mean, least and greatest over seeds: all layers at one step [L] each, one layer over time [n] each."""
+
+    step: int
+    layers: tuple[np.ndarray, np.ndarray, np.ndarray]
+    steps: np.ndarray
+    layer: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def shares(trace: Trace, quantity: str, arm: int, step: int, layer: int) -> Shares:
+    """`quantity` is saturated or dead. Networks that diverged are left out of the mean."""
+    found, values = trace.at(quantity, arm, step)
+    series = trace.read(quantity, arm, layer=layer, points=SHARE_POINTS)
+    over_time = average(series.mean), low(series.low), high(series.high)
+    values = values.T
+    return Shares(found, (average(values), low(values), high(values)), series.steps, over_time)
+
+
+def low(values: np.ndarray) -> np.ndarray:
+    return np.fmin.reduce(values, axis=1)
+
+
+def high(values: np.ndarray) -> np.ndarray:
+    return np.fmax.reduce(values, axis=1)
+
+
+def average(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis of what is not NaN; NaN where all is."""
+    there = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(there, values, 0).sum(1) / there.sum(1)
+
+
+NAMES = {"a": "pre-activations a", "z": "activations z"}
+
+
+def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
+    """Percentiles of a layer's values over time, one panel an arm."""
+    if trace.step < 0:
+        return style.said(NOTHING)
+    arms = trace.experiment.arms
+    columns = min(3, len(arms))
+    rows = -(-len(arms) // columns)
+    names = [style.label(trace, i) for i in range(len(arms))]
+    gaps = {"horizontal_spacing": 0.04, "vertical_spacing": 0.11}
+    figure = make_subplots(rows, columns, shared_xaxes="all", shared_yaxes="all", subplot_titles=names, **gaps)
+    size = 0
+    for i in range(len(arms)):
+        told, color, place = (
+            spread(trace, which, i, layer),
+            style.color(i),
+            {"row": i // columns + 1, "col": i % columns + 1},
+        )
+        x, size = style.numbers(told.steps), max(size, told.size)
+        for low, high, label in ((0, 4, "5 to 95 %"), (1, 3, "15 to 85 %")):
+            style.band(figure, x, told.bands[:, low], told.bands[:, high], color, label, False, **place)
+        figure.add_scatter(
+            x=x,
+            y=style.numbers(told.bands[:, 2]),
+            mode="lines",
+            line={"color": color, "width": 2, "dash": style.dash(i)},
+            name=names[i],
+            showlegend=False,
+            hovertemplate=f"step %{{x}}: median of {which} = %{{y:.4g}}",
+            **place,
+        )
+    figure.update_yaxes(title=f"{which}, layer {layer}", col=1)
+    figure.update_xaxes(title="step", row=rows)
+    figure.update_annotations(font_size=13)
+    note = f"{NAMES[which].capitalize()}: median, 15 to 85 % and 5 to 95 %, each of a sample of {size} values."
+    return style.finished(figure, height=250 * rows + 110, note=note)
+
+
+def histograms(trace: Trace, *, which: str, over: str, arm: int, layer: int, step: int) -> go.Figure:
+    """Ridges at one step: every layer of an arm, or one layer of every arm."""
+    if trace.step < 0:
+        return style.said(NOTHING)
+    if over == "layers":
+        found, told = layer_histograms(trace, which, arm, step)
+        ridges = [(l, f"layer {l}", style.color(arm), one) for l, one in told.items()]
+    else:
+        found, told = arm_histograms(trace, which, layer, step)
+        ridges = [(i, style.label(trace, i), style.color(i), one) for i, one in enumerate(told)]
+    figure = go.Figure()
+    gap = min(np.diff([place for place, *_ in ridges]), default=1)
+    for place, label, color, one in ridges:
+        if not one.size or not len(one.share):
+            continue
+        middles = (one.edges[:-1] + one.edges[1:]) / 2
+        x = np.concatenate([one.edges[:1], middles, one.edges[-1:]])
+        y = place + 0.85 * gap * np.concatenate([[0], one.share / max(one.share.max(), 1e-9), [0]])
+        figure.add_scatter(
+            x=style.numbers(x),
+            y=style.numbers(y),
+            mode="lines",
+            line={"color": color, "width": 1.3},
+            fill="toself",
+            fillcolor=style.faded(color, 0.35),
+            showlegend=False,
+            name=label,
+            customdata=style.numbers(np.concatenate([[0], one.share, [0]])),
+            hovertemplate=f"{which} = %{{x:.3g}}: %{{customdata:.1%}} of the sample",
+        )
+    place = [place for place, *_ in ridges]
+    figure.update_yaxes(tickvals=place, ticktext=[str(label).removeprefix("layer ") for _, label, *_ in ridges])
+    figure.update_yaxes(title="layer" if over == "layers" else "", zeroline=False)
+    figure.update_xaxes(title=which if over == "layers" else f"{which}, layer {layer}")
+    size = max((one.size for *_, one in ridges), default=0)
+    what = trace.experiment.arms[arm].label if over == "layers" else f"layer {layer}"
+    note = f"{NAMES[which].capitalize()} of {what} at step {found}: "
+    note += f"a sample of {size} values each, drawn equally high."
+    return style.finished(figure, height=120 + max(200, 28 * len(ridges)), note=note)
+
+
+def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
+    """Share of saturated values and of dead units: above over the layers at a step, below over time for one layer."""
+    if trace.step < 0:
+        return style.said(NOTHING)
+    figure = make_subplots(2, 2, vertical_spacing=0.17, horizontal_spacing=0.1, shared_yaxes="all")
+    found = 0
+    for i in range(len(trace.experiment.arms)):
+        color, label = style.color(i), style.label(trace, i)
+        for column, name in enumerate(("saturated", "dead"), 1):
+            told = shares(trace, name, i, step, layer)
+            found, layers = told.step, np.arange(1, len(told.layers[0]) + 1)
+            for row, x, (mean, least, most) in ((1, layers, told.layers), (2, told.steps, told.layer)):
+                if len(trace.experiment.seeds) > 1:
+                    style.band(figure, style.numbers(x), least, most, color, label, False, row=row, col=column)
+                figure.add_scatter(
+                    x=style.numbers(x),
+                    y=style.numbers(mean),
+                    name=label,
+                    legendgroup=label,
+                    mode="lines+markers" if row == 1 or len(x) == 1 else "lines",
+                    marker={"size": 5, "color": color},
+                    line={"color": color, "width": 2, "dash": style.dash(i)},
+                    showlegend=row == column == 1,
+                    hovertemplate=f"{'layer' if row == 1 else 'step'} %{{x}}: %{{y:.1%}}",
+                    row=row,
+                    col=column,
+                )
+    for column, what in enumerate(("saturated values", "dead units"), 1):
+        figure.update_xaxes(title=f"layer, at step {found}", row=1, col=column)
+        figure.update_xaxes(title=f"step, layer {layer}", row=2, col=column)
+        figure.update_yaxes(title=what if column == 1 else "", tickformat=".0%", range=[-0.03, 1.03], col=column)
+        figure.update_yaxes(title=f"share of {what}", col=column)
+    return style.finished(figure, height=520, note=flat(trace))
+
+
+def flat(trace: Trace) -> str:
+    """Where the activation of each arm saturates, in words."""
+    told = {}
+    for settings in trace.experiment.arm_settings:
+        below, above = ACTIVATIONS[settings.activation].flat
+        ends = [f"below {below:.3g}"] * (below > -np.inf) + [f"above {above:.3g}"] * (above < np.inf)
+        told[settings.activation] = " or ".join(ends) or "never"
+    where = "; ".join(f"{name} {ends}" for name, ends in told.items())
+    return (
+        f"Saturated: the activation is flat there ({where}). A unit is dead where all of the mini-batch saturates it."
+    )
+
+
+WHICH = choice(
+    "which", "Values", "Before the activation, or after it.", {"a": "pre-activations a", "z": "activations z"}
+)
+OVER = choice(
+    "over", "Compare", "Every layer of one arm, or one layer of every arm.", {"layers": "layers", "arms": "arms"}
+)
+ABOUT = {
+    "distributions": About(
+        "Distributions over time",
+        "The percentiles 5, 15, 50, 85 and 95 of a layer's values. With batch norm before the activation z stays put "
+        "while a drifts; without it both drift, shrink or grow.",
+        distributions,
+        (WHICH, LAYER),
+    ),
+    "histograms": About(
+        "Histograms",
+        "How a layer's values are distributed at one step, from a sample of the mini-batches up to it.",
+        histograms,
+        (WHICH, OVER, ARM, LAYER, STEP),
+    ),
+    "saturation": About(
+        "Saturation and dead units",
+        "The share of values in the flat part of the activation, where almost no gradient passes, and of units that are "
+        "there for the whole mini-batch.",
+        saturation,
+        (LAYER, STEP),
+    ),
+}

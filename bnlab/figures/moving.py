@@ -1,0 +1,313 @@
+"""Moving averages: what batch norm will use at inference, against the mini-batch and against the population."""
+
+from __future__ import annotations
+
+from math import ceil, log, nan, sqrt
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from . import style
+from .gradients import NOTHING
+from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, choice
+
+if TYPE_CHECKING:
+    from ..reading import Trace
+
+SHOWN = 360  # points of a line
+COMPARED = 4000  # rows read to find those at the population's steps
+CHECKS = 120  # population values drawn
+
+
+class Line(NamedTuple):
+    """One statistic of one unit over time: [n] each; the gap is |moving - population| at the population's steps."""
+
+    steps: np.ndarray
+    batch: np.ndarray
+    moving: np.ndarray
+    checked: np.ndarray
+    population: np.ndarray
+    gap: np.ndarray
+
+
+class Moving(NamedTuple):
+    """Mean and variance of one unit over time, and what alpha means for them.
+
+    noise: what noise() says for the last population variance.
+    """
+
+    mean: Line
+    var: Line
+    alpha: float
+    noise: float
+
+
+def evenly(n: int, most: int) -> np.ndarray:
+    """At most `most` of the places 0..n-1, evenly spread, with the first and the last."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)) if n else np.arange(0)
+
+
+def nearest(steps: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """For each wanted step the place of the nearest of `steps` (sorted, not empty)."""
+    right = np.searchsorted(steps, wanted).clip(0, len(steps) - 1)
+    left = (right - 1).clip(0)
+    return np.where(np.abs(steps[left] - wanted) <= np.abs(steps[right] - wanted), left, right)
+
+
+def moving(trace: Trace, arm: int, seed: int, layer: int, unit: int) -> Moving:
+    """One unit of one network over time. `seed` is its place in the seeds, `layer` counts from 1, `unit` from 0."""
+    settings = trace.experiment.arm_settings[arm]
+    checked, *population = trace.population(arm, layer=layer, unit=unit)
+    some = evenly(len(checked), CHECKS)
+    lines = []
+    for name, values in zip(("mean", "var"), population, strict=True):
+        batch = trace.read(f"batch_{name}", arm, layer=layer, unit=unit, points=COMPARED)
+        averages = trace.read(f"moving_{name}", arm, layer=layer, unit=unit, points=COMPARED)
+        values = values[some, seed]
+        if len(averages.steps):
+            gap = np.abs(averages.mean[nearest(averages.steps, checked[some]), seed] - values)
+        else:
+            gap = np.full(len(some), np.nan)
+        few = evenly(len(batch.steps), SHOWN)
+        lines.append(
+            Line(batch.steps[few], batch.mean[few, seed], averages.mean[few, seed], checked[some], values, gap)
+        )
+    spread = float(lines[1].population[-1]) if len(some) else nan
+    return Moving(*lines, settings.alpha, noise(settings.alpha, spread, settings.mini_batch))
+
+
+def noise(alpha: float, var: float, K: int) -> float:
+    """Standard deviation of a moving average of independent mini-batch means, sqrt((1-alpha)/(1+alpha) var/K)."""
+    return sqrt((1 - alpha) / (1 + alpha) * var / K) if var >= 0 else nan
+
+
+class Overview(NamedTuple):
+    """All units of a layer at one step: moving average against population value, [d] each.
+
+    off: |moving mean - population mean| in population standard deviations, [d].
+    """
+
+    step: int
+    moving_mean: np.ndarray
+    moving_var: np.ndarray
+    population_mean: np.ndarray
+    population_var: np.ndarray
+    off: np.ndarray
+
+
+def overview(trace: Trace, arm: int, seed: int, layer: int, step: int) -> Overview | None:
+    """The units of a layer at the population step nearest to `step`; None where nothing is recorded yet."""
+    steps, mean, var = trace.population(arm, layer=layer)
+    if not len(steps) or trace.step < 0:
+        return None
+    i = nearest(steps, np.array([step]))[0]
+    _, moving_mean = trace.at("moving_mean", arm, int(steps[i]))
+    _, moving_var = trace.at("moving_var", arm, int(steps[i]))
+    mean, var = mean[i, seed], var[i, seed]
+    moving_mean, moving_var = moving_mean[seed, layer - 1], moving_var[seed, layer - 1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        off = np.abs(moving_mean - mean) / np.sqrt(var)
+    return Overview(int(steps[i]), moving_mean, moving_var, mean, var, off)
+
+
+class Learned(NamedTuple):
+    """gamma or beta over time: percentiles 5, 25, 50, 75, 95 over units and seeds, [n, 5], and one unit's line [n]."""
+
+    steps: np.ndarray
+    bands: np.ndarray
+    unit: np.ndarray
+
+
+SPREAD = (5, 25, 50, 75, 95)
+SPREAD_POINTS = 150  # a point is a percentile over all units and seeds
+
+
+def learned(trace: Trace, name: str, arm: int, seed: int, layer: int, unit: int) -> Learned:
+    """`name` is gamma or beta. Networks that diverged are left out of the percentiles."""
+    series = trace.read(name, arm, layer=layer, points=SPREAD_POINTS)
+    few = evenly(len(series.steps), SPREAD_POINTS)
+    values = series.mean[few]
+    return Learned(series.steps[few], percentiles(values.reshape(len(few), -1), SPREAD), values[:, seed, unit])
+
+
+def percentiles(values: np.ndarray, wanted: tuple[float, ...]) -> np.ndarray:
+    """Percentiles of each row, [n, m] -> [n, q]: NaN is passed over, infinities count; NaN where nothing is left."""
+    n, m = values.shape
+    if not m:
+        return np.full((n, len(wanted)), np.nan, values.dtype)
+    ordered = np.sort(values, axis=1)  # NaN goes to the end
+    last = (~np.isnan(ordered)).sum(1, keepdims=True) - 1
+    place = last.clip(0) * np.asarray(wanted) / 100
+    below = np.floor(place).astype(int)
+    above = np.minimum(below + 1, last.clip(0))
+    low, high = np.take_along_axis(ordered, below, 1), np.take_along_axis(ordered, above, 1)
+    with np.errstate(invalid="ignore"):  # inf - inf
+        between = np.where((low == high) | (place == below), low, low + (high - low) * (place - below))
+    return np.where(last < 0, np.nan, between).astype(values.dtype)
+
+
+NO_BATCH_NORM = "This arm has no batch norm, so it has no {}. Choose an arm with batch norm."
+SYMBOLS = {"mean": ("μ", "μ̄", "μ<sub>pop</sub>"), "var": ("σ²", "σ̄²", "σ²<sub>pop</sub>")}
+
+
+def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int, scale: str) -> go.Figure:
+    """Batch statistic, moving average and population value of one unit over time, and how far apart they are."""
+    if trace.experiment.arm_settings[arm].norm != "batch":
+        return style.said(NO_BATCH_NORM.format("moving averages"))
+    if trace.step < 0:
+        return style.said(NOTHING)
+    told, color, z = moving(trace, arm, seed, layer, unit - 1), style.color(arm), subject(trace, arm)
+    ghost = {"mode": "lines", "line": {"color": color, "width": 1}, "opacity": 0.35}
+    solid = {"mode": "lines", "line": {"color": color, "width": 2.2, "dash": style.dash(arm)}}
+    marks = {"mode": "markers", "marker": {"color": style.GRAY, "size": 7, "symbol": "diamond"}}
+    joined = marks | {"mode": "lines+markers", "line": {"color": style.GRAY, "width": 1.5}}
+    figure = make_subplots(2, 2, shared_xaxes=True, vertical_spacing=0.05, horizontal_spacing=0.13, row_heights=[3, 2])
+    for column, name in enumerate(SYMBOLS, 1):
+        one, (now, mean, whole) = getattr(told, name), SYMBOLS[name]
+        for row, label, symbol, x, y, look in (
+            (1, "mini-batch", now, one.steps, one.batch, ghost),
+            (1, "moving average", mean, one.steps, one.moving, solid),
+            (1, "population", whole, one.checked, one.population, marks),
+            (2, "moving − mini-batch", f"|{mean} − {now}|", one.steps, np.abs(one.moving - one.batch), ghost),
+            (2, "moving − population", f"|{mean} − {whole}|", one.checked, one.gap, joined),
+        ):
+            hover = f"step %{{x}}: {symbol} = %{{y:.4g}}<extra>{label}</extra>"
+            figure.add_scatter(
+                x=style.numbers(x),
+                y=style.numbers(y),
+                name=label,
+                legendgroup=label,
+                showlegend=column == 1,
+                hovertemplate=hover,
+                row=row,
+                col=column,
+                **look,
+            )
+        figure.update_yaxes(title=f"{now} of {z}, unit {unit}", type=scale, row=1, col=column)
+        figure.update_yaxes(title=f"gap of {mean}", type="log", exponentformat="power", row=2, col=column)
+        figure.update_xaxes(title="step", row=2, col=column)
+    if len(told.mean.checked) and np.isfinite(told.noise) and told.noise > 0:
+        style.reference(figure, told.noise, "noise of independent mini-batches", row=2, col=1)
+    return style.finished(figure, height=520, note=memory(told.alpha))
+
+
+def subject(trace: Trace, arm: int) -> str:
+    """What the arm's batch norm normalizes: a, or z after the activation."""
+    return {"before": "a", "after": "z"}[trace.experiment.arm_settings[arm].placement]
+
+
+def memory(alpha: float) -> str:
+    """What alpha means, in words."""
+    if alpha >= 1:
+        return "α = 1: the old value weighs all; the averages stay at their start, 0 and 1."
+    forgotten = ceil(log(0.1) / log(alpha)) if alpha > 0 else 1
+    steps = "step" if forgotten == 1 else "steps"
+    told = f"α = {alpha:g}: the old value weighs {alpha:g}; "
+    return told + f"the start (0 and 1) is down to a tenth after {forgotten} {steps}."
+
+
+def units_overview(trace: Trace, *, arm: int, seed: int, layer: int, step: int) -> go.Figure:
+    """Every unit of a layer as a dot: population value across, moving average up; on the diagonal they agree."""
+    if trace.experiment.arm_settings[arm].norm != "batch":
+        return style.said(NO_BATCH_NORM.format("moving averages"))
+    told = overview(trace, arm, seed, layer, step)
+    if told is None:
+        return style.said(NOTHING)
+    figure = make_subplots(1, 2, horizontal_spacing=0.13)
+    units = np.arange(1, len(told.off) + 1, dtype=np.int16)
+    pairs = (told.population_mean, told.moving_mean), (told.population_var, told.moving_var)
+    for column, ((across, up), (_, mean, whole)) in enumerate(zip(pairs, SYMBOLS.values(), strict=True), 1):
+        there = np.concatenate([across, up])
+        there = there[np.isfinite(there) & ((there > 0) | (column == 1))]
+        ends = [there.min(), there.max()] if there.size else [0, 1]
+        figure.add_scatter(
+            x=ends,
+            y=ends,
+            mode="lines",
+            line={"color": style.GRAY, "width": 1, "dash": "dot"},
+            name="equal",
+            showlegend=False,
+            hoverinfo="skip",
+            row=1,
+            col=column,
+        )
+        figure.add_scatter(
+            x=style.numbers(across),
+            y=style.numbers(up),
+            customdata=units,
+            mode="markers",
+            showlegend=False,
+            marker={"color": style.color(arm), "size": 7, "opacity": 0.75},
+            hovertemplate=f"unit %{{customdata}}: {mean} = %{{y:.4g}}, {whole} = %{{x:.4g}}<extra></extra>",
+            row=1,
+            col=column,
+        )
+        kind = "linear" if column == 1 else "log"
+        figure.update_xaxes(title=f"{whole} of {subject(trace, arm)}", type=kind, row=1, col=column)
+        figure.update_yaxes(title=mean, type=kind, row=1, col=column)
+    off = told.off[np.isfinite(told.off)]
+    note = f"Step {told.step}, layer {layer}: the dotted line is where both agree."
+    if off.size:
+        note += f" The median unit's moving mean is {np.median(off):.2g} population standard deviations off."
+    return style.finished(figure, height=420, note=note)
+
+
+def gamma_beta(trace: Trace, *, arm: int, seed: int, layer: int, unit: int) -> go.Figure:
+    """gamma and beta of a layer over time: bands over its units and one unit's line."""
+    if trace.experiment.arm_settings[arm].norm != "batch":
+        return style.said(NO_BATCH_NORM.format("γ and β"))
+    if trace.step < 0:
+        return style.said(NOTHING)
+    figure = make_subplots(1, 2, horizontal_spacing=0.13)
+    color = style.color(arm)
+    for column, (name, symbol, start) in enumerate((("gamma", "γ", 1), ("beta", "β", 0)), 1):
+        told = learned(trace, name, arm, seed, layer, unit - 1)
+        x, first = style.numbers(told.steps), column == 1
+        for low, high, label in ((0, 4, "5 to 95 %"), (1, 3, "25 to 75 %")):
+            style.band(figure, x, told.bands[:, low], told.bands[:, high], color, label, first, row=1, col=column)
+        for label, y, look in (
+            ("median unit", told.bands[:, 2], {"color": color, "width": 2.2, "dash": style.dash(arm)}),
+            (f"unit {unit}", told.unit, {"color": style.GRAY, "width": 1.5}),
+        ):
+            figure.add_scatter(
+                x=x,
+                y=style.numbers(y),
+                mode="lines",
+                line=look,
+                name=label,
+                legendgroup=label,
+                showlegend=first,
+                hovertemplate=f"step %{{x}}: {symbol} = %{{y:.4g}}<extra>{label}</extra>",
+                row=1,
+                col=column,
+            )
+        style.reference(figure, start, f"start, {start}", row=1, col=column)
+        figure.update_yaxes(title=f"{symbol} of layer {layer}", row=1, col=column)
+        figure.update_xaxes(title="step", row=1, col=column)
+    return style.finished(figure, height=380, note="Bands: percentiles over all units and seeds.")
+
+
+SCALE = choice("scale", "Axis", "How the statistics are drawn.", {"linear": "linear", "log": "logarithmic"})
+ABOUT = {
+    "moving_averages": About(
+        "Moving averages",
+        "One unit's mean and variance: of each mini-batch, their moving averages, and over the whole training set. "
+        "Inference uses the moving averages; the lower row shows how far they are from the population's values.",
+        moving_averages,
+        (BATCH_ARM, SEED, LAYER, UNIT, SCALE),
+    ),
+    "units_overview": About(
+        "All units of a layer",
+        "Each dot is a unit: its population value across, its moving average up. On the dotted line both agree.",
+        units_overview,
+        (BATCH_ARM, SEED, LAYER, STEP),
+    ),
+    "gamma_beta": About(
+        "Gamma and beta",
+        "The standard deviation γ and the mean β that a layer's units have learned to give their output.",
+        gamma_beta,
+        (BATCH_ARM, SEED, LAYER, UNIT),
+    ),
+}

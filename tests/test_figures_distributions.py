@@ -1,0 +1,94 @@
+"""The figures of distributions show the percentiles and shares that plain numpy finds in the raw values."""
+
+import numpy as np
+import pytest
+from known_trace import KnownTrace
+
+from bnlab.experiment import Arm, Experiment, Settings
+from bnlab.figures import distributions
+
+SEEDS, L, M, N = 2, 5, 16, 300
+ARMS = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch"}))
+EXPERIMENT = Experiment(settings=Settings(depth=L, width=4, steps=N, batch_size=4), arms=ARMS, seeds=(3, 5))
+
+
+@pytest.fixture
+def trace():
+    rng = np.random.default_rng(0)
+    values = {}
+    for arm in range(2):
+        for name in ("a_sample", "z_sample"):
+            values[name, arm] = rng.normal(size=(N, SEEDS, L, M)).astype(np.float32)
+        for name in ("saturated", "dead"):
+            values[name, arm] = rng.uniform(size=(N, SEEDS, L)).astype(np.float32)
+    return KnownTrace(EXPERIMENT, values)
+
+
+def test_percentiles_over_time_are_those_of_neighboring_steps_of_all_seeds(trace):
+    told = distributions.spread(trace, "z", 1, 2)
+    rows = trace.read("z_sample", 1, layer=2, points=2 * distributions.POINTS)
+    together = -(-len(rows.steps) // distributions.POINTS)
+    assert together > 1 and len(told.steps) <= distributions.POINTS and told.size == together * SEEDS * M
+    for i in (0, 7, len(told.steps) - 1):
+        pool = rows.mean[i * together : (i + 1) * together]
+        np.testing.assert_allclose(told.bands[i], np.percentile(pool, [5, 15, 50, 85, 95]), rtol=1e-4, atol=1e-6)
+        assert told.steps[i] in rows.steps[i * together : (i + 1) * together]
+
+
+def test_a_network_that_diverged_is_left_out_of_the_percentiles(trace):
+    trace.values["a_sample", 0][40:, 1] = np.nan
+    told = distributions.spread(trace, "a", 0, 1)
+    rows = trace.read("a_sample", 0, layer=1, points=2 * distributions.POINTS).mean
+    together = -(-len(rows) // distributions.POINTS)
+    last = rows[(len(told.steps) - 1) * together :, 0]
+    np.testing.assert_allclose(told.bands[-1], np.percentile(last, [5, 15, 50, 85, 95]), rtol=1e-4, atol=1e-6)
+
+
+def test_a_histogram_counts_the_middle_of_the_values():
+    values = np.random.default_rng(1).normal(size=20_000)
+    told = distributions.histogram(values)
+    ordered = np.sort(values)
+    assert (
+        ordered[90] < told.edges[0] < ordered[110]
+        and ordered[-110] < told.edges[-1] < ordered[-90]
+        and told.size == 20_000
+    )
+    assert told.share.sum() == pytest.approx(0.99, abs=1e-3)
+    inside = ((values >= told.edges[10]) & (values < told.edges[11])).mean()
+    assert told.share[10] == pytest.approx(inside)
+
+
+def test_a_histogram_of_one_value_of_none_and_of_infinities():
+    told = distributions.histogram(np.full(10, 0.5))
+    assert told.share.sum() == 1 and told.edges[0] < 0.5 < told.edges[-1]
+    assert distributions.histogram(np.zeros(3)).share.sum() == 1
+    told = distributions.histogram(np.array([np.inf, np.nan, 1.0, 2.0, -np.inf]))
+    assert told.size == 5 and told.share.sum() == pytest.approx(2 / 5)
+    told = distributions.histogram(np.array([np.nan, np.inf]))
+    assert told.size == 2 and not len(told.share)
+    assert distributions.histogram(np.array([-3e38, 3e38], np.float32)).share.sum() == 1
+
+
+def test_a_histogram_pools_the_steps_before_it(trace):
+    step, told = distributions.layer_histograms(trace, "a", 1, 100)
+    pool = trace.values["a_sample", 1][85:101]
+    assert step == 100 and list(told) == [1, 2, 3, 4, 5]
+    for l, one in told.items():
+        wanted = distributions.histogram(pool[:, :, l - 1])
+        np.testing.assert_array_equal(one.share, wanted.share)
+        assert one.size == 16 * SEEDS * M
+    step, arms = distributions.arm_histograms(trace, "a", 4, 100)
+    np.testing.assert_array_equal(arms[1].edges, told[4].edges)
+
+
+def test_shares_are_means_and_extremes_over_the_seeds(trace):
+    told = distributions.shares(trace, "dead", 0, 12, 3)
+    raw = trace.values["dead", 0]
+    np.testing.assert_allclose(told.layers, [raw[12].mean(0), raw[12].min(0), raw[12].max(0)], rtol=1e-6)
+    np.testing.assert_allclose(told.layer[0], raw[told.steps, :, 2].mean(1), rtol=1e-6)
+    np.testing.assert_array_equal(told.layer[2], raw[told.steps, :, 2].max(1))
+    raw[20:, 0] = np.nan
+    told = distributions.shares(trace, "dead", 0, 30, 3)
+    np.testing.assert_array_equal(told.layers[0], raw[30, 1])
+    raw[20:] = np.nan
+    assert np.isnan(distributions.shares(trace, "dead", 0, 30, 3).layers[0]).all()

@@ -1,0 +1,107 @@
+"""The figures of the moving averages show the numbers that the definitions give."""
+
+import numpy as np
+import pytest
+from known_trace import KnownTrace
+
+from bnlab.experiment import Arm, Experiment, Settings
+from bnlab.figures import moving
+
+SEEDS, L, D, N = 2, 3, 4, 50
+ARMS = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch", "alpha": 0.8}))
+EXPERIMENT = Experiment(settings=Settings(depth=L, width=D, steps=N, batch_size=32), arms=ARMS, seeds=(3, 5))
+
+
+def averaged(batch, alpha, start):
+    """Moving averages written out as the sum they are: alpha^t start + (1-alpha) sum alpha^(t-s) batch_s."""
+    weights = np.array([[(1 - alpha) * alpha ** (t - s) if s <= t else 0 for s in range(N)] for t in range(N)])
+    return np.einsum("ts,s...->t...", weights, batch) + (alpha ** np.arange(1, N + 1) * start).reshape(-1, 1, 1, 1)
+
+
+@pytest.fixture
+def trace():
+    rng = np.random.default_rng(0)
+    shape = (N, SEEDS, L, D)
+    values = {("batch_mean", 1): rng.normal(size=shape), ("batch_var", 1): rng.uniform(1, 2, shape)}
+    values["moving_mean", 1] = averaged(values["batch_mean", 1], 0.8, 0)
+    values["moving_var", 1] = averaged(values["batch_var", 1], 0.8, 1)
+    values["gamma", 1], values["beta", 1] = rng.normal(1, 1, shape), rng.normal(0, 1, shape)
+    steps = np.array([0, 10, 20, 50])
+    whole = rng.normal(size=(4, *shape[1:])), rng.uniform(1, 2, (4, *shape[1:]))
+    return KnownTrace(EXPERIMENT, {k: v.astype(np.float32) for k, v in values.items()}, {1: (steps, *whole)})
+
+
+def test_a_unit_is_followed_and_its_gap_is_taken_where_the_population_is_known(trace):
+    told = moving.moving(trace, 1, 1, 2, 3)
+    batch, average = trace.values["batch_mean", 1][:, 1, 1, 3], trace.values["moving_mean", 1][:, 1, 1, 3]
+    np.testing.assert_array_equal(told.mean.batch, batch)
+    np.testing.assert_array_equal(told.mean.moving, average)
+    whole = trace.whole[1][1][:, 1, 1, 3]
+    np.testing.assert_array_equal(told.mean.checked, [0, 10, 20, 50])
+    np.testing.assert_allclose(told.mean.gap, np.abs(average[[0, 10, 20, 49]] - whole))
+    assert told.alpha == 0.8
+    assert told.noise == pytest.approx(np.sqrt(0.2 / 1.8 * trace.whole[1][2][-1, 1, 1, 3] / 32))
+
+
+def test_the_noise_of_the_moving_mean_is_what_a_simulation_finds():
+    rng = np.random.default_rng(1)
+    means = rng.normal(0, np.sqrt(2 / 32), size=(4000, 50))
+    average = np.zeros(4000)
+    for t in range(50):
+        average = 0.8 * average + 0.2 * means[:, t]
+    assert moving.noise(0.8, 2.0, 32) == pytest.approx(average.std(), rel=0.05)
+    assert np.isnan(moving.noise(0.8, float("nan"), 32))
+
+
+def test_long_lines_are_thinned_and_keep_their_ends():
+    places = moving.evenly(100_000, 500)
+    assert len(places) == 500 and places[0] == 0 and places[-1] == 99_999 and (np.diff(places) > 0).all()
+    np.testing.assert_array_equal(moving.evenly(3, 500), [0, 1, 2])
+    assert len(moving.evenly(0, 500)) == 0
+
+
+def test_the_nearest_step_is_nearest():
+    steps, wanted = np.array([0, 4, 8, 100]), np.array([0, 1, 3, 5, 7, 53, 55, 1000])
+    found = steps[moving.nearest(steps, wanted)]
+    np.testing.assert_array_equal(found, [0, 0, 4, 4, 8, 8, 100, 100])
+
+
+def test_all_units_of_a_layer_stand_beside_their_population(trace):
+    told = moving.overview(trace, 1, 0, 3, 18)
+    assert told.step == 20
+    np.testing.assert_array_equal(told.moving_var, trace.values["moving_var", 1][20, 0, 2])
+    np.testing.assert_array_equal(told.population_mean, trace.whole[1][1][2, 0, 2])
+    by_hand = [
+        abs(m - p) / v**0.5 for m, p, v in zip(told.moving_mean, told.population_mean, told.population_var, strict=True)
+    ]
+    np.testing.assert_allclose(told.off, by_hand)
+
+
+def test_percentiles_are_those_of_numpy_without_what_is_missing():
+    rng = np.random.default_rng(2)
+    values = rng.normal(size=(20, 37))
+    values[values > 1.2] = np.nan
+    wanted = np.stack([np.percentile(row[~np.isnan(row)], moving.SPREAD) for row in values])
+    np.testing.assert_allclose(moving.percentiles(values, moving.SPREAD), wanted)
+    odd = moving.percentiles(np.array([[np.nan, np.nan], [np.inf, 1], [np.inf, np.inf]]), (0, 50, 100))
+    np.testing.assert_array_equal(odd, [[np.nan] * 3, [1, np.inf, np.inf], [np.inf] * 3])
+    assert np.isnan(moving.percentiles(np.empty((2, 0)), (5,))).all()
+
+
+def test_gamma_has_the_percentiles_of_its_units(trace):
+    told = moving.learned(trace, "gamma", 1, 1, 2, 3)
+    raw = trace.values["gamma", 1]
+    np.testing.assert_allclose(told.bands[7], np.percentile(raw[7, :, 1], [5, 25, 50, 75, 95]), rtol=1e-5)
+    np.testing.assert_array_equal(told.unit, raw[:, 1, 1, 3])
+
+
+@pytest.mark.parametrize(
+    ("alpha", "words"),
+    [
+        (0.9, "α = 0.9: the old value weighs 0.9; the start (0 and 1) is down to a tenth after 22 steps."),
+        (0, "α = 0: the old value weighs 0; the start (0 and 1) is down to a tenth after 1 step."),
+        (1, "α = 1: the old value weighs all; the averages stay at their start, 0 and 1."),
+    ],
+)
+def test_alpha_is_explained(alpha, words):
+    assert moving.memory(alpha) == words
