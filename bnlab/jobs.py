@@ -52,7 +52,6 @@ class Worker:
             self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
 
-
     def close(self) -> None:
         """Let go of the pipes of a process that has ended."""
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):

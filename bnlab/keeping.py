@@ -61,7 +61,7 @@ class Writer:
         self.commit()
 
     def keep(self, record: Record) -> None:
-        """Take a record; it is on disk at the next commit, at most COMMIT_EVERY seconds later if records keep coming."""
+        """Take a record; it is on disk at the next commit, COMMIT_EVERY seconds later if records keep coming."""
         self.pending.append(record)
         full = len(self.pending) >= CHUNK_ROWS or record.scores
         if full or time.monotonic() - self.committed >= COMMIT_EVERY:
@@ -131,7 +131,7 @@ class Writer:
             db.execute("insert or replace into snapshots values (?, ?, ?, ?)", (self.run_id, stack, step, data))
 
     def find_divergence(self, records: list[Record]) -> None:
-        """Note for each network the first step at which its loss or a layer is not finite, and the layer it began in."""
+        """Note for each network the first step whose loss or layers are not finite, and the layer it began in."""
         for i, networks in enumerate(self.experiment.stacks):
             if not records:
                 return
@@ -172,7 +172,7 @@ class Writer:
             self.thin_rows(db, name)
 
     def thin_rows(self, db, name: str) -> None:
-        """Keep a share of the snapshots or population rows: every second goes when they are too many, never the ends."""
+        """Keep a share of the snapshots or population rows: every second goes when too many, never the ends."""
         where = f"from {name} where run = ?"
         (size,) = db.execute(f"select coalesce(sum(length(data)), 0) {where}", (self.run_id,)).fetchone()
         steps = [s for (s,) in db.execute(f"select distinct step {where} order by step", (self.run_id,))]

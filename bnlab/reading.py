@@ -183,7 +183,7 @@ class Trace:
         return [np.frombuffer(data, np.float32) for data in self.store.snapshot(self.run.id, step)]
 
     def slots(self, arm: int, table: str) -> tuple[int, list[int]]:
-        """The arm's stack, and for each seed its slot in a table of that stack (none for `units` without batch norm)."""
+        """The arm's stack, and for each seed its slot in a table of that stack (none in `units` without batch norm)."""
         for i, networks in enumerate(self.experiment.stacks):
             if any(n.arm == arm for n in networks):
                 slots = [networks.index((arm, seed)) for seed in self.experiment.seeds]
@@ -194,7 +194,7 @@ class Trace:
         raise KeyError(f"there is no arm {arm}.")
 
     def columns(self, stack, table, name, layer, unit, start, stop, points) -> Series:
-        """One quantity of all slots of a stack, from the exact rows or, where they are too many or gone, the summary."""
+        """One quantity of all slots of a stack, from the exact rows or, where too many or gone, the summary."""
         offset, shape = self.layouts[stack][table][name]
         if layer is not None and table != "steps":
             if not 1 <= layer <= shape[0]:
@@ -254,7 +254,7 @@ class Trace:
 
 
 def bucketed(series: Series, points: int, stride: int = 1) -> Series:
-    """At most about `points` buckets on edges that do not move as a run grows: mean, min and max of each; NaN passed over.
+    """At most about `points` buckets on edges that stay as a run grows: mean, min and max of each; NaN passed over.
 
     Up to twice `points` rows stay as they are.
     """

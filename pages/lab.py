@@ -21,5 +21,6 @@ if wrong_address:
     st.error("This address cannot be opened as it is: " + " ".join(wrong_address), icon=":material/link_off:")
 
 run = board.show(experiment, wrong)
-views.show(run)
+if run is not None:
+    views.show(run.id)
 session.write_address(experiment)

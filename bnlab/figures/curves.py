@@ -25,7 +25,7 @@ NOTHING = "No step is recorded yet. Press Train."
 
 
 class Curve(NamedTuple):
-    """An arm's mini-batch values: raw [n] (mean over the seeds), smoothed [n], and their range over seeds and buckets."""
+    """An arm's mini-batch values: raw and smoothed mean over the seeds [n], and their range."""
 
     steps: np.ndarray
     raw: np.ndarray

@@ -21,7 +21,7 @@ WANTED = (5, 15, 50, 85, 95)
 POINTS = 90  # of a line over time; six arms of five lines fit an update
 SHARE_POINTS = 50
 POOLED = 16  # steps whose samples make one histogram
-BINS = 40
+BINS = 30
 LAYERS = 24  # ridges in one picture
 
 
@@ -215,7 +215,7 @@ def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
     """Share of saturated values and of dead units: above over the layers at a step, below over time for one layer."""
     if trace.step < 0:
         return style.said(NOTHING)
-    figure = make_subplots(2, 2, vertical_spacing=0.17, horizontal_spacing=0.1, shared_yaxes="all")
+    figure = make_subplots(2, 2, vertical_spacing=0.17, horizontal_spacing=0.08, shared_yaxes="all")
     found = 0
     for i in range(len(trace.experiment.arms)):
         color, label = style.color(i), style.label(trace, i)
@@ -281,8 +281,8 @@ ABOUT = {
     ),
     "saturation": About(
         "Saturation and dead units",
-        "The share of values in the flat part of the activation, where almost no gradient passes, and of units that are "
-        "there for the whole mini-batch.",
+        "The share of values in the flat part of the activation, where almost no gradient passes, and of units "
+        "that are there for the whole mini-batch.",
         saturation,
         (LAYER, STEP),
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil, log, nan, sqrt
+from math import ceil, log, log10, nan, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -159,7 +159,7 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
     if trace.step < 0:
         return style.said(NOTHING)
     told, color, z = moving(trace, arm, seed, layer, unit - 1), style.color(arm), subject(trace, arm)
-    ghost = {"mode": "lines", "line": {"color": color, "width": 1}, "opacity": 0.35}
+    ghost = {"mode": "lines", "line": {"color": color, "width": 1}, "opacity": 0.5}
     solid = {"mode": "lines", "line": {"color": color, "width": 2.2, "dash": style.dash(arm)}}
     marks = {"mode": "markers", "marker": {"color": style.GRAY, "size": 7, "symbol": "diamond"}}
     joined = marks | {"mode": "lines+markers", "line": {"color": style.GRAY, "width": 1.5}}
@@ -188,8 +188,17 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
         figure.update_yaxes(title=f"{now} of {z}, unit {unit}", type=scale, row=1, col=column)
         figure.update_yaxes(title=f"gap of {mean}", type="log", exponentformat="power", row=2, col=column)
         figure.update_xaxes(title="step", row=2, col=column)
-    if len(told.mean.checked) and np.isfinite(told.noise) and told.noise > 0:
-        style.reference(figure, told.noise, "noise of independent mini-batches", row=2, col=1)
+    if np.isfinite(told.noise) and told.noise > 0 and len(told.mean.steps):
+        figure.add_scatter(  # add_hline puts its words at the wrong height of a logarithmic axis
+            x=told.mean.steps[[0, -1]].tolist(),
+            y=[told.noise] * 2,
+            mode="lines",
+            line={"color": style.GRAY, "width": 1.2, "dash": "dot"},
+            name="noise of independent mini-batches",
+            hovertemplate="√((1−α)/(1+α) σ²<sub>pop</sub>/K) = %{y:.3g}<extra></extra>",
+            row=2,
+            col=1,
+        )
     return style.finished(figure, height=520, note=memory(told.alpha))
 
 
@@ -244,14 +253,20 @@ def units_overview(trace: Trace, *, arm: int, seed: int, layer: int, step: int) 
             row=1,
             col=column,
         )
-        kind = "linear" if column == 1 else "log"
-        figure.update_xaxes(title=f"{whole} of {subject(trace, arm)}", type=kind, row=1, col=column)
-        figure.update_yaxes(title=mean, type=kind, row=1, col=column)
+        kind = {"type": "linear"} if column == 1 else {"type": "log", "dtick": log_ticks(*ends)}
+        figure.update_xaxes(title=f"{whole} of {subject(trace, arm)}", **kind, row=1, col=column)
+        figure.update_yaxes(title=mean, **kind, row=1, col=column)
     off = told.off[np.isfinite(told.off)]
     note = f"Step {told.step}, layer {layer}: the dotted line is where both agree."
     if off.size:
         note += f" The median unit's moving mean is {np.median(off):.2g} population standard deviations off."
     return style.finished(figure, height=420, note=note)
+
+
+def log_ticks(least: float, greatest: float) -> str | int:
+    """Ticks of a logarithmic axis: at 1, 2 and 5 where it spans little, else at powers of ten."""
+    decades = log10(greatest / least) if least > 0 else 0
+    return "D2" if decades < 2 else ceil(decades / 6)
 
 
 def gamma_beta(trace: Trace, *, arm: int, seed: int, layer: int, unit: int) -> go.Figure:

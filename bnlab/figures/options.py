@@ -76,7 +76,7 @@ def default(option: Option, trace: Trace, arm: int) -> Any:
 
 
 def read(option: Option, text: str | None, trace: Trace, arm: int) -> Any:
-    """The option's value from a query's text. Raises ValueError with a sentence. A step ahead of the run is the newest."""
+    """The option's value from a query's text. Raises ValueError with a sentence. A step ahead is the newest."""
     if text is None or text == "":
         return default(option, trace, arm)
     if option.kind == "choice":

@@ -1,11 +1,101 @@
-"""The lower half of the Lab: the views of a run, of which only the open one costs anything."""
+"""The lower half of the Lab: the views of a run, of which only the open one is drawn and pulled."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import streamlit as st
+
+from bnlab import opened
+from bnlab.experiment import Experiment
+from bnlab.figures import FIGURES
+from bnlab.figures.options import Option
 from bnlab.store import Run
 
 from . import live
+from .words import escaped
+
+VIEWS = {  # view -> its figures, from top to bottom
+    "Loss and accuracy": ("loss", "accuracy"),
+    "Gradient flow": ("gradient_flow", "gradient_heatmap"),
+    "Moving averages": ("moving_averages", "units_overview", "gamma_beta"),
+    "Distributions": ("distributions", "histograms", "saturation"),
+}
+VIEWS = {view: [name for name in names if name in FIGURES] for view, names in VIEWS.items()}
+OF_THE_RUN = ("arm", "batch arm", "seed", "layer", "unit", "step")  # what is chosen here stays chosen in other views
 
 
-def show(run: Run | None) -> None:
-    live.chart(run.id, "loss", {}, "Loss") if run else None
+@st.fragment
+def show(run_id: str) -> None:
+    """A choice of views; the open one's options and figures. Another choice reruns this part of the page only."""
+    run = opened.holder(run_id).run(run_id)
+    view = st.segmented_control(
+        "View",
+        list(VIEWS),
+        default="Loss and accuracy",
+        required=True,
+        key="view",
+        label_visibility="collapsed",
+        persist_state="session",
+    )
+    figures = {name: FIGURES[name] for name in VIEWS[view]}
+    options = {option.name: option for figure in figures.values() for option in figure.options}
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="options"):
+        chosen = {name: asked(option, view, run) for name, option in options.items()}
+    for name, figure in figures.items():
+        st.subheader(figure.label, help=figure.help, anchor=False)
+        query = {o.name: chosen[o.name] for o in figure.options if chosen[o.name] is not None}
+        live.chart(run.id, name, query, f"{figure.label}. {figure.help}")
+
+
+def asked(option: Option, view: str, run: Run) -> str | None:
+    """The option's widget; what it says as it stands in a query, None for the figure's own default."""
+    experiment, shared = run.experiment, option.kind in OF_THE_RUN
+    key = f"option-{option.name}" if shared else f"option-{view}-{option.name}"
+    look: dict[str, Any] = {"label": option.label, "help": option.help, "key": key, "persist_state": "session"}
+    if option.kind == "choice":
+        values = list(option.choices)
+        first = values.index(option.default) if option.default else 0
+        return st.segmented_control(
+            options=values, format_func=option.choices.get, default=values[first], required=True, **look
+        )
+    if option.kind == "number":
+        first = float(option.default or option.low)
+        return (
+            f"{st.slider(min_value=float(option.low), max_value=float(option.high), value=first, width=200, **look):g}"
+        )
+    if option.kind in ("arm", "batch arm"):
+        return arm(option, experiment, look)
+    if option.kind == "seed":
+        if len(experiment.seeds) == 1:
+            return None
+        places = range(len(experiment.seeds))
+        return str(st.selectbox(options=places, format_func=lambda i: str(experiment.seeds[i]), width=120, **look))
+    if option.kind == "step":
+        return step(experiment, look)
+    most = max(getattr(s, "depth" if option.kind == "layer" else "width") for s in experiment.arm_settings)
+    if most == 1:
+        return None
+    return str(st.slider(min_value=1, max_value=most, value=1, width=220, **look))
+
+
+def arm(option: Option, experiment: Experiment, look: dict[str, Any]) -> str | None:
+    """Which arm, among all or among those with batch norm."""
+    norms = [settings.norm for settings in experiment.arm_settings]
+    there = [i for i, norm in enumerate(norms) if option.kind == "arm" or norm == "batch"]
+    if not there:
+        return None
+    look["key"] += "-".join(map(str, there))
+    chosen = st.segmented_control(
+        options=there, format_func=lambda i: escaped(experiment.arms[i].label), default=there[0], required=True, **look
+    )
+    return str(chosen)
+
+
+def step(experiment: Experiment, look: dict[str, Any]) -> str | None:
+    """The newest step, or one that is chosen."""
+    newest = st.toggle("Newest step", value=True, key="newest", persist_state="session", help=look["help"])
+    most = experiment.settings.steps
+    if newest or most == 0:
+        return None
+    return str(st.slider(min_value=0, max_value=most, value=0, width=260, **look))

@@ -13,11 +13,12 @@ load().catch(() => (plotly = undefined)); // begins before the first figure is a
 export default function ({ data, parentElement }) {
   let me = charts.get(parentElement);
   if (!me) {
-    me = { plot: document.createElement("div"), words: document.createElement("p"), updates: 0 };
+    me = { plot: document.createElement("div"), note: document.createElement("p"), words: document.createElement("p"), updates: 0 };
     me.plot.className = "live-plot";
+    me.note.className = "live-note";
     me.words.className = "live-words";
     me.words.setAttribute("role", "status");
-    parentElement.append(me.plot, me.words);
+    parentElement.append(me.plot, me.note, me.words);
     charts.set(parentElement, me);
   }
   me.plot.setAttribute("role", "img");
@@ -35,7 +36,7 @@ async function follow(me) {
   while (me.alive) {
     me.wake = false;
     me.took = 0;
-    if (!document.hidden) await ask(me).catch(() => say(me, "The server does not answer. Trying again."));
+    if (!document.hidden) await ask(me).catch(() => write(me.words, "The server does not answer. Trying again."));
     // a slow server is asked less often: it spends at most a quarter of its time on one watcher
     const pause = Math.max(!me.updates ? FIRST : ALIVE.has(me.status) ? NEXT : QUIET, 3 * me.took);
     for (let slept = 0; slept < pause && !me.wake && me.alive; slept += 50) await new Promise((r) => setTimeout(r, 50));
@@ -56,11 +57,11 @@ async function ask(me) {
     me.seen = answer.headers.get("x-version");
     me.figure = figure;
     await draw(me);
-    say(me, "");
+    write(me.words, "");
   } else if (answer.status === 204) {
     if (me.figure && me.look !== look(me.plot).text) await draw(me); // the theme has changed
-    say(me, "");
-  } else say(me, await answer.text());
+    write(me.words, "");
+  } else write(me.words, await answer.text());
 }
 
 const look = (element) => {
@@ -91,7 +92,9 @@ async function draw(me) {
   await window.Plotly.react(me.plot, data, shown, config);
   keepHover(me);
   me.look = c.text;
-  Object.assign(me.plot.dataset, { updates: ++me.updates, version: me.seen, points: data[0]?.x?.length ?? 0 }); // for browser tests
+  me.plot.style.minHeight = `${shown.height}px`; // the page does not jump while another figure is on its way
+  write(me.note, layout.meta?.note ?? "");
+  Object.assign(me.plot.dataset, { updates: ++me.updates, version: me.seen, address: me.data.address }); // for browser tests
 }
 
 // a redraw takes the hover label away; put it back where the mouse still is
@@ -105,6 +108,6 @@ function keepHover(me) {
   if (over?.isConnected && over.matches?.(".nsewdrag")) over.dispatchEvent(new MouseEvent("mousemove", me.mouse));
 }
 
-function say(me, words) {
-  if (me.words.textContent !== words) me.words.textContent = words;
+function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
 }
