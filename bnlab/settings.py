@@ -7,7 +7,7 @@ help and section. The widget, the flag, the check, the JSON key and the URL key 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -56,6 +56,12 @@ def labels(registry: Mapping[str, Any]) -> dict[str, str]:
 
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+    def model_copy(self, *, update: dict[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with changes, checked like anything new. Raises ValidationError."""
+        return type(self).model_validate(
+            {**{name: getattr(self, name) for name in type(self).model_fields}, **(update or {})}
+        )
 
 
 class Settings(Frozen):

@@ -305,6 +305,7 @@ def test_every_data_set_trains(data):
 
 
 @pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_learns_as_the_cpu_does():
     experiment = every_kind(depth=4, width=16, batch_size=32, steps=20)
     pairs = zip(
