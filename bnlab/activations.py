@@ -33,6 +33,16 @@ class Activation(NamedTuple):
 
 ACTIVATIONS: Registry[Activation] = Registry("activation")
 
+
+def torchs_own(kernel: Callable, *values: Tensor, **out: Tensor) -> Tensor:
+    """Without oneDNN, which rounds otherwise and is taken only where tensors have no gaps: alone, not in a stack."""
+    before, *_ = torch.backends.mkldnn.set_flags(_enabled=False)
+    try:
+        return kernel(*values, **out)
+    finally:
+        torch.backends.mkldnn.set_flags(_enabled=before)
+
+
 ACTIVATIONS["linear"] = Activation(
     "Linear",
     "u",
@@ -85,8 +95,8 @@ ACTIVATIONS["selu"] = Activation(
 ACTIVATIONS["gelu"] = Activation(
     "GELU",
     "u Phi(u), Phi the normal distribution function",
-    lambda u, out: aten.gelu.out(u, out=out),
-    lambda g, u, z, out: aten.gelu_backward.grad_input(g, u, grad_input=out),
+    lambda u, out: torchs_own(aten.gelu.out, u, out=out),
+    lambda g, u, z, out: torchs_own(aten.gelu_backward.grad_input, g, u, grad_input=out),
     (-2.2786, inf),
 )
 ACTIVATIONS["silu"] = Activation(
