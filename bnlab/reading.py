@@ -50,6 +50,24 @@ class Trace:
         """(arm, seed) -> (step, layer where it began), for the networks that diverged."""
         return self.run.diverged
 
+    def has(self, quantity: str, arm: int) -> bool:
+        """Whether this arm records the quantity: no accuracy in a regression, no unit statistics without batch norm."""
+        table, name = NAMES[quantity]
+        stack, slots = self.slots(arm, table)
+        return bool(slots) and name in self.layouts[stack].get(table, {})
+
+    def exact(self, arm: int, table: str) -> list[tuple[int, int]]:
+        """The windows [start, stop) of steps of which rows of a table are kept as recorded, in order."""
+        stack, _ = self.slots(arm, table)
+        rows = self.store.db.execute(
+            f"select first, first + stride * n from chunks where {WHERE} order by first", (self.run.id, stack, table)
+        )
+        return rows.fetchall()
+
+    def forget(self) -> None:
+        """Let go of what was read."""
+        self.kept.clear()
+
     def read(
         self,
         quantity: str,
@@ -69,7 +87,7 @@ class Trace:
         """
         table, name = NAMES[quantity]
         stack, slots = self.slots(arm, table)
-        if not slots or name not in self.layouts[stack].get(table, {}):
+        if not self.has(quantity, arm):
             raise KeyError(f"{self.experiment.arms[arm].label!r} has no {quantity}.")
         stop = self.step + 1 if stop is None else min(stop, self.step + 1)
         key = (stack, table, name, layer, unit, start, stop, points)

@@ -51,7 +51,7 @@ def execute(store: RunStore, run_id: str, asked: Callable[[], str | None], steps
             if wish:
                 writer.snapshot(record.step + 1, record.snapshot())
                 status = {"pause": "paused", "stop": "stopped", "interrupt": "interrupted"}[wish]
-                reason = "The server ended." if wish == "interrupt" else ""
+                reason = "The process that trained it was ended; it can be resumed." if wish == "interrupt" else ""
                 break
     store.change(run_id, status=status, reason=reason)
 

@@ -1,0 +1,152 @@
+"""The command line: python -m bnlab train | resume | export | runs | work.
+
+Exit code 0; 2 with one line on stderr for bad input; 1 where the training itself failed; 130 after Ctrl+C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from signal import SIGINT, SIGTERM
+from signal import signal as on
+from sqlite3 import DatabaseError
+
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from . import work
+from .experiment import Experiment, problems
+from .export import tables
+from .store import Run, RunStore
+from .train import device_for
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
+
+
+def parser() -> Parser:
+    whole = Parser(prog="python -m bnlab", description="Train deep networks with and without batch norm, and look.")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="command")
+    add = commands.add_parser("train", help="train every arm and seed of an experiment; the run stays in a directory")
+    add.add_argument("file", type=Path, metavar="FILE.json", help="the experiment file")
+    add.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the run is kept")
+    add.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add = commands.add_parser("resume", help="go on with a run that was interrupted, paused or stopped")
+    add.add_argument("directory", type=Path, metavar="DIR")
+    add.add_argument("--run", metavar="ID", help="which run; the newest unless told")
+    add = commands.add_parser("export", help="write a run's tables, one file each")
+    add.add_argument("directory", type=Path, metavar="DIR", help="where the run is kept")
+    add.add_argument("--to", choices=tuple(tables.FORMATS), required=True)
+    add.add_argument("--out", type=Path, required=True, metavar="DIR2", help="where the files go")
+    add.add_argument("--run", metavar="ID", help="which run; the newest unless told")
+    add = commands.add_parser("runs", help="list the runs of a directory")
+    add.add_argument("directory", type=Path, metavar="DIR")
+    add = commands.add_parser(
+        "work", help="execute runs for a server, fed over a pipe (the server starts these itself)"
+    )
+    add.add_argument("directory", type=Path, metavar="DIR")
+    return whole
+
+
+def main() -> int:
+    asked = parser().parse_args()
+    try:
+        return COMMANDS[asked.command](asked)
+    except (ValueError, KeyError, OSError, DatabaseError) as error:
+        text = error.args[0] if isinstance(error, KeyError) else error
+        if isinstance(error, OSError) and error.filename:
+            text = f"{error.filename}: {error.strerror}."
+        print("python -m bnlab:", " ".join(str(text).split()), file=sys.stderr)
+        return 2
+
+
+def train(asked: argparse.Namespace) -> int:
+    experiment = read(asked.file)
+    device = device_for(experiment, asked.device)  # says at once where there is no such device
+    store = RunStore(asked.out)
+    return finish(store, store.create(experiment, device=device))
+
+
+def resume(asked: argparse.Namespace) -> int:
+    store = existing(asked.directory)
+    run = chosen(store, asked.run)
+    if run.status in ("done", "diverged"):
+        raise ValueError(f"run {run.id} is {run.status}; nothing is left to train.")
+    return finish(store, run)
+
+
+def finish(store: RunStore, run: Run) -> int:
+    """Train a run to its end with a progress bar. Ctrl+C interrupts it where it can be resumed."""
+    import torch
+
+    torch.set_num_threads(1)  # small layers on several threads cost 4 to 6 times the processor time
+    wish: list[str] = []
+    for signal in (SIGINT, SIGTERM):
+        on(signal, lambda *_: wish.append("interrupt"))
+    steps, last = run.experiment.settings.steps, store.last_snapshot(run.id)
+    with tqdm(total=steps, initial=last[0] if last else 0, unit=" steps", desc=run.id) as bar:
+        try:
+            work.execute(store, run.id, lambda: (bar.update(), next(iter(wish), None))[1])
+        except Exception as error:  # what was recorded stays
+            store.change(
+                run.id, status="failed", reason=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            )
+    run = store.run(run.id)
+    print(f"{run.id}: {run.status}, {run.name}" + (f" ({run.reason})" if run.reason else ""))
+    return {"interrupted": 130, "failed": 1}.get(run.status, 0)
+
+
+def export(asked: argparse.Namespace) -> int:
+    store = existing(asked.directory)
+    run = chosen(store, asked.run)
+    for path in tables.write(store.trace(run.id), asked.to, asked.out):
+        print(path)
+    return 0
+
+
+def runs(asked: argparse.Namespace) -> int:
+    for run in existing(asked.directory).runs():
+        print(f"{run.id}  {run.created:%Y-%m-%d %H:%M}  {run.status:<11}  step {max(run.step, 0):>7}  {run.name}")
+    return 0
+
+
+def serve(asked: argparse.Namespace) -> int:
+    work.main(asked.directory)
+    return 0
+
+
+COMMANDS = {"train": train, "resume": resume, "export": export, "runs": runs, "work": serve}
+
+
+def read(file: Path) -> Experiment:
+    """The experiment in a file. Raises ValueError with all that is wrong, OSError if it cannot be read."""
+    try:
+        return Experiment.model_validate_json(file.read_text())
+    except ValidationError as error:
+        raise ValueError(f"{file}: " + " ".join(problems(error))) from None
+
+
+def existing(directory: Path) -> RunStore:
+    if not (directory / "runs.sqlite").exists():
+        raise ValueError(
+            f"there is no run in {directory}. Train one: python -m bnlab train FILE.json --out {directory}"
+        )
+    return RunStore(directory)
+
+
+def chosen(store: RunStore, run_id: str | None) -> Run:
+    """The run with this id, or the newest."""
+    if run_id:
+        return store.run(run_id)
+    if found := store.runs():
+        return found[0]
+    raise ValueError(f"there is no run in {store.directory}.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
