@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 
 from .store import RunStore
@@ -68,6 +69,8 @@ class Jobs:
     def __init__(self, store: RunStore, workers: int):
         self.store, self.lock, self.closing = store, threading.RLock(), False
         self.queue: deque[tuple[str, int | None]] = deque()
+        self.wanted, self.looker = workers, None  # the process that looks starts with the first look
+        self.looking: dict[str, threading.Event] = {}
         for run in store.runs():
             if run.status in ("queued", "running"):
                 store.change(run.id, status="interrupted", reason="The server ended.")
@@ -128,6 +131,29 @@ class Jobs:
         with self.lock:
             return next((i for i, (waiting, _) in enumerate(self.queue) if waiting == run_id), None)
 
+    def look(self, store: RunStore, run_id: str, probe: str, options: Mapping, step: int, wait: float = 0) -> None:
+        """Have a probe look at a stored run, in a process of its own beside the trainings; waits for it at most `wait`
+        seconds. Raises ValueError with a sentence when too many looks are waiting."""
+        where = str(store.directory)
+        message = {"look": probe, "run": run_id, "options": dict(options), "step": step, "directory": where}
+        key = json.dumps(message, sort_keys=True)
+        with self.lock:
+            if self.closing or self.wanted == 0:
+                return
+            if key not in self.looking and len(self.looking) >= LONGEST_QUEUE:
+                raise ValueError("The lab is looking at too much already. Try again in a moment.")
+            done = self.looking.get(key)
+            if done is None:
+                done = self.looking[key] = threading.Event()
+                if self.looker is None:
+                    self.looker = Worker(self)
+                self.looker.tell(**message)
+        done.wait(wait)
+
+    def looked(self, message: Mapping) -> None:
+        if done := self.looking.pop(json.dumps(message, sort_keys=True), None):
+            done.set()
+
     def dispatch(self) -> None:
         """Give waiting runs to free workers."""
         for worker in self.workers:
@@ -142,6 +168,8 @@ class Jobs:
             message = json.loads(line)
             with self.lock:
                 ready = True
+                if "looked" in message:
+                    self.looked(message["looked"])
                 if message.get("ended") == worker.run_id is not None:
                     worker.run_id = None
                     self.dispatch()
@@ -150,6 +178,12 @@ class Jobs:
         worker.close()
         with self.lock:
             if self.closing:
+                return
+            if worker is self.looker:  # the next look starts another; who waits sees nothing
+                self.looker = None
+                for done in self.looking.values():
+                    done.set()
+                self.looking.clear()
                 return
             self.workers.remove(worker)
             if worker.run_id:
@@ -176,7 +210,7 @@ class Jobs:
                 with suppress(KeyError):
                     self.store.change(run_id, status="interrupted", reason="The server ended.")
             self.queue.clear()
-            workers = list(self.workers)
+            workers = self.workers + ([self.looker] if self.looker else [])
         for worker in workers:
             with suppress(OSError):
                 worker.process.stdin.close()

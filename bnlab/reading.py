@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from math import prod
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .keeping import WHERE
+from .probes import checked
 from .store import Run, RunStore
 from .trace import TABLES, batch_slots, layout
 
@@ -199,6 +201,27 @@ class Trace:
     def snapshot(self, step: int) -> list[np.ndarray]:
         """The vectors of that snapshot, one a stack, for train(start=(step, vectors))."""
         return [np.frombuffer(data, np.float32) for data in self.store.snapshot(self.run.id, step)]
+
+    def looks(self, probe: str, arm: int, **options: object) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Steps [n] at which a probe looked with these options, and what it saw: arrays [n, seeds, ...] by name."""
+        stack, slots = self.slots(arm, "steps")
+        text = json.dumps(checked(probe, options), sort_keys=True)
+        rows = self.store.db.execute(
+            "select step, data from looks where run = ? and probe = ? and options = ? and stack = ? order by step",
+            (self.run.id, probe, text, stack),
+        ).fetchall()
+        seen = []
+        for _, data in rows:
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                seen.append({name: arrays[name][slots] for name in arrays.files})
+        names = seen[-1].keys() if seen else ()
+        return np.array([step for step, _ in rows], int), {name: np.stack([s[name] for s in seen]) for name in names}
+
+    def look(self, probe: str, arm: int, step: int, **options: object) -> dict[str, np.ndarray] | None:
+        """What a probe saw at exactly this step, arrays [seeds, ...] by name; None where it did not look."""
+        steps, arrays = self.looks(probe, arm, **options)
+        at = np.flatnonzero(steps == step)
+        return {name: values[at[0]] for name, values in arrays.items()} if len(at) else None
 
     def slots(self, arm: int, table: str) -> tuple[int, list[int]]:
         """The arm's stack, and for each seed its slot in a table of that stack (none in `units` without batch norm)."""

@@ -6,17 +6,20 @@ keeping.py writes a run, reading.py reads one.
 
 from __future__ import annotations
 
+import io
 import json
 import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from .data import DATASETS
 from .experiment import Experiment
@@ -49,8 +52,12 @@ create table if not exists population (
 create table if not exists snapshots (
     run text not null, stack integer not null, step integer not null, data blob not null,
     primary key (run, stack, step));
+create table if not exists looks (
+    run text not null, stack integer not null, probe text not null, options text not null, step integer not null,
+    data blob not null, primary key (run, probe, options, step, stack));
 """
-TABLES = ("chunks", "summary", "scores", "population", "snapshots")
+TABLES = ("chunks", "summary", "scores", "population", "snapshots", "looks")
+MOST_LOOKS = 400  # of one probe in a run; older ones asked for by hand make room
 
 
 class Run(NamedTuple):
@@ -175,6 +182,21 @@ class RunStore:
         from .reading import Trace
 
         return Trace(self, self.run(run_id))
+
+    def keep_look(self, run_id: str, probe: str, options: Mapping, step: int, found: list[Mapping]) -> None:
+        """Keep what a probe saw of every stack: arrays by name. Looks come and go; the newest MOST_LOOKS stay."""
+        where = (run_id, probe, json.dumps(options, sort_keys=True))
+        with self.transaction() as db:
+            for stack, arrays in enumerate(found):
+                data = io.BytesIO()
+                np.savez(data, **arrays)
+                row = (run_id, stack, probe, where[2], step, data.getvalue())
+                db.execute("insert or replace into looks values (?, ?, ?, ?, ?, ?)", row)
+            old = (
+                f"select rowid from looks where run = ? and probe = ? order by rowid desc limit -1 offset {MOST_LOOKS}"
+            )
+            db.execute(f"delete from looks where rowid in ({old})", where[:2])
+            db.execute("update runs set version = version + 1 where id = ?", (run_id,))
 
     def last_snapshot(self, run_id: str) -> tuple[int, list[bytes]] | None:
         """The newest step with a snapshot of every stack, and the snapshots' bytes; None before the first."""

@@ -1,7 +1,8 @@
 """The process that executes runs: `python -m bnlab work DIR`, fed over a pipe, warm before the first message.
 
-Messages are lines of JSON. In: {"run": id} or {"run": id, "steps": 1} to execute, {"pause": id}, {"stop": id}. Out:
-{"ready": true} and {"ended": id}. When the pipe closes, the worker keeps what it has and ends, also mid-run.
+Messages are lines of JSON. In: {"run": id} or {"run": id, "steps": 1} to execute, {"pause": id}, {"stop": id};
+{"look": probe, "run": id, ...} to look at a stored run. Out: {"ready": true}, {"ended": id} and {"looked": message}.
+When the pipe closes, the worker keeps what it has and ends, also mid-run.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import queue
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from .experiment import Experiment, Settings
+from .probes import Copies, checked, schedule
 from .store import RunStore
 from .train import device_for, train
 
@@ -37,10 +40,13 @@ def execute(store: RunStore, run_id: str, asked: Callable[[], str | None], steps
     store.change(run_id, status="running", reason="", device=device)
     last = store.last_snapshot(run_id)
     start = (last[0], [np.frombuffer(data, np.float32) for data in last[1]]) if last else None
-    status, reason, done = "done", "", 0
+    status, reason, done, looks = "done", "", 0, schedule(run.experiment)
     with store.writer(run_id) as writer:
         for record in train(run.experiment, device=device, start=start):
             writer.keep(record)
+            if record.weights:
+                for name in (name for name, every in looks.items() if record.step % every == 0):
+                    look(store, run_id, name, {}, record.step, record.weights)
             done += 1
             if not record.parts:
                 break
@@ -54,6 +60,24 @@ def execute(store: RunStore, run_id: str, asked: Callable[[], str | None], steps
                 reason = "The process that trained it was ended; it can be resumed." if wish == "interrupt" else ""
                 break
     store.change(run_id, status=status, reason=reason)
+
+
+def look(store: RunStore, run_id: str, probe: str, options: Mapping, step: int, vectors: list[np.ndarray]) -> None:
+    """Let a probe look at copies of the networks before update `step` and keep what it sees; where it cannot, the
+    reason as a sentence under the name "wrong"."""
+    options = checked(probe, options)
+    try:
+        found = copies(store, run_id).look(probe, options, step, vectors)
+    except Exception as error:  # looking changes nothing: a training goes on
+        traceback.print_exc()
+        sentence = " ".join(str(error).split())[:200]
+        found = [{"wrong": np.array([sentence] * len(stack))} for stack in store.run(run_id).experiment.stacks]
+    store.keep_look(run_id, probe, options, step, found)
+
+
+@lru_cache(4)
+def copies(store: RunStore, run_id: str) -> Copies:
+    return Copies(store.run(run_id).experiment)
 
 
 def diverged(experiment: Experiment, where: dict[tuple[int, int], tuple[int, int]]) -> str:
@@ -108,6 +132,13 @@ def main(directory: Path | str) -> None:
         print(json.dumps({"ready": True}), file=out)
         while message := inbox.get():
             run_id = message["run"]
+            if "look" in message:
+                where, step = store_at(message["directory"]), message["step"]
+                with suppress(KeyError):  # it was deleted meanwhile
+                    weights = [np.frombuffer(data, np.float32) for data in where.snapshot(run_id, step)]
+                    look(where, run_id, message["look"], message["options"], step, weights)
+                print(json.dumps({"looked": message}), file=out)
+                continue
             try:
                 wish = lambda run_id=run_id: "interrupt" if gone.is_set() else wishes.pop(run_id, None)  # noqa: E731
                 execute(store, run_id, wish, message.get("steps"))
@@ -119,6 +150,9 @@ def main(directory: Path | str) -> None:
                 failed(store, run_id, f"{type(error).__name__}: {text}")
             print(json.dumps({"ended": run_id}), file=out)
     os._exit(0)  # the timer must not keep the process
+
+
+store_at = lru_cache(4)(RunStore)
 
 
 def failed(store: RunStore, run_id: str, reason: str) -> None:
