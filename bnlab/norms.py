@@ -16,6 +16,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from .registry import Late, Registry
 
 if TYPE_CHECKING:
@@ -110,3 +112,51 @@ class Normalization:
             mean_gx = self.scratch.mul_(self.gamma).sum(2, keepdim=True).mul_(self.share)
             torch.addcmul(g, self.x_hat, mean_gx, value=-1, out=dx)
             dx.sub_(mean_g).mul_(self.inverse)
+
+
+class FrozenNormalization(Normalization):
+    """Batch norm of adjacent slots that trains in inference mode: with moving averages that stand still.
+
+    `mean` and `var` are still those of the mini-batch, to be looked at; nothing is normalized by them, so nothing flows
+    back through them: dE/dx = gamma/sigma g.
+    """
+
+    def __init__(self, *normalization, moving_mean: Tensor, moving_var: Tensor):
+        super().__init__(*normalization)
+        self.moving_mean, self.moving_var = moving_mean, moving_var
+
+    def forward(self) -> None:
+        """y = gamma x_hat + beta, with the moving averages."""
+        super().forward()
+        torch.add(self.moving_var, self.delta, out=self.inverse).rsqrt_()
+        at = 0
+        for x, y, _, x_hat, gamma, beta in self.parts:
+            here = slice(at, at + len(x))
+            torch.sub(x, self.moving_mean[here], out=x_hat).mul_(self.inverse[here])
+            torch.addcmul(beta, x_hat, gamma, out=y)
+            at += len(x)
+
+    def backward(self, g: Tensor, dx: Tensor) -> None:
+        """dE/dx from g = dE/dy, and the gradients of gamma and beta."""
+        torch.mul(g, self.x_hat, out=self.scratch)
+        torch.sum(self.scratch, 1, keepdim=True, out=self.gamma_grad)
+        torch.sum(g, 1, keepdim=True, out=self.beta_grad)
+        torch.mul(g, self.gamma * self.inverse, out=dx)
+
+
+class Noise:
+    """Noisy batch norm: y * scale + shift with numbers drawn anew for each unit and step (Santurkar et al. 2018, 2.1).
+
+    shift is uniform in [-noise_shift, noise_shift], scale in [1, 1 + noise_scale]; both are the same for all examples
+    of a mini-batch and belong to the seed and the step alone. The paper adds a small jitter for each example.
+    """
+
+    def __init__(self, noise_shift: float, noise_scale: float, seed: int, shift: Tensor, scale: Tensor):
+        self.noise_shift, self.noise_scale, self.seed = noise_shift, noise_scale, seed
+        self.shift, self.scale = shift, scale  # [L, 1, d]
+
+    def draw(self, t: int) -> None:
+        """The numbers of step t."""
+        u = np.random.default_rng([self.seed, 2, t]).random((2, *self.shift.shape))
+        self.shift.copy_(torch.from_numpy(self.noise_shift * (2 * u[0] - 1)))
+        self.scale.copy_(torch.from_numpy(1 + self.noise_scale * u[1]))

@@ -142,6 +142,40 @@ class Settings(Frozen):
         le=1,
         log=True,
     )
+    statistics: Annotated[str, one_of({"batch": 0, "moving": 0})] = setting(
+        "batch",
+        "Statistics in training",
+        "Normalization",
+        "What batch norm normalizes with while it trains: each mini-batch's own statistics, or its moving averages, "
+        "which then stand still (frozen, as in fine-tuning).",
+        choices={"batch": "of the mini-batch", "moving": "moving averages, frozen"},
+    )
+    rescale: Annotated[str, one_of({"learned": 0, "fixed": 0})] = setting(
+        "learned",
+        "Gamma and beta",
+        "Normalization",
+        "Learn the standard deviation gamma and the mean beta of each unit after the norm, or leave them at 1 and 0.",
+        symbol="γ, β",
+        choices={"learned": "learned", "fixed": "fixed at 1 and 0"},
+    )
+    noise_shift: float = setting(
+        0.0,
+        "Noise: shift",
+        "Normalization",
+        "Noisy batch norm: at every step each unit is shifted by a random number between minus and plus this after "
+        "its batch norm (Santurkar et al. 2018 take 0.5).",
+        ge=0,
+        le=10,
+    )
+    noise_scale: float = setting(
+        0.0,
+        "Noise: scale",
+        "Normalization",
+        "Noisy batch norm: at every step each unit is multiplied by a random number between 1 and 1 plus this after "
+        "its batch norm (Santurkar et al. 2018 take 0.25).",
+        ge=0,
+        le=10,
+    )
     optimizer: Annotated[str, one_of(OPTIMIZERS)] = setting(
         "sgd", "Optimizer", "Training", "The update rule.", choices=labels(OPTIMIZERS)
     )
@@ -215,7 +249,7 @@ class Settings(Frozen):
                 f"batch_size is {self.batch_size}; {self.data} has only {self.n_train} training examples. "
                 f"Lower it to at most {self.n_train} or choose full."
             )
-        if self.norm == "batch" and self.mini_batch == 1:
+        if self.norm == "batch" and self.statistics == "batch" and self.mini_batch == 1:
             raise ValueError(
                 "batch_size is 1; batch norm needs at least 2 examples to have a variance. "
                 "Raise it or choose layer norm."
@@ -227,7 +261,7 @@ class Settings(Frozen):
         return self
 
 
-STACKED = ("data", "standardize", "depth", "width", "activation", "optimizer", "batch_size", "sampling")
+STACKED = ("data", "standardize", "depth", "width", "activation", "statistics", "optimizer", "batch_size", "sampling")
 
 
 def about(name: str) -> About:

@@ -22,7 +22,7 @@ from .data import DATASETS
 from .experiment import Experiment, Network, Settings, slot_order
 from .inits import initial_weights
 from .mlp import LOSSES, Networks
-from .norms import Normalization, moving_average
+from .norms import FrozenNormalization, Noise, Normalization, moving_average
 from .optimizers import OPTIMIZERS
 from .registry import Late
 
@@ -99,7 +99,8 @@ class Stack:
             for key, view in views(vector_of).items():
                 owners = each[edge[1] :] if key in ("gamma", "beta") else each
                 for slot, s in enumerate(owners):
-                    view.select(-3, slot).fill_(getattr(s, name))
+                    fixed = key in ("gamma", "beta") and s.rescale == "fixed"
+                    view.select(-3, slot).fill_(0 if fixed else getattr(s, name))
         self.decays = any(s.weight_decay for s in each)
         per_slot = lambda name: self.room(S, 1, 1).copy_(  # noqa: E731
             torch.tensor([getattr(s, name) for s in each], dtype=dtype).view(S, 1, 1)
@@ -124,11 +125,20 @@ class Stack:
         self.a, self.out, self.da = room(L, S, K, d), room(L, S, K, d), room(L, S, K, d)
         self.m, self.x_hat = room(L, N, K, d), room(L, N, K, d)  # between activation and norm; normalized
         self.g_out, self.scratch = room(S, K, d), room(S, K, d)
+        # a product that writes a single column rounds otherwise where the columns adjoin
+        self.outputs, self.g_outputs = (room(S, K, max(2, n_out))[..., :n_out] for _ in range(2))
         self.batch_mean, self.batch_var = room(L, self.B, 1, d), room(L, self.B, 1, d)
         moving = (2, L, self.B, 1, d)
         self.moving = torch.zeros(int(np.prod(moving[:-2])) * blocks(1, d), device=device, dtype=dtype)
         self.moving_mean, self.moving_var = carve(self.moving, 0, moving)
         self.moving_var.fill_(1)  # the cold start: 0 and 1, as everywhere
+        self.frozen = shared.statistics == "moving"
+        self.noise = {}  # slot -> its noise, where there is some
+        for slot in range(self.batch.start, self.batch.stop):
+            s = each[slot]
+            if s.noise_shift or s.noise_scale:
+                drawn = room(2, L, 1, d)
+                self.noise[slot] = Noise(s.noise_shift, s.noise_scale, networks[slot].seed, *drawn)
         self.layers = [self.layer(l) for l in range(L)]
         if L > 1:  # dE/dW = x^T dE/da, all layers above the first and all slots in one product
             self.below, self.above = self.out[:-1].flatten(0, 1).mT, self.da[1:].flatten(0, 1)
@@ -165,7 +175,7 @@ class Stack:
                 mean, var = self.batch_mean[l], self.batch_var[l]
             else:
                 mean, var = (self.room(slots.stop - slots.start, self.K, 1) for _ in range(2))
-            norm = Normalization(
+            how = (
                 1 if name == "batch" else 2,
                 parts,
                 self.x_hat[l, i],
@@ -175,7 +185,15 @@ class Stack:
                 var,
                 *(q[l, i] for q in (p["gamma"], p["beta"], g["gamma"], g["beta"])),
             )
+            if name == "batch" and self.frozen:
+                norm = FrozenNormalization(*how, moving_mean=self.moving_mean[l], moving_var=self.moving_var[l])
+            else:
+                norm = Normalization(*how)
             v.norms.append((norm, self.g_out[slots], v.da[slots]))
+        noisy = lambda slot: v.out[slot] if slot < self.after.stop else self.m[l, slot - self.normed.start]  # noqa: E731
+        v.noise = [
+            (noisy(slot), self.g_out[slot], noise.shift[l], noise.scale[l]) for slot, noise in self.noise.items()
+        ]
         return v
 
     def inner(self, slots: slice) -> slice:
@@ -191,9 +209,11 @@ class Stack:
 
         Fills loss, accuracy, gradients and the moving averages; `rows` measures each layer in passing.
         """
+        for noise in self.noise.values():
+            noise.draw(self.t)
         self.loss, self.accuracy, g_outputs = self.criterion(self.forward(x, rows), y)
-        self.backward(x, g_outputs, rows)
-        if self.B:
+        self.backward(x, self.g_outputs.copy_(g_outputs), rows)
+        if self.B and not self.frozen:
             moving_average(self.moving_mean, self.batch_mean, self.alpha[self.batch])
             moving_average(self.moving_var, self.batch_var, self.alpha[self.batch])
 
@@ -222,13 +242,15 @@ class Stack:
                 act(a, m)
             for norm, _, _ in v.norms:
                 norm.forward()
+            for y, _, shift, scale in v.noise:
+                y.mul_(scale).add_(shift)
             if len(v.before[0]):
                 m, out, _ = v.before
                 act(m, out)
             if rows:
                 rows.forward(l)
             x = v.out
-        return torch.baddbmm(self.p["readout_bias"], x, self.p["readout"])
+        return torch.baddbmm(self.p["readout_bias"], x, self.p["readout"], out=self.outputs)
 
     def backward(self, x: Tensor, g_outputs: Tensor, rows: Rows | None = None) -> None:
         """Fill `gradients` and `da` (dE/da of every layer) from dE/d(outputs); x is the input forward() was given."""
@@ -240,6 +262,8 @@ class Stack:
             if len(v.before[0]):
                 m, out, g_out = v.before
                 slope(g_out, m, out, g_out)
+            for _, g_out, _, scale in v.noise:
+                g_out.mul_(scale)
             for norm, g_out, da in v.norms:
                 norm.backward(g_out, da)
             if len(v.after[0]):

@@ -49,7 +49,10 @@ class Twin(nn.Module):
         self.norm = nn.ModuleList(norm() for _ in range(stack.L))
         self.activation = ACTIVATION[s.activation]()
         self.readout = nn.Linear(stack.d, stack.p["readout"].shape[2])
+        self.noise = stack.noise.get(slot)
         self.to(stack.dtype)
+        if s.statistics == "moving":
+            self.norm.eval()
         with torch.no_grad():
             for l, linear in enumerate(self.linear):
                 linear.weight.copy_(stack.layers[l].weight[slot].T)
@@ -62,15 +65,21 @@ class Twin(nn.Module):
 
     def forward(self, x):
         self.a, self.z = [], []
-        for linear, norm in zip(self.linear, self.norm, strict=True):
+        for l, linear in enumerate(self.linear):
             a = linear(x)
             if a.requires_grad:
                 a.retain_grad()
-            z = self.activation(norm(a)) if self.settings.placement == "before" else self.activation(a)
-            x = norm(z) if self.settings.placement == "after" else z
+            z = self.activation(self.normalized(a, l)) if self.settings.placement == "before" else self.activation(a)
+            x = self.normalized(z, l) if self.settings.placement == "after" else z
             self.a.append(a)
             self.z.append(z)
         return self.readout(x)
+
+    def normalized(self, x, l):
+        x = self.norm[l](x)
+        if self.noise is None:
+            return x
+        return x * self.noise.scale[l] + self.noise.shift[l]
 
     def loss(self, x, y):
         outputs = self(x)
