@@ -22,6 +22,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from . import cards, figures, opened
+from .data import DATASETS
+from .figures import data
 from .store import Run
 
 PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
@@ -96,11 +98,7 @@ async def answer(request: Request, view: str, body: Callable[[str], bytes]) -> R
         content = await BODIES.get((run_id, run.version, view, options), partial(body, run_id))
     except (KeyError, ValueError) as error:
         return Response(error.args[0], 400, media_type="text/plain")
-    if "gzip" in request.headers.get("accept-encoding", ""):
-        headers["content-encoding"] = "gzip"  # packed once for all; the server's own middleware would do it for each
-    else:
-        content = gzip.decompress(content)
-    return Response(content, headers=headers, media_type="application/json")
+    return sent(request, content, headers)
 
 
 async def run_figure(request: Request) -> Response:
@@ -113,6 +111,31 @@ async def run_cards(request: Request) -> Response:
     return await answer(request, "", cards_body)
 
 
+def data_body(name: str, standardize: bool) -> bytes:
+    return packed(data.data(name, standardize).to_json())
+
+
+async def data_figure(request: Request) -> Response:
+    """The preview of a data set; it never changes."""
+    name, standardize = request.path_params["name"], request.query_params.get("standardize", "true") == "true"
+    headers = {"x-version": "1", "x-status": "done", "cache-control": "no-store"}
+    if name not in DATASETS:
+        return Response(f"There is no data set {name[:40]!r}; known are {', '.join(DATASETS)}.", 404)
+    if request.query_params.get("seen") == "1":
+        return Response(status_code=204, headers=headers)
+    content = await BODIES.get(("data", name, standardize), partial(data_body, name, standardize))
+    return sent(request, content, headers)
+
+
+def sent(request: Request, content: bytes, headers: dict[str, str], kind: str = "application/json") -> Response:
+    """Packed content, unpacked again for the few who cannot read it."""
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        headers["content-encoding"] = "gzip"  # packed once for all; the server's own middleware would do it for each
+    else:
+        content = gzip.decompress(content)
+    return Response(content, headers=headers, media_type=kind)
+
+
 @cache
 def plotly_packed() -> bytes:
     return gzip.compress(PLOTLY_JS.read_bytes(), compresslevel=6)
@@ -120,14 +143,11 @@ def plotly_packed() -> bytes:
 
 async def plotly_js(request: Request) -> Response:
     headers = {"cache-control": "public, max-age=31536000, immutable"}  # its address carries plotly's version
-    if "gzip" not in request.headers.get("accept-encoding", ""):
-        return Response(PLOTLY_JS.read_bytes(), headers=headers, media_type="text/javascript")
-    headers["content-encoding"] = "gzip"
-    content = await BODIES.get("plotly", plotly_packed)
-    return Response(content, headers=headers, media_type="text/javascript")
+    return sent(request, await BODIES.get("plotly", plotly_packed), headers, "text/javascript")
 
 
 ROUTES = [
+    Route("/api/data/{name}", data_figure, methods=["GET"]),
     Route("/api/plotly.min.js", plotly_js, methods=["GET"]),
     Route("/api/runs/{run}", run_cards, methods=["GET"]),
     Route("/api/runs/{run}/{view}", run_figure, methods=["GET"]),

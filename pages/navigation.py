@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-st.set_page_config(page_title="Batch Normalization Lab", page_icon="📈", layout="wide")
+st.set_page_config(page_title="Batch Normalization Lab", page_icon="📈", layout="wide", initial_sidebar_state=360)
 st.navigation(
     [
         st.Page("lab.py", title="Lab", icon=":material/science:", default=True),

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from ..reading import Trace
 
 NORMS = {"signal_grad_norm": "signal gradient ‖dE/da‖", "grad_norm": "weight gradient ‖dE/dW‖"}
-HEALTHY = (0.8, 1.25)  # factor per layer between which 20 layers change the signal by less than a hundredfold
+HEALTHY = (0.8, 1.25)  # factor per layer
+HUNDREDFOLD = "20 layers then change the signal by less than a hundredfold."
 COLUMNS, CELLS = 200, 20_000  # of a heat map: most steps, most cells in all
 NOTHING = "No step is recorded yet. Press Train."
 
@@ -67,7 +68,7 @@ def verdict(trace: Trace, arm: int, step: int | None = None) -> Verdict:
         place = f"layer {layer}" if layer else "the readout"
         return Verdict(at, np.nan, np.nan, "diverged", f"diverged at step {first}", f"It began in {place}.")
     if depth < 2:
-        return Verdict(at, 1.0, 1.0, "healthy", "one layer", "With one hidden layer nothing is passed down.")
+        return Verdict(at, 1.0, 1.0, "healthy", "one hidden layer", "Nothing is passed down.")
     ratio = float(per_seed[0] / per_seed[-1]) if per_seed[-1] > 0 else np.nan
     factor = fitted_factor(per_seed)
     if not np.isfinite(factor) or ratio == 0:
@@ -75,22 +76,23 @@ def verdict(trace: Trace, arm: int, step: int | None = None) -> Verdict:
             at, 0.0, 0.0, "dead", "no gradient", f"At step {at} the signal gradient of layer 1 is exactly 0."
         )
     tone = "vanishing" if factor < HEALTHY[0] else "exploding" if factor > HEALTHY[1] else "healthy"
-    says = f"layer 1 gets {ratio:.2g} of layer {depth}'s signal"
+    words = f"{tone}: ×{factor:.2f} per layer: layer 1 gets {times(ratio)} layer {depth}'s signal"
+    how = "Factor of ‖dE/da‖ from layer to layer towards the input, fitted over the middle layers"
     return Verdict(
-        at,
-        factor,
-        ratio,
-        tone,
-        f"{tone}, ×{factor:.2f} per layer",
-        f"×{factor:.2f} per layer: {says}, at step {at}. Healthy is {HEALTHY[0]} to {HEALTHY[1]}.",
+        at, factor, ratio, tone, words, f"{how} at step {at}. Healthy is ×{HEALTHY[0]} to ×{HEALTHY[1]}: {HUNDREDFOLD}"
     )
+
+
+def times(ratio: float) -> str:
+    """A ratio in words that 'the signal' may follow: '8.9e-13 of', '4.9 times'."""
+    return f"{ratio:.2g} of" if ratio < 1 else f"{ratio:.2g} times"
 
 
 def gradient_flow(trace: Trace, *, step: int, scale: str) -> go.Figure:
     """Every layer's gradient norms at one step, one line an arm, a band over its seeds."""
     if trace.step < 0:
         return style.said(NOTHING)
-    figure = make_subplots(1, 2, horizontal_spacing=0.12, subplot_titles=list(NORMS.values()))
+    figure = make_subplots(1, 2, horizontal_spacing=0.12)
     notes = []
     for arm in range(len(trace.experiment.arms)):
         name, rgb = style.label(trace, arm), style.color(arm)
@@ -118,18 +120,19 @@ def gradient_flow(trace: Trace, *, step: int, scale: str) -> go.Figure:
                     "symbol": np.where(odd, "x", style.symbol(arm)).tolist() if odd.any() else style.symbol(arm),
                 },
                 customdata=[f"{v:.3g}" for v in middle],
-                hovertemplate=f"layer %{{x}}: %{{customdata}}<extra>{name}</extra>",
+                hovertemplate=f"layer %{{x}}: {NORMS[quantity].split()[-1]} = %{{customdata}}<extra>{name}</extra>",
                 row=1,
                 col=column,
             )
         told = verdict(trace, arm, step)
-        notes.append(f"{trace.experiment.arms[arm].label}: {told.help if told.tone != 'diverged' else told.words}")
+        notes.append(f"{trace.experiment.arms[arm].label}: {told.words}.")
     figure.update_xaxes(title="layer l (1 is next to the input)")
     figure.update_yaxes(type=scale, exponentformat="power")
-    figure.update_annotations(font_size=13)
+    for column, name in enumerate(NORMS.values(), 1):
+        figure.update_yaxes(title=name, row=1, col=column)
     seeds = len(trace.experiment.seeds)
     over = f" Lines are geometric means over {seeds} seeds, bands their range." if seeds > 1 else ""
-    return style.finished(figure, note=f"Step {at}. " + " ".join(notes) + over)
+    return style.finished(figure, note=f"Signal gradient at step {at}. " + " ".join(notes) + over)
 
 
 def middle_of(norms: np.ndarray) -> np.ndarray:
@@ -161,9 +164,8 @@ def gradient_heatmap(trace: Trace, *, which: str) -> go.Figure:
     columns = min(3, len(told))
     rows = -(-len(told) // columns)
     names = [style.label(trace, arm) for arm in arms]
-    figure = make_subplots(
-        rows, columns, subplot_titles=names, horizontal_spacing=0.06, vertical_spacing=0.16 / rows + 0.06
-    )
+    gaps = {"horizontal_spacing": 0.05, "vertical_spacing": 0.16 / rows + 0.06}
+    figure = make_subplots(rows, columns, subplot_titles=names, **gaps)
     for i, (steps, z) in enumerate(told):
         figure.add_heatmap(
             x=style.numbers(steps),
@@ -172,10 +174,11 @@ def gradient_heatmap(trace: Trace, *, which: str) -> go.Figure:
             coloraxis="coloraxis",
             row=i // columns + 1,
             col=i % columns + 1,
-            hovertemplate="step %{x}, layer %{y}: 10^%{z:.2f}<extra></extra>",
+            hovertemplate=f"step %{{x}}, layer %{{y}}: {NORMS[which].split()[-1]} = 10<sup>%{{z:.2f}}</sup>"
+            f"<extra>{names[i]}</extra>",
         )
-    figure.update_xaxes(title="step")
-    figure.update_yaxes(title="layer")
+    figure.update_xaxes(title="step t (updates)")
+    figure.update_yaxes(title="layer l", col=1)
     title = {"text": f"log₁₀ {NORMS[which].split()[-1]}", "side": "right"}
     figure.update_layout(coloraxis={"colorscale": "Viridis", "cmin": low, "cmax": high, "colorbar": {"title": title}})
     figure.update_annotations(font_size=13)

@@ -78,7 +78,7 @@ def edit(arm: dict[str, Any], asked: dict[str, Any]) -> None:
 
 
 def title(arm: dict[str, Any]) -> str:
-    """The arm's label, and in short what it changes."""
+    """The arm's label."""
     return escaped(arm["label"]) or "(no label)"
 
 

@@ -10,7 +10,7 @@ from bnlab.address import read, written
 from bnlab.data import DATASETS
 from bnlab.settings import MAX_SEEDS, SECTIONS, Settings, about, allowed, limits
 
-from . import session
+from . import live, session
 from .words import escaped
 
 FEW = 200  # values a slider can still be set to one by one
@@ -33,7 +33,17 @@ def settings(asked: dict[str, Any]) -> Places:
                 if about(name).section == section:
                     asked[name] = control(name, asked[name], session.key(name), asked)
                     places[f"{name} is "] = st.empty()
+            if section == "Data" and asked["data"] in DATASETS:
+                preview(asked["data"], asked["standardize"])
     return places
+
+
+def preview(data: str, standardize: bool) -> None:
+    """The data set as a picture, made only while it is open."""
+    with st.expander("Preview", type="compact", on_change="rerun", key="preview") as place:
+        if place.open:
+            label = f"Preview of {DATASETS[data].label}"
+            live.chart(f"/api/data/{data}", {"standardize": written(standardize)}, label)
 
 
 def complain(places: Places, wrong: list[str]) -> None:

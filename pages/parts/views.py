@@ -40,12 +40,12 @@ def show(run_id: str) -> None:
     )
     figures = {name: FIGURES[name] for name in VIEWS[view]}
     options = {option.name: option for figure in figures.values() for option in figure.options}
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="options"):
+    with st.container(horizontal=True, vertical_alignment="top", gap="medium", key="options"):
         chosen = {name: asked(option, view, run) for name, option in options.items()}
     for name, figure in figures.items():
         st.subheader(figure.label, help=figure.help, anchor=False)
         query = {o.name: chosen[o.name] for o in figure.options if chosen[o.name] is not None}
-        live.chart(run.id, name, query, f"{figure.label}. {figure.help}")
+        live.chart(f"/api/runs/{run.id}/{name}", query, f"{figure.label}. {figure.help}")
 
 
 def asked(option: Option, view: str, run: Run) -> str | None:
@@ -56,6 +56,8 @@ def asked(option: Option, view: str, run: Run) -> str | None:
     if option.kind == "choice":
         values = list(option.choices)
         first = values.index(option.default) if option.default else 0
+        if len(values) > 2:
+            return st.selectbox(options=values, format_func=option.choices.get, index=first, width=180, **look)
         return st.segmented_control(
             options=values, format_func=option.choices.get, default=values[first], required=True, **look
         )
@@ -76,6 +78,7 @@ def asked(option: Option, view: str, run: Run) -> str | None:
     most = max(getattr(s, "depth" if option.kind == "layer" else "width") for s in experiment.arm_settings)
     if most == 1:
         return None
+    look["key"] += f"-{most}"  # another run may have fewer
     return str(st.slider(min_value=1, max_value=most, value=1, width=220, **look))
 
 
@@ -94,8 +97,10 @@ def arm(option: Option, experiment: Experiment, look: dict[str, Any]) -> str | N
 
 def step(experiment: Experiment, look: dict[str, Any]) -> str | None:
     """The newest step, or one that is chosen."""
-    newest = st.toggle("Newest step", value=True, key="newest", persist_state="session", help=look["help"])
     most = experiment.settings.steps
-    if newest or most == 0:
+    which = ["newest", "chosen"]
+    look |= {"key": "newest", "persist_state": "session"}
+    if st.segmented_control(options=which, default="newest", required=True, **look) == "newest" or most == 0:
         return None
-    return str(st.slider(min_value=0, max_value=most, value=0, width=260, **look))
+    slider = {"label": "Step t (updates)", "key": f"option-step-{most}", "persist_state": "session"}
+    return str(st.slider(min_value=0, max_value=most, value=0, width=260, **slider))

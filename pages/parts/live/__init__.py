@@ -22,11 +22,10 @@ _chart = st.components.v2.component("live_chart", css=css, js=script("chart.js")
 _board = st.components.v2.component("live_board", css=css, js=script("board.js"), isolate_styles=False)
 
 
-def chart(run_id: str, view: str, options: dict[str, str], label: str, height: int = 420) -> None:
-    """One figure of a run, redrawn in place while the run goes on; zoom, hover and hidden curves stay."""
-    address = f"/api/runs/{run_id}/{view}"
+def chart(address: str, options: dict[str, str], label: str, height: int = 420) -> None:
+    """The figure that a route serves, redrawn in place while its run goes on; zoom, hover and hidden curves stay."""
     _chart(
-        key=f"chart-{view}",
+        key=f"chart-{address.rpartition('/')[2]}",
         data={"address": address, "query": urlencode(options), "label": label, "height": height},
     )
 

@@ -87,7 +87,7 @@ async function draw(me) {
     ...layout, template: { ...layout.template, layout: theme }, height: layout.height ?? me.data.height, autosize: true,
     uirevision: layout.uirevision ?? me.data.address,
   };
-  if (narrow) shown.margin = { ...layout.margin, l: 48, r: 8 };
+  if (narrow) Object.assign(shown, stacked(layout, shown.height), { margin: { ...layout.margin, l: 48, r: 8 } });
   const config = { responsive: true, displaylogo: false, showSendToCloud: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
   await window.Plotly.react(me.plot, data, shown, config);
   keepHover(me);
@@ -95,6 +95,28 @@ async function draw(me) {
   me.plot.style.minHeight = `${shown.height}px`; // the page does not jump while another figure is on its way
   write(me.note, layout.meta?.note ?? "");
   Object.assign(me.plot.dataset, { updates: ++me.updates, version: me.seen, address: me.data.address }); // for browser tests
+}
+
+// Panels that stand side by side, one below the other instead: {} where there is one column only.
+function stacked(layout, height) {
+  const names = Object.keys(layout).filter((name) => /^[xy]axis/.test(name));
+  const lefts = [...new Set(names.filter((name) => name[0] === "x").map((name) => layout[name].domain?.[0] ?? 0))];
+  if (lefts.length < 2) return {};
+  const columns = lefts.sort((a, b) => a - b), n = columns.length;
+  const gap = 85 / (n * height), column = (x) => columns.findLastIndex((left) => left <= x + 1e-6);
+  const moved = (y, c) => (n - 1 - c + y * (1 - gap * (n - 1))) / n + (gap * (n - 1 - c)) / n;
+  const found = { height: n * height };
+  for (const name of names) {
+    const axis = layout[name];
+    if (name[0] === "x") found[name] = { ...axis, domain: [0, 1] };
+    else {
+      const across = layout[`xaxis${(axis.anchor ?? "x").slice(1)}`]?.domain ?? [0, 1];
+      found[name] = { ...axis, showticklabels: true, domain: (axis.domain ?? [0, 1]).map((y) => moved(y, column(across[0]))) };
+    }
+  }
+  found.annotations = layout.annotations?.map((words) => words.yref !== "paper" || words.xref !== "paper" ? words
+    : { ...words, x: 0.5, y: moved(words.y, column(words.x)) });
+  return found;
 }
 
 // a redraw takes the hover label away; put it back where the mouse still is
