@@ -14,7 +14,7 @@ from .options import STEP, About, Option, asked, choice
 if TYPE_CHECKING:
     from ..reading import Trace
 
-AXIS = {"linear": "linear", "log": "logarithmic"}
+AXIS = {"linear": "linear", "log": "log"}
 SMOOTHING = choice(
     "smoothing",
     "Smoothing",
@@ -46,7 +46,7 @@ WHICH = choice(
     "The error arriving at a layer's pre-activations, or the gradient of its weights.",
     {"signal_grad_norm": "signal gradient", "grad_norm": "weight gradient"},
 )
-SCALE = choice("scale", "Vertical axis", "Scale of the norms.", {"log": "logarithmic", "linear": "linear"})
+SCALE = choice("scale", "Vertical axis", "Scale of the norms.", {"log": "log", "linear": "linear"})
 
 FIGURES: Registry[About] = Registry("figure")
 FIGURES["loss"] = About(

@@ -52,7 +52,7 @@ def preview(name: str, standardize: bool) -> Preview:
 
 
 def data(name: str, standardize: bool) -> go.Figure:
-    """The examples in the plane (PC: principal component), and beside them images, or how far the features' scales lie apart."""
+    """The examples in the plane (PC: principal component); beside them images, or the scales of the features."""
     told, about = preview(name, standardize), DATASETS[name]
     single = len(told.scales) == 2
     figure = make_subplots(1, 1 if single else 2, horizontal_spacing=0.14)

@@ -57,7 +57,7 @@ def asked(option: Option, view: str, run: Run) -> str | None:
         values = list(option.choices)
         first = values.index(option.default) if option.default else 0
         if len(values) > 2:
-            return st.selectbox(options=values, format_func=option.choices.get, index=first, width=180, **look)
+            return st.selectbox(options=values, format_func=option.choices.get, index=first, width=170, **look)
         return st.segmented_control(
             options=values, format_func=option.choices.get, default=values[first], required=True, **look
         )

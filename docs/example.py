@@ -1,0 +1,57 @@
+"""Make the run that the lab shows before the first click: the default experiment, trained, and thinned to be shipped.
+
+    .venv/bin/python -m docs.example
+
+Writes bnlab/example/runs.sqlite. Scores and layer scalars stay whole; of units and samples only the steps KEPT stay,
+of weight snapshots and summaries nothing: a run that is done is not resumed. Run it again when a table gets a column.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bnlab.experiment import Experiment
+from bnlab.store import RunStore
+from bnlab.work import execute
+
+THERE = Path(__file__).parents[1] / "bnlab" / "example" / "runs.sqlite"
+LAST = Experiment().settings.steps - 1
+KEPT = sorted({0, 1, 2, 4, 8, 16, 32, *range(0, LAST, 50), LAST})
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as directory:
+        store = RunStore(directory)
+        run = store.create(Experiment(), device="cpu")
+        execute(store, run.id, lambda: None)
+        thin(store, run.id)
+        store.db.execute("vacuum")
+        store.db.execute("pragma journal_mode = delete")  # one file
+        store.close()
+        THERE.parent.mkdir(exist_ok=True)
+        (new := THERE.with_suffix(".new")).write_bytes(store.path.read_bytes())
+        os.replace(new, THERE)
+    print(f"{THERE.name}: {THERE.stat().st_size / 1e6:.1f} MB")
+
+
+def thin(store: RunStore, run_id: str) -> None:
+    """Keep of units and samples the steps KEPT, each as a chunk of one row."""
+    with store.writer(run_id) as writer, store.transaction() as db:
+        for table in writer.heavy:
+            where, key = "where run = ? and stack = ? and kind = ?", table.key
+            chunks = db.execute(f"select first, n, data from chunks {where}", key).fetchall()
+            db.execute(f"delete from chunks {where}", key)
+            for first, n, data in chunks:
+                columns = np.frombuffer(data, np.float32).reshape(table.width, n)
+                for step in (step for step in KEPT if first <= step < first + n):
+                    table.put(db, step, 1, np.ascontiguousarray(columns[:, step - first : step - first + 1]))
+        for name in ("snapshots", "summary"):
+            db.execute(f"delete from {name} where run = ?", (run_id,))
+
+
+if __name__ == "__main__":
+    main()
