@@ -18,6 +18,9 @@ NAMES = {q: (table, q) for table, quantities in TABLES.items() for q in quantiti
 NAMES |= {f"{q}_sample": ("samples", q) for q in TABLES["samples"]}
 
 
+WIDTHS = [1] + [width for k in range(40) for width in (2 * 2**k, 3 * 2**k)]  # 1, 2, 3, 4, 6, 8, 12, ...: few and near
+
+
 class Series(NamedTuple):
     """A quantity over time: at step (or from step on, for a bucket) the mean, least and greatest value.
 
@@ -302,9 +305,7 @@ def bucketed(series: Series, points: int, stride: int = 1) -> Series:
     steps = series.steps
     if len(steps) <= 2 * points:
         return series
-    w = stride
-    while (steps[-1] - steps[0]) / w > points:
-        w *= 2
+    w = next(stride * f for f in WIDTHS if (steps[-1] - steps[0]) / (stride * f) <= points)
     edges = np.flatnonzero(np.diff(steps // w, prepend=-1))
     count = np.diff(edges, append=len(steps)).reshape(-1, *[1] * (series.mean.ndim - 1))
     with np.errstate(invalid="ignore", over="ignore"):
