@@ -97,7 +97,8 @@ class Trace:
         stop = self.step + 1 if stop is None else min(stop, self.step + 1)
         key = (stack, table, name, layer, unit, start, stop, points)
         if key not in self.kept:
-            self.kept[key] = self.columns(*key)
+            with self.store.reading():
+                self.kept[key] = self.columns(*key)
         series = self.kept[key]
         axis = 1 if table == "steps" or layer is not None else 2
         picked = [np.moveaxis(values.take(slots, axis), axis, 1) for values in series[1:]]
@@ -114,9 +115,12 @@ class Trace:
 
         Where only a bucket is left of it, the bucket's mean. Raises KeyError as read() does, and before the first step.
         """
+        with self.store.reading():
+            return self.nearest(quantity, arm, min(step, self.step))
+
+    def nearest(self, quantity: str, arm: int, step: int) -> tuple[int, np.ndarray]:
         table = NAMES[quantity][0]
         stack, _ = self.slots(arm, table)
-        step = min(step, self.step)
         for order in ("first <= ? order by first desc", "first >= ? order by first"):
             row = self.store.db.execute(
                 f"select first, stride, n from chunks where {WHERE} and {order} limit 1",
@@ -263,13 +267,13 @@ class Trace:
                 buckets = []
         parts = [self.bucket(place, first, stride, n, offset, size) for place, first, stride, n in buckets]
         edge = buckets[-1][1] + buckets[-1][2] * buckets[-1][3] if buckets else start
-        for place, first, stride, n in chunks:
-            if first + stride * n > edge:
-                parts.append(self.rows("chunks", place, first, stride, n, offset, size))
+        later = [(place, first, stride, n) for place, first, stride, n in chunks if first + stride * n > edge]
+        parts += [self.rows("chunks", place, first, stride, n, offset, size) for place, first, stride, n in later]
         if not parts:
             empty = np.empty((0, *(shape if unit is None else shape[:-1])), np.float32)
             return Series(np.array([], int), empty, empty, empty)
         steps = np.concatenate([p.steps for p in parts])
+        weight = np.repeat(*zip(*[(stride, n) for _, _, stride, n in buckets + later], strict=True))
         stride = max([b[2] for b in buckets], default=1)
         inside = (steps >= (start // stride) * stride) & (steps < stop)
         if buckets:  # an exact row that a bucket holds already is not shown twice
@@ -284,7 +288,7 @@ class Trace:
             pick = slice(None, None, max(1, len(series.steps) // points))
             picked = np.ascontiguousarray(series.mean[pick])
             return Series(series.steps[pick], picked, picked, picked)
-        return bucketed(series, points, stride)
+        return bucketed(series, points, weight[inside])
 
     def rows(self, source: str, place: int, first: int, stride: int, n: int, offset: int, size: int) -> Series:
         with self.store.db.blobopen(source, "data", place, readonly=True) as blob:
@@ -297,19 +301,19 @@ class Trace:
         return Series(flat.steps, *(flat.mean[:, i::3] for i in range(3)))
 
 
-def bucketed(series: Series, points: int, stride: int = 1) -> Series:
-    """At most about `points` buckets on edges that stay as a run grows: mean, min and max of each; NaN passed over.
-
-    Up to twice `points` rows stay as they are.
+def bucketed(series: Series, points: int, weight: np.ndarray) -> Series:
+    """At most about `points` buckets on edges that stay as a run grows: mean, min and max of each; NaN passed over by
+    min and max. Row i stands for weight[i] steps. Up to twice `points` rows stay as they are.
     """
     steps = series.steps
     if len(steps) <= 2 * points:
         return series
+    stride = int(weight.max())
     w = next(stride * f for f in WIDTHS if (steps[-1] - steps[0]) / (stride * f) <= points)
     edges = np.flatnonzero(np.diff(steps // w, prepend=-1))
-    count = np.diff(edges, append=len(steps)).reshape(-1, *[1] * (series.mean.ndim - 1))
+    weight = weight.reshape(-1, *[1] * (series.mean.ndim - 1)).astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        mean = np.add.reduceat(series.mean, edges, dtype=np.float64) / count
+        mean = np.add.reduceat(series.mean * weight, edges) / np.add.reduceat(weight, edges)
     return Series(
         steps[edges], mean.astype(np.float32), np.fmin.reduceat(series.low, edges), np.fmax.reduceat(series.high, edges)
     )

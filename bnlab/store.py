@@ -120,6 +120,19 @@ class RunStore:
             raise
         db.execute("commit")
 
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """One moment of the file: what is read within belongs together while others write."""
+        db = self.db
+        if db.in_transaction:
+            yield db
+            return
+        db.execute("begin")
+        try:
+            yield db
+        finally:
+            db.execute("commit")
+
     def close(self) -> None:
         """Close this thread's connection."""
         if hasattr(self.local, "db"):

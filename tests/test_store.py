@@ -1,0 +1,309 @@
+"""What a run has recorded is what was seen: to the last bit while the budget lasts, then with every spike in it."""
+
+import subprocess
+import sys
+import threading
+import time
+from itertools import pairwise
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as some
+
+from bnlab import work
+from bnlab.experiment import Arm, Experiment, Settings
+from bnlab.keeping import MOST_BUCKETS, RECENT
+from bnlab.reading import NAMES, Trace
+from bnlab.store import RunStore
+from bnlab.trace import Population, Record, Score, batch_slots, layout
+from bnlab.train import train
+
+ARMS = (
+    Arm(label="none"),
+    Arm(label="before", changes={"norm": "batch"}),
+    Arm(label="after", changes={"norm": "batch", "placement": "after"}),
+    Arm(label="wider", changes={"norm": "batch", "width": 7}),
+    Arm(label="deeper", changes={"norm": "layer", "depth": 4}),
+)
+SMALL = Settings(data="wine", depth=3, width=5, batch_size=16, steps=150, score_every=40, activation="tanh")
+REAL = Experiment(settings=SMALL, arms=ARMS, seeds=(3, 1))
+PAIR = (Arm(label="none"), Arm(label="before", changes={"norm": "batch"}))
+quickly = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = RunStore(tmp_path)
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """A real training: its records, and its trace as another connection reads it."""
+    directory = tmp_path_factory.mktemp("real")
+    store, records = RunStore(directory), []
+    run = store.create(REAL)
+    with store.writer(run.id) as writer:
+        for record in train(REAL):
+            writer.keep(record)
+            records.append(record)
+    store.close()
+    again = RunStore(directory)
+    yield records, again.trace(run.id)
+    again.close()
+
+
+class Seen(NamedTuple):
+    """One stack's rows that nobody has measured."""
+
+    rows: dict
+
+
+def small(depth=3, steps=20_000, **changes):
+    return Experiment(settings=Settings(depth=depth, width=4, steps=steps, budget_mb=8, **changes), arms=PAIR)
+
+
+def nothing(experiment):
+    """Rows of zeros for the only stack of an experiment."""
+    return {
+        table: np.zeros(sum(prod(shape) for _, shape in columns.values()), np.float32)
+        for table, columns in layout(experiment, 0).items()
+    }
+
+
+def written(experiment, steps, rows, scores=(), population=()):
+    """Records of `steps` whose rows are those given by `rows(step)`; what it leaves out is 0."""
+    zeros = nothing(experiment)
+    for t in steps:
+        yield Record(experiment, t, (Seen(zeros | rows(t)),), list(scores), list(population), None, lambda: [])
+
+
+def keep(store, run_id, records):
+    with store.writer(run_id) as writer:
+        for record in records:
+            writer.keep(record)
+    return store.trace(run_id)
+
+
+def bits(array):
+    return np.ascontiguousarray(array, np.float32).view(np.uint32)
+
+
+def same(a, b):
+    np.testing.assert_array_equal(bits(a), bits(b))
+
+
+# ---- exactly
+
+
+def test_every_number_of_a_training_is_read_back_to_the_last_bit(real):
+    records, trace = real
+    assert len(REAL.stacks) == 3
+    for arm in range(len(ARMS)):
+        for quantity, (_, name) in NAMES.items():
+            if not trace.has(quantity, arm):
+                assert quantity in ("batch_mean", "batch_var", "moving_mean", "moving_var", "gamma", "beta")
+                assert REAL.arm_settings[arm].norm != "batch"
+                continue
+            series = trace.read(quantity, arm)
+            np.testing.assert_array_equal(series.steps, np.arange(150))
+            assert series.exact
+            for place, seed in enumerate(REAL.seeds):
+                same(series.mean[:, place], np.stack([r.value(name, arm, seed) for r in records[:-1]]))
+
+
+def test_scores_population_and_snapshots_are_read_back_to_the_last_bit(real):
+    records, trace = real
+    scored = [r for r in records if r.scores]
+    assert [r.step for r in scored] == [0, 40, 80, 120, 150] == trace.snapshots()
+    for record in scored:
+        assert len(record.scores) == len({(s.stack, s.split, s.statistics, s.slots) for s in record.scores})
+        for score in record.scores:
+            for i, slot in enumerate(score.slots):
+                arm, seed = REAL.stacks[score.stack][slot]
+                steps, loss, accuracy = trace.scores(arm, score.split, score.statistics)
+                at = list(steps).index(record.step), REAL.seeds.index(seed)
+                same(loss[at], score.loss[i])
+                same(accuracy[at], score.accuracy[i])
+        for population in record.population:
+            for i, slot in enumerate(population.slots):
+                arm, seed = REAL.stacks[population.stack][slot]
+                steps, mean, var = trace.population(arm)
+                at = list(steps).index(record.step), REAL.seeds.index(seed)
+                same(mean[at], population.mean[:, i])
+                same(var[at], population.var[:, i])
+        for kept, seen in zip(trace.snapshot(record.step), record.weights, strict=True):
+            same(kept, seen)
+    assert len(trace.scores(0, "train", "none")[0]) == 5
+    assert len(trace.scores(0, "train", "batch")[0]) == 0 == len(trace.scores(1, "train", "none")[0])
+
+
+@quickly
+@given(start=some.integers(0, 149), length=some.integers(1, 150), layer=some.integers(1, 3), unit=some.integers(0, 4))
+def test_a_window_of_a_layer_and_unit_is_that_part_of_the_whole(real, start, length, layer, unit):
+    _, trace = real
+    window = slice(start, min(start + length, 150))
+    for quantity, chosen in (("loss", {}), ("z_std", {"layer": layer}), ("gamma", {"layer": layer, "unit": unit})):
+        series = trace.read(quantity, 1, start=start, stop=start + length, **chosen)
+        whole = trace.read(quantity, 1).mean[window]
+        whole = whole[:, :, layer - 1] if "layer" in chosen else whole
+        whole = whole[..., unit] if "unit" in chosen else whole
+        np.testing.assert_array_equal(series.steps, np.arange(150)[window])
+        same(series.mean, whole)
+
+
+def test_a_single_step_can_be_asked_for(real):
+    records, trace = real
+    for step in (0, 63, 64, 149):
+        at, values = trace.at("grad_norm", 3, step)
+        assert at == step
+        same(values[1], records[step].value("grad_norm", 3, 1))
+    assert trace.at("grad_norm", 3, 10_000)[0] == 149
+
+
+def test_what_is_not_there_is_said_in_a_sentence(real, store):
+    _, trace = real
+    for ask, sentence in (
+        (lambda: trace.read("gamma", 0), "'none' has no gamma."),
+        (lambda: trace.read("z_std", 0, layer=4), "layer is 4; the network has layers 1 to 3."),
+        (lambda: trace.read("gamma", 1, layer=1, unit=5), "unit is 5; the layer has units 0 to 4."),
+        (lambda: trace.read("loss", 7), "there is no arm 7."),
+        (lambda: trace.population(0), "'none' has no batch norm."),
+        (lambda: store.trace(store.create(REAL).id).at("loss", 0, 3), "nothing is recorded yet."),
+    ):
+        with pytest.raises(KeyError) as said:
+            ask()
+        assert said.value.args == (sentence,)
+
+
+def test_a_run_without_steps_reads_as_empty(store):
+    trace = store.trace(store.create(REAL).id)
+    assert trace.step == -1
+    assert trace.read("loss", 0).mean.shape == (0, 2)
+    assert trace.read("z_std", 0).mean.shape == (0, 2, 3)
+    assert trace.read("gamma", 3, layer=2).mean.shape == (0, 2, 7)
+    assert len(trace.scores(0, "test", "none")[0]) == 0
+    assert trace.population(3, layer=1, unit=0)[1].shape == (0, 2)
+
+
+SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, 3.4028235e38, -1.5], np.float32)
+
+
+def test_nan_infinities_zeros_and_the_smallest_numbers_are_kept(store):
+    experiment = small()
+    width = {table: len(row) for table, row in nothing(experiment).items()}
+
+    def rows(t):
+        return {table: np.resize(np.roll(SPECIAL, t), n) for table, n in width.items()}
+
+    trace = keep(store, store.create(experiment).id, written(experiment, range(200), rows))
+    trace.run = trace.run._replace(diverged={})  # what was kept, not what is shown of it
+    for table, columns in layout(experiment, 0).items():
+        for name, (offset, shape) in columns.items():
+            if table == "units":
+                continue
+            series = trace.read(name if table != "samples" else f"{name}_sample", 1)
+            every = np.stack([rows(t)[table][offset : offset + prod(shape)].reshape(shape) for t in range(200)])
+            same(series.mean[:, 0], every[..., 1] if table in ("steps", "layers") else every[:, :, 1])
+
+
+# ---- in few points
+
+
+def slow(values, edges):
+    """Mean, min and max of each stretch of steps, a number at a time; NaN is passed over by min and max."""
+    found = []
+    for start, stop in pairwise(edges):
+        part = [float(v) for v in values[start:stop]]
+        there = [v for v in part if v == v]
+        found.append((sum(part) / len(part), min(there, default=np.nan), max(there, default=np.nan)))
+    return np.array(found).T
+
+
+def agrees(series, values, last):
+    """Whether each bucket is the slow loop's over the exact data; the last one covers at least up to `last`."""
+    mean, low, high = slow(values, [*series.steps, last])
+    np.testing.assert_array_equal(series.low[:-1, 0], low[:-1].astype(np.float32))
+    np.testing.assert_array_equal(series.high[:-1, 0], high[:-1].astype(np.float32))
+    np.testing.assert_allclose(series.mean[:-1, 0], mean[:-1], rtol=1e-5, atol=1e-5)
+    assert series.low[-1, 0] <= np.float32(low[-1]) and np.float32(high[-1]) <= series.high[-1, 0]
+
+
+NOISE = np.random.default_rng(1).standard_normal(20_011).astype(np.float32)
+
+
+def noise(experiment):
+    """The rows of a network whose loss (arm 0) is NOISE."""
+
+    def rows(t):
+        return {"steps": np.array([NOISE[t], 0, 0, 0], np.float32)}
+
+    return written(experiment, range(len(NOISE)), rows)
+
+
+@pytest.fixture(scope="module", params=[8, 512], ids=["tiny budget", "all exact"])
+def noisy(request, tmp_path_factory):
+    """A trace of 20,011 steps of noise."""
+    store = RunStore(tmp_path_factory.mktemp("noisy"))
+    experiment = small(depth=12 if request.param == 8 else 1, steps=len(NOISE))
+    experiment = Experiment(
+        settings=experiment.settings.model_copy(update={"budget_mb": request.param}), arms=experiment.arms
+    )
+    yield keep(store, store.create(experiment).id, noise(experiment))
+    store.close()
+
+
+@quickly
+@given(start=some.integers(0, 20_000), length=some.integers(2, 20_011), points=some.integers(10, 1200))
+def test_few_points_keep_min_max_and_mean_of_a_slow_loop(noisy, start, length, points):
+    stop = min(start + length, len(NOISE))
+    series = noisy.read("loss", 0, start=start, stop=stop, points=points)
+    assert len(series.steps) <= 2 * points
+    assert len(series.steps) and series.steps[-1] < stop
+    assert (np.diff(series.steps) > 0).all()
+    if series.exact:
+        np.testing.assert_array_equal(series.steps, np.arange(start, stop))
+        same(series.mean[:, 0], NOISE[start:stop])
+    else:
+        stride = np.diff(series.steps).max() if len(series.steps) > 1 else stop
+        assert start - stride < series.steps[0] <= start
+        agrees(series, NOISE, stop)
+
+
+@pytest.mark.parametrize("points", [10, 100, 500, 1000, 5000])
+def test_the_whole_run_in_few_points_is_the_slow_loops(noisy, points):
+    series = noisy.read("loss", 0, points=points)
+    assert series.steps[0] == 0 and len(series.steps) <= 2 * points
+    agrees(series, NOISE, len(NOISE))
+    mean, low, high = slow(NOISE, [*series.steps, len(NOISE)])
+    np.testing.assert_allclose(series.mean[-1, 0], mean[-1], rtol=1e-5, atol=1e-5)
+    assert (series.low[-1, 0], series.high[-1, 0]) == (np.float32(low[-1]), np.float32(high[-1]))
+
+
+# ---- when the budget is used up
+
+
+def test_the_last_steps_stay_exact_and_so_does_every_step_while_the_budget_lasts(noisy):
+    budget = noisy.experiment.settings.budget_mb
+    for start in (0, len(NOISE) - RECENT):
+        series = noisy.read("loss", 0, start=start, points=10**6)
+        assert series.exact == (budget == 512 or start > 0)
+        if series.exact:
+            np.testing.assert_array_equal(series.steps, np.arange(start, len(NOISE)))
+            same(series.mean[:, 0], NOISE[start:])
+    for step in (len(NOISE) - 1, len(NOISE) - RECENT):
+        assert noisy.at("loss", 0, step)[0] == step
+        same(noisy.at("loss", 0, step)[1], NOISE[step : step + 1])
+    layers = noisy.read("z_std", 0, start=len(NOISE) - RECENT, points=10**6)
+    assert layers.exact and len(layers.steps) == RECENT
