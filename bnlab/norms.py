@@ -55,11 +55,12 @@ def normalize(x: Tensor, mean: Tensor, var: Tensor, delta: Tensor, gamma: Tensor
 def moving_average(old: Tensor, new: Tensor, alpha: Tensor) -> Tensor:
     """Blend one mini-batch statistic into its moving average, in place: alpha * old + (1 - alpha) * new.
 
-    Shapes: old, new [..., S, 1, d]; alpha [S, 1, 1]. Units: those of `old`.
+    Shapes: old, new [..., S, 1, d]; alpha [S, 1, 1] in float64, as 1 - alpha would
+    lose digits in float32. Units: those of `old`.
     alpha is the weight of the OLD value; torch's `momentum` is 1 - alpha, and torch averages the unbiased variance.
     Source: Ioffe and Szegedy 2015, sec. 3.1; symbols as in the concept.
     """
-    return old.lerp_(new, 1 - alpha)
+    return old.lerp_(new, (1 - alpha).to(old.dtype))
 
 
 class Normalization:

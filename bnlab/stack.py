@@ -77,7 +77,7 @@ class Stack:
         self.kinds = [(span(k, k + 1), each[first[k]]) for k in range(5) if first[k] is not None]
         self.B, N = edge[4] - edge[2], S - edge[1]  # slots with batch norm; with any norm
 
-        n_out = data.n_classes
+        n_out, room = data.n_classes, self.room
         shapes = {
             "weight_in": (S, data.n_features, d),
             "weight": (L - 1, S, d, d),
@@ -102,10 +102,9 @@ class Stack:
                     fixed = key in ("gamma", "beta") and s.rescale == "fixed"
                     view.select(-3, slot).fill_(0 if fixed else getattr(s, name))
         self.decays = any(s.weight_decay for s in each)
-        per_slot = lambda name: self.room(S, 1, 1).copy_(  # noqa: E731
-            torch.tensor([getattr(s, name) for s in each], dtype=dtype).view(S, 1, 1)
-        )
-        self.learning_rate, self.alpha, self.delta = per_slot("learning_rate"), per_slot("alpha"), per_slot("delta")
+        per_slot = lambda name: torch.tensor([getattr(s, name) for s in each], dtype=torch.float64).view(S, 1, 1)  # noqa: E731
+        self.learning_rate, self.delta = (room(S, 1, 1).copy_(per_slot(q)) for q in ("learning_rate", "delta"))
+        self.alpha = per_slot("alpha").to(device)
 
         self.p["gamma"].fill_(1)
         for slot, (network, s) in enumerate(zip(networks, each, strict=True)):
@@ -121,7 +120,6 @@ class Stack:
                 )
                 into[slot].copy_(torch.from_numpy(w))
 
-        room = self.room
         self.a, self.out, self.da = room(L, S, K, d), room(L, S, K, d), room(L, S, K, d)
         self.m, self.x_hat = room(L, N, K, d), room(L, N, K, d)  # between activation and norm; normalized
         self.g_out, self.scratch = room(S, K, d), room(S, K, d)
