@@ -105,7 +105,7 @@ def opened(page: Page, address: str) -> Page:
 
 
 def button(page: Page, name: str):
-    return page.get_by_role("button", name=name, exact=name not in ("Train", "Stop"))  # these names say their keys too
+    return page.locator(f".st-key-{name.lower()} button:visible")
 
 
 def status(page: Page, *wanted: str) -> None:
@@ -122,8 +122,8 @@ def until(page: Page, condition: str) -> None:
 
 
 def drawn(page: Page) -> int:
-    """How many figures the chart has drawn; waits for the first."""
-    page.locator(".live-plot[data-updates]").first.wait_for(timeout=SLOW)
+    """How many figures the chart has drawn; waits for the first with a curve."""
+    until(page, "document.querySelector('.live-plot')?._fullData?.length > 0")
     return int(page.locator(".live-plot").first.get_attribute("data-updates"))
 
 

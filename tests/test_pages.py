@@ -244,6 +244,38 @@ def test_runs_are_renamed_opened_and_deleted():
     assert not store.runs()
 
 
+def test_runs_of_one_name_are_told_apart():
+    asked = Experiment(settings=Settings(depth=3))
+    runs = [opened.store().create(asked, name="twin") for _ in range(3)]
+    for run in runs:
+        at = page(("run", run.id))
+        chooser = at.selectbox(key=f"run-{run.id}")
+        assert len(set(chooser.options)) == len(chooser.options) == 4, "the three and the example"
+        drawn(at)
+        assert address(at) == [("depth", "3"), ("run", run.id)]
+
+
+def test_the_shipped_example_is_shown_before_the_first_click():
+    at = page()
+    assert not at.info
+    example = opened.example_run()
+    assert at.selectbox(key=f"run-{example.id}").value == example.id
+    assert example.experiment == Experiment(), "make it again: docs/example.py"
+    assert example.status == "done"
+
+
+def test_the_data_are_previewed_only_where_asked(monkeypatch):
+    from pages.parts import live
+
+    charts = []
+    monkeypatch.setattr(live, "chart", lambda address, options, *more, **most: charts.append((address, options)))
+    at = page(("data", "breast_cancer"), ("standardize", "false"))
+    assert not [address for address, _ in charts if address.startswith("/api/data/")]
+    at.session_state["preview"] = True
+    drawn(at)
+    assert ("/api/data/breast_cancer", {"standardize": "false"}) in charts
+
+
 def test_sliders_stay_within_the_limits():
     at = page()
     assert (widget(at, "depth").min, widget(at, "depth").max) == limits("depth")

@@ -17,7 +17,7 @@ NORMS = {"signal_grad_norm": "signal gradient ‖dE/da‖", "grad_norm": "weight
 HEALTHY = (0.8, 1.25)  # factor per layer
 HUNDREDFOLD = "20 layers then change the signal by less than a hundredfold."
 COLUMNS, CELLS = 200, 20_000  # of a heat map: most steps, most cells in all
-NOTHING = "No step is recorded yet. Press Train."
+NOTHING = "No step is recorded yet."
 
 
 class Verdict(NamedTuple):
@@ -91,7 +91,7 @@ def times(ratio: float) -> str:
 def gradient_flow(trace: Trace, *, step: int, scale: str) -> go.Figure:
     """Every layer's gradient norms at one step, one line an arm, a band over its seeds."""
     if trace.step < 0:
-        return style.said(NOTHING)
+        return style.said(NOTHING, style.HEIGHT)
     figure = make_subplots(1, 2, horizontal_spacing=0.12)
     notes = []
     for arm in range(len(trace.experiment.arms)):
@@ -100,7 +100,7 @@ def gradient_flow(trace: Trace, *, step: int, scale: str) -> go.Figure:
             try:
                 at, norms = trace.at(quantity, arm, step)
             except KeyError:
-                return style.said(NOTHING)
+                return style.said(NOTHING, style.HEIGHT)
             x = np.arange(1, norms.shape[1] + 1)
             middle = middle_of(norms)
             shown, odd = drawable(middle, scale)
@@ -154,7 +154,7 @@ def drawable(norms: np.ndarray, scale: str) -> tuple[np.ndarray, np.ndarray]:
 def gradient_heatmap(trace: Trace, *, which: str) -> go.Figure:
     """The gradient norm of every layer at every step, as color; one panel an arm, one color scale."""
     if trace.step < 0:
-        return style.said(NOTHING)
+        return style.said(NOTHING, style.HEIGHT)
     arms = range(len(trace.experiment.arms))
     depth = max(s.depth for s in trace.experiment.arm_settings)
     most = max(20, min(COLUMNS, CELLS // (depth * len(arms))))

@@ -92,10 +92,10 @@ def finished(figure: go.Figure, height: int = HEIGHT, note: str = "") -> go.Figu
     return figure
 
 
-def said(text: str) -> go.Figure:
-    """An empty figure that says in words why it is empty."""
+def said(text: str, height: int = 260) -> go.Figure:
+    """An empty figure that says in words why it is empty; `height` of what will take its place."""
     figure = go.Figure()
     figure.add_annotation(text=text, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper", font={"size": 15})
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
-    return finished(figure, height=260)
+    return finished(figure, height=height)

@@ -54,10 +54,10 @@ def is_example(run: Run | None) -> bool:
 def chooser(run: Run | None) -> None:
     """The runs there are, newest first, and the name of this one."""
     found = opened.store().runs()[:NEWEST]
-    names = {other.id: other.name for other in found}
-    if run is not None and run.id not in names:
-        names[run.id] = run.name
     example = opened.example_run()
+    if run is not None and not is_example(run) and run.id not in [other.id for other in found]:
+        found.append(run)
+    names = told_apart(found)
     if example is not None:
         names[example.id] = f"Example: {example.name}"
     shown = run.id if run else None
@@ -77,6 +77,15 @@ def chooser(run: Run | None) -> None:
             args=(f"run-{shown}",),
         )
         rename_box(run)
+
+
+def told_apart(runs: list[Run]) -> dict[str, str]:
+    """A label for each run by its id, no two alike: the page knows a choice by its label."""
+    labels: dict[str, str] = {}
+    for run in runs:
+        label = f"{run.name} · {run.created:%b %d, %H:%M:%S}"
+        labels[run.id] = label if label not in labels.values() else f"{label} · {run.id}"
+    return labels
 
 
 def choose(key: str) -> None:

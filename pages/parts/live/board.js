@@ -1,5 +1,5 @@
 // The run's state in words, its progress, and one card an arm. Texts come formatted; they are only ever set as text.
-const NEXT = 250, QUIET = 1500;
+const NEXT = 250, QUIET = 1500, SLOW = 2000;
 const ALIVE = new Set(["queued", "running"]);
 const boards = new WeakMap();
 
@@ -41,7 +41,7 @@ async function follow(me) {
     const began = performance.now();
     me.wake = false;
     if (!document.hidden) await ask(me).catch(() => write(me.state, "The server does not answer. Trying again."));
-    const pause = Math.max(ALIVE.has(me.status) ? NEXT : QUIET, 3 * (performance.now() - began));
+    const pause = Math.max(ALIVE.has(me.status) ? NEXT : QUIET, Math.min(3 * (performance.now() - began), SLOW));
     for (let slept = 0; slept < pause && !me.wake && me.alive; slept += 50) await new Promise((r) => setTimeout(r, 50));
   }
 }

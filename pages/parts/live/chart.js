@@ -1,5 +1,6 @@
 // Follows one figure of one run: asks for it, redraws in place, keeps zoom, hover and hidden curves.
-const FIRST = 100, NEXT = 250, QUIET = 1500; // milliseconds between two questions: nothing drawn yet, run alive, run at rest
+// milliseconds between two questions: nothing drawn yet, run alive, run at rest, server slow at most
+const FIRST = 100, NEXT = 250, QUIET = 1500, SLOW = 2000;
 const ALIVE = new Set(["queued", "running"]);
 const charts = new WeakMap();
 let plotly; // loaded once per page
@@ -38,7 +39,7 @@ async function follow(me) {
     me.took = 0;
     if (!document.hidden) await ask(me).catch(() => write(me.words, "The server does not answer. Trying again."));
     // a slow server is asked less often: it spends at most a quarter of its time on one watcher
-    const pause = Math.max(!me.updates ? FIRST : ALIVE.has(me.status) ? NEXT : QUIET, 3 * me.took);
+    const pause = Math.max(!me.updates ? FIRST : ALIVE.has(me.status) ? NEXT : QUIET, Math.min(3 * me.took, SLOW));
     for (let slept = 0; slept < pause && !me.wake && me.alive; slept += 50) await new Promise((r) => setTimeout(r, 50));
   }
 }
