@@ -5,7 +5,8 @@ min and max over buckets of `stride` steps, a stride that doubles so that the bu
 used their share of the budget, those older than the last RECENT steps go. Tables units and samples are kept at every
 step until their share is used; then at every second step, every fourth, ...
 
-A chunk is one blob [columns, rows] of float32, so that one column over time is one piece of it.
+A chunk is one blob [columns, rows] of float32, so that one column over time is one piece of it. What makes room, and
+when, follows from the steps alone: the same experiment leaves the same rows, however it was paced, paused or killed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ COMMIT_EVERY = 0.25  # seconds between two commits
 CHUNK_BYTES, CHUNK_ROWS = 2**20, 64
 RECENT = 1024  # steps whose scalars are always exact
 FIRST_STRIDE, MOST_BUCKETS = 4, 2048
-SHARES = {"scalars": 0.4, "heavy": 0.4, "summary": 0.1, "snapshots": 0.05, "population": 0.05}
+SHARES = {"scalars": 0.4, "heavy": 0.4, "summary": 0.1, "snapshots": 0.05, "population": 0.04, "scores": 0.01}
+MOST_SCORINGS = 1024  # steps of which scores, population rows and snapshots are kept
 HEAVY = ("units", "samples")
 
 
@@ -39,14 +41,14 @@ class Writer:
         budget = self.experiment.settings.budget_mb * 1_000_000
         self.share = {name: share * budget for name, share in SHARES.items()}
         layouts = [layout(self.experiment, i) for i in range(len(self.experiment.stacks))]
-        every_row = {
-            kind: 4 * sum(width(columns) for l in layouts for k, columns in l.items() if k == kind) for kind in HEAVY
-        }
         self.tables = [Table(self, i, kind, columns) for i, l in enumerate(layouts) for kind, columns in l.items()]
         self.heavy = [t for t in self.tables if t.kind in HEAVY]
         self.stride = max([t.stored_stride() for t in self.heavy], default=1)
-        while self.heavy and sum(every_row.values()) > self.share["heavy"] / 4 * self.stride:
+        while self.heavy and 4 * sum(t.width for t in self.heavy) > self.share["heavy"] / 4 * self.stride:
             self.stride *= 2  # a row so large that few fit is not kept at every step in the first place
+        self.every = CHUNK_ROWS  # steps after which room is made; fewer where so many would take much of the budget
+        while self.every > 1 and 4 * sum(t.width for t in self.tables) * self.every > self.share["heavy"] / 4:
+            self.every //= 2
         self.pending: list[Record] = []
         self.committed = self.started = time.monotonic()
         run = store.run(run_id)
@@ -63,7 +65,7 @@ class Writer:
     def keep(self, record: Record) -> None:
         """Take a record; it is on disk at the next commit, COMMIT_EVERY seconds later if records keep coming."""
         self.pending.append(record)
-        full = len(self.pending) >= CHUNK_ROWS or record.scores
+        full = (record.step + 1) % self.every == 0 or record.scores
         if full or time.monotonic() - self.committed >= COMMIT_EVERY:
             self.commit()
 
@@ -90,34 +92,23 @@ class Writer:
                 "update runs set step = ?, rate = ?, diverged = ?, updated = ?, version = version + 1 where id = ?",
                 (self.step, rate, told, time.time(), self.run_id),
             )
-            self.fit(db)
+            if (self.step + 1) % self.every == 0:
+                self.fit(db)
 
     @property
     def all_diverged(self) -> bool:
         return len(self.diverged) == len(self.experiment.networks)
 
     def keep_scores(self, db, record: Record) -> None:
-        for stack in {score.stack for score in record.scores}:
-            told = [
-                [
-                    s.split,
-                    s.statistics,
-                    list(s.slots),
-                    s.loss.tolist(),
-                    None if s.accuracy is None else s.accuracy.tolist(),
-                ]
-                for s in record.scores
-                if s.stack == stack
-            ]
-            key = (self.run_id, stack, record.step)
-            db.execute("insert or replace into scores values (?, ?, ?, ?)", (*key, json.dumps(told)))
-        for p in record.population:
-            data = np.stack([p.mean, p.var]).astype(np.float32).tobytes()
-            db.execute(
-                "insert or replace into population values (?, ?, ?, ?)", (self.run_id, p.stack, record.step, data)
-            )
-        if record.weights:
-            self.keep_snapshot(db, record.step, record.weights)
+        """Keep the scores, population rows and snapshots of a step that has them."""
+        told: dict[int, list] = {}
+        for s in record.scores:
+            accuracy = None if s.accuracy is None else s.accuracy.tolist()
+            told.setdefault(s.stack, []).append([s.split, s.statistics, list(s.slots), s.loss.tolist(), accuracy])
+        moments = [(p.stack, np.stack([p.mean, p.var]).astype(np.float32).tobytes()) for p in record.population]
+        self.put(db, "scores", record.step, [(stack, json.dumps(scores)) for stack, scores in told.items()])
+        self.put(db, "population", record.step, moments)
+        self.keep_snapshot(db, record.step, record.weights or [])
 
     def snapshot(self, step: int, vectors: list[np.ndarray]) -> None:
         """Keep the state from which training goes on at `step`, after all that is pending."""
@@ -126,9 +117,21 @@ class Writer:
             self.keep_snapshot(db, step, vectors)
 
     def keep_snapshot(self, db, step: int, vectors: list[np.ndarray]) -> None:
-        for stack, vector in enumerate(vectors):
-            data = vector.astype(np.float32, copy=False).tobytes()
-            db.execute("insert or replace into snapshots values (?, ?, ?, ?)", (self.run_id, stack, step, data))
+        data = [vector.astype(np.float32, copy=False).tobytes() for vector in vectors]
+        self.put(db, "snapshots", step, list(enumerate(data)))
+
+    def put(self, db, name: str, step: int, rows: list[tuple[int, str | bytes]]) -> None:
+        """Keep a step's rows (stack, data); when there are too many, every second step goes, never the ends."""
+        db.executemany(
+            f"insert or replace into {name} values (?, ?, ?, ?)", [(self.run_id, i, step, data) for i, data in rows]
+        )
+        size = sum(len(data) for _, data in rows)  # other steps' rows are about as large
+        most = max(3, min(MOST_SCORINGS, self.share[name] // max(1, size)))
+        where = f"from {name} where run = ?"
+        steps = [s for (s,) in db.execute(f"select distinct step {where} order by step", (self.run_id,))]
+        while len(steps) > most:
+            db.executemany(f"delete {where} and step = ?", [(self.run_id, s) for s in steps[1:-1:2]])
+            steps = [*steps[:-1:2], steps[-1]]
 
     def find_divergence(self, records: list[Record]) -> None:
         """Note for each network the first step whose loss or layers are not finite, and the layer it began in."""
@@ -168,17 +171,6 @@ class Writer:
             self.stride *= 2
             for table in self.heavy:
                 table.thin(db, self.stride)
-        for name in ("snapshots", "population"):
-            self.thin_rows(db, name)
-
-    def thin_rows(self, db, name: str) -> None:
-        """Keep a share of the snapshots or population rows: every second goes when too many, never the ends."""
-        where = f"from {name} where run = ?"
-        (size,) = db.execute(f"select coalesce(sum(length(data)), 0) {where}", (self.run_id,)).fetchone()
-        steps = [s for (s,) in db.execute(f"select distinct step {where} order by step", (self.run_id,))]
-        if size > self.share[name] and len(steps) > 3:
-            gone = [(self.run_id, step) for step in steps[1:-1:2]]
-            db.executemany(f"delete {where} and step = ?", gone)
 
 
 class Table:
@@ -189,20 +181,24 @@ class Table:
         self.stack, self.kind, self.columns = stack, kind, columns
         self.width = width(columns)
         self.capacity = int(np.clip(CHUNK_BYTES // (4 * self.width), 1, CHUNK_ROWS))
+        self.next = 0  # the first step that is not here yet
+        self.reopen()
+        self.summary = Summary(self) if kind not in HEAVY else None
+
+    def reopen(self) -> None:
+        """Go on with the last chunk on disk."""
         self.open = np.empty((self.width, self.capacity), np.float32)
         self.filled, self.first, self.stride = 0, 0, 1
         last = self.db.execute(
             f"select first, stride, n, data from chunks where {WHERE} order by first desc limit 1", self.key
         ).fetchone()
-        self.next = 0  # the first step that is not here yet
         if last:
             first, self.stride, n, data = last
-            self.next = first + self.stride * (n - 1) + 1
+            self.next = max(self.next, first + self.stride * (n - 1) + 1)
             if n < self.capacity:
                 self.open[:, :n] = np.frombuffer(data, np.float32).reshape(self.width, n)
                 self.filled, self.first = n, first
         self.bytes = self.stored()
-        self.summary = Summary(self) if kind not in HEAVY else None
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -259,7 +255,7 @@ class Table:
 
     def thin(self, db, stride: int) -> None:
         """Keep only the rows at multiples of `stride`, chunk by chunk."""
-        self.filled, kept, at = 0, [], []
+        kept, at = [], []
         places = db.execute(
             f"select id, first, stride, n from chunks where {WHERE} order by first", self.key
         ).fetchall()
@@ -274,7 +270,7 @@ class Table:
                 joined = np.concatenate(kept, 1)
                 self.put(db, at[0], stride, np.ascontiguousarray(joined[:, : self.capacity]))
                 kept, at = [joined[:, self.capacity :]], at[self.capacity :]
-        self.bytes = self.stored()
+        self.reopen()
 
 
 class Summary:

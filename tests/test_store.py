@@ -86,7 +86,7 @@ def written(experiment, steps, rows, scores=(), population=()):
     """Records of `steps` whose rows are those given by `rows(step)`; what it leaves out is 0."""
     zeros = nothing(experiment)
     for t in steps:
-        yield Record(experiment, t, (Seen(zeros | rows(t)),), list(scores), list(population), None, lambda: [])
+        yield Record(experiment, t, (Seen(zeros | rows(t)),), list(scores), list(population), None, list)
 
 
 def keep(store, run_id, records):
@@ -307,3 +307,116 @@ def test_the_last_steps_stay_exact_and_so_does_every_step_while_the_budget_lasts
         same(noisy.at("loss", 0, step)[1], NOISE[step : step + 1])
     layers = noisy.read("z_std", 0, start=len(NOISE) - RECENT, points=10**6)
     assert layers.exact and len(layers.steps) == RECENT
+
+
+def stored(store, run_id):
+    """Everything that is kept of a run's course, row by row."""
+    tables = {"chunks": "first", "summary": "first", "scores": "step", "population": "step"}
+    return {
+        table: store.db.execute(
+            f"select {', '.join(c for c in columns(store, table) if c not in ('id', 'run'))} from {table} "
+            f"where run = ? order by stack, {order}, {'kind' if order == 'first' else 'step'}",
+            (run_id,),
+        ).fetchall()
+        for table, order in tables.items()
+    }
+
+
+def columns(store, table):
+    return [row[1] for row in store.db.execute(f"pragma table_info({table})")]
+
+
+def size(store, run_id, *tables):
+    """Bytes of data kept of a run."""
+    tables = tables or ("chunks", "summary", "scores", "population", "snapshots")
+    ask = "select coalesce(sum(length(data)), 0) from {} where run = ?"
+    return sum(store.db.execute(ask.format(table), (run_id,)).fetchone()[0] for table in tables)
+
+
+LONG = small(depth=20, steps=4000)
+COLUMNS = {table: len(row) for table, row in nothing(LONG).items()}
+
+
+@hypothesis_settings(quickly, max_examples=2)
+@given(at=some.lists(some.integers(0, 3999), min_size=400, max_size=400), deep=some.booleans())
+def test_no_spike_is_lost_when_old_steps_make_room(store, at, deep):
+    """Each of the 400 scalars of the layers has one huge (or deep) value at one step of its own."""
+    huge, when = np.float32(-3e30 if deep else 3e30), np.array(at)
+    trace = keep(
+        store, store.create(LONG).id, written(LONG, range(4000), lambda t: {"layers": np.where(when == t, huge, 0)})
+    )
+    for name, (offset, shape) in layout(LONG, 0)["layers"].items():
+        here = when[offset : offset + prod(shape)].reshape(shape)
+        for points in (50, 10_000):
+            for arm in (0, 1):
+                series = trace.read(name, arm, points=points)
+                assert not series.exact
+                extreme = series.low if deep else series.high
+                assert (np.abs(extreme[:, 0]).max(0) == 3e30).all()
+                rows = np.abs(extreme[:, 0]).argmax(0)
+                until = np.append(series.steps[1:], 4000)
+                assert (series.steps[rows] <= here[:, arm]).all() and (here[:, arm] < until[rows]).all()
+
+
+def lively(t):
+    """Rows of LONG that differ at every step, with scores of every network now and then."""
+    return {table: np.sin(np.arange(n, dtype=np.float32) + t) for table, n in COLUMNS.items()}
+
+
+def scored(records, every):
+    """The same records with scores, population rows and snapshots at every `every`-th step."""
+    batch = batch_slots(LONG, 0)
+    moments = np.ones((20, len(batch), 4), np.float32)
+    for record in records:
+        if record.step % every:
+            yield record
+            continue
+        t = np.float32(record.step)
+        scores = [Score(0, "train", s, (0, 1), np.array([t, -t]), np.array([t, t])) for s in ("batch", "moving")]
+        population = [Population(0, batch, t * moments, t + moments)]
+        yield record._replace(scores=scores, population=population, weights=[np.full(6000, t, np.float32)])
+
+
+@pytest.mark.parametrize("every, total", [(1, 1500), (50, 4000)])
+def test_what_is_stored_stays_within_the_budget(store, every, total):
+    run_id, largest = store.create(LONG).id, 0
+    with store.writer(run_id) as writer:
+        for record in scored(written(LONG, range(total), lively), every):
+            writer.keep(record)
+            if record.step % 100 == 99:
+                writer.commit()
+                largest = max(largest, size(store, run_id))
+    assert 3_200_000 < largest <= 8_000_000
+    assert size(store, run_id, "scores") <= 160_000
+    files = sum(path.stat().st_size for path in store.directory.iterdir())
+    assert files < 2 * 8_000_000
+    trace = store.trace(run_id)
+    for quantity in ("loss", "grad_norm", "dead"):
+        series = trace.read(quantity, 1, start=total - RECENT, points=10**6)
+        assert series.exact and len(series.steps) == RECENT
+    steps, mean, _ = trace.population(1)
+    assert steps[0] == 0 and steps[-1] == total - every
+    np.testing.assert_array_equal(mean[:, 0, 0, 0], steps)
+    assert trace.snapshots()[-1] == steps[-1]
+    steps, loss, _ = trace.scores(0, "train", "batch")
+    np.testing.assert_array_equal(loss[:, 0], steps)
+    assert steps[0] == 0 and steps[-1] == trace.snapshots()[-1]
+    assert len(trace.exact(1, "units")) and trace.read("beta", 1, layer=3, unit=2).steps[-1] > total - 200
+
+
+def test_what_is_stored_depends_on_the_steps_alone(store):
+    """Not on when the clock said to commit, nor on pauses after which some steps are seen twice."""
+    whole, broken = store.create(LONG).id, store.create(LONG).id
+    keep(store, whole, scored(written(LONG, range(3000), lively), 50))
+    random, t = np.random.default_rng(3), 0
+    while t < 3000:
+        stop = min(3000, t + int(random.integers(200, 900)))
+        with store.writer(broken) as writer:
+            for record in scored(written(LONG, range(t, stop), lively), 50):
+                writer.keep(record)
+                if random.uniform() < 0.05:
+                    writer.commit()
+        t = stop if stop == 3000 else stop // 50 * 50
+    a, b = stored(store, whole), stored(store, broken)
+    for table in a:
+        assert a[table] == b[table], table
