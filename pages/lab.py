@@ -17,8 +17,9 @@ experiment, wrong = session.asked()
 with st.sidebar:
     controls.complain(places, wrong)
 
-if wrong_address:
-    st.error("This address cannot be opened as it is: " + " ".join(wrong_address), icon=":material/link_off:")
+with st.container():
+    if wrong_address:
+        st.error("This address cannot be opened as it is: " + " ".join(wrong_address), icon=":material/link_off:")
 
 run = board.show(experiment, wrong)
 if run is not None:

@@ -204,6 +204,7 @@ def test_switching_pages_keeps_the_run_and_the_question(page, server):
 
 def test_zoom_hover_and_hidden_curves_survive_updates_and_reruns(page, server):
     trained(page, server)
+    until(page, "document.querySelector('.live-plot').layout.xaxis.range[1] > 100")
     page.locator(".live-plot .legendtoggle").first.click()
     until(page, "document.querySelector('.live-plot')._fullData.some(t => t.visible === 'legendonly')")
     box = page.locator(".live-plot .nsewdrag").first.bounding_box()
@@ -222,6 +223,7 @@ def test_zoom_hover_and_hidden_curves_survive_updates_and_reruns(page, server):
     redrawn(page)
     assert page.evaluate(zoom) == kept
     assert page.evaluate("document.querySelector('.live-plot')._fullData.some(t => t.visible === 'legendonly')")
+    box = page.locator(".live-plot .nsewdrag").first.bounding_box()  # a sentence above may have moved it
     page.mouse.move(box["x"] + 200, box["y"] + 100)
     page.mouse.move(box["x"] + 205, box["y"] + 102)
     hover = page.locator(".live-plot .hoverlayer > *")

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from ..reading import Series, Trace
 
 POINTS = 4800  # of all mini-batch lines together
+MARKS = 60  # of a split's scores, at most, and the newest
+HEIGHT = 460  # pixels
 STATISTICS = {
     "moving": "moving averages",
     "population": "population statistics",
     "batch": "batch statistics",
     "none": "no statistics",
 }
-NOTHING = "No step is recorded yet. Press Train."
+NOTHING = "No step is recorded yet."
 
 
 class Curve(NamedTuple):
@@ -77,7 +79,7 @@ def accuracy(trace: Trace, *, splits: str, statistics: str, smoothing: str, x: s
 
 def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: int, x: str, y: str) -> go.Figure:
     if trace.step < 0:
-        return style.said(NOTHING)
+        return style.said(NOTHING, HEIGHT)
     figure = go.Figure()
     arms = range(len(trace.experiment.arms))
     points = max(150, POINTS // (2 * len(arms)) // (2 if len(trace.experiment.seeds) > 1 else 1))
@@ -90,13 +92,14 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
         diverged(figure, trace, arm)
     for value, name in chance(trace, quantity):
         style.reference(figure, value, name)
-    figure.update_xaxes(title="step t (updates)", type=x)
+    figure.update_xaxes(title="step t (updates)", type=x, unifiedhovertitle={"text": "step %{x}"})
+    figure.update_layout(hovermode="x unified")
     regression = DATASETS[trace.experiment.settings.data].task == "regression"
     unit = "mean squared error" if regression else "cross-entropy E (nats)"
     figure.update_yaxes(title=unit if quantity == "loss" else "accuracy (share of examples)", type=y)
     if quantity == "accuracy" and y == "linear":
         figure.update_yaxes(range=[-0.02, 1.03])
-    return style.finished(figure, height=460, note=note(trace, window))
+    return style.finished(figure, height=HEIGHT, note=note(trace, window))
 
 
 def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, points: int, window: int) -> None:
@@ -131,7 +134,7 @@ def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, points:
         name=name,
         legendgroup=name,
         line={"color": rgb, "width": 2, "dash": style.dash(arm)},
-        hovertemplate=f"step %{{x}}: %{{y:.4g}}<extra>{name}</extra>",
+        hovertemplate=f"%{{y:.4g}}{unit(trace, quantity)}<extra>{name}</extra>",
     )
 
 
@@ -142,6 +145,8 @@ def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str,
     values = losses if quantity == "loss" else accuracies
     if values is None or not len(steps):
         return
+    shown = np.unique(np.append(np.arange(0, len(steps), -(-len(steps) // MARKS)), len(steps) - 1))
+    steps, values = steps[shown], values[shown]
     name = f"{style.label(trace, arm)}: {split}" + (f", {STATISTICS[kind]}" if kind != "none" else "")
     with np.errstate(invalid="ignore"):
         low, high = np.fmin.reduce(values, 1), np.fmax.reduce(values, 1)
@@ -161,8 +166,14 @@ def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str,
         line={"color": style.color(arm), "width": 1, "dash": "dot"},
         marker={"size": 7, "symbol": symbol},
         error_y=spread if values.shape[1] > 1 else None,
-        hovertemplate=f"step %{{x}}: %{{y:.4g}}<extra>{name}</extra>",
+        hovertemplate=f"%{{y:.4g}}{unit(trace, quantity)}<extra>{name}</extra>",
     )
+
+
+def unit(trace: Trace, quantity: str) -> str:
+    """What follows a value: ' nats' for a cross-entropy, else nothing."""
+    classes = DATASETS[trace.experiment.settings.data].task == "classification"
+    return " nats" if quantity == "loss" and classes else ""
 
 
 def diverged(figure: go.Figure, trace: Trace, arm: int) -> None:

@@ -21,18 +21,20 @@ def show(experiment: Experiment | None, wrong: list[str]) -> Run | None:
     run = looked_at()
     chooser(run)
     buttons(run, experiment, wrong)
-    if wrong:
-        sentences = "\n".join(f"- {escaped(sentence)}" for sentence in wrong)
-        st.error(f"Not ready to train:\n\n{sentences}", icon=":material/error:")
-    said = session.take("said")
-    if said:
-        st.error(escaped(said), icon=":material/error:")
+    with st.container():  # always there: what comes and goes in it must not move the chart to another place
+        if wrong:
+            sentences = "\n".join(f"- {escaped(sentence)}" for sentence in wrong)
+            st.error(f"Not ready to train:\n\n{sentences}", icon=":material/error:")
+        said = session.take("said")
+        if said:
+            st.error(escaped(said), icon=":material/error:")
     if run is None:
         st.info("No run yet. Press Train: the arms learn side by side, and every step is recorded.")
         return None
     live.board(run.id, run.status)
-    if experiment is not None and run.experiment != experiment:
-        st.caption("The controls ask for something else than the run shown. Train to see it.")
+    with st.container():
+        if experiment is not None and run.experiment != experiment:
+            st.caption("The controls ask for something else than the run shown. Train to see it.")
     return run
 
 
