@@ -1,0 +1,109 @@
+"""The figures of the gradient flow, and the verdict on it."""
+
+import numpy as np
+import pytest
+from known_trace import KnownTrace
+
+from bnlab import figures
+from bnlab.experiment import Arm, Experiment, Settings
+from bnlab.figures import gradients, style
+
+L, N = 20, 30
+ARMS = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch"}))
+EXPERIMENT = Experiment(settings=Settings(depth=L, width=4, steps=N), arms=ARMS, seeds=(3, 5))
+
+
+def flowing(*factors, depth=L, diverged=None):
+    """A trace whose signal gradients change by these factors a layer towards the input, one an arm."""
+    towards = depth - np.arange(1, depth + 1)
+    values = {}
+    for arm, factor in enumerate(factors):
+        norms = float(factor) ** towards * 2.0
+        values["signal_grad_norm", arm] = np.tile(norms, (N, 2, 1)) * np.linspace(1, 2, N)[:, None, None]
+        values["grad_norm", arm] = 3 * values["signal_grad_norm", arm]
+    experiment = EXPERIMENT.model_copy(update={"settings": Settings(depth=depth, width=4, steps=N)})
+    return KnownTrace(experiment, {k: v.astype(np.float32) for k, v in values.items()}, diverged=diverged)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 15, 16, 40, 100])
+@pytest.mark.parametrize("factor", [0.24, 1.0, 1.9])
+def test_the_fitted_factor_is_the_one_that_made_the_norms(depth, factor):
+    norms = 7.0 * factor ** (depth - np.arange(1, depth + 1))
+    assert gradients.fitted_factor(norms) == pytest.approx(factor, rel=1e-9)
+
+
+def test_the_ends_and_what_is_no_number_are_left_out_of_the_fit():
+    norms = 0.5 ** (20 - np.arange(1, 21))
+    norms[[0, 1, 2, 17, 18, 19]] *= 100
+    norms[8], norms[9] = 0, np.inf
+    assert gradients.fitted_factor(norms) == pytest.approx(0.5, rel=1e-9)
+    assert np.isnan(gradients.fitted_factor(np.zeros(20)))
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [
+        (0.24, f"vanishing: ×0.24 per layer: layer 1 gets {0.24**19:.2g} of layer 20's signal"),
+        (1.0, "healthy: ×1.00 per layer: layer 1 gets 1 times layer 20's signal"),
+        (1.9, f"exploding: ×1.90 per layer: layer 1 gets {1.9**19:.2g} times layer 20's signal"),
+    ],
+)
+def test_the_verdict_says_what_layer_1_gets(factor, words):
+    told = gradients.verdict(flowing(factor, 1), 0)
+    assert told.words == words
+    assert told.factor == pytest.approx(factor, rel=1e-5)
+    assert told.step == N - 1
+
+
+def test_the_verdict_names_what_is_no_number():
+    assert gradients.verdict(KnownTrace(EXPERIMENT), 0).tone == "unknown"
+    dead = flowing(1, 1)
+    dead.values["signal_grad_norm", 0][..., :10] = 0
+    assert gradients.verdict(dead, 0).words == "no gradient"
+    broken = flowing(1, 1, diverged={(0, 5): (12, 4)})
+    broken.values["signal_grad_norm", 0][12:, 1] = np.nan
+    told = gradients.verdict(broken, 0)
+    assert (told.words, told.help) == ("diverged at step 12", "It began in layer 4.")
+    assert gradients.verdict(flowing(1, 1, depth=1), 0).words == "one hidden layer"
+
+
+def test_the_flow_shows_every_layer_of_every_arm_at_the_chosen_step():
+    trace = flowing(0.5, 1.1)
+    figure = figures.draw("gradient_flow", trace, {"step": "7"})
+    for column, quantity in ((1, "signal_grad_norm"), (2, "grad_norm")):
+        lines = [d for d in figure.data if d.mode == "lines+markers" and d.yaxis == ("y", "y2")[column - 1]]
+        for arm, line in enumerate(lines):
+            by_hand = np.sqrt(trace.values[quantity, arm][7].prod(0, dtype=float))  # two seeds
+            np.testing.assert_allclose(line.y, by_hand, rtol=1e-5)
+            assert (line.line.color, line.line.dash) == (style.color(arm), style.dash(arm))
+    assert figure.layout.yaxis.type == "log"
+    assert "at step 7" in figure.layout.meta["note"]
+
+
+def test_the_mean_over_the_seeds_is_geometric():
+    np.testing.assert_allclose(gradients.middle_of(np.array([[1e-8, 1, 0], [1e-4, 4, 1]])), [1e-6, 2, 0])
+
+
+def test_zeros_and_infinities_have_a_place_on_a_logarithmic_axis():
+    shown, odd = gradients.drawable(np.array([0, 1e-3, 10, np.inf, np.nan]), "log")
+    np.testing.assert_array_equal(odd, [True, False, False, True, True])
+    np.testing.assert_allclose(shown, [1e-4, 1e-3, 10, 100, 100])
+    shown, odd = gradients.drawable(np.array([0.0, 2]), "linear")
+    assert not odd.any() and shown[0] == 0
+
+
+def test_the_heat_map_holds_the_logarithm_of_every_layer_and_step():
+    trace = flowing(0.5, 1)
+    trace.values["grad_norm", 0][3, :, 4] = 0
+    steps, z = gradients.heat(trace, "grad_norm", 0)
+    np.testing.assert_array_equal(steps, range(N))
+    assert np.isnan(z[4, 3]) and np.isnan(z).sum() == 1
+    raw = trace.values["grad_norm", 0].astype(float)
+    raw[3, :, 4] = np.nan
+    np.testing.assert_allclose(z, np.log10(np.sqrt(raw[:, 0] * raw[:, 1])).T, rtol=1e-6, atol=1e-6)
+
+
+def test_all_arms_share_one_color_scale():
+    figure = figures.draw("gradient_heatmap", flowing(0.1, 1), {"which": "signal_grad_norm"})
+    assert len(figure.data) == 2 and all(d.coloraxis == "coloraxis" for d in figure.data)
+    assert figure.layout.coloraxis.cmin == pytest.approx(np.log10(2 * 0.1**19), abs=1e-4)
