@@ -46,7 +46,8 @@ class Networks:
 
         Without `given`, batch norm uses the mean and variance of x's own examples, layer by layer: a mini-batch's
         batch statistics, or, when x is the whole training set, the population statistics of the concept (each layer's
-        statistics with the layers below already normalized by theirs). With `given`, those: inference mode.
+        statistics with the layers below already normalized by theirs). With `given`, those: inference mode;
+        layers above the last given ones again use x's own.
         """
         used = Statistics([], [])
         act = ACTIVATIONS[self.activation].forward
@@ -59,9 +60,15 @@ class Networks:
                 x = self.normalized(x, layer, given, used)
         return torch.baddbmm(self.readout_bias, x, self.readout), used
 
+    def cut(self, depth: int) -> Networks:
+        """The lowest `depth` layers alone, for looking at what arrives there; `forward` then has outputs of no use."""
+        weights = (part[:depth] for part in (self.weight, self.bias, self.gamma, self.beta))
+        nothing = self.readout[:, :, :0], self.readout_bias[:, :, :0]
+        return Networks(self.norm, self.placement, self.activation, *weights, self.delta, *nothing)
+
     def normalized(self, x: Tensor, layer: int, given: Statistics | None, used: Statistics) -> Tensor:
         """x after this layer's norm; batch norm's statistics are appended to `used`."""
-        if self.norm == "batch" and given is not None:
+        if self.norm == "batch" and given is not None and layer < len(given.mean):
             mean, var = given.mean[layer], given.var[layer]
         else:
             mean, var = statistics(x, NORMS[self.norm].axis)

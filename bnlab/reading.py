@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .keeping import WHERE
-from .probes import checked
+from .probes import Seen, checked
 from .store import Run, RunStore
 from .trace import TABLES, batch_slots, layout
 
@@ -18,6 +18,7 @@ NAMES = {q: (table, q) for table, quantities in TABLES.items() for q in quantiti
 NAMES |= {f"{q}_sample": ("samples", q) for q in TABLES["samples"]}
 
 
+EVERYTHING = 2**40  # points: nothing is thinned on the way
 WIDTHS = [1] + [width for k in range(40) for width in (2 * 2**k, 3 * 2**k)]  # 1, 2, 3, 4, 6, 8, 12, ...: few and near
 
 
@@ -229,6 +230,20 @@ class Trace:
         steps, arrays = self.looks(probe, arm, **options)
         at = np.flatnonzero(steps == step)
         return {name: values[at[0]] for name, values in arrays.items()} if len(at) else None
+
+    def seen(self) -> list[Seen]:
+        """What was recorded of each stack, for the probes that look back: all batch statistics that are left."""
+        found = []
+        for i, networks in enumerate(self.experiment.stacks):
+            arms = [n.arm for n in networks if self.experiment.arm_settings[n.arm].norm == "batch"]
+            both, stride = [np.empty((0, 0, 0, 0), np.float32)] * 2, 1
+            if arms:
+                wanted = (i, "units", "batch_mean", None, None, 0, self.step + 1, EVERYTHING)
+                series = [self.columns(*wanted[:2], name, *wanted[3:]) for name in ("batch_mean", "batch_var")]
+                both = [s.mean for s in series]
+                stride = int(series[0].steps[1]) if len(series[0].steps) > 1 else 1
+            found.append(Seen(*both, stride, self.snapshots(), lambda step, i=i: self.snapshot(step)[i]))
+        return found
 
     def slots(self, arm: int, table: str) -> tuple[int, list[int]]:
         """The arm's stack, and for each seed its slot in a table of that stack (none in `units` without batch norm)."""

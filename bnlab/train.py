@@ -11,6 +11,7 @@ import numpy as np
 from .data import DATASETS, split
 from .experiment import Experiment
 from .mlp import Statistics
+from .population import FITS, streamed
 from .quantities import Rows
 from .registry import Late
 from .sampling import DRAWN, mini_batches
@@ -65,6 +66,7 @@ class Group:
 
     def __init__(self, experiment: Experiment, index: int, device: str, dtype: torch.dtype):
         networks = experiment.stacks[index]
+        self.experiment = experiment
         self.index, self.seeds = index, [n.seed for n in networks]
         self.stack = Stack(experiment, networks, device, dtype)
         self.settings = settings = self.stack.shared
@@ -120,7 +122,13 @@ class Group:
             moving = Statistics(self.stack.moving_mean[:, b].unbind(0), self.stack.moving_var[:, b].unbind(0))
             for name, x in whole.items():
                 yield self.score(name, "moving", slots, [networks.forward(x, moving)[0]])
-            outputs, population = networks.forward(whole["train"])
+            x = whole["train"]
+            if x.shape[0] * x.shape[1] * self.stack.d <= FITS:
+                outputs, population = networks.forward(x)
+            else:
+                chunk = max(1, FITS // (x.shape[0] * self.stack.d))
+                population = Statistics(*([q.to(x.dtype) for q in part] for part in streamed(networks, x, chunk)))
+                outputs = torch.cat([networks.forward(part, population)[0] for part in x.split(chunk, 1)], 1)
             yield self.score("train", "population", slots, [outputs])
             yield self.score("test", "population", slots, [networks.forward(whole["test"], population)[0]])
             moments.append([torch.stack(part)[:, :, 0] for part in population])

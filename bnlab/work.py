@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from .experiment import Experiment, Settings
-from .probes import Copies, checked, schedule
+from .probes import PROBES, Copies, checked, schedule
 from .store import RunStore
 from .train import device_for, train
 
@@ -67,7 +67,8 @@ def look(store: RunStore, run_id: str, probe: str, options: Mapping, step: int, 
     reason as a sentence under the name "wrong"."""
     options = checked(probe, options)
     try:
-        found = copies(store, run_id).look(probe, options, step, vectors)
+        seen = store.trace(run_id).seen() if PROBES[probe].back else ()
+        found = copies(store, run_id).look(probe, options, step, vectors, seen)
     except Exception as error:  # looking changes nothing: a training goes on
         traceback.print_exc()
         sentence = " ".join(str(error).split())[:200]

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = {  # from the cellar up; a package stands for all files in it
     "cellar": ["registry"],
-    "ground": ["activations", "inits", "norms", "optimizers", "data", "averages", "theory", "moving", "mlp"],
+    "ground": ["activations", "inits", "norms", "optimizers", "data", "averages", "theory", "moving", "mlp", "population"],
     "first": ["settings", "experiment", "address", "sampling", "stack", "trace", "quantities", "train", "probes"],
     "second": ["store", "keeping", "reading", "jobs", "work"],
     "third": ["figures", "export", "lessons", "cards", "opened", "api"],

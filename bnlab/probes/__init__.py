@@ -8,7 +8,7 @@ the slot axis first. Chance comes from the seed and the step alone, so that the 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from typing import NamedTuple
 
@@ -30,23 +30,64 @@ class Asked(NamedTuple):
     choices: tuple[str, ...] = ()
 
 
+class Seen(NamedTuple):
+    """What a run has recorded of one stack, for the probes that look back: batch means and variances [n, L, B, d] of
+    steps 0, stride, 2 stride, ...; the steps that have a snapshot, and the snapshot of a step."""
+
+    batch_mean: np.ndarray
+    batch_var: np.ndarray
+    stride: int
+    snapshots: list[int]
+    vector: Callable[[int], np.ndarray]
+
+
 class Probe(NamedTuple):
-    """What a probe is. `file`: where its look() stands; `cost`: of a look, in training steps, about, as measured;
-    `live`: whether it looks at intervals while a run trains. A probe without batch norm's statistics looks at all."""
+    """What a probe is. `place`: file and function that look; `cost`: of a look, in training steps, about, as measured;
+    `live`: whether it looks at intervals while a run trains; `back`: whether it also wants what was recorded (Seen)."""
 
     label: str
     help: str
-    file: str
+    place: str
     cost: float
     options: Mapping[str, Asked] = {}
     live: bool = False
+    back: bool = False
 
-    def look(self, group: Group, **options: object) -> dict[str, np.ndarray]:
+    def look(self, group: Group, *seen: Seen, **options: object) -> dict[str, np.ndarray]:
         """Look; arrays [S, ...] by name."""
-        return importlib.import_module(f".{self.file}", __name__).look(group, **options)
+        file, _, function = self.place.partition(".")
+        return getattr(importlib.import_module(f".{file}", __name__), function or "look")(group, *seen, **options)
 
 
 PROBES: Registry[Probe] = Registry("probe")
+PROBES["inference"] = Probe(
+    "Inference with another alpha",
+    "Test loss over the run with the moving averages of any alpha.",
+    "inference",
+    8,
+    {"alpha": Asked(0.9, 0, 1)},
+    back=True,
+)
+PROBES["alphas"] = Probe(
+    "Inference loss against alpha",
+    "Loss at one step's weights with the moving averages of many alphas.",
+    "inference.look_at_all",
+    20,
+    back=True,
+)
+PROBES["practice"] = Probe(
+    "Population statistics in practice",
+    "Statistics pooled over mini-batches beside those of the whole training set.",
+    "practice",
+    3,
+    {"batch_size": Asked(32, 2, 1024)},
+)
+PROBES["broken"] = Probe(
+    "Broken on purpose", "The mistakes everyone makes, and their symptoms.", "broken", 6, back=True
+)
+PROBES["single"] = Probe(
+    "One example alone, and two", "Inference without a mini-batch; training on mini-batches of two.", "single", 10
+)
 
 
 def checked(name: str, options: Mapping[str, object]) -> dict[str, object]:
@@ -79,12 +120,15 @@ class Copies:
         self.groups = [Group(experiment, i, "cpu", torch.float32) for i in range(len(experiment.stacks))]
         self.torch = torch
 
-    def look(self, name: str, options: Mapping, step: int, vectors: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    def look(
+        self, name: str, options: Mapping, step: int, vectors: list[np.ndarray], seen: Sequence[Seen] = ()
+    ) -> list[dict[str, np.ndarray]]:
         """What a probe sees of each stack as a snapshot taken before update `step` describes it."""
         with self.torch.no_grad():
             for group, vector in zip(self.groups, vectors, strict=True):
                 group.stack.restore(step, vector)
-            return [PROBES[name].look(group, **options) for group in self.groups]
+            back = [[one] for one in seen] if PROBES[name].back else [[]] * len(self.groups)
+            return [PROBES[name].look(group, *b, **options) for group, b in zip(self.groups, back, strict=True)]
 
 
 def schedule(experiment: Experiment) -> dict[str, int]:

@@ -1,0 +1,74 @@
+"""Inference loss with moving averages of another alpha: nothing is trained, only what was recorded is averaged anew.
+
+The moving averages that training with this alpha would have had at each snapshot of the weights follow from the
+recorded batch statistics (moving.py); the networks of the snapshot are then scored with them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..mlp import Statistics
+from ..moving import ALPHAS, START, moving_average_at
+from ..registry import Late
+
+if TYPE_CHECKING:
+    from ..train import Group
+    from . import Seen
+
+torch = Late("torch")
+MOST_SNAPSHOTS = 24  # scored at once, spread over the run
+
+
+def averages(seen: Seen, alpha: float, steps: np.ndarray) -> list[np.ndarray]:
+    """Moving means and variances [n, L, B, d] of alpha as training finds them at `steps`.
+
+    Where the budget has left only every stride-th step, each stands for stride steps.
+    """
+    rows = -(-np.asarray(steps) // seen.stride)
+    recorded = (seen.batch_mean, seen.batch_var)
+    return [
+        moving_average_at(new, alpha**seen.stride, start, np.minimum(rows, len(new)))
+        for new, start in zip(recorded, START.values(), strict=True)
+    ]
+
+
+def scored(group: Group, split: str, mean: np.ndarray, var: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Loss and accuracy [S] of the group over a split with these statistics [L, B, d]; NaN without batch norm."""
+    loss, accuracy = np.full((2, group.stack.S), np.nan, np.float32)
+    x, y = group.splits[split]
+    for slots, networks, b in group.alike:
+        if b is None:
+            continue
+        given = [torch.from_numpy(q[:, b, None]).to(group.stack.dtype) for q in (mean, var)]
+        count = slots.stop - slots.start
+        outputs, _ = networks.forward(x.expand(count, *x.shape), Statistics(*(q.unbind(0) for q in given)))
+        e, right, _ = group.stack.criterion(outputs, y.expand(count, -1))
+        loss[slots] = e.numpy()
+        accuracy[slots] = np.nan if right is None else right.numpy()
+    return loss, accuracy
+
+
+def look(group: Group, seen: Seen, alpha: float) -> dict[str, np.ndarray]:
+    """Test loss and accuracy [S, n] at n snapshots up to this step, at `step` [S, n], with alpha's moving averages."""
+    there = np.array([t for t in seen.snapshots if t <= group.stack.t])
+    picked = there[np.unique(np.linspace(0, len(there) - 1, min(len(there), MOST_SNAPSHOTS)).round().astype(int))]
+    found = []
+    for t, mean, var in zip(picked, *averages(seen, alpha, picked), strict=True):
+        group.stack.restore(int(t), seen.vector(int(t)))
+        found.append(scored(group, "test", mean, var))
+    loss, accuracy = (np.stack(q, 1) for q in zip(*found, strict=True))
+    return {"step": np.tile(picked, (group.stack.S, 1)), "loss": loss, "accuracy": accuracy}
+
+
+def look_at_all(group: Group, seen: Seen) -> dict[str, np.ndarray]:
+    """Loss over train and test set at this step's weights, [S, n], with the moving averages of n values of `alpha`."""
+    found: dict[str, list] = {"train": [], "test": []}
+    for alpha in ALPHAS:
+        (mean,), (var,) = averages(seen, alpha, np.array([group.stack.t]))
+        for split in found:
+            found[split].append(scored(group, split, mean, var)[0])
+    told = {f"{split}_loss": np.stack(losses, 1) for split, losses in found.items()}
+    return {"alpha": np.tile(ALPHAS, (group.stack.S, 1)), **told}

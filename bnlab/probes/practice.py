@@ -1,0 +1,44 @@
+"""The practitioner's population statistics, pooled over mini-batches, beside the concept's (see population.py)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..mlp import Statistics
+from ..population import of_mini_batches
+
+if TYPE_CHECKING:
+    from ..train import Group
+
+
+def look(group: Group, batch_size: int) -> dict[str, np.ndarray]:
+    """How far the practitioner's statistics with mini-batches of `batch_size` are from the population's, per layer.
+
+    `mean_off` [S, L]: root mean square over units of the difference of means, in population standard deviations;
+    `std_ratio` [S, L]: geometric mean over units of the ratio of standard deviations; and the `test_loss` [S] with
+    either. NaN without batch norm.
+    """
+    S, L = group.stack.S, group.stack.L
+    found = {"mean_off": np.full((S, L), np.nan), "std_ratio": np.full((S, L), np.nan)}
+    found |= {name: np.full(S, np.nan) for name in ("loss_population", "loss_mini_batches")}
+    x, _ = group.splits["train"]
+    x_test, y_test = group.splits["test"]
+    for slots, networks, b in group.alike:
+        if b is None:
+            continue
+        count = slots.stop - slots.start
+        _, exact = networks.forward(x.expand(count, *x.shape))
+        other = of_mini_batches(networks, x.expand(count, *x.shape), batch_size)
+        for l in range(L):
+            scale = (exact.var[l].double() + networks.delta).sqrt()
+            off = (other.mean[l] - exact.mean[l]) / scale
+            ratio = (other.var[l] + networks.delta).sqrt() / scale
+            found["mean_off"][slots, l] = off.square().mean((1, 2)).sqrt().numpy()
+            found["std_ratio"][slots, l] = ratio.log().mean((1, 2)).exp().numpy()
+        for name, given in (("loss_population", exact), ("loss_mini_batches", other)):
+            used = Statistics([m.to(x.dtype) for m in given.mean], [v.to(x.dtype) for v in given.var])
+            outputs, _ = networks.forward(x_test.expand(count, *x_test.shape), used)
+            found[name][slots] = group.stack.criterion(outputs, y_test.expand(count, -1))[0].numpy()
+    return found

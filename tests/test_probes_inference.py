@@ -1,0 +1,274 @@
+"""The looks at inference: against training with that alpha, torch in eval and train mode, and slower sums."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as some
+from twins import Twin, every_kind
+
+from bnlab import Arm, Experiment, Settings, train
+from bnlab.mlp import Statistics
+from bnlab.moving import ALPHAS
+from bnlab.population import of_mini_batches, pooled, streamed
+from bnlab.probes import PROBES, Copies, checked
+from bnlab.probes.broken import MISTAKES
+from bnlab.store import RunStore
+from bnlab.train import Group
+from bnlab.work import execute
+
+BN = {"norm": "batch"}
+
+
+def looked(trace, name, step, **options):
+    vectors = trace.snapshot(step)
+    return Copies(trace.experiment).look(name, checked(name, options), step, vectors, trace.seen())[0]
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory):
+    """A run with batch norm before and after, without, and with another alpha."""
+    arms = (
+        Arm(label="none"),
+        Arm(label="before", changes=BN),
+        Arm(label="after", changes=BN | {"placement": "after"}),
+        Arm(label="slow", changes=BN | {"alpha": 0.99}),
+        Arm(label="layer", changes={"norm": "layer"}),
+    )
+    settings = Settings(depth=3, width=8, steps=40, data="wine", batch_size=16, score_every=10, activation="tanh")
+    store = RunStore(tmp_path_factory.mktemp("store"))
+    run = store.create(Experiment(settings=settings, arms=arms))
+    execute(store, run.id, lambda: None)
+    return store.trace(run.id)
+
+
+def slot(trace, arm):
+    return trace.slots(arm, "steps")[1][0]
+
+
+@pytest.mark.parametrize(("asked", "online"), [(0.9, 1), (0.99, 3)])
+def test_inference_with_another_alpha_is_that_of_training_with_it(trace, asked, online):
+    found = looked(trace, "inference", 40, alpha=asked)
+    place = slot(trace, 1)
+    steps, losses, accuracies = trace.scores(online, "test", "moving")
+    np.testing.assert_array_equal(found["step"][place], steps)
+    np.testing.assert_allclose(found["loss"][place], losses[:, 0], rtol=1e-4)
+    np.testing.assert_allclose(found["accuracy"][place], accuracies[:, 0], atol=0.02)
+    assert np.isnan(found["loss"][slot(trace, 0)]).all()
+
+
+def test_the_curve_against_alpha_goes_through_the_recorded_loss(trace):
+    found = looked(trace, "alphas", 40)
+    recorded = trace.scores(2, "train", "moving")[1][-1, 0]
+    at = ALPHAS.index(0.9)
+    assert found["train_loss"][slot(trace, 2), at] == pytest.approx(recorded, rel=1e-4)
+    one = looked(trace, "inference", 40, alpha=0.5)
+    assert found["test_loss"][slot(trace, 2), ALPHAS.index(0.5)] == pytest.approx(one["loss"][slot(trace, 2), -1])
+
+
+def test_thinned_statistics_stand_for_their_stride(trace):
+    from bnlab.probes.inference import averages
+
+    seen = trace.seen()[0]
+    still = seen._replace(batch_mean=np.ones_like(seen.batch_mean[::4]), batch_var=seen.batch_var[::4], stride=4)
+    mean, _ = averages(still, 0.9, np.array([0, 40]))
+    np.testing.assert_allclose(mean[0], 0)
+    np.testing.assert_allclose(mean[1], 1 - 0.9**40)
+
+
+@given(some.lists(some.integers(1, 9), min_size=1, max_size=8), some.floats(-1e6, 1e6))
+@hypothesis_settings(max_examples=50, deadline=None)
+def test_pooling_parts_gives_the_moments_of_all(sizes, offset):
+    rng = np.random.default_rng(len(sizes))
+    x = torch.from_numpy(rng.standard_normal((1, sum(sizes), 3)) + offset)
+    parts = [(p.shape[1], p.mean(1, keepdim=True), p.var(1, keepdim=True, correction=0)) for p in x.split(sizes, 1)]
+    mean, var = pooled(parts)
+    torch.testing.assert_close(mean, x.mean(1, keepdim=True), rtol=1e-12, atol=1e-12)
+    centered = x - x[:, :1]
+    torch.testing.assert_close(var, centered.var(1, keepdim=True, correction=0), rtol=1e-6, atol=1e-9)
+
+
+def batch_norms(dtype):
+    experiment = every_kind(depth=4, width=9, data="wine", batch_size=20, activation="elu", init="he")
+    with torch.no_grad():
+        group = Group(experiment, 0, "cpu", dtype)
+        return group, [(slots, networks) for slots, networks, b in group.alike if b]
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_streamed_population_statistics_are_those_of_one_pass(chunk):
+    group, kinds = batch_norms(torch.float32)
+    exact, exact_kinds = batch_norms(torch.float64)
+    for (slots, networks), (_, doubles) in zip(kinds, exact_kinds, strict=True):
+        with torch.no_grad():
+            x = group.splits["train"][0].expand(slots.stop - slots.start, -1, -1)
+            found = streamed(networks, x, chunk)
+            doubles.forward(x.double())
+            _, whole = doubles.forward(exact.splits["train"][0].expand(x.shape[0], -1, -1))
+        for l in range(4):
+            scale = whole.var[l].sqrt()
+            assert ((found.mean[l] - whole.mean[l]) / scale).abs().max() < 2e-6
+            torch.testing.assert_close(found.var[l], whole.var[l], rtol=5e-6, atol=0)
+
+
+def test_streamed_population_statistics_in_float64_are_exact():
+    group, kinds = batch_norms(torch.float64)
+    for slots, networks in kinds:
+        with torch.no_grad():
+            x = group.splits["train"][0].expand(slots.stop - slots.start, -1, -1)
+            _, whole = networks.forward(x)
+            found = streamed(networks, x, 13)
+        for l in range(4):
+            torch.testing.assert_close(found.mean[l], whole.mean[l], rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(found.var[l], whole.var[l], rtol=1e-9, atol=1e-12)
+
+
+def test_the_practitioners_statistics_are_a_slow_loops():
+    group, kinds = batch_norms(torch.float64)
+    for slots, networks in kinds:
+        with torch.no_grad():
+            x = group.splits["train"][0].expand(slots.stop - slots.start, -1, -1)
+            found = of_mini_batches(networks, x, 20)
+            parts = x.tensor_split(x.shape[1] // 20, 1)
+            used = [networks.forward(p)[1] for p in parts]
+            for l in range(4):
+                n = torch.tensor([p.shape[1] for p in parts], dtype=torch.float64).view(-1, 1, 1, 1)
+                means, variances = (torch.stack([u[i][l] for u in used]) for i in range(2))
+                mean = (n * means).sum(0) / n.sum()
+                var = (n * (variances + means**2)).sum(0) / n.sum() - mean**2
+                torch.testing.assert_close(found.mean[l], mean, rtol=1e-8, atol=1e-10)
+                torch.testing.assert_close(found.var[l], var, rtol=1e-8, atol=1e-10)
+    with torch.no_grad():
+        whole = of_mini_batches(networks, x, x.shape[1])
+        torch.testing.assert_close(whole.var[3], networks.forward(x)[1].var[3], rtol=1e-8, atol=1e-10)
+
+
+def test_the_shortcut_is_worse_the_smaller_the_mini_batch(trace):
+    off = {K: looked(trace, "practice", 40, batch_size=K)["mean_off"][slot(trace, 1)] for K in (4, 64)}
+    assert off[4][2] > 2 * off[64][2]
+    assert off[4][0] < 1e-5  # in the first layer the inputs are the same, and so are their pooled statistics
+
+
+def test_scores_do_not_change_where_the_population_is_streamed(monkeypatch):
+    experiment = Experiment(
+        settings=Settings(depth=3, width=8, steps=2, data="wine"), arms=(Arm(label="bn", changes=BN),)
+    )
+    whole = next(iter(train(experiment)))
+    monkeypatch.setattr(sys.modules["bnlab.train"], "FITS", 100)
+    streamed_record = next(iter(train(experiment)))
+    for a, b in zip(whole.scores, streamed_record.scores, strict=True):
+        np.testing.assert_allclose(a.loss, b.loss, rtol=1e-5)
+    np.testing.assert_allclose(whole.population[0].var, streamed_record.population[0].var, rtol=1e-4)
+
+
+def test_each_mistake_is_what_torch_makes_of_it(trace):
+    found = looked(trace, "broken", 40)
+    copies = Copies(trace.experiment)
+    copies.look("single", {}, 40, trace.snapshot(40))  # restores
+    group = copies.groups[0]
+    group.stack.restore(40, trace.snapshot(40)[0])
+    arm, s = 1, trace.experiment.arm_settings[1]
+    place, b = slot(trace, 1), slot(trace, 1) - group.stack.batch.start
+    x, y = group.splits["test"]
+    names = list(MISTAKES)
+
+    def twin(mean=None, var=None):
+        t = Twin(group.stack, place)
+        for l, norm in enumerate(t.norm):
+            norm.running_mean.copy_((group.stack.moving_mean if mean is None else mean)[l, b, 0])
+            norm.running_var.copy_((group.stack.moving_var if var is None else var)[l, b, 0])
+        return t.eval()
+
+    def loss(model, x, y):
+        with torch.no_grad():
+            return float(model.loss(x, y))
+
+    def told(name):
+        return float(found["loss"][place, names.index(name)])
+
+    K = group.stack.K
+    assert told("right") == pytest.approx(loss(twin(), x, y), rel=1e-4)
+    assert told("right") == pytest.approx(trace.scores(arm, "test", "moving")[1][-1, 0], rel=1e-5)
+    assert told("never updated") == pytest.approx(
+        loss(twin(torch.zeros_like(group.stack.moving_mean), torch.ones_like(group.stack.moving_var)), x, y), rel=1e-4
+    )
+    assert told("unbiased") == pytest.approx(loss(twin(None, group.stack.moving_var * K / (K - 1)), x, y), rel=1e-4)
+    shifted = x + group.splits["train"][0].std(0, correction=0)
+    assert told("shifted") == pytest.approx(loss(twin(), shifted, y), rel=1e-4)
+    order = torch.argsort(y, stable=True)
+    model = twin().train()
+    for norm in model.norm:
+        norm.momentum = 1 - s.alpha
+    parts = list(zip(x[order].tensor_split(-(-len(x) // K)), y[order].tensor_split(-(-len(x) // K)), strict=True))
+    in_training = sum(loss(model, p, q) * len(q) for p, q in parts) / len(y)
+    assert told("train mode") == pytest.approx(in_training, rel=1e-4)
+    model, mean, var = twin().train(), group.stack.moving_mean.clone(), group.stack.moving_var.clone()
+    for l, norm in enumerate(model.norm):  # torch would blend the unbiased variance in
+
+        def blend(_, inputs, l=l):
+            for q, new in ((mean, inputs[0].mean(0)), (var, inputs[0].var(0, correction=0))):
+                q[l, b, 0] = s.alpha * q[l, b, 0] + (1 - s.alpha) * new
+
+        norm.register_forward_pre_hook(blend)
+    for p, q in parts:
+        loss(model, p, q)
+    assert told("polluted") == pytest.approx(loss(twin(mean, var), x, y), rel=1e-3)
+    assert abs(told("polluted") - told("right")) > 1e-3
+    assert told("alpha swapped") == pytest.approx(
+        looked(trace, "inference", 40, alpha=0.1)["loss"][place, -1], rel=1e-5
+    )
+
+
+def test_an_outlier_reaches_another_example_only_through_batch_norm(trace):
+    outlier = looked(trace, "broken", 40)["outlier"]
+    assert outlier[slot(trace, 0)] == 0 and outlier[slot(trace, 4)] == 0
+    assert outlier[slot(trace, 1)] > 1e-3 and outlier[slot(trace, 2)] > 1e-3
+
+
+def test_alone_an_example_gets_what_it_gets_in_a_batch_and_two_leave_no_gradient(trace):
+    found = looked(trace, "single", 40)
+    assert (found["alone"] < 1e-5).all()
+    ratio = found["signal_of_two"] / found["signal"]
+    assert ratio[slot(trace, 1), 1:].max() < 0.5  # below a batch norm
+    np.testing.assert_allclose(ratio[slot(trace, 0)], 1, atol=0.6)  # without: two examples are as good as many
+    group = Copies(trace.experiment).groups[0]
+    for arm in range(5):
+        assert np.isfinite(found["signal_of_two"][slot(trace, arm)]).all(), group
+
+
+def test_signals_per_example_are_torchs(trace):
+    copies = Copies(trace.experiment)
+    found = copies.look("single", {}, 40, trace.snapshot(40))[0]
+    group = copies.groups[0]
+    group.stack.restore(40, trace.snapshot(40)[0])
+    with torch.no_grad():
+        x, y = group.mini_batch(40)
+    for place in range(group.stack.S):
+        twin = Twin(group.stack, place)
+        twin.loss(x[place], y[place]).backward()
+        for l in range(group.stack.L):
+            per = (twin.a[l].grad * group.stack.K).square().sum(1).mean().sqrt()
+            assert found["signal"][place, l] == pytest.approx(float(per), rel=1e-3)
+
+
+def test_every_probe_says_what_it_is_and_refuses_in_a_sentence():
+    for name, probe in PROBES.items():
+        assert probe.label and probe.help.endswith("."), name
+        assert checked(name, {}) == {option: asked.default for option, asked in probe.options.items()}
+    with pytest.raises(ValueError, match=r"alpha is 1.5; allowed is 0 to 1\."):
+        checked("inference", {"alpha": 1.5})
+    with pytest.raises(ValueError, match=r"beta is not an option of inference; known are alpha\."):
+        checked("inference", {"beta": 1})
+
+
+def test_statistics_pass_unused_where_fewer_are_given():
+    group, kinds = batch_norms(torch.float64)
+    slots, networks = kinds[0]
+    with torch.no_grad():
+        x = group.splits["train"][0].expand(slots.stop - slots.start, -1, -1)
+        _, whole = networks.forward(x)
+        _, again = networks.forward(x, Statistics(whole.mean[:2], whole.var[:2]))
+    torch.testing.assert_close(again.mean[3], whole.mean[3])
