@@ -58,7 +58,7 @@ def state(trace: Trace, position: int | None = None) -> dict[str, Any]:
     run, experiment = trace.run, trace.experiment
     steps = experiment.settings.steps
     facts = [f"step {max(run.step, 0):,} of {steps:,}".replace(",", "\u202f")]
-    if run.steps_per_second:
+    if run.steps_per_second and run.status == "running":
         facts.append(f"{run.steps_per_second:.0f} steps/s")
     return {
         "status": run.status,

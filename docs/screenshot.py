@@ -1,6 +1,6 @@
 """Take the README's picture: start the lab on an empty store, train the default experiment, photograph the page.
 
-    .venv/bin/python docs/screenshot.py
+    .venv/bin/python -m docs.screenshot
 
 Needs Chromium or Chrome. Writes lab.png beside this file.
 """
@@ -47,13 +47,14 @@ def photograph(address: str) -> None:
         except URLError:
             time.sleep(0.1)
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM)
-        page = browser.new_page(viewport={"width": 1440, "height": 900}, device_scale_factor=1.5, color_scheme="light")
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1440, "height": 1080}, device_scale_factor=1.5, color_scheme="light")
         page.goto(f"{address}/?depth=20&seeds=0,1,2")
-        page.locator(".st-key-train button").click()
+        page.locator(".st-key-train button:visible").click()
         page.wait_for_selector("[data-status=running]", timeout=60_000)
-        page.wait_for_selector("[data-status=done]", timeout=120_000)
-        page.wait_for_timeout(1500)  # the last update is drawn
+        page.wait_for_selector("[data-status=done]", timeout=300_000)
+        page.mouse.move(0, 0)
+        page.wait_for_timeout(3000)  # the last update is drawn
         page.screenshot(path=HERE / "lab.png")
         browser.close()
 

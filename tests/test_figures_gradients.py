@@ -19,7 +19,7 @@ def flowing(*factors, depth=L, diverged=None):
     values = {}
     for arm, factor in enumerate(factors):
         norms = float(factor) ** towards * 2.0
-        values["signal_grad_norm", arm] = np.tile(norms, (N, 2, 1)) * np.linspace(1, 2, N)[:, None, None]
+        values["signal_grad_norm", arm] = np.linspace(1, 2, N)[:, None, None] * np.array([1, 3])[:, None] * norms
         values["grad_norm", arm] = 3 * values["signal_grad_norm", arm]
     experiment = EXPERIMENT.model_copy(update={"settings": Settings(depth=depth, width=4, steps=N)})
     return KnownTrace(experiment, {k: v.astype(np.float32) for k, v in values.items()}, diverged=diverged)
@@ -106,4 +106,4 @@ def test_the_heat_map_holds_the_logarithm_of_every_layer_and_step():
 def test_all_arms_share_one_color_scale():
     figure = figures.draw("gradient_heatmap", flowing(0.1, 1), {"which": "signal_grad_norm"})
     assert len(figure.data) == 2 and all(d.coloraxis == "coloraxis" for d in figure.data)
-    assert figure.layout.coloraxis.cmin == pytest.approx(np.log10(2 * 0.1**19), abs=1e-4)
+    assert figure.layout.coloraxis.cmin == pytest.approx(np.log10(2 * 3**0.5 * 0.1**19), abs=1e-4)

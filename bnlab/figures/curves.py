@@ -93,6 +93,7 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
     for value, name in chance(trace, quantity):
         style.reference(figure, value, name)
     figure.update_xaxes(title="step t (updates)", type=x, unifiedhovertitle={"text": "step %{x}"})
+    figure.update_xaxes(spikecolor=style.GRAY, spikethickness=1, spikedash="solid")
     figure.update_layout(hovermode="x unified")
     regression = DATASETS[trace.experiment.settings.data].task == "regression"
     unit = "mean squared error" if regression else "cross-entropy E (nats)"
@@ -134,7 +135,7 @@ def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, points:
         name=name,
         legendgroup=name,
         line={"color": rgb, "width": 2, "dash": style.dash(arm)},
-        hovertemplate=f"%{{y:.4g}}{unit(trace, quantity)}<extra>{name}</extra>",
+        hovertemplate=f"%{{y:.4~g}}{unit(trace, quantity)}<extra>{name}</extra>",
     )
 
 
@@ -166,7 +167,7 @@ def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str,
         line={"color": style.color(arm), "width": 1, "dash": "dot"},
         marker={"size": 7, "symbol": symbol},
         error_y=spread if values.shape[1] > 1 else None,
-        hovertemplate=f"%{{y:.4g}}{unit(trace, quantity)}<extra>{name}</extra>",
+        hovertemplate=f"%{{y:.4~g}}{unit(trace, quantity)}<extra>{name}</extra>",
     )
 
 
