@@ -93,7 +93,6 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
     for value, name in chance(trace, quantity):
         style.reference(figure, value, name)
     figure.update_xaxes(title="step t (updates)", type=x, unifiedhovertitle={"text": "step %{x}"})
-    figure.update_xaxes(spikecolor=style.GRAY, spikethickness=1, spikedash="solid")
     figure.update_layout(hovermode="x unified")
     regression = DATASETS[trace.experiment.settings.data].task == "regression"
     unit = "mean squared error" if regression else "cross-entropy E (nats)"
