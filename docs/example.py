@@ -2,8 +2,8 @@
 
     .venv/bin/python -m docs.example
 
-Writes bnlab/example/runs.sqlite. Scores and layer scalars stay whole; of units and samples only the steps KEPT stay,
-of weight snapshots and summaries nothing: a run that is done is not resumed. Run it again when a table gets a column.
+Writes bnlab/example/runs.sqlite. Scores and layer scalars stay whole; of units and samples only the steps KEPT stay, of
+the weight snapshots the last, of the summaries nothing. Run it again when a table gets a column.
 """
 
 import os
@@ -49,8 +49,8 @@ def thin(store: RunStore, run_id: str) -> None:
                 columns = np.frombuffer(data, np.float32).reshape(table.width, n)
                 for step in (step for step in KEPT if first <= step < first + n):
                     table.put(db, step, 1, np.ascontiguousarray(columns[:, step - first : step - first + 1]))
-        for name in ("snapshots", "summary"):
-            db.execute(f"delete from {name} where run = ?", (run_id,))
+        db.execute("delete from summary where run = ?", (run_id,))
+        db.execute("delete from snapshots where run = ? and step <= ?", (run_id, LAST))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def test_every_figure_is_served_small_and_not_twice(recorded, name):
     (first,) = together(f"/api/runs/{run}/{name}")
     assert first.status_code == 200
     figure = first.json()
-    assert figure["data"]
+    assert figure["data"] or figure["layout"]["annotations"][0]["text"], "a picture, or a sentence that says why not"
     assert len(first.text) < 200_000
     (again,) = together(f"/api/runs/{run}/{name}?seen={first.headers['x-version']}")
     assert again.status_code == 204
@@ -146,6 +146,21 @@ def test_packed_and_plain_are_the_same(recorded):
     assert packed.headers["content-encoding"] == "gzip"
     assert "content-encoding" not in plain.headers
     assert packed.json() == plain.json()
+
+
+@pytest.mark.parametrize("name", ["digits", "breast_cancer", "diabetes", "spirals"])
+def test_a_data_set_is_previewed_once(name):
+    (first, scaled) = together(f"/api/data/{name}", f"/api/data/{name}?standardize=false")
+    assert first.json()["data"] and first.content != scaled.content
+    assert len(first.text) < 60_000
+    (again,) = together(f"/api/data/{name}?seen={first.headers['x-version']}")
+    assert (again.status_code, again.content) == (204, b"")
+
+
+def test_an_unknown_data_set_is_a_sentence():
+    (answer,) = together("/api/data/nothing")
+    assert answer.status_code == 404
+    assert answer.text.startswith("There is no data set 'nothing'; known are digits, ")
 
 
 def test_plotly_comes_from_its_package():
