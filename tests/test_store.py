@@ -17,10 +17,11 @@ from hypothesis import strategies as some
 
 from bnlab import work
 from bnlab.experiment import Arm, Experiment, Settings
-from bnlab.keeping import MOST_BUCKETS, RECENT
+from bnlab.jobs import ABOVE
+from bnlab.keeping import CHUNK_ROWS, MOST_BUCKETS, RECENT
 from bnlab.reading import NAMES, Trace
 from bnlab.store import RunStore
-from bnlab.trace import Population, Record, Score, batch_slots, layout
+from bnlab.trace import LAYERS, Population, Record, Score, batch_slots, layout
 from bnlab.train import train
 
 ARMS = (
@@ -420,3 +421,249 @@ def test_what_is_stored_depends_on_the_steps_alone(store):
     a, b = stored(store, whole), stored(store, broken)
     for table in a:
         assert a[table] == b[table], table
+
+
+@pytest.mark.parametrize("budget_mb", [8, 512])
+def test_reading_a_long_run_costs_what_reading_a_short_one_costs(store, monkeypatch, budget_mb):
+    experiment = small(depth=1, steps=100_000, data="wine", batch_size=2)
+    experiment = experiment.model_copy(
+        update={"settings": experiment.settings.model_copy(update={"budget_mb": budget_mb})}
+    )
+    run_id, count, read = store.create(experiment).id, [0], Trace.rows
+    monkeypatch.setattr(
+        Trace, "rows", lambda self, *where: (count.__setitem__(0, count[0] + where[4]), read(self, *where))[1]
+    )
+    zeros = nothing(experiment)
+    records = written(experiment, range(16_000), lambda t: zeros)
+    with store.writer(run_id) as writer:
+        for record in records:
+            writer.keep(record)
+            if record.step + 1 in (3000, 9000, 16_000):
+                writer.commit()
+                for window in ({}, {"start": record.step - 300}):
+                    for quantity in ("loss", "z_std"):
+                        count[0] = 0
+                        series = store.trace(run_id).read(quantity, 1, points=300, **window)
+                        assert len(series.steps) <= 600
+                        assert count[0] <= 2 * MOST_BUCKETS + CHUNK_ROWS
+
+
+# ---- networks that diverge
+
+
+WHERE = [  # what is no longer finite in which layers (none: the loss), and the layer where it began
+    ({"a_mean": [3, 4]}, 3),
+    ({"z_std": [2], "signal_grad_norm": [1, 2, 3, 4]}, 2),
+    ({"signal_grad_norm": [1, 2, 3]}, 3),
+    ({"grad_norm": [4], "update_ratio": [4]}, 4),
+    ({}, 0),
+]
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("broken, layer", WHERE)
+def test_divergence_is_noted_with_its_first_step_and_layer(store, broken, layer, wrong):
+    experiment, at = small(depth=4, steps=300), 77
+    columns = layout(experiment, 0)
+
+    def rows(t):
+        if t < at:
+            return {}
+        row, steps = np.ones(len(nothing(experiment)["layers"]), np.float32), np.ones(4, np.float32)
+        for name, layers in broken.items():
+            offset, shape = columns["layers"][name]
+            row[offset : offset + prod(shape)].reshape(shape)[np.array(layers) - 1, 1] = wrong
+        if not broken:
+            steps[columns["steps"]["loss"][0] + 1] = wrong
+        return {"layers": row, "steps": steps}
+
+    run_id = store.create(experiment).id
+    trace = keep(store, run_id, written(experiment, range(90), rows))
+    assert trace.diverged == {(1, 0): (at, layer)}
+    trace = keep(store, run_id, written(experiment, range(60, 130), rows))  # resumed before it
+    assert trace.diverged == {(1, 0): (at, layer)}
+    for quantity in ("accuracy", "z_mean", "gamma"):
+        values = trace.read(quantity, 1).mean
+        assert len(values) == 130 and np.isfinite(values[: at + 1]).all() and np.isnan(values[at + 1 :]).all()
+    assert np.isfinite(trace.read("z_mean", 0).mean).all()
+
+
+def test_a_network_that_diverges_leaves_the_others_as_they_are(store):
+    settings = Settings(data="diabetes", depth=3, width=8, steps=200, activation="relu", score_every=50)
+    calm, wild = Arm(label="calm"), Arm(label="wild", changes={"learning_rate": 100.0, "init_gain": 10.0})
+    both = Experiment(settings=settings, arms=(calm, wild))
+    alone = Experiment(settings=settings, arms=(calm,))
+    traces = []
+    for experiment in (both, alone):
+        run = store.create(experiment)
+        work.execute(store, run.id, lambda: None)
+        assert store.run(run.id).status == "done"
+        traces.append(store.trace(run.id))
+    together, single = traces
+    ((network, (step, layer)),) = together.diverged.items()
+    assert network == (1, 0) and single.diverged == {}
+    records = list(train(both))
+    seen = {q: np.stack([r.value(q, 1) for r in records[:-1]]) for q in LAYERS}
+    finite = np.isfinite([r.value("loss", 1) for r in records[:-1]])
+    finite &= np.all([np.isfinite(values).all(1) for values in seen.values()], 0)
+    assert step == finite.argmin() and 0 <= layer <= 3
+    for quantity in ("loss", *LAYERS):
+        same(together.read(quantity, 0).mean, single.read(quantity, 0).mean)
+        assert np.isnan(together.read(quantity, 1).mean[step + 1 :]).all()
+
+
+# ---- killed, read while written, named, deleted
+
+
+WRITER = """
+import sys, time
+from bnlab.store import RunStore
+from bnlab.work import execute
+execute(RunStore(sys.argv[1]), sys.argv[2], lambda: time.sleep(0.002))
+"""
+
+
+def until(condition, seconds=120):
+    """Wait for a condition; generous, for slow machines."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+    return value
+
+
+def same_run(a, b, stop):
+    """Whether two traces hold the same numbers up to step `stop`."""
+    for arm in range(len(a.experiment.arms)):
+        for quantity in NAMES:
+            if a.has(quantity, arm):
+                x, y = (trace.read(quantity, arm, stop=stop, points=10**6) for trace in (a, b))
+                np.testing.assert_array_equal(x.steps, y.steps)
+                for i in (1, 2, 3):
+                    same(x[i], y[i])
+        for statistics in ("none", "batch", "moving", "population"):
+            x, y = (trace.scores(arm, "test", statistics) for trace in (a, b))
+            n = sum(x[0] <= min(stop, a.step))
+            np.testing.assert_array_equal(x[0][:n], y[0][:n])
+            same(x[1][:n], y[1][:n])
+        if a.has("gamma", arm):
+            x, y = a.population(arm), b.population(arm)
+            n = len(x[0])
+            same(x[1], y[1][:n])
+            same(x[2], y[2][:n])
+
+
+def test_a_killed_writer_leaves_a_prefix_from_which_the_run_goes_on_to_the_same_tables(store):
+    settings = SMALL.model_copy(update={"steps": 400, "score_every": 50})
+    experiment = Experiment(settings=settings, arms=ARMS[1:4], seeds=(3, 1))
+    whole, killed = store.create(experiment), store.create(experiment)
+    work.execute(store, whole.id, lambda: None)
+    process = subprocess.Popen([sys.executable, "-c", WRITER, str(store.directory), killed.id], cwd=ABOVE)
+    until(lambda: store.run(killed.id).step >= 60 or process.poll() is not None)
+    process.kill()
+    assert process.wait() == -9
+    trace = store.trace(killed.id)
+    assert 60 <= trace.step < 399 and trace.run.status == "running"
+    np.testing.assert_array_equal(trace.read("loss", 0, points=10**6).steps, np.arange(trace.step + 1))
+    same_run(trace, store.trace(whole.id), trace.step + 1)
+    assert store.db.execute("pragma integrity_check").fetchone() == ("ok",)
+    work.execute(store, killed.id, lambda: None)
+    assert store.run(killed.id).status == "done" and store.run(killed.id).step == 400
+    same_run(store.trace(whole.id), store.trace(killed.id), 401)
+    same(store.trace(whole.id).snapshot(400)[0], store.trace(killed.id).snapshot(400)[0])
+
+
+READER = """
+import numpy as np
+from bnlab.store import RunStore
+store, run_id, end = RunStore(ask[0]), ask[1], int(ask[2])
+reads, before = 0, -1
+while before < end:
+    trace = store.trace(run_id)
+    if trace.step < 0:
+        continue
+    for start in (0, max(0, trace.step - 300), trace.step // 2):
+        for points in (50, 10**6):
+            for quantity in ("loss", "z_std", "gamma"):
+                series = trace.read(quantity, 1, start=start, points=points)
+                n, axes = len(series.steps), (-1, *[1] * (series.mean.ndim - 1))
+                steps = series.steps.reshape(axes)
+                assert (np.diff(series.steps) > 0).all()
+                assert n and (quantity == "gamma" or series.steps[0] <= start)
+                assert (series.low == steps).all() and (series.low <= series.mean).all(), (quantity, start, points)
+                assert (series.high[:-1] < steps[1:]).all(), (quantity, start, points)
+                if points > 50 and start == max(0, trace.step - 300) and quantity != "gamma":
+                    assert series.exact and series.steps[-1] == trace.step
+                reads += 1
+    at, value = trace.at("grad_norm", 0, trace.step)
+    assert at == trace.step and (value == at).all()
+    assert trace.step >= before
+    before = trace.step
+print(reads)
+"""
+
+
+def test_readers_see_what_was_written_whole_while_more_is_written(store):
+    """Every number written is its step; a process and two threads read while the budget makes old rows go."""
+    experiment, steps = small(depth=20, steps=4000), 3500
+    run_id = store.create(experiment).id
+    ask = [str(store.directory), run_id, str(steps - 1)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{ask = }\n{READER}"], cwd=ABOVE, stdout=subprocess.PIPE, text=True
+    )
+    failed = []
+
+    def read():
+        try:
+            exec(READER, {"ask": ask, "print": lambda reads: None})
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=read, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    columns = {table: len(row) for table, row in nothing(experiment).items()}
+    with store.writer(run_id) as writer:
+        for record in written(experiment, range(steps), lambda t: {k: np.full(n, t) for k, n in columns.items()}):
+            writer.keep(record)
+            if record.step % 5 == 0:
+                writer.commit()
+            if failed:
+                process.kill()
+            if failed or process.poll():
+                break
+    told, _ = process.communicate()
+    for thread in threads if process.returncode == 0 else ():
+        thread.join()
+    assert not failed and process.returncode == 0 and int(told) > 0
+
+
+def test_runs_are_listed_renamed_and_deleted(store):
+    first, second = store.create(REAL), store.create(REAL, name="Mine")
+    assert [run.id for run in store.runs()] == [second.id, first.id]
+    assert first.name == "Wine, 3 × 5 tanh: none, before, after, wider, deeper, 2 seeds" and second.name == "Mine"
+    assert first.experiment == REAL and first.status == "queued" and first.step == -1 and not first.ended
+    store.rename(first.id, "  two\n words ")
+    assert store.run(first.id).name == "two words" and store.run(first.id).version > first.version
+    for run in (first, second):
+        keep(store, run.id, list(train(REAL))[:70])
+    store.delete(first.id)
+    assert [run.id for run in store.runs()] == [second.id] and size(store, first.id) == 0 < size(store, second.id)
+    assert len(store.trace(second.id).read("loss", 0).steps) == 70
+
+
+@pytest.mark.parametrize("name, length", [("", 0), (" \n", 0), ("x" * 121, 121)])
+def test_bad_names_are_refused_in_a_sentence(store, name, length):
+    run = store.create(REAL)
+    with pytest.raises(ValueError) as said:
+        store.rename(run.id, name)
+    assert str(said.value) == f"the name has {length} characters; allowed are 1 to 120."
+    assert store.run(run.id).name == run.name
+
+
+@pytest.mark.parametrize("ask", ["run", "trace", "delete", "writer", "rename", "change"])
+def test_an_unknown_run_is_said_in_a_sentence(store, ask):
+    more = {"rename": ["new name"]}.get(ask, [])
+    with pytest.raises(KeyError) as said:
+        getattr(store, ask)("nobody", *more, **({"status": "done"} if ask == "change" else {}))
+    assert said.value.args == ("There is no run 'nobody' here. It may have been deleted; choose another run.",)
