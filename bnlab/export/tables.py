@@ -40,7 +40,9 @@ def write(trace: Trace, to: str, directory: Path) -> list[Path]:
     pieces = {table: measured(trace, table) for table in KEYS}
     pieces |= {f"{table}_summary": summarized(trace, table) for table in ("steps", "layers")}
     pieces |= {"scores": scores(trace), "population": population(trace)}
-    return [path for name, rows in pieces.items() if (path := written(rows, FORMATS[to], directory / f"{name}.{to}"))]
+    files = {directory / f"{name}.{to}": rows for name, rows in pieces.items()}
+    with trace.store.reading():  # a run that is being trained is exported as it was at one moment
+        return [path for path, rows in files.items() if written(rows, FORMATS[to], path)]
 
 
 def written(rows: Iterator[pa.Table], form: type, path: Path) -> Path | None:
@@ -50,6 +52,7 @@ def written(rows: Iterator[pa.Table], form: type, path: Path) -> Path | None:
         writer = writer or form(beside, table.schema)
         writer.write_table(table)
     if writer is None:
+        path.unlink(missing_ok=True)  # of another run, it would look like this one's
         return None
     writer.close()
     os.replace(beside, path)
@@ -103,7 +106,7 @@ def summarized(trace: Trace, table: str) -> Iterator[pa.Table]:
         for q in there:
             if trace.has(q, arm):
                 series = trace.read(q, arm, points=EVERYTHING)
-                until = np.append(series.steps[1:], trace.step)
+                until = np.append(series.steps[1:], windows[-1][1])
                 shown = series.steps <= last
                 for kind, values in zip(("mean", "min", "max"), series[1:], strict=True):
                     columns[f"{q}_{kind}"] = values[shown, place]
@@ -115,6 +118,7 @@ def summarized(trace: Trace, table: str) -> Iterator[pa.Table]:
 
 def scores(trace: Trace) -> Iterator[pa.Table]:
     """Loss and accuracy over whole splits."""
+    there = ["loss", "accuracy"] if any(trace.has("accuracy", arm) for arm, *_ in networks(trace)) else ["loss"]
     for arm, place, last in networks(trace):
         for split, statistics in SCORED:
             steps, loss, accuracy = trace.scores(arm, split, statistics)
@@ -123,7 +127,7 @@ def scores(trace: Trace) -> Iterator[pa.Table]:
             if accuracy is not None:
                 columns["accuracy"] = accuracy[shown, place].astype(np.float32)
             if shown.any():
-                rows = tidy(trace, arm, place, steps[shown], (), columns, ["loss", "accuracy"])
+                rows = tidy(trace, arm, place, steps[shown], (), columns, there)
                 for i, (name, word) in enumerate((("split", split), ("statistics", statistics))):
                     rows = rows.add_column(3 + i, name, pa.array([word] * len(rows)))
                 yield rows
