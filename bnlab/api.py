@@ -29,6 +29,7 @@ from .store import Run
 PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 LONGEST_QUERY = 400  # characters; the key of a figure is kept
 FRESH = 0.1  # seconds a run's summary is believed
+LOOKING = 1.5  # seconds a figure waits for looks; they come with a new version anyway
 
 
 class Once:
@@ -59,7 +60,7 @@ class Once:
 
 
 RUNS = Once(kept=64, threads=2)
-BODIES = Once(kept=64, threads=2)
+BODIES = Once(kept=64, threads=4)
 
 
 async def current(run_id: str) -> Run:
@@ -72,7 +73,13 @@ def packed(text: str) -> bytes:
 
 
 def figure_body(run_id: str, view: str, options: dict[str, str]) -> bytes:
-    return packed(figures.draw(view, opened.holder(run_id).trace(run_id), options).to_json())
+    """The figure; what it needs to be looked at first is asked for, and waited for a moment."""
+    store = opened.holder(run_id)
+    trace = store.trace(run_id)
+    waited = time.monotonic() + LOOKING
+    for probe, step, of in figures.needs(view, trace, options):
+        opened.jobs().look(store, run_id, probe, of, step, max(0.0, waited - time.monotonic()))
+    return packed(figures.draw(view, trace, options).to_json())
 
 
 def cards_body(run_id: str) -> bytes:

@@ -6,6 +6,7 @@ st.set_page_config(page_title="Batch Normalization Lab", page_icon="📈", layou
 st.navigation(
     [
         st.Page("lab.py", title="Lab", icon=":material/science:", default=True),
+        st.Page("inference.py", title="Inference", icon=":material/functions:"),
         st.Page("runs.py", title="Runs", icon=":material/history:"),
     ],
     position="top",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 
 from ..registry import Registry
-from . import curves, distributions, gradients, moving
+from . import broken, curves, distributions, gaps, gradients, inference, moving
 from .options import STEP, About, Option, asked, choice
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ FIGURES["gradient_heatmap"] = About(
     gradients.gradient_heatmap,
     (WHICH,),
 )
-FIGURES |= moving.ABOUT | distributions.ABOUT
+for more in (moving, distributions, inference, gaps, broken):
+    FIGURES |= more.ABOUT
 
 
 def draw(name: str, trace: Trace, query: Mapping[str, str]) -> go.Figure:
@@ -86,4 +87,13 @@ def draw(name: str, trace: Trace, query: Mapping[str, str]) -> go.Figure:
     return about.draw(trace, **asked(about.options, query, trace))
 
 
-__all__ = ["FIGURES", "About", "Option", "draw"]
+def needs(name: str, trace: Trace, query: Mapping[str, str]) -> list[tuple[str, int, dict]]:
+    """The looks (probe, step, options) that the figure draws and that have not been taken yet. Raises as draw()."""
+    about = FIGURES[name]
+    if about.needs is None:
+        return []
+    wanted = about.needs(trace, **asked(about.options, query, trace))
+    return [(probe, step, of) for probe, step, of in wanted if trace.look(probe, 0, step, **of) is None]
+
+
+__all__ = ["FIGURES", "About", "Option", "draw", "needs"]

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 class Option(NamedTuple):
     """One question. kind: "arm", "batch arm" (one with batch norm), "seed", "layer", "unit", "step" take their range
-    from the run; "choice" has `choices` (value -> label); "number" lies between low and high.
+    from the run; "choice" has `choices` (value -> label); "number" lies between low and high, and is offered at `marks`
+    where it has some.
 
     default None: the first (arm, seed, layer, unit), the newest (step), the first choice.
     """
@@ -26,15 +27,21 @@ class Option(NamedTuple):
     low: float = 0
     high: float = 1
     default: str | None = None
+    marks: tuple[float, ...] = ()
 
 
 class About(NamedTuple):
-    """A figure: `draw(trace, **options)` makes it, `help` says what to look at."""
+    """A figure: `draw(trace, **options)` makes it, `help` says what to look at.
+
+    `needs(trace, **options)` names the looks it draws, (probe, step, the probe's options); until they have been taken
+    it says so in words.
+    """
 
     label: str
     help: str
     draw: Callable[..., go.Figure]
     options: tuple[Option, ...] = ()
+    needs: Callable[..., list[tuple[str, int, dict]]] | None = None
 
 
 ARM = Option("arm", "arm", "Arm", "Which side of the comparison is shown.")

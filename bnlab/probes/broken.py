@@ -36,8 +36,8 @@ OUTLIER = 100.0  # what the inputs of one other example are multiplied by
 
 
 def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
-    """`loss` and `accuracy` [S, mistakes]: NaN without batch norm. `outlier` [S]: how much the probabilities of one
-    example of a mini-batch change, at most, when another becomes an outlier, in training mode."""
+    """`loss` and `accuracy` [S, mistakes]: NaN without batch norm. `outlier` [S]: how much the probabilities of
+    the other examples of a mini-batch change, at most, when one becomes an outlier, in training mode."""
     S, K = group.stack.S, group.stack.K
     loss, accuracy = np.full((2, S, len(MISTAKES)), np.nan, np.float32)
     outlier = np.zeros(S, np.float32)
@@ -95,10 +95,10 @@ def given(networks: Networks, x: Tensor, statistics: list[Tensor]) -> Tensor:
 
 
 def change(networks: Networks, x: Tensor) -> np.ndarray:
-    """Greatest change of the first example's probabilities (or output) as the last one's inputs grow OUTLIER times."""
+    """Greatest change of the others' probabilities (or outputs) as the last example's inputs grow OUTLIER times."""
     other = x.clone()
     other[:, -1] *= OUTLIER
-    before, after = (networks.forward(part)[0][:, 0] for part in (x, other))
+    before, after = (networks.forward(part)[0][:, :-1] for part in (x, other))
     if before.shape[-1] > 1:
         before, after = before.softmax(-1), after.softmax(-1)
-    return (after - before).abs().amax(-1).numpy()
+    return (after - before).abs().amax((1, 2)).numpy()

@@ -53,7 +53,7 @@ def is_example(run: Run | None) -> bool:
     return run is not None and example is not None and run.id == example.id
 
 
-def chooser(run: Run | None) -> None:
+def chooser(run: Run | None, title: str | None = "Batch Normalization Lab") -> None:
     """The runs there are, newest first, and the name of this one."""
     found = opened.store().runs()[:NEWEST]
     example = opened.example_run()
@@ -64,7 +64,8 @@ def chooser(run: Run | None) -> None:
         names[example.id] = f"Example: {example.name}"
     shown = run.id if run else None
     with st.container(horizontal=True, vertical_alignment="center", key="head"):
-        st.title("Batch Normalization Lab", anchor=False, width="content")
+        if title:
+            st.title(title, anchor=False, width="content")
         if not names:
             return
         st.selectbox(

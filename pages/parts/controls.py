@@ -123,3 +123,9 @@ def seeds(asked: dict[str, Any]) -> Places:
     )
     asked["seeds"] = [int(word) if word.isdecimal() else word for word in chosen.replace(",", " ").split()]
     return {"seeds ": st.empty()}
+
+
+def number(name: str, value: float, least: float, most: float, step: float) -> float:
+    """A number that is asked for outside the question, with the words of the setting it resembles."""
+    look = {"min_value": least, "max_value": most, "step": step, "width": 220}
+    return st.number_input(label(name), value=value, key=f"number-{name}", help=about(name).help, **look)

@@ -15,30 +15,38 @@ from bnlab.store import Run
 from . import live
 from .words import escaped
 
-VIEWS = {  # view -> its figures, from top to bottom
+LAB = {  # view -> its figures, from top to bottom
     "Loss and accuracy": ("loss", "accuracy"),
     "Gradient flow": ("gradient_flow", "gradient_heatmap"),
     "Moving averages": ("moving_averages", "units_overview", "gamma_beta"),
     "Distributions": ("distributions", "histograms", "saturation"),
 }
-VIEWS = {view: [name for name in names if name in FIGURES] for view, names in VIEWS.items()}
+INFERENCE = {
+    "Three statistics": ("three_losses",),
+    "Any alpha": ("recomputed", "alpha_inference", "alpha_curve"),
+    "Why they are off": ("why_off",),
+    "Population": ("in_practice",),
+    "Broken on purpose": ("mistakes", "outlier"),
+    "One example, or two": ("two_examples",),
+}
 OF_THE_RUN = ("arm", "batch arm", "seed", "layer", "unit", "step")  # what is chosen here stays chosen in other views
 
 
 @st.fragment
-def show(run_id: str) -> None:
+def show(run_id: str, views: dict[str, tuple[str, ...]] = LAB) -> None:
     """A choice of views; the open one's options and figures. Another choice reruns this part of the page only."""
     run = opened.holder(run_id).run(run_id)
+    first = next(iter(views))
     view = st.segmented_control(
         "View",
-        list(VIEWS),
-        default="Loss and accuracy",
+        list(views),
+        default=first,
         required=True,
-        key="view",
+        key=f"view-{first}" if views is not LAB else "view",
         label_visibility="collapsed",
         persist_state="session",
     )
-    figures = {name: FIGURES[name] for name in VIEWS[view]}
+    figures = {name: FIGURES[name] for name in views[view]}
     options = {option.name: option for figure in figures.values() for option in figure.options}
     with st.container(horizontal=True, vertical_alignment="top", gap="medium", key="options"):
         chosen = {name: asked(option, view, run) for name, option in options.items()}
@@ -61,6 +69,9 @@ def asked(option: Option, view: str, run: Run) -> str | None:
         return st.segmented_control(
             options=values, format_func=option.choices.get, default=values[first], required=True, **look
         )
+    if option.kind == "number" and option.marks:
+        first = float(option.default or option.low)
+        return f"{st.select_slider(options=option.marks, value=first, format_func='{:g}'.format, width=320, **look):g}"
     if option.kind == "number":
         first = float(option.default or option.low)
         return (

@@ -1,0 +1,158 @@
+"""Mistakes on purpose, one outlier, two examples: what batch norm does where it is used wrongly or cannot work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import plotly.graph_objects as go
+
+from . import style
+from .inference import NOT_YET, missing, newest_snapshot
+from .options import STEP, About
+
+if TYPE_CHECKING:
+    from ..reading import Trace
+
+
+def broken_needs(trace: Trace, *, step: int) -> list[tuple[str, int, dict]]:
+    at = newest_snapshot(trace, step)
+    return [("broken", at, {})] if at is not None else []
+
+
+MISTAKES = (  # as probes/broken.py returns them
+    ("as it should be", "Moving averages, the test set as it is."),
+    ("scored in train mode", "Mini-batch statistics, the test set in the order of its labels."),
+    (
+        "averages polluted",
+        "Training mode has blended the sorted test set into the averages; then scored rightly.",
+    ),
+    ("never updated", "The moving averages still are 0 and 1."),
+    ("alpha and momentum swapped", "The old value weighs 1 − α."),
+    ("variance unbiased", "K/(K−1) times the variance that training divides by."),
+    ("test inputs shifted", "Every input moved by one standard deviation; moving averages."),
+    ("shifted, train mode", "The same, normalized by its own mini-batches: they take the shift out again."),
+)
+
+
+def mistakes(trace: Trace, *, step: int) -> go.Figure:
+    """What each mistake costs, in test loss, for every arm with batch norm."""
+    at = newest_snapshot(trace, step)
+    if at is None:
+        return style.said(NOT_YET)
+    figure = go.Figure()
+    for arm, settings in enumerate(trace.experiment.arm_settings):
+        found = trace.look("broken", arm, at)
+        if wrong := missing(found):
+            return wrong
+        if settings.norm != "batch":
+            continue
+        loss = found["loss"].mean(0)
+        figure.add_bar(
+            y=[name for name, _ in MISTAKES], x=style.numbers(loss), name=style.label(trace, arm), orientation="h",
+            marker={"color": style.color(arm), "pattern": {"shape": ("", "/", "x", ".", "-", "+")[arm]}},
+            customdata=[said for _, said in MISTAKES],
+            hovertemplate="%{y}: %{x:.4g}<br>%{customdata}<extra></extra>",
+            text=[f"{value:.3g}" for value in loss], textposition="outside",
+        )  # fmt: skip
+    if not figure.data:
+        return style.said("No arm has batch norm, so nothing of this can go wrong.")
+    figure.update_xaxes(title="test loss E", type="log", exponentformat="power", dtick="D2")
+    figure.update_yaxes(autorange="reversed")
+    said = " ".join(f"{name.capitalize()}: {words}" for name, words in MISTAKES[1:4])
+    return style.finished(
+        figure, height=120 + 50 * len(MISTAKES), note=f"Weights of step {at}, computed, not told. {said}"
+    )
+
+
+def outlier(trace: Trace, *, step: int) -> go.Figure:
+    """How much one outlier changes the prediction of another example of its mini-batch, in training mode."""
+    at = newest_snapshot(trace, step)
+    if at is None:
+        return style.said(NOT_YET)
+    labels, values, colors = [], [], []
+    for arm in range(len(trace.experiment.arms)):
+        found = trace.look("broken", arm, at)
+        if wrong := missing(found):
+            return wrong
+        labels.append(style.label(trace, arm))
+        values.append(float(found["outlier"].max()))
+        colors.append(style.color(arm))
+    figure = go.Figure(
+        go.Bar(
+            y=labels,
+            x=values,
+            orientation="h",
+            marker={"color": colors},
+            text=[f"{v:.3g}" for v in values],
+            textposition="outside",
+            hovertemplate="%{y}: %{x:.4g}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title="greatest change of a probability (of the output in a regression)", rangemode="tozero")
+    figure.update_yaxes(autorange="reversed")
+    note = (
+        f"Step {at}. The inputs of one example grow a hundredfold; these are the others of its mini-batch. "
+        "Only batch norm lets it through."
+    )
+    return style.finished(figure, height=140 + 36 * len(labels), note=note)
+
+
+def single_needs(trace: Trace, *, step: int) -> list[tuple[str, int, dict]]:
+    at = newest_snapshot(trace, step)
+    return [("single", at, {})] if at is not None else []
+
+
+def two_examples(trace: Trace, *, step: int) -> go.Figure:
+    """The signal gradient of an example that shares its mini-batch with one other, beside K."""
+    at = newest_snapshot(trace, step)
+    if at is None:
+        return style.said(NOT_YET)
+    figure, alone = go.Figure(), []
+    for arm, settings in enumerate(trace.experiment.arm_settings):
+        found = trace.look("single", arm, at)
+        if wrong := missing(found):
+            return wrong
+        layers, name = np.arange(1, found["signal"].shape[1] + 1), style.label(trace, arm)
+        for key, K, dash in (("signal", settings.mini_batch, "solid"), ("signal_of_two", 2, "dot")):
+            values = found[key].mean(0)
+            figure.add_scatter(
+                x=layers, y=style.numbers(np.where(values > 0, values, np.nan)), name=f"{name}, K = {K}",
+                mode="lines+markers", line={"color": style.color(arm), "dash": dash},
+                marker={"symbol": style.symbol(arm) + ("" if K != 2 else "-open")},
+                hovertemplate=f"layer %{{x}}: %{{y:.3g}}<extra>{name}, K = {K}</extra>",
+            )  # fmt: skip
+        alone.append(f"{name} {found['alone'].max():.1g}")
+    figure.update_xaxes(title="layer l (1 is next to the input)")
+    figure.update_yaxes(title="‖dE<sub>n</sub>/da‖ of one example", type="log", exponentformat="power", dtick="D2")
+    note = (
+        f"Step {at}. Two examples are normalized to +1 and −1 whatever they are: below a batch norm almost no gradient "
+        "is left. In inference mode single examples work: alone and in a batch, outputs differ by at most "
+        f"{', '.join(alone)}."
+    )
+    return style.finished(figure, note=note)
+
+
+ABOUT = {
+    "mistakes": About(
+        "Broken on purpose",
+        "The mistakes everyone makes, and what each costs on the test set.",
+        mistakes,
+        (STEP,),
+        broken_needs,
+    ),
+    "outlier": About(
+        "One outlier, another's prediction",
+        "In training mode batch norm couples the examples of a mini-batch; layer norm and none do not.",
+        outlier,
+        (STEP,),
+        broken_needs,
+    ),
+    "two_examples": About(
+        "Two examples, or one",
+        "Dotted: mini-batches of two. Batch norm leaves them almost no gradient.",
+        two_examples,
+        (STEP,),
+        single_needs,
+    ),
+}

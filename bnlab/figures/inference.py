@@ -1,0 +1,306 @@
+"""The inference phase: three kinds of statistics, any alpha afterwards, and what goes wrong without a mini-batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from .. import moving
+from ..data import DATASETS
+from . import style
+from .gradients import NOTHING
+from .moving import NO_BATCH_NORM, evenly, subject
+from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, Option, choice
+
+if TYPE_CHECKING:
+    from ..reading import Trace
+
+KINDS = {"batch": "mini-batch", "moving": "moving averages", "population": "population"}
+SHOWN = 400  # points of a line
+COMING = "The lab is looking. This takes a moment."
+NOT_YET = "No snapshot of the weights yet; they come with the scores."
+LOOKS = {"batch": ("dot", "circle"), "moving": ("solid", "square"), "population": ("dash", "diamond")}
+
+
+class Three(NamedTuple):
+    """One arm's score over a split with each kind of statistics: steps [n], values [n], mean over the seeds."""
+
+    steps: np.ndarray
+    batch: np.ndarray
+    moving: np.ndarray
+    population: np.ndarray
+
+
+def three(trace: Trace, arm: int, split: str, quantity: str) -> Three:
+    steps, found = np.array([], int), []
+    for kind in KINDS:
+        steps, loss, accuracy = trace.scores(arm, split, kind)
+        values = loss if quantity == "loss" else accuracy
+        found.append(np.full(len(steps), np.nan) if values is None else values.mean(1))
+    return Three(steps, *found)
+
+
+def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Figure:
+    """The same weights on the same data, normalized in three ways."""
+    settings = trace.experiment.arm_settings[arm]
+    if settings.norm != "batch":
+        return style.said(NO_BATCH_NORM.format("statistics to choose from"))
+    if quantity == "accuracy" and DATASETS[settings.data].task == "regression":
+        return style.said("A regression has no accuracy. Look at the loss.")
+    told = three(trace, arm, split, quantity)
+    if not len(told.steps):
+        return style.said(NOTHING)
+    figure, few = go.Figure(), evenly(len(told.steps), SHOWN)
+    for kind, words in KINDS.items():
+        dash, symbol = LOOKS[kind]
+        figure.add_scatter(
+            x=style.numbers(told.steps[few]),
+            y=style.numbers(getattr(told, kind)[few]),
+            mode="lines+markers",
+            name=f"{split} set, {words} statistics"
+            if kind != "moving"
+            else f"{split} set, {words} (α = {settings.alpha:g})",
+            line={"color": style.color(arm) if kind == "moving" else style.GRAY, "dash": dash, "width": 2},
+            marker={"symbol": symbol, "size": 7},
+            hovertemplate=f"step %{{x}}: %{{y:.4g}}<extra>{words}</extra>",
+        )
+    figure.update_xaxes(title="step t: the weights before update t")
+    unit = "mean squared error" if DATASETS[settings.data].task == "regression" else "cross-entropy E (nats)"
+    log = {"type": "log", "exponentformat": "power", "dtick": "D2"} if quantity == "loss" else {}
+    figure.update_yaxes(title=unit if quantity == "loss" else "accuracy (share of examples)", **log)
+    return style.finished(figure, note=explained(told, settings, quantity))
+
+
+def explained(told: Three, settings, quantity: str) -> str:
+    """Why the three differ, from the numbers at hand."""
+    worst = int(np.nanargmax(np.abs(np.nan_to_num(told.moving - told.population, nan=0.0, posinf=1e30))))
+    t = int(told.steps[worst])
+    apart = f"{told.moving[worst]:.3g} with moving averages, {told.population[worst]:.3g} with population statistics"
+    said = f"Widest apart at step {t}: {apart}. "
+    if t == 0 and settings.alpha > 0:
+        said += "Nothing has come in yet: the averages are the 0 and 1 they started at. "
+    elif settings.alpha**t > 0.05:
+        said += f"Cold start: α^t = {settings.alpha**t:.2g} of the 0 and 1 they started at is still in them. "
+    elif settings.alpha == 0:
+        said += f"α = 0: they are the last mini-batch of {settings.mini_batch}, and as noisy. "
+    else:
+        said += (
+            f"Not the start, of which only α^t = {settings.alpha**t:.1g} is left: they lag some "
+            f"α/(1−α) = {settings.alpha / (1 - settings.alpha):.3g} steps behind weights that move, "
+            f"and average the noise of mini-batches of {settings.mini_batch}. "
+            if settings.alpha < 1
+            else "α = 1: they never learn anything. "
+        )
+    newest = f"{told.moving[-1]:.3g} against {told.population[-1]:.3g}; with mini-batch statistics {told.batch[-1]:.3g}"
+    return f"{said}At the newest step: {newest}."
+
+
+class AnyAlpha(NamedTuple):
+    """One unit's moving mean or variance with another alpha, [n]; `online` with the alpha of the training."""
+
+    steps: np.ndarray
+    again: np.ndarray
+    online: np.ndarray
+    checked: np.ndarray
+    population: np.ndarray
+
+
+def any_alpha(trace: Trace, name: str, arm: int, seed: int, layer: int, unit: int, alpha: float, corrected: bool):
+    """`name` is mean or var; `unit` counts from 0. Exact where every step is kept."""
+    new = trace.read(f"batch_{name}", arm, layer=layer, unit=unit, points=2**40)
+    online = trace.read(f"moving_{name}", arm, layer=layer, unit=unit, points=2**40)
+    stride = int(new.steps[1]) if len(new.steps) > 1 else 1
+    again = moving.moving_averages(new.mean[:, seed], alpha**stride, moving.START[name], corrected)
+    checked, *population = trace.population(arm, layer=layer, unit=unit)
+    values = population[0 if name == "mean" else 1][:, seed]
+    few = evenly(len(new.steps), SHOWN)
+    return AnyAlpha(new.steps[few], again[few], online.mean[few, seed], checked, values)
+
+
+def recomputed(trace: Trace, *, arm: int, seed: int, layer: int, unit: int, alpha: float, start: str) -> go.Figure:
+    """Moving averages of the chosen alpha from the recorded batch statistics; nothing is trained."""
+    settings = trace.experiment.arm_settings[arm]
+    if settings.norm != "batch":
+        return style.said(NO_BATCH_NORM.format("moving averages"))
+    if trace.step < 0:
+        return style.said(NOTHING)
+    figure = make_subplots(1, 2, horizontal_spacing=0.13)
+    color, z = style.color(arm), subject(trace, arm)
+    for column, (name, symbol) in enumerate((("mean", "μ̄"), ("var", "σ̄²")), 1):
+        told = any_alpha(trace, name, arm, seed, layer, unit - 1, alpha, start == "corrected")
+        for label, x, y, look in (
+            (
+                f"trained with α = {settings.alpha:g}",
+                told.steps,
+                told.online,
+                {"mode": "lines", "line": {"color": style.GRAY, "dash": "dot"}},
+            ),
+            (f"α = {alpha:g}", told.steps, told.again, {"mode": "lines", "line": {"color": color, "width": 2.2}}),
+            (
+                "population",
+                told.checked,
+                told.population,
+                {"mode": "markers", "marker": {"color": style.GRAY, "symbol": "diamond", "size": 7}},
+            ),
+        ):
+            figure.add_scatter(
+                x=style.numbers(x), y=style.numbers(y), name=label, legendgroup=label, showlegend=column == 1,
+                hovertemplate=f"step %{{x}}: {symbol} = %{{y:.4g}}<extra>{label}</extra>", row=1, col=column, **look,
+            )  # fmt: skip
+        figure.update_xaxes(title="step", row=1, col=column)
+        figure.update_yaxes(title=f"{symbol} of {z}, layer {layer}, unit {unit}", row=1, col=column)
+    kept = (
+        "Every step's batch statistics are kept, so this is exact."
+        if exact(trace, arm)
+        else ("The budget has thinned the batch statistics: each kept step stands for those around it.")
+    )
+    return style.finished(figure, note=f"Nothing was trained for this. {kept}")
+
+
+def exact(trace: Trace, arm: int) -> bool:
+    steps = trace.read("batch_mean", arm, layer=1, unit=0, points=2**40).steps
+    return len(steps) < 2 or int(steps[1]) == 1
+
+
+def newest_snapshot(trace: Trace, step: int | None = None) -> int | None:
+    """The last step with a snapshot of the weights, at most `step`."""
+    steps = [t for t in trace.snapshots() if step is None or t <= step]
+    return steps[-1] if steps else None
+
+
+def inference_needs(trace: Trace, *, arm: int, alpha: float) -> list[tuple[str, int, dict]]:
+    step = newest_snapshot(trace)
+    there = trace.experiment.arm_settings[arm].norm == "batch" and step is not None
+    return [("inference", step, {"alpha": alpha})] if there else []
+
+
+def alpha_inference(trace: Trace, *, arm: int, alpha: float) -> go.Figure:
+    """Test loss at the recorded snapshots with the moving averages of the chosen alpha."""
+    settings = trace.experiment.arm_settings[arm]
+    if settings.norm != "batch":
+        return style.said(NO_BATCH_NORM.format("moving averages"))
+    step = newest_snapshot(trace)
+    if step is None:
+        return style.said(NOT_YET)
+    found = trace.look("inference", arm, step, alpha=alpha)
+    if wrong := missing(found):
+        return wrong
+    told = three(trace, arm, "test", "loss")
+    figure, few = go.Figure(), evenly(len(told.steps), SHOWN)
+    for label, x, y, look in (
+        ("population statistics", told.steps[few], told.population[few], {"color": style.GRAY, "dash": "dash"}),
+        (
+            f"trained with α = {settings.alpha:g}",
+            told.steps[few],
+            told.moving[few],
+            {"color": style.GRAY, "dash": "dot"},
+        ),
+        (f"α = {alpha:g}", found["step"][0], found["loss"].mean(0), {"color": style.color(arm), "width": 2.2}),
+    ):
+        figure.add_scatter(
+            x=style.numbers(x), y=style.numbers(y), name=label, mode="lines+markers", line=look,
+            hovertemplate=f"step %{{x}}: %{{y:.4g}}<extra>{label}</extra>",
+        )  # fmt: skip
+    figure.update_xaxes(title="step t: the weights before update t")
+    figure.update_yaxes(title="test loss E in inference mode", type="log", exponentformat="power", dtick="D2")
+    return style.finished(figure, note="The weights are those of the training; only the averages are made anew.")
+
+
+def missing(found: dict[str, np.ndarray] | None) -> go.Figure | None:
+    """What to say where a look is not there yet or went wrong; None where it is there."""
+    if found is None:
+        return style.said(COMING)
+    return style.said(f"This could not be looked at: {found['wrong'][0]}") if "wrong" in found else None
+
+
+def alphas_needs(trace: Trace, *, arm: int, step: int) -> list[tuple[str, int, dict]]:
+    at = newest_snapshot(trace, step)
+    there = trace.experiment.arm_settings[arm].norm == "batch" and at is not None
+    return [("alphas", at, {})] if there else []
+
+
+def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
+    """Inference loss against alpha at one step's weights, with its minimum and the population's loss."""
+    if trace.experiment.arm_settings[arm].norm != "batch":
+        return style.said(NO_BATCH_NORM.format("moving averages"))
+    at = newest_snapshot(trace, step)
+    if at is None:
+        return style.said(NOT_YET)
+    found = trace.look("alphas", arm, at)
+    if wrong := missing(found):
+        return wrong
+    figure, best = go.Figure(), []
+    names = [f"{alpha:g}" for alpha in moving.ALPHAS]
+    for split, dash in (("train", "dot"), ("test", "solid")):
+        loss = found[f"{split}_loss"].mean(0)
+        figure.add_scatter(
+            x=names, y=style.numbers(loss), name=f"{split} set", mode="lines+markers",
+            line={"color": style.color(arm), "dash": dash}, hovertemplate="α = %{x}: %{y:.4g}<extra></extra>",
+        )  # fmt: skip
+        if np.isfinite(loss).any():
+            i = int(np.nanargmin(loss))
+            best.append(f"least on the {split} set at α = {names[i]} ({loss[i]:.3g})")
+            figure.add_scatter(
+                x=[names[i]], y=[float(loss[i])], mode="markers", showlegend=False, hoverinfo="skip",
+                marker={"symbol": "circle-open", "size": 16, "color": style.color(arm), "line": {"width": 2}},
+            )  # fmt: skip
+    steps, losses, _ = trace.scores(arm, "test", "population")
+    if at in steps:
+        style.reference(figure, float(losses[list(steps).index(at)].mean()), "population statistics, test set")
+    figure.update_xaxes(title="α, weight of the old value (not to scale)", type="category")
+    figure.update_yaxes(title="loss E in inference mode")
+    return style.finished(figure, note=f"Weights of step {at}: {'; '.join(best)}.")
+
+
+SPLIT = choice("split", "Data", "Which examples are scored.", {"test": "test set", "train": "training set"})
+QUANTITY = choice("quantity", "Score", "What is drawn.", {"loss": "loss", "accuracy": "accuracy"})
+ALPHA = Option(
+    "alpha",
+    "number",
+    "alpha α",
+    "Weight of the old value in the moving averages made anew.",
+    low=0,
+    high=1,
+    default="0.99",
+)
+FINE = tuple(
+    round(x, 6) for x in (*np.arange(0, 0.9, 0.1), *np.arange(0.9, 0.99, 0.01), *np.arange(0.99, 0.9995, 0.001))
+)
+ALPHA = ALPHA._replace(marks=(*FINE, 0.9995, 0.9999, 1.0))
+START = choice(
+    "start",
+    "Start",
+    "Plain: the averages start at 0 and 1. Corrected: what is left of the start is divided out, as Adam does.",
+    {"plain": "plain", "corrected": "bias-corrected"},
+)
+ABOUT = {
+    "three_losses": About(
+        "Three statistics, one network",
+        "The same weights on the same data: what changes is only what batch norm normalizes with.",
+        three_losses,
+        (BATCH_ARM, SPLIT, QUANTITY),
+    ),
+    "recomputed": About(
+        "Any alpha, afterwards",
+        "Moving averages play no role in training. Move alpha: the averages are made anew from recorded statistics.",
+        recomputed,
+        (BATCH_ARM, SEED, LAYER, UNIT, ALPHA, START),
+    ),
+    "alpha_inference": About(
+        "Inference loss with this alpha",
+        "How the network would score at each snapshot had it averaged with the chosen alpha.",
+        alpha_inference,
+        (BATCH_ARM, ALPHA),
+        inference_needs,
+    ),
+    "alpha_curve": About(
+        "Inference loss against alpha",
+        "Small alphas are noisy, large ones late; the ring marks the least loss.",
+        alpha_curve,
+        (BATCH_ARM, STEP),
+        alphas_needs,
+    ),
+}

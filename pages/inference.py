@@ -1,0 +1,32 @@
+"""Inference: what the network uses when there is no mini-batch."""
+
+import streamlit as st
+
+from bnlab.moving import conventions
+from pages.parts import board, controls, session, views
+
+session.begin()
+st.title("Inference", anchor=False)
+st.markdown(
+    "In training batch norm takes mean and variance from the mini-batch. A single example has none: at inference "
+    "**moving averages** or **population statistics** take their place. That is the whole difference between "
+    "`model.train()` and `model.eval()`, and most of what goes wrong with batch norm."
+)
+run = board.looked_at()
+if run is None:
+    st.info("No run yet. Train one in the Lab; everything here is computed from its recorded steps and snapshots.")
+else:
+    board.chooser(run, title=None)
+    views.show(run.id, views.INFERENCE)
+
+st.header("Conventions", anchor=False)
+st.markdown(
+    "The same batch norm in other libraries' words. alpha weighs the **old** value; PyTorch's momentum the new one."
+)
+with st.container(horizontal=True):
+    alpha = controls.number("alpha", 0.9, 0.0, 1.0, 0.01)
+    K = controls.number("batch_size", 128, 2, 1024, 1)
+for row in conventions(alpha, 1e-5, K, 64):
+    st.markdown(f"**{row.library}** averages the {row.averages}")
+    st.code(row.line, language="python")
+session.write_address(session.asked()[0])
