@@ -1,0 +1,178 @@
+"""The command line as a person uses it: exit codes, one line for what is wrong, runs that can be interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from bnlab.jobs import ABOVE
+from bnlab.store import RunStore
+
+TINY = {
+    "settings": {"data": "wine", "depth": 2, "width": 4, "batch_size": 16, "steps": 60, "score_every": 20},
+    "seeds": [0, 1],
+}
+QUIET = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHONWARN", "BNLAB"))}
+
+
+def command(*words):
+    return [sys.executable, "-m", "bnlab", *map(str, words)]
+
+
+def bnlab(*words):
+    return subprocess.run(command(*words), cwd=ABOVE, env=QUIET, capture_output=True, text=True)
+
+
+def asked(directory, experiment, name="question.json"):
+    path = directory / name
+    path.write_text(experiment if isinstance(experiment, str) else json.dumps(experiment))
+    return path
+
+
+def exported(directory, run_id, to):
+    """The tables of a run as frames, written by the command line."""
+    done = bnlab("export", directory, "--to", "parquet", "--out", to, "--run", run_id)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return {path.stem: pd.read_parquet(path) for path in sorted(to.iterdir())}
+
+
+def identical(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert list(a[name]) == list(b[name])
+        for column in a[name]:
+            x, y = a[name][column].to_numpy(), b[name][column].to_numpy()
+            if x.dtype == np.float32:
+                x, y = x.view(np.uint32), y.view(np.uint32)
+            np.testing.assert_array_equal(x, y, err_msg=f"{name}.{column}")
+
+
+def test_training_the_same_file_twice_leaves_two_runs_with_the_same_bits(tmp_path):
+    question, runs = asked(tmp_path, TINY), tmp_path / "runs"
+    for _ in range(2):
+        done = bnlab("train", question, "--out", runs, "--device", "cpu")
+        assert done.returncode == 0, done.stderr
+        assert "60/60" in done.stderr and "steps/s" in done.stderr and "Traceback" not in done.stderr
+    kept = RunStore(runs).runs()
+    assert [(run.status, run.step) for run in kept] == [("done", 60)] * 2
+    assert kept[0].id in done.stdout and "done" in done.stdout
+    first, second = (exported(runs, run.id, tmp_path / run.id) for run in kept)
+    assert set(first) == {"steps", "layers", "units", "scores", "population"}
+    assert set(first["steps"].step) == set(range(60))
+    identical(first, second)
+    told = bnlab("runs", runs)
+    assert told.returncode == 0 and [line.split()[0] for line in told.stdout.splitlines()] == [run.id for run in kept]
+    again = bnlab("resume", runs)
+    assert again.returncode == 2
+    assert again.stderr == f"python -m bnlab: run {kept[0].id} is done; nothing is left to train.\n"
+
+
+def test_ctrl_c_leaves_a_run_that_is_resumed_to_the_same_tables(tmp_path):
+    long = {"settings": TINY["settings"] | {"steps": 2500, "score_every": 500}, "arms": [{"label": "bn"}], "seeds": [3]}
+    long["arms"][0]["changes"] = {"norm": "batch"}
+    question, runs = asked(tmp_path, long), tmp_path / "runs"
+    store = RunStore(runs)
+    process = subprocess.Popen(
+        command("train", question, "--out", runs), cwd=ABOVE, env=QUIET, stderr=subprocess.PIPE, text=True
+    )
+    end = time.monotonic() + 120
+    while not (found := store.runs()) or found[0].step < 20:
+        assert process.poll() is None and time.monotonic() < end, "waited in vain"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate()
+    assert process.returncode == 130 and "Traceback" not in told
+    (broken,) = store.runs()
+    assert broken.status == "interrupted" and 20 <= broken.step < 2500
+    assert store.trace(broken.id).snapshots()[-1] == broken.step + 1
+    resumed = bnlab("resume", runs)
+    assert resumed.returncode == 0, resumed.stderr
+    assert store.run(broken.id).status == "done" and store.run(broken.id).step == 2500
+    assert bnlab("train", question, "--out", runs).returncode == 0
+    whole = store.runs()[0]
+    assert whole.id != broken.id
+    identical(exported(runs, whole.id, tmp_path / "whole"), exported(runs, broken.id, tmp_path / "broken"))
+
+
+def with_settings(**changes):
+    return TINY | {"settings": TINY["settings"] | changes}
+
+
+WRONG = [
+    (with_settings(depht=3), "depht is not a known field; known are data, standardize, "),
+    (TINY | {"sedes": [1]}, "sedes is not a known field; known are settings, arms, seeds."),
+    (with_settings(depth=0), "depth is 0; allowed is a whole number from 1 to 100."),
+    (with_settings(depth=101, width=0), "width is 0; allowed is a whole number from 1 to 1 024."),
+    (with_settings(activation="relux"), "activation is relux; allowed is one of linear, sigmoid, tanh,"),
+    (with_settings(learning_rate="fast"), "learning_rate is fast; allowed is above 0 and at most 100."),
+    (with_settings(batch_size=143), "batch_size is 143; wine has only 142 training examples."),
+    (with_settings(batch_size=1, norm="batch"), "batch_size is 1; batch norm needs at least 2 examples"),
+    ('{"settings": {"depth": 1e999}}', "depth is "),
+    ('{"settings": {"alpha": NaN}}', ""),
+    ('{"settings": ', ""),
+    ("[]", ""),
+    ("", ""),
+]
+
+
+@pytest.mark.parametrize("experiment, sentence", WRONG)
+def test_a_bad_file_is_one_line_on_stderr_and_leaves_nothing(tmp_path, experiment, sentence):
+    question = asked(tmp_path, experiment)
+    done = bnlab("train", question, "--out", tmp_path / "runs")
+    assert done.returncode == 2 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"python -m bnlab: {question}: ") and sentence in line
+    assert not (tmp_path / "runs").exists()
+
+
+COMMANDS = [
+    (["train", "missing.json", "--out", "runs"], "missing.json: No such file or directory."),
+    (["train", "{dir}", "--out", "runs"], "Is a directory."),
+    (["train", "binary", "--out", "runs"], ""),
+    (["train", "good.json", "--out", "binary"], "binary"),
+    (["train", "good.json"], "the following arguments are required: --out"),
+    (["train", "good.json", "--out", "runs", "--device", "tpu"], "invalid choice: 'tpu'"),
+    (["learn"], "invalid choice: 'learn'"),
+    ([], "required: command"),
+    (["export", "empty", "--to", "csv", "--out", "tables"], "there is no run in {dir}/empty. Train one: "),
+    (["export", "nowhere", "--to", "csv", "--out", "tables"], "there is no run in {dir}/nowhere. Train one: "),
+    (["export", "fresh", "--to", "csv", "--out", "tables"], "there is no run in {dir}/fresh."),
+    (["export", "fresh", "--to", "csv", "--out", "tables", "--run", "x"], "There is no run 'x' here."),
+    (["export", "fresh", "--to", "excel", "--out", "tables"], "invalid choice: 'excel'"),
+    (["export", "spoilt", "--to", "csv", "--out", "tables"], "file is not a database"),
+    (["resume", "empty"], "there is no run in {dir}/empty. Train one: "),
+    (["runs", "nowhere"], "there is no run in {dir}/nowhere. Train one: "),
+]
+
+
+@pytest.mark.parametrize("words, sentence", COMMANDS)
+def test_a_bad_command_is_one_line_on_stderr(tmp_path, words, sentence):
+    asked(tmp_path, TINY, "good.json")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    for name in ("empty", "spoilt"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "spoilt" / "runs.sqlite").write_bytes(b"no database" * 100)
+    RunStore(tmp_path / "fresh").close()
+    places = ("missing.json", "good.json", "binary", "empty", "spoilt", "fresh", "nowhere", "tables", "runs")
+    done = bnlab(*[tmp_path / w if w in places and w != words[0] else w.format(dir=tmp_path) for w in words])
+    assert done.returncode == 2 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("python -m bnlab") and sentence.format(dir=tmp_path) in line
+    for name in ("tables", "runs", "nowhere"):
+        assert not (tmp_path / name).exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_where_there_is_none_is_one_line_on_stderr(tmp_path):
+    done = bnlab("train", asked(tmp_path, TINY), "--out", tmp_path / "runs", "--device", "cuda")
+    assert done.returncode == 2 and done.stderr == (
+        "python -m bnlab: device is cuda; this machine has no CUDA device that torch can use. Choose cpu or auto.\n"
+    )
+    assert not (tmp_path / "runs").exists()
