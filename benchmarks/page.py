@@ -28,6 +28,7 @@ from playwright.sync_api import sync_playwright
 
 from bnlab import Experiment, Settings, figures, train
 from bnlab.store import RunStore
+from bnlab.train import score_interval
 
 ROOT = Path(__file__).parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -126,11 +127,11 @@ LENGTHS = (100, 1_000, 100_000)
 
 def long_run(store: RunStore, length: int, records: list) -> str:
     """A recorded run whose rows are repeated up to a length: what is kept and drawn, without training so long."""
-    run = store.create(records[0].experiment)
+    run, every = store.create(records[0].experiment), score_interval(records[0].experiment)
     with store.writer(run.id) as writer:
         for step in range(length):
             record = records[step % len(records)]
-            scored = records[0] if step % 1000 == 0 else record._replace(scores=[], population=[], weights=None)
+            scored = records[0] if step % every == 0 else record._replace(scores=[], population=[], weights=None)
             writer.keep(scored._replace(step=step, parts=record.parts))
     return run.id
 
