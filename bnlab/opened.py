@@ -31,10 +31,13 @@ def store() -> RunStore:
 def example() -> RunStore:
     """The recorded run that is shown before the first click, copied beside the store (SQLite must be able to write)."""
     there = directory() / "example"
-    if (EXAMPLE / FILE).exists() and not (there / FILE).exists():
+    shipped, copy = EXAMPLE / FILE, there / FILE
+    if shipped.exists() and (not copy.exists() or copy.stat().st_mtime < shipped.stat().st_mtime):
         there.mkdir(parents=True, exist_ok=True)
-        shutil.copy(EXAMPLE / FILE, there / f"{FILE}.new")
-        os.replace(there / f"{FILE}.new", there / FILE)
+        for part in ("-wal", "-shm"):  # what belongs to an older copy
+            (there / f"{FILE}{part}").unlink(missing_ok=True)
+        shutil.copy(shipped, there / f"{FILE}.new")
+        os.replace(there / f"{FILE}.new", copy)
     return RunStore(there)
 
 

@@ -1,5 +1,6 @@
 """The pages, driven without a browser: every control, bad input as a sentence, the address, the arms, page switches."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -262,6 +263,15 @@ def test_the_shipped_example_is_shown_before_the_first_click():
     assert at.selectbox(key=f"run-{example.id}").value == example.id
     assert example.experiment == Experiment(), "make it again: docs/example.py"
     assert example.status == "done"
+
+
+def test_an_older_copy_of_the_example_gives_way(tmp_path):
+    example = opened.example_run()
+    opened.example().delete(example.id)
+    copy = tmp_path / "example" / opened.FILE
+    os.utime(copy, (0, 0))
+    opened.close()
+    assert opened.example_run() == example
 
 
 def test_the_data_are_previewed_only_where_asked(monkeypatch):
