@@ -63,7 +63,7 @@ def test_the_verdict_names_what_is_no_number():
     broken = flowing(1, 1, diverged={(0, 5): (12, 4)})
     broken.values["signal_grad_norm", 0][12:, 1] = np.nan
     told = gradients.verdict(broken, 0)
-    assert (told.words, told.help) == ("diverged at step 12", "It began in layer 4.")
+    assert told.words == "diverged at step 12, first in layer 4"
     assert gradients.verdict(flowing(1, 1, depth=1), 0).words == "one hidden layer"
 
 

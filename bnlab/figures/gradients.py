@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 NORMS = {"signal_grad_norm": "signal gradient ‖dE/da‖", "grad_norm": "weight gradient ‖dE/dW‖"}
 HEALTHY = (0.8, 1.25)  # factor per layer
+UNDEFINED = "A value is not finite any more; lower the learning rate."
 HUNDREDFOLD = "20 layers then change the signal by less than a hundredfold."
 COLUMNS, CELLS = 200, 20_000  # of a heat map: most steps, most cells in all
 NOTHING = "No step is recorded yet."
@@ -66,7 +67,7 @@ def verdict(trace: Trace, arm: int, step: int | None = None) -> Verdict:
     if gone and not np.isfinite(per_seed).all():
         first, layer = min(gone)
         place = f"layer {layer}" if layer else "the readout"
-        return Verdict(at, np.nan, np.nan, "diverged", f"diverged at step {first}", f"It began in {place}.")
+        return Verdict(at, np.nan, np.nan, "diverged", f"diverged at step {first}, first in {place}", UNDEFINED)
     if depth < 2:
         return Verdict(at, 1.0, 1.0, "healthy", "one hidden layer", "Nothing is passed down.")
     ratio = float(per_seed[0] / per_seed[-1]) if per_seed[-1] > 0 else np.nan
