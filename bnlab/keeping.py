@@ -183,6 +183,8 @@ class Table:
         self.capacity = int(np.clip(CHUNK_BYTES // (4 * self.width), 1, CHUNK_ROWS))
         self.next = 0  # the first step that is not here yet
         self.reopen()
+        origin = writer.store.origin(self.run_id)
+        self.origin = origin[2] if origin else 0
         self.summary = Summary(self) if kind not in HEAVY else None
 
     def reopen(self) -> None:
@@ -286,6 +288,7 @@ class Summary:
         ).fetchall()
         self.stride = rows[-1][1] if rows else FIRST_STRIDE
         self.buckets = sum(n for _, _, n in rows)
+        self.origin = table.origin  # the first step of all
         self.done: list[np.ndarray] = []  # full buckets of the open chunk, [columns, 3] each
         self.first = 0
         if rows and rows[-1][2] < CHUNK_ROWS:
@@ -294,7 +297,7 @@ class Summary:
                 f"select data from summary where {WHERE} and first = ?", (*table.key, self.first)
             ).fetchone()
             self.done = list(np.frombuffer(data, np.float32).reshape(table.width, 3, -1).transpose(2, 0, 1))
-        self.restart(self.buckets * self.stride)
+        self.restart(self.origin + self.buckets * self.stride)
 
     def restart(self, edge: int) -> None:
         """Begin a bucket at step `edge` and take in the exact rows that are already there."""
@@ -369,7 +372,7 @@ class Summary:
             merged = np.stack([mean, np.fmin(a[:, 1], b[:, 1]), np.fmax(a[:, 2], b[:, 2])], 1)
             for i in range(merged.shape[2]):
                 if not self.done:
-                    self.first = self.buckets * self.stride
+                    self.first = self.origin + self.buckets * self.stride
                 self.done.append(merged[:, :, i])
                 self.buckets += 1
                 if len(self.done) == CHUNK_ROWS:
@@ -377,7 +380,7 @@ class Summary:
                     self.done = []
         if self.done:
             self.put(db, self.first, self.done)
-        self.restart(self.buckets * self.stride)
+        self.restart(self.origin + self.buckets * self.stride)
 
 
 WHERE = "run = ? and stack = ? and kind = ?"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
@@ -51,6 +52,12 @@ class Trace:
         """The last recorded step, -1 before the first."""
         return self.run.step
 
+    @cached_property
+    def first(self) -> int:
+        """The first step: 0, or where the run was forked from another."""
+        origin = self.store.origin(self.run.id)
+        return origin[2] if origin else 0
+
     @property
     def diverged(self) -> dict[tuple[int, int], tuple[int, int]]:
         """(arm, seed) -> (step, layer where it began), for the networks that diverged."""
@@ -95,6 +102,7 @@ class Trace:
         stack, slots = self.slots(arm, table)
         if not self.has(quantity, arm):
             raise KeyError(f"{self.experiment.arms[arm].label!r} has no {quantity}.")
+        start = max(start, self.first)
         stop = self.step + 1 if stop is None else min(stop, self.step + 1)
         key = (stack, table, name, layer, unit, start, stop, points)
         if key not in self.kept:
@@ -241,8 +249,8 @@ class Trace:
                 wanted = (i, "units", "batch_mean", None, None, 0, self.step + 1, EVERYTHING)
                 series = [self.columns(*wanted[:2], name, *wanted[3:]) for name in ("batch_mean", "batch_var")]
                 both = [s.mean for s in series]
-                stride = int(series[0].steps[1]) if len(series[0].steps) > 1 else 1
-            found.append(Seen(*both, stride, self.snapshots(), lambda step, i=i: self.snapshot(step)[i]))
+                stride = int(np.diff(series[0].steps[:2])[0]) if len(series[0].steps) > 1 else 1
+            found.append(Seen(*both, stride, self.first, self.snapshots(), lambda step, i=i: self.snapshot(step)[i]))
         return found
 
     def slots(self, arm: int, table: str) -> tuple[int, list[int]]:
@@ -290,7 +298,7 @@ class Trace:
         steps = np.concatenate([p.steps for p in parts])
         weight = np.repeat(*zip(*[(stride, n) for _, _, stride, n in buckets + later], strict=True))
         stride = max([b[2] for b in buckets], default=1)
-        inside = (steps >= (start // stride) * stride) & (steps < stop)
+        inside = (steps > start - stride) & (steps < stop)
         if buckets:  # an exact row that a bucket holds already is not shown twice
             place = np.concatenate([np.full(len(p.steps), i < len(buckets)) for i, p in enumerate(parts)])
             inside &= place | (steps >= edge)

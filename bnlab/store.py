@@ -23,6 +23,7 @@ import numpy as np
 
 from .data import DATASETS
 from .experiment import Experiment
+from .fork import forked
 
 if TYPE_CHECKING:
     from .keeping import Writer
@@ -55,8 +56,10 @@ create table if not exists snapshots (
 create table if not exists looks (
     run text not null, stack integer not null, probe text not null, options text not null, step integer not null,
     data blob not null, primary key (run, probe, options, step, stack));
+create table if not exists forks (
+    run text primary key, parent text not null, arm integer not null, step integer not null);
 """
-TABLES = ("chunks", "summary", "scores", "population", "snapshots", "looks")
+TABLES = ("chunks", "summary", "scores", "population", "snapshots", "looks", "forks")
 MOST_LOOKS = 400  # of one probe in a run; older ones asked for by hand make room
 
 
@@ -146,6 +149,24 @@ class RunStore:
         with self.transaction() as db:
             db.execute("insert into runs values (?, ?, ?, 'queued', '', -1, ?, ?, ?, 0, '[]', 0)", row)
         return self.run(run_id)
+
+    def fork(self, run_id: str, arm: int, step: int, changes: dict) -> Run:
+        """Keep a question that goes on where an arm of a run was at a step, as it was and with changes; queued.
+
+        Raises KeyError, and ValueError with a sentence where there is no snapshot or nothing to change.
+        """
+        parent = self.run(run_id)
+        if not self.snapshot(run_id, step):
+            raise ValueError(f"there is no snapshot of the weights at step {step}; choose a step that has one.")
+        experiment = forked(parent.experiment, arm, step, changes)
+        run = self.create(experiment, f"Fork at step {step}: {experiment.arms[1].label}")
+        with self.transaction() as db:
+            db.execute("insert into forks values (?, ?, ?, ?)", (run.id, run_id, arm, step))
+        return run
+
+    def origin(self, run_id: str) -> tuple[str, int, int] | None:
+        """Run, arm and step that a run was forked from; None for one that begins with initial weights."""
+        return self.db.execute("select parent, arm, step from forks where run = ?", (run_id,)).fetchone()
 
     def run(self, run_id: str) -> Run:
         """The run with this id. Raises KeyError with a sentence."""

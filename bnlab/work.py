@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from .experiment import Experiment, Settings
+from .fork import vectors
 from .probes import PROBES, Copies, checked, schedule
 from .store import RunStore
 from .train import device_for, train
@@ -38,8 +39,7 @@ def execute(store: RunStore, run_id: str, asked: Callable[[], str | None], steps
     run = store.run(run_id)
     device = device_for(run.experiment, run.device)
     store.change(run_id, status="running", reason="", device=device)
-    last = store.last_snapshot(run_id)
-    start = (last[0], [np.frombuffer(data, np.float32) for data in last[1]]) if last else None
+    start = beginning(store, run_id)
     status, reason, done, looks = "done", "", 0, schedule(run.experiment)
     with store.writer(run_id) as writer:
         for record in train(run.experiment, device=device, start=start):
@@ -62,13 +62,24 @@ def execute(store: RunStore, run_id: str, asked: Callable[[], str | None], steps
     store.change(run_id, status=status, reason=reason)
 
 
-def look(store: RunStore, run_id: str, probe: str, options: Mapping, step: int, vectors: list[np.ndarray]) -> None:
+def beginning(store: RunStore, run_id: str) -> tuple[int, list[np.ndarray]] | None:
+    """Where a run goes on: its newest snapshot, or that of the run it was forked from; None: initial weights."""
+    if last := store.last_snapshot(run_id):
+        return last[0], [np.frombuffer(data, np.float32) for data in last[1]]
+    if origin := store.origin(run_id):
+        parent, arm, step = origin
+        found = [np.frombuffer(data, np.float32) for data in store.snapshot(parent, step)]
+        return step, vectors(store.run(parent).experiment, arm, found, store.run(run_id).experiment)
+    return None
+
+
+def look(store: RunStore, run_id: str, probe: str, options: Mapping, step: int, weights: list[np.ndarray]) -> None:
     """Let a probe look at copies of the networks before update `step` and keep what it sees; where it cannot, the
     reason as a sentence under the name "wrong"."""
     options = checked(probe, options)
     try:
         seen = store.trace(run_id).seen() if PROBES[probe].back else ()
-        found = copies(store, run_id).look(probe, options, step, vectors, seen)
+        found = copies(store, run_id).look(probe, options, step, weights, seen)
     except Exception as error:  # looking changes nothing: a training goes on
         traceback.print_exc()
         sentence = " ".join(str(error).split())[:200]

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {  # from the cellar up; a package stands for all files in it
     "cellar": ["registry"],
     "ground": ["activations", "inits", "norms", "optimizers", "data", "averages", "theory", "moving", "mlp", "population"],
-    "first": ["settings", "experiment", "address", "sampling", "stack", "trace", "quantities", "train", "probes"],
+    "first": ["settings", "experiment", "address", "sampling", "stack", "fork", "trace", "quantities", "train", "probes"],
     "second": ["store", "keeping", "reading", "jobs", "work"],
     "third": ["figures", "export", "lessons", "cards", "opened", "api"],
     "side door": ["__main__"],

@@ -99,7 +99,7 @@ def summarized(trace: Trace, table: str) -> Iterator[pa.Table]:
     names = [f"{q}_{kind}" for q in there for kind in ("mean", "min", "max")]
     for arm, place, last in networks(trace):
         windows = trace.exact(arm, table)
-        if windows and windows[0][0] == 0:
+        if windows and windows[0][0] == trace.first:
             continue
         trace.forget()
         columns = {}

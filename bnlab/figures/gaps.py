@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from .. import moving
 from . import style
-from .inference import NOT_YET, START, missing, newest_snapshot
+from .inference import FORK, NOT_YET, START, missing, newest_snapshot
 from .moving import NO_BATCH_NORM
 from .options import BATCH_ARM, LAYER, STEP, About
 
@@ -38,7 +38,7 @@ def gap_parts(trace: Trace, name: str, arm: int, layer: int, step: int, correcte
     new = trace.read(f"batch_{name}", arm, layer=layer, stop=n, points=2**40)
     if len(new.steps) < 2:
         return None
-    stride = int(new.steps[1])
+    stride = int(new.steps[1] - new.steps[0])
     whole = moving.between(steps, (mean, var)[name == "var"], int(new.steps[-1]) + 1)[new.steps]
     spread = np.sqrt(var[-1]) if name == "mean" else var[-1]
     found = []
@@ -56,6 +56,8 @@ def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.
     """Warm-up, lag and noise of the moving averages against alpha."""
     if trace.experiment.arm_settings[arm].norm != "batch":
         return style.said(NO_BATCH_NORM.format("moving averages"))
+    if trace.first:
+        return style.said(FORK)
     figure = make_subplots(1, 2, horizontal_spacing=0.13)
     names, best = [f"{alpha:g}" for alpha in moving.ALPHAS], []
     lines = {

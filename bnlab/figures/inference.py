@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 KINDS = {"batch": "mini-batch", "moving": "moving averages", "population": "population"}
 SHOWN = 400  # points of a line
 COMING = "The lab is looking. This takes a moment."
+FORK = "This run is a fork; what came before is recorded in its parent. Look there."
 NOT_YET = "No snapshot of the weights yet; they come with the scores."
 LOOKS = {"batch": ("dot", "circle"), "moving": ("solid", "square"), "population": ("dash", "diamond")}
 
@@ -125,8 +126,8 @@ def recomputed(trace: Trace, *, arm: int, seed: int, layer: int, unit: int, alph
     settings = trace.experiment.arm_settings[arm]
     if settings.norm != "batch":
         return style.said(NO_BATCH_NORM.format("moving averages"))
-    if trace.step < 0:
-        return style.said(NOTHING)
+    if trace.step < 0 or trace.first:
+        return style.said(FORK if trace.first else NOTHING)
     figure = make_subplots(1, 2, horizontal_spacing=0.13)
     color, z = style.color(arm), subject(trace, arm)
     for column, (name, symbol) in enumerate((("mean", "μ̄"), ("var", "σ̄²")), 1):

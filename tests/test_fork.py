@@ -1,0 +1,112 @@
+"""Forks go on from exact weights: where nothing is changed, to the last bit as their parent."""
+
+import numpy as np
+import pytest
+import torch
+
+from bnlab import Arm, Experiment, Settings
+from bnlab.fork import CHANGEABLE, forked
+from bnlab.store import RunStore
+from bnlab.train import Group
+from bnlab.work import beginning, execute
+
+BN = {"norm": "batch"}
+
+
+@pytest.fixture(scope="module", params=["sgd", "momentum", "adam"])
+def parent(request, tmp_path_factory):
+    settings = Settings(
+        depth=3, width=8, steps=60, data="wine", batch_size=16, score_every=10, optimizer=request.param, alpha=0.8,
+        learning_rate=0.01,
+    )  # fmt: skip
+    arms = (Arm(label="none"), Arm(label="before", changes=BN), Arm(label="after", changes=BN | {"placement": "after"}))
+    store = RunStore(tmp_path_factory.mktemp("store"))
+    run = store.create(Experiment(settings=settings, arms=arms, seeds=(0, 3)))
+    execute(store, run.id, lambda: None)
+    return store, run.id
+
+
+@pytest.mark.parametrize(
+    "changes", [{"learning_rate": 0.05}, {"statistics": "moving"}, {"batch_size": 8}, {"alpha": 0.5}]
+)
+def test_the_unchanged_arm_of_a_fork_is_its_parents_to_the_last_bit(parent, changes):
+    store, run_id = parent
+    run = store.fork(run_id, 2, 30, changes)
+    execute(store, run.id, lambda: None)
+    mine, whole = store.trace(run.id), store.trace(run_id)
+    assert mine.run.status == "done" and mine.first == 30
+    for quantity in ("loss", "grad_norm", "batch_mean", "moving_var", "gamma"):
+        a, b = mine.read(quantity, 0), whole.read(quantity, 2, start=30)
+        np.testing.assert_array_equal(a.steps, b.steps)
+        np.testing.assert_array_equal(a.mean, b.mean)
+    np.testing.assert_array_equal(mine.scores(0, "test", "moving")[1], whole.scores(2, "test", "moving")[1][3:])
+    assert (mine.read("loss", 1).mean != mine.read("loss", 0).mean).any() or changes == {"alpha": 0.5}
+
+
+def test_alpha_changes_nothing_of_the_training_and_frozen_averages_stand_still(parent):
+    store, run_id = parent
+    run = store.fork(run_id, 1, 20, {"alpha": 0.1})
+    execute(store, run.id, lambda: None)
+    trace = store.trace(run.id)
+    np.testing.assert_array_equal(trace.read("loss", 1).mean, trace.read("loss", 0).mean)
+    assert (trace.read("moving_mean", 1).mean != trace.read("moving_mean", 0).mean).any()
+    run = store.fork(run_id, 1, 20, {"statistics": "moving"})
+    execute(store, run.id, lambda: None)
+    frozen = store.trace(run.id).read("moving_var", 1).mean
+    assert (frozen == frozen[:1]).all()
+    np.testing.assert_array_equal(frozen[0], store.trace(run_id).read("moving_var", 1).mean[19])
+
+
+def test_a_paused_fork_goes_on_as_if_it_had_not_been(parent):
+    store, run_id = parent
+    whole, broken = (store.fork(run_id, 2, 30, {"learning_rate": 0.02}) for _ in range(2))
+    execute(store, whole.id, lambda: None)
+    execute(store, broken.id, lambda: None, steps=7)
+    assert store.run(broken.id).status == "paused"
+    execute(store, broken.id, lambda: None)
+    a, b = (store.trace(r.id).read("loss", 1) for r in (whole, broken))
+    np.testing.assert_array_equal(a.steps, b.steps)
+    np.testing.assert_array_equal(a.mean, b.mean)
+
+
+def test_a_fork_begins_with_the_parents_weights(parent):
+    store, run_id = parent
+    run = store.fork(run_id, 2, 30, {"batch_size": 8, "optimizer": "sgd"} if "sgd" not in run_id else {"batch_size": 8})
+    step, vectors = beginning(store, run.id)
+    assert step == 30
+    old = Group(store.run(run_id).experiment, 0, "cpu", torch.float32).stack
+    old.restore(30, store.trace(run_id).snapshot(30)[0])
+    for i, networks in enumerate(run.experiment.stacks):
+        new = Group(run.experiment, i, "cpu", torch.float32).stack
+        new.restore(30, vectors[i])
+        for slot, network in enumerate(networks):
+            at = old.networks.index((2, network.seed))
+            for l in range(3):
+                assert torch.equal(new.layers[l].weight[slot], old.layers[l].weight[at])
+            assert torch.equal(new.moving_var[:, slot - new.batch.start], old.moving_var[:, at - old.batch.start])
+
+
+def test_what_cannot_fork_is_said_in_a_sentence(parent):
+    store, run_id = parent
+    for step, changes, said in (
+        (30, {}, "nothing is changed; change at least one setting"),
+        (30, {"alpha": 0.8}, "nothing is changed"),
+        (30, {"depth": 5}, "depth cannot change in the middle of a training; these can: statistics"),
+        (31, {"alpha": 0.5}, "there is no snapshot of the weights at step 31"),
+        (60, {"alpha": 0.5}, "step is 60; the run ends at 60. Choose an earlier step."),
+    ):
+        with pytest.raises(ValueError, match=said):
+            store.fork(run_id, 1, step, changes)
+    with pytest.raises(ValueError, match="learning_rate is -1"):
+        store.fork(run_id, 1, 30, {"learning_rate": -1})
+
+
+def test_every_changeable_setting_gives_a_question_that_can_be_asked():
+    experiment = Experiment(arms=(Arm(label="a" * 40, changes=BN),))
+    other = {
+        "statistics": "moving", "alpha": 0.5, "learning_rate": 0.2, "batch_size": 8, "weight_decay": 0.1,
+        "rescale": "fixed", "optimizer": "adam", "sampling": "replacement",
+    }  # fmt: skip
+    assert set(other) == set(CHANGEABLE)
+    for name, value in other.items():
+        assert getattr(forked(experiment, 0, 10, {name: value}).arm_settings[1], name) == value
