@@ -3,7 +3,7 @@
 import streamlit as st
 
 from bnlab.moving import conventions
-from pages.parts import board, controls, session, views
+from pages.parts import board, controls, forks, session, views
 
 session.begin()
 st.title("Inference", anchor=False)
@@ -18,6 +18,7 @@ if run is None:
 else:
     board.chooser(run, title=None)
     views.show(run.id, views.INFERENCE)
+    forks.show(run)
 
 st.header("Conventions", anchor=False)
 st.markdown(

@@ -1,0 +1,62 @@
+"""Forking a run: choose an arm, a step with a snapshot and what changes; the fork trains beside its parent."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from bnlab import opened
+from bnlab.store import Run
+
+from . import board, controls, session
+from .words import escaped
+
+OFFERED = ("statistics", "alpha", "learning_rate", "batch_size")
+
+
+def show(run: Run) -> None:
+    """The form; only runs of this server's store can be forked, at steps that have a snapshot."""
+    st.subheader(
+        "Fork this run",
+        help="An arm goes on from the exact weights of a step, once as it was and once changed. Where nothing is "
+        "changed, both are equal to the last bit.",
+        anchor=False,
+    )
+    with st.container():
+        if said := session.take("fork said"):
+            st.error(escaped(said), icon=":material/error:")
+    steps = [t for t in opened.holder(run.id).trace(run.id).snapshots() if t < run.experiment.settings.steps]
+    if board.is_example(run):
+        st.info("The example cannot be forked. Train a run of your own in the Lab.")
+        return
+    if not steps:
+        st.info("No snapshot of the weights yet; they come with the scores.")
+        return
+    labels = [escaped(arm.label) for arm in run.experiment.arms]
+    with st.container(horizontal=True, vertical_alignment="bottom", key="fork"):
+        arm = st.selectbox(
+            "Arm", range(len(labels)), format_func=labels.__getitem__, key=f"fork-arm-{run.id}", width=200
+        )
+        step = st.select_slider("At step", steps, steps[len(steps) // 2], key=f"fork-step-{run.id}", width=320)
+    settings = run.experiment.arm_settings[arm]
+    beside = settings.model_dump()
+    with st.container(horizontal=True, key="fork-changes"):
+        changes = {}
+        for name in OFFERED:
+            with st.container(width=230):
+                changes[name] = controls.control(name, beside[name], f"fork-{name}-{run.id}-{arm}", beside)
+    changed = {name: value for name, value in changes.items() if value != beside[name]}
+    st.button(
+        "Fork and train", type="primary", icon=":material/fork_right:", key="fork-train", on_click=fork,
+        args=(run.id, arm, step, changed), disabled=not changed,
+        help="Choose something that differs first." if not changed else "Starts a new run; the Lab shows it.",
+    )  # fmt: skip
+
+
+def fork(run_id: str, arm: int, step: int, changes: dict) -> None:
+    try:
+        run = opened.store().fork(run_id, arm, step, changes)
+        opened.jobs().start(run.id)
+    except (KeyError, ValueError) as error:
+        session.put("fork said", str(error.args[0]))
+    else:
+        session.open_run(run.id)

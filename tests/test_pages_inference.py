@@ -1,0 +1,78 @@
+"""The page Inference, driven without a browser: every view, the conventions, and a fork that is asked for."""
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from bnlab import Arm, Experiment, Settings, opened
+from bnlab.work import execute
+from pages.parts.views import INFERENCE
+
+PAGES = Path(__file__).parents[1] / "pages"
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    monkeypatch.setenv("BNLAB_STORE", str(tmp_path))
+    monkeypatch.setenv("BNLAB_WORKERS", "0")
+    opened.close()
+    yield opened.store()
+    opened.close()
+
+
+def page(run_id: str = "") -> AppTest:
+    at = AppTest.from_file(str(PAGES / "navigation.py"), default_timeout=60)
+    if run_id:
+        at.query_params["run"] = run_id
+    at.run()
+    at.switch_page("inference.py").run()
+    assert not at.exception
+    return at
+
+
+def recorded(store) -> str:
+    settings = Settings(depth=2, width=8, steps=40, data="wine", batch_size=16, score_every=10)
+    run = store.create(
+        Experiment(settings=settings, arms=(Arm(label="bn", changes={"norm": "batch"}), Arm(label="no")))
+    )
+    execute(store, run.id, lambda: None)
+    return run.id
+
+
+def test_every_view_opens(lab):
+    at = page(recorded(lab))
+    (chooser,) = (group for group in at.get("button_group") if group.key and group.key.startswith("view-"))
+    assert list(chooser.options) == list(INFERENCE)
+    for view in INFERENCE:
+        chooser.set_value(view).run()
+        assert not at.exception
+        (chooser,) = (group for group in at.get("button_group") if group.key and group.key.startswith("view-"))
+
+
+def test_the_conventions_follow_alpha_and_K(lab):
+    at = page()
+    at.number_input(key="number-alpha").set_value(0.99).run()
+    at.number_input(key="number-batch_size").set_value(2).run()
+    assert not at.exception
+    assert any("momentum=0.01)" in code.value for code in at.code)
+    assert any("K/(K-1) = 2" in text.value for text in at.markdown)
+
+
+def test_a_fork_is_asked_for_and_shown(lab):
+    run_id = recorded(lab)
+    at = page(run_id)
+    assert at.button(key="fork-train").disabled
+    (group,) = (g for g in at.get("button_group") + at.get("selectbox") if g.key == f"fork-statistics-{run_id}-0")
+    group.set_value("moving").run()
+    at.button(key="fork-train").click().run()
+    assert not at.exception
+    fork = lab.runs()[0]
+    assert fork.id != run_id and lab.origin(fork.id) == (run_id, 0, 20)
+    assert fork.experiment.arm_settings[1].statistics == "moving"
+    assert fork.status == "queued"
+
+
+def test_the_example_cannot_be_forked(lab):
+    at = page()
+    assert any("example cannot be forked" in info.value for info in at.info)
