@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as some
 
@@ -338,7 +338,7 @@ LONG = small(depth=20, steps=4000)
 COLUMNS = {table: len(row) for table, row in nothing(LONG).items()}
 
 
-@hypothesis_settings(quickly, max_examples=2)
+@hypothesis_settings(quickly, max_examples=2, phases=[Phase.generate])
 @given(at=some.lists(some.integers(0, 3999), min_size=400, max_size=400), deep=some.booleans())
 def test_no_spike_is_lost_when_old_steps_make_room(store, at, deep):
     """Each of the 400 scalars of the layers has one huge (or deep) value at one step of its own."""
