@@ -16,6 +16,7 @@ from bnlab.moving import ALPHAS
 from bnlab.population import of_mini_batches, pooled, streamed
 from bnlab.probes import PROBES, Copies, checked
 from bnlab.probes.broken import MISTAKES
+from bnlab.probes.single import passing
 from bnlab.store import RunStore
 from bnlab.train import Group
 from bnlab.work import execute
@@ -231,27 +232,40 @@ def test_an_outlier_reaches_another_example_only_through_batch_norm(trace):
 def test_alone_an_example_gets_what_it_gets_in_a_batch_and_two_leave_no_gradient(trace):
     found = looked(trace, "single", 40)
     assert (found["alone"] < 1e-5).all()
-    ratio = found["signal_of_two"] / found["signal"]
-    assert ratio[slot(trace, 1), 1:].max() < 0.5  # below a batch norm
-    np.testing.assert_allclose(ratio[slot(trace, 0)], 1, atol=0.6)  # without: two examples are as good as many
-    group = Copies(trace.experiment).groups[0]
-    for arm in range(5):
-        assert np.isfinite(found["signal_of_two"][slot(trace, arm)]).all(), group
+    for arm in (1, 2):
+        place = slot(trace, arm)
+        assert (found["passing"][place] > 0.5).all() and (found["passing"][place] <= 1).all()
+        assert (found["passing_of_two"][place] < 0.1 * found["passing"][place]).all()
+    assert np.isnan(found["passing"][slot(trace, 0)]).all()
 
 
-def test_signals_per_example_are_torchs(trace):
-    copies = Copies(trace.experiment)
-    found = copies.look("single", {}, 40, trace.snapshot(40))[0]
-    group = copies.groups[0]
-    group.stack.restore(40, trace.snapshot(40)[0])
+@pytest.mark.parametrize("placement", ["before", "after"])
+@pytest.mark.parametrize("K", [2, 9])
+def test_what_passes_a_batch_norm_is_autograds(placement, K):
+    settings = Settings(depth=3, width=8, data="wine", batch_size=K, activation="tanh", delta=1e-2)
+    arm = Arm(label="bn", changes=BN | {"placement": placement})
     with torch.no_grad():
-        x, y = group.mini_batch(40)
-    for place in range(group.stack.S):
-        twin = Twin(group.stack, place)
-        twin.loss(x[place], y[place]).backward()
-        for l in range(group.stack.L):
-            per = (twin.a[l].grad * group.stack.K).square().sum(1).mean().sqrt()
-            assert found["signal"][place, l] == pytest.approx(float(per), rel=1e-3)
+        group = Group(Experiment(settings=settings, arms=(arm,)), 0, "cpu", torch.float64)
+        x, y = group.mini_batch(0)
+        group.stack.gradient(x, y)
+        shares = passing(group.stack)
+    twin = Twin(group.stack, 0)
+    kept = [None] * 3
+    for l, norm in enumerate(twin.norm):
+
+        def keep(_, inputs, out, l=l):
+            inputs[0].retain_grad()
+            out.retain_grad()
+            kept[l] = (inputs[0], out)
+
+        norm.register_forward_hook(keep)
+    twin.loss(x[0], y[0]).backward()
+    for l, (into, out) in enumerate(kept):
+        sigma = (into.detach().var(0, correction=0) + 1e-2).sqrt()
+        share = (into.grad * sigma).norm(dim=0) / out.grad.norm(dim=0)
+        assert float(shares[l]) == pytest.approx(float(share.mean()), rel=1e-9)
+        if K == 2:  # the closed form bounds it
+            assert (share <= 1e-2 / sigma**2 + 1e-12).all()
 
 
 def test_every_probe_says_what_it_is_and_refuses_in_a_sentence():

@@ -53,11 +53,12 @@ def mistakes(trace: Trace, *, step: int) -> go.Figure:
             marker={"color": style.color(arm), "pattern": {"shape": ("", "/", "x", ".", "-", "+")[arm]}},
             customdata=[said for _, said in MISTAKES],
             hovertemplate="%{y}: %{x:.4g}<br>%{customdata}<extra></extra>",
-            text=[f"{value:.3g}" for value in loss], textposition="outside",
+            text=[f"{value:.3g}" for value in loss], textposition="outside", cliponaxis=False,
         )  # fmt: skip
     if not figure.data:
         return style.said("No arm has batch norm, so nothing of this can go wrong.")
-    figure.update_xaxes(title="test loss E", type="log", exponentformat="power", dtick="D2")
+    figure.update_layout(margin={"r": 48})
+    figure.update_xaxes(title="test loss E", type="log", exponentformat="power")
     figure.update_yaxes(autorange="reversed")
     said = " ".join(f"{name.capitalize()}: {words}" for name, words in MISTAKES[1:4])
     return style.finished(
@@ -86,10 +87,11 @@ def outlier(trace: Trace, *, step: int) -> go.Figure:
             marker={"color": colors},
             text=[f"{v:.3g}" for v in values],
             textposition="outside",
+            cliponaxis=False,
             hovertemplate="%{y}: %{x:.4g}<extra></extra>",
         )
     )
-    figure.update_xaxes(title="greatest change of a probability (of the output in a regression)", rangemode="tozero")
+    figure.update_xaxes(title="greatest change of a probability", rangemode="tozero")
     figure.update_yaxes(autorange="reversed")
     note = (
         f"Step {at}. The inputs of one example grow a hundredfold; these are the others of its mini-batch. "
@@ -104,7 +106,7 @@ def single_needs(trace: Trace, *, step: int) -> list[tuple[str, int, dict]]:
 
 
 def two_examples(trace: Trace, *, step: int) -> go.Figure:
-    """The signal gradient of an example that shares its mini-batch with one other, beside K."""
+    """The share of the gradient that passes each batch norm, with the run's mini-batches and with two examples."""
     at = newest_snapshot(trace, step)
     if at is None:
         return style.said(NOT_YET)
@@ -113,22 +115,22 @@ def two_examples(trace: Trace, *, step: int) -> go.Figure:
         found = trace.look("single", arm, at)
         if wrong := missing(found):
             return wrong
-        layers, name = np.arange(1, found["signal"].shape[1] + 1), style.label(trace, arm)
-        for key, K, dash in (("signal", settings.mini_batch, "solid"), ("signal_of_two", 2, "dot")):
-            values = found[key].mean(0)
-            figure.add_scatter(
-                x=layers, y=style.numbers(np.where(values > 0, values, np.nan)), name=f"{name}, K = {K}",
-                mode="lines+markers", line={"color": style.color(arm), "dash": dash},
-                marker={"symbol": style.symbol(arm) + ("" if K != 2 else "-open")},
-                hovertemplate=f"layer %{{x}}: %{{y:.3g}}<extra>{name}, K = {K}</extra>",
-            )  # fmt: skip
+        layers, name = np.arange(1, found["passing"].shape[1] + 1), style.label(trace, arm)
         alone.append(f"{name} {found['alone'].max():.1g}")
+        for key, K, dash in (("passing", settings.mini_batch, "solid"), ("passing_of_two", 2, "dot")):
+            if settings.norm == "batch":
+                figure.add_scatter(
+                    x=layers, y=style.numbers(found[key].mean(0)), name=f"{name}, K = {K}", mode="lines+markers",
+                    line={"color": style.color(arm), "dash": dash},
+                    marker={"symbol": style.symbol(arm) + ("-open" if dash == "dot" else "")},
+                    hovertemplate=f"layer %{{x}}: %{{y:.3g}}<extra>{name}, K = {K}</extra>",
+                )  # fmt: skip
     figure.update_xaxes(title="layer l (1 is next to the input)")
-    figure.update_yaxes(title="‖dE<sub>n</sub>/da‖ of one example", type="log", exponentformat="power", dtick="D2")
+    figure.update_yaxes(title="share of the gradient that passes the norm", range=[-0.03, 1.03])
     note = (
-        f"Step {at}. Two examples are normalized to +1 and −1 whatever they are: below a batch norm almost no gradient "
-        "is left. In inference mode single examples work: alone and in a batch, outputs differ by at most "
-        f"{', '.join(alone)}."
+        f"Step {at}. Batch norm's backward pass takes two of the K dimensions of each unit's gradient away: its mean, "
+        "and its component along â. Of two examples nothing is left but for δ. In inference mode single examples work: "
+        f"alone and in a batch, outputs differ by at most {', '.join(alone)}."
     )
     return style.finished(figure, note=note)
 
@@ -150,7 +152,7 @@ ABOUT = {
     ),
     "two_examples": About(
         "Two examples, or one",
-        "Dotted: mini-batches of two. Batch norm leaves them almost no gradient.",
+        "What batch norm's backward pass lets through. Dotted: mini-batches of two, of which almost nothing is left.",
         two_examples,
         (STEP,),
         single_needs,

@@ -85,9 +85,13 @@ def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.
             row=1, col=column,
             marker={"symbol": "circle-open", "size": 16, "color": style.color(arm), "line": {"width": 2}},
         )  # fmt: skip
+        top = float(np.nanmax(told.total))
+        reach = [np.log10(top) - 6, np.log10(top) + 0.5] if top > 0 else None  # what is below a millionth is nothing
         unit = "in σ<sub>pop</sub>" if name == "mean" else "relative to σ²<sub>pop</sub>"
         figure.update_xaxes(title="α (not to scale)", type="category", row=1, col=column)
-        figure.update_yaxes(title=f"gap of {symbol}, {unit}", type="log", exponentformat="power", row=1, col=column)
+        figure.update_yaxes(
+            title=f"gap of {symbol}, {unit}", type="log", exponentformat="power", range=reach, row=1, col=column
+        )
     settings = trace.experiment.arm_settings[arm]
     drawn = (
         "in epochs, so their noise is below the law"

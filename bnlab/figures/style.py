@@ -82,7 +82,7 @@ def finished(figure: go.Figure, height: int = HEIGHT, note: str = "") -> go.Figu
         meta={"note": note},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 64, "r": 16, "t": 36, "b": 48},
+        margin={"l": 64, "r": 16, "t": 36, "b": 48} | (figure.layout.margin.to_plotly_json() or {}),
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "rgba(0,0,0,0)"},
         hoverlabel={"namelength": -1},
     )

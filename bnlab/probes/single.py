@@ -1,8 +1,12 @@
 """One example alone, and two: what batch norm can do without a mini-batch, and what two examples leave of its gradient.
 
-In inference mode each example is computed alone: a batch of them gives the same outputs. In training mode two examples
-are normalized to +1 and -1 whatever they are, so that almost nothing of the gradient passes the norm (FACTS of
-Ioffe and Szegedy's backward pass: the sum of dE/da over the batch is 0, and that of dE/da a_hat nearly so).
+In inference mode each example is computed alone: a batch of them gives the same outputs. In training mode batch norm's
+backward pass takes the mean of a unit's gradient g over the mini-batch and its component along x_hat away,
+
+    dE/dx = gamma/sigma (g - mean(g) - x_hat mean(g x_hat)),
+
+two of its K dimensions. With K = 2 that is all there is: both examples are normalized to +1 and -1 whatever they are,
+and only the share delta/(sigma^2 + delta) of the difference survives.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from ..train import Group
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..stack import Stack
+
 torch = Late("torch")
 
 PAIRS = 16  # mini-batches of two that are looked at
@@ -26,9 +32,10 @@ PAIRS = 16  # mini-batches of two that are looked at
 
 def look(group: Group) -> dict[str, np.ndarray]:
     """`alone` [S]: greatest difference of outputs in inference mode between test examples alone and together.
-    `signal`, `signal_of_two` [S, L]: root mean square norm of an example's dE/da, with mini-batches of K and of 2."""
+    `passing`, `passing_of_two` [S, L]: share of the gradient's norm that passes the batch norm of a layer, mean over
+    units, with mini-batches of K and of 2; NaN without batch norm."""
     S, L = group.stack.S, group.stack.L
-    alone, signal, of_two = np.zeros(S), np.zeros((S, L)), np.zeros((S, L))
+    alone, whole, of_two = np.zeros(S), np.full((S, L), np.nan), np.full((S, L), np.nan)
     test = group.splits["test"][0][:32]
     for slots, networks, b in group.alike:
         count = slots.stop - slots.start
@@ -39,22 +46,34 @@ def look(group: Group) -> dict[str, np.ndarray]:
         each = torch.cat([networks.forward(x[:, i : i + 1], given)[0] for i in range(x.shape[1])], 1)
         alone[slots] = (together - each).abs().amax((1, 2)).numpy()
     x, y = group.mini_batch(group.stack.t)
-    group.stack.gradient(x, y)
-    signal[:] = per_example(group.stack.da).numpy().T
-    for slot in range(S):
-        two = with_batch(group, slot, 2)
+    for slot in range(group.stack.batch.start, group.stack.batch.stop):
+        one, two = (with_batch(group, slot, K) for K in (group.stack.K, 2))
+        one.stack.gradient(one.x.copy_(x[slot : slot + 1]), y[slot : slot + 1])
+        whole[slot] = passing(one.stack).numpy()
         seen = []
         for pair in range(min(PAIRS, group.stack.K // 2)):
             at = slice(2 * pair, 2 * pair + 2)
             two.stack.gradient(two.x.copy_(x[slot : slot + 1, at]), y[slot : slot + 1, at])
-            seen.append(per_example(two.stack.da)[:, 0].square())
-        of_two[slot] = torch.stack(seen).mean(0).sqrt().numpy()
-    return {"alone": alone, "signal": signal, "signal_of_two": of_two}
+            seen.append(passing(two.stack))
+        of_two[slot] = torch.stack(seen).nanmean(0).numpy()
+    return {"alone": alone, "passing": whole, "passing_of_two": of_two}
 
 
-def per_example(da: Tensor) -> Tensor:
-    """Root mean square over the mini-batch of the norm of an example's own dE_n/da, [L, S], from da [L, S, K, d]."""
-    return da.square().sum(3).mean(2).sqrt().mul(da.shape[2])  # E is the mean over examples: da holds a K-th of it
+def passing(stack: Stack) -> Tensor:
+    """The share [L] of the gradient's norm that passes each batch norm, mean over units; of a stack of one network,
+    after its gradient()."""
+    shares = []
+    for l, layer in enumerate(stack.layers):
+        above = (
+            (stack.g_outputs, stack.p["readout"]) if l == stack.L - 1 else (stack.da[l + 1], stack.layers[l + 1].weight)
+        )
+        g = torch.bmm(above[0], above[1].mT)  # dE/d(out)
+        if stack.settings[0].placement == "before":
+            g = stack.act.backward(g, stack.m[l], layer.out, torch.empty_like(g))
+        x_hat = stack.x_hat[l]
+        left = g - g.mean(1, keepdim=True) - x_hat * (g * x_hat).mean(1, keepdim=True)
+        shares.append((left.norm(dim=1) / g.norm(dim=1))[0].nanmean())
+    return torch.stack(shares)
 
 
 def with_batch(group: Group, slot: int, batch_size: int) -> Group:
