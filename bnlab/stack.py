@@ -252,10 +252,19 @@ class Stack:
 
     def backward(self, x: Tensor, g_outputs: Tensor, rows: Rows | None = None) -> None:
         """Fill `gradients` and `da` (dE/da of every layer) from dE/d(outputs); x is the input forward() was given."""
-        p, g, slope = self.p, self.g, self.act.backward
+        g = self.g
         torch.bmm(self.layers[-1].out.mT, g_outputs, out=g["readout"])
         torch.sum(g_outputs, 1, keepdim=True, out=g["readout_bias"])
-        torch.bmm(g_outputs, p["readout"].mT, out=self.g_out)
+        torch.bmm(g_outputs, self.p["readout"].mT, out=self.g_out)
+        self.descend(rows)
+        torch.bmm(x.mT, self.da[0], out=g["weight_in"])
+        if self.L > 1:
+            torch.bmm(self.below, self.above, out=self.weight_grad)
+        torch.sum(self.da, 2, keepdim=True, out=g["bias"])
+
+    def descend(self, rows: Rows | None = None) -> None:
+        """Carry `g_out`, the gradient of the highest layer's output, down to `da` of every layer; overwrites it."""
+        slope = self.act.backward
         for l, v in reversed(list(enumerate(self.layers))):
             if len(v.before[0]):
                 m, out, g_out = v.before
@@ -274,10 +283,6 @@ class Stack:
                 rows.backward(l)
             if l > 0:
                 torch.bmm(v.da, v.weight_t, out=self.g_out)
-        torch.bmm(x.mT, self.da[0], out=g["weight_in"])
-        if self.L > 1:
-            torch.bmm(self.below, self.above, out=self.weight_grad)
-        torch.sum(self.da, 2, keepdim=True, out=g["bias"])
 
     @property
     def state(self) -> list[Tensor]:
@@ -298,10 +303,11 @@ class Stack:
             at += len(part)
 
     def alike(self) -> list[tuple[slice, Networks, slice | None]]:
-        """The networks by kind, for scoring: their slots, their weights (views), and where the batch norms stand in
-        batch_mean and moving_mean (None without batch norm)."""
+        """The networks one by one, for scoring: the slot, the weights (views), and where the batch norm stands in
+        batch_mean and moving_mean (None without batch norm). Scored alone, so that company changes no bit."""
         found = []
-        for slots, s in self.kinds:
+        for slot, s in enumerate(self.settings):
+            slots = slice(slot, slot + 1)
             i = self.inner(slots)
             scales = ([self.p[k][l, i] for l in range(self.L)] if s.norm != "none" else [] for k in ("gamma", "beta"))
             networks = Networks(

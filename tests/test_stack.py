@@ -305,6 +305,22 @@ def test_an_arm_alone_is_bitwise_the_same_as_in_the_stack(asked):
                     np.testing.assert_array_equal(one, many)
 
 
+@given(some_settings)
+@hypothesis_settings(max_examples=8, deadline=None)
+def test_scores_and_population_are_bitwise_those_of_the_arm_alone(asked):
+    experiment = every_kind(**asked, steps=1)
+    together = list(train(experiment))[-1]
+    for arm, one in enumerate(experiment.arms):
+        alone = list(train(experiment.model_copy(update={"arms": (one,)})))[-1]
+        slot = experiment.stacks[0].index((arm, 0))
+        for score in alone.scores:
+            (same,) = (s for s in together.scores if s[1:4] == (score.split, score.statistics, (slot,)))
+            assert score.loss[0] == same.loss[0]
+        for one_population in alone.population:
+            b = together.population[0].slots.index(slot)
+            np.testing.assert_array_equal(one_population.var[:, 0], together.population[0].var[:, b])
+
+
 def test_recording_and_resuming_change_nothing_to_the_last_bit():
     arms = (
         Arm(label="a"),

@@ -65,7 +65,7 @@ PROBES["inference"] = Probe(
     "Inference with another alpha",
     "Test loss over the run with the moving averages of any alpha.",
     "inference",
-    8,
+    2,
     {"alpha": Asked(0.9, 0, 1)},
     back=True,
 )
@@ -73,21 +73,72 @@ PROBES["alphas"] = Probe(
     "Inference loss against alpha",
     "Loss at one step's weights with the moving averages of many alphas.",
     "inference.look_at_all",
-    20,
+    25,
     back=True,
 )
 PROBES["practice"] = Probe(
     "Population statistics in practice",
     "Statistics pooled over mini-batches beside those of the whole training set.",
     "practice",
-    3,
+    19,
     {"batch_size": Asked(32, 2, 1024)},
 )
 PROBES["broken"] = Probe(
     "Broken on purpose", "The mistakes everyone makes, and their symptoms.", "broken", 6, back=True
 )
 PROBES["single"] = Probe(
-    "One example alone, and two", "Inference without a mini-batch; training on mini-batches of two.", "single", 10
+    "One example alone, and two", "Inference without a mini-batch; training on mini-batches of two.", "single", 25
+)
+PROBES["gradient_line"] = Probe(
+    "Loss along the gradient",
+    "Range of the loss, change of the gradient and effective smoothness along the current gradient.",
+    "gradient_line",
+    8,
+    live=True,
+)
+PROBES["shift"] = Probe(
+    "Covariate shift",
+    "Change of a layer's gradient when the layers below take their update, and drift of its inputs.",
+    "shift",
+    7,
+    live=True,
+)
+PROBES["curvature"] = Probe(
+    "Largest curvature",
+    "Top eigenvalue of the Hessian, against 2/learning rate.",
+    "curvature",
+    65,
+    {"iterations": Asked(10, 2, 40)},
+    live=True,
+)
+PROBES["rank"] = Probe("Rank", "Effective rank and mean cosine of every layer's outputs.", "rank", 4, live=True)
+PROBES["jacobian"] = Probe(
+    "Jacobians", "Singular values of every layer's Jacobian and of the products to the top.", "jacobian", 12, live=True
+)
+PROBES["landscape"] = Probe(
+    "Loss surface",
+    "Slice of the loss along unit-normalized random directions.",
+    "landscape",
+    140,
+    {"points": Asked(17, 5, 41)},
+)
+PROBES["path"] = Probe(
+    "Loss along the path",
+    "Slice of the loss in the plane that holds most of the training's path.",
+    "landscape.look_along_path",
+    140,
+    {"points": Asked(17, 5, 41)},
+    back=True,
+)
+PROBES["invariance"] = Probe(
+    "Scale invariance", "A layer's weights multiplied by c.", "invariance", 9, {"layer": Asked(2, 1, 100)}
+)
+PROBES["undo"] = Probe(
+    "Undone by gamma and beta",
+    "Same loss, other gradients: gamma and beta undo a layer's norm on one mini-batch.",
+    "undo",
+    5,
+    {"layer": Asked(2, 1, 100)},
 )
 
 
@@ -137,11 +188,12 @@ def schedule(experiment: Experiment) -> dict[str, int]:
     that together they take about LOOKING_SHARE of the training; never by the clock. A probe too costly for two looks
     a run is left out."""
     every = experiment.settings.score_every or score_interval(experiment)
-    live = {name: probe for name, probe in PROBES.items() if probe.live}
-    found = {}
-    for name, probe in live.items():
-        steps = probe.cost / (LOOKING_SHARE / len(live))
-        interval = every * max(1, ceil(steps / every))
-        if interval <= experiment.settings.steps:
-            found[name] = interval
-    return found
+    found, left = {}, {name for name, probe in PROBES.items() if probe.live}
+    while left:
+        share = LOOKING_SHARE / len(left)
+        found = {name: every * max(1, ceil(PROBES[name].cost / share / every)) for name in left}
+        rare = {name for name, interval in found.items() if interval > experiment.settings.steps}
+        if not rare:
+            break
+        left -= {max(rare, key=lambda name: PROBES[name].cost)}  # its share is for the others
+    return {name: found[name] for name in PROBES if name in left}

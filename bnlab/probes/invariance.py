@@ -1,0 +1,64 @@
+"""Scale invariance: multiply a layer's weights by c and see what changes.
+
+Below a batch norm or layer norm nothing does: the loss stays, the gradient of the layer's weights falls as 1/c, and
+the learning rate that counts is eta/||W||^2 (van Laarhoven 2017; delta keeps it from being exact). Without a norm, or
+after the activation where it is not positively homogeneous, everything changes. Biases are multiplied too: they
+belong to what the norm below which they stand divides by.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..registry import Late
+from .shift import weight_gradient
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..stack import Stack
+    from ..train import Group
+
+torch = Late("torch")
+
+FACTORS = tuple(10.0 ** (e / 4) for e in range(-4, 5))
+
+
+def look(group: Group, layer: int) -> dict[str, np.ndarray]:
+    """For n factors: `factor`, `loss`, `gradient` (norm of dE/dW of the layer), `rate` (eta/||W||^2), each [S, n]; and
+    `angle` [S, L], degrees by which the coming update turns each layer's weights."""
+    stack = group.stack
+    l = min(layer, stack.L) - 1
+    x, y = group.mini_batch(stack.t)
+    own, bias = weights(stack, l), stack.p["bias"][l]
+    before, bias_before = own.clone(), bias.clone()
+    told = []
+    for c in FACTORS:
+        torch.mul(before, c, out=own)
+        torch.mul(bias_before, c, out=bias)
+        stack.gradient(x, y)
+        norm = own.flatten(1).norm(dim=1)
+        gradient = weight_gradient(group, l).flatten(1).norm(dim=1)
+        told.append((stack.loss.clone(), gradient, stack.learning_rate.flatten() / norm**2))
+    own.copy_(before)
+    bias.copy_(bias_before)
+    stack.gradient(x, y)
+    old = [weights(stack, i).double().clone() for i in range(stack.L)]
+    stack.update(*stack.direction())
+    angle = torch.stack([turned(a, weights(stack, i).double()) for i, a in enumerate(old)], 1)
+    loss, gradient, rate = (torch.stack(q, 1).double().numpy() for q in zip(*told, strict=True))
+    factors = np.tile(FACTORS, (stack.S, 1))
+    return {"factor": factors, "loss": loss, "gradient": gradient, "rate": rate, "angle": angle.numpy()}
+
+
+def weights(stack: Stack, l: int) -> Tensor:
+    """W of layer l (0-based), a view [S, d_in, d]."""
+    return stack.p["weight_in"] if l == 0 else stack.p["weight"][l - 1]
+
+
+def turned(a: Tensor, b: Tensor) -> Tensor:
+    """Angle in degrees between weights [S, d_in, d], from their difference, which keeps small angles."""
+    a, b = (q.flatten(1) / q.flatten(1).norm(dim=1, keepdim=True) for q in (a, b))
+    return torch.rad2deg(2 * torch.asin((a - b).norm(dim=1).mul(0.5).clamp_max(1)))

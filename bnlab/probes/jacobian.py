@@ -1,0 +1,115 @@
+"""Jacobians: what a layer does to a small change, and what all layers above do to it together.
+
+J_l = d out_l / d out_{l-1}, the outputs of neighboring layers. **Inference mode**: batch norm is an affine map of
+each unit, so an example has a Jacobian of its own, computed exactly, J_l = (what follows a) W_l^T, with all its
+singular values; the product P_l = J_L ... J_{l+1} leads from layer l to the top. **Training mode**: batch norm
+couples the examples; the Jacobian of the whole mini-batch, [K d, K d], is looked at by products v^T P_l with random
+v, which give the root mean square of its singular values.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..mlp import Networks, Statistics
+from ..norms import statistics
+from ..registry import Late
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..train import Group
+
+torch = Late("torch")
+
+QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+EXAMPLES, VECTORS = 2, 4
+WIDEST = 256  # units; the singular values of wider layers would take seconds
+
+
+def look(group: Group) -> dict[str, np.ndarray]:
+    """`layer`, `product` [S, L - 1, 5]: quantiles 0, 25, 50, 75, 100 % of the singular values of J_2..J_L, and of the
+    products from layers 1..L-1 to the top, over EXAMPLES examples in inference mode; `training` [S, L - 1]: root mean
+    square of the singular values of the same products over the mini-batch in training mode. Raises ValueError for
+    networks of one layer or too wide."""
+    stack = group.stack
+    if stack.L < 2 or stack.d > WIDEST:
+        raise ValueError(f"Jacobians between hidden layers need 2 or more of them, of at most {WIDEST} units.")
+    x, _ = group.mini_batch(stack.t)
+    layers, products = np.empty((2, stack.S, stack.L - 1, len(QUANTILES)))
+    for slots, networks, b in group.alike:
+        given = Statistics(stack.moving_mean[:, b].unbind(0), stack.moving_var[:, b].unbind(0)) if b else None
+        each = per_example(networks, x[slots, :EXAMPLES], given)  # L - 1 of [S, E, d, d], in float64
+        product = None
+        for l in reversed(range(stack.L - 1)):
+            product = each[l] if product is None else product @ each[l]
+            for into, matrices in ((layers, each[l]), (products, product)):
+                values = torch.linalg.svdvals(matrices)[0].flatten()
+                into[slots, l] = torch.quantile(values, torch.tensor(QUANTILES, dtype=values.dtype)).numpy()
+    return {"layer": layers, "product": products, "training": in_training(group, x)}
+
+
+def per_example(networks: Networks, x: Tensor, given: Statistics | None) -> list[Tensor]:
+    """J_2..J_L of every example, [S, E, d_out, d_in] each, with the given statistics in batch norm. Float64."""
+    found = []
+    for layer, (weight, bias) in enumerate(zip(networks.weight, networks.bias, strict=True)):
+        w = weight.double()
+        a = torch.baddbmm(bias.double(), x.double(), w)
+        before = networks.norm != "none" and networks.placement == "before"
+        after = networks.norm != "none" and networks.placement == "after"
+        jacobian = w.mT.unsqueeze(1).expand(-1, a.shape[1], -1, -1)  # [S, E, d, d_in]
+        if before:
+            a, jacobian = through_norm(networks, layer, a, jacobian, given)
+        z, slope = activated(networks.activation, a)
+        jacobian = slope.unsqueeze(3) * jacobian
+        if after:
+            z, jacobian = through_norm(networks, layer, z, jacobian, given)
+        if layer:
+            found.append(jacobian)
+        x = z
+    return found
+
+
+def activated(activation: str, a: Tensor) -> tuple[Tensor, Tensor]:
+    """h(a) and h'(a)."""
+    from ..activations import ACTIVATIONS
+
+    act = ACTIVATIONS[activation]
+    a = a.contiguous()
+    z = act.forward(a, torch.empty_like(a)).clone()
+    return z, act.backward(torch.ones_like(a), a, z, torch.empty_like(a)).clone()
+
+
+def through_norm(networks: Networks, layer: int, x: Tensor, jacobian: Tensor, given: Statistics | None):
+    """What the norm makes of x [S, E, d] and of the Jacobian that leads to it."""
+    gamma, beta, delta = (q.double() for q in (networks.gamma[layer], networks.beta[layer], networks.delta))
+    if networks.norm == "batch":
+        mean, var = given.mean[layer].double(), given.var[layer].double()
+        scale = gamma / (var + delta).sqrt()
+        return (x - mean) * scale + beta, scale.unsqueeze(3) * jacobian
+    mean, var = statistics(x, 2)  # layer norm couples the units of one example
+    inverse = (var + delta).rsqrt()
+    x_hat = (x - mean) * inverse
+    centered = jacobian - jacobian.mean(2, keepdim=True)
+    along = (x_hat.unsqueeze(3) * jacobian).mean(2, keepdim=True)
+    jacobian = (centered - x_hat.unsqueeze(3) * along) * inverse.unsqueeze(3)
+    return gamma * x_hat + beta, gamma.unsqueeze(3) * jacobian
+
+
+def in_training(group: Group, x: Tensor) -> np.ndarray:
+    """Root mean square singular value of the products from layers 1..L-1 to the top, whole mini-batch, [S, L - 1]."""
+    stack = group.stack
+    stack.forward(x)
+    total = torch.zeros(stack.S, stack.L - 1, dtype=torch.float64)
+    for which in range(VECTORS):
+        for slot, network in enumerate(stack.networks):
+            v = np.random.default_rng([network.seed, 5, which]).standard_normal((stack.K, stack.d))
+            stack.g_out[slot].copy_(torch.from_numpy(v))
+        length = stack.g_out.double().square().sum((1, 2))
+        stack.descend()
+        for l in range(stack.L - 1):
+            below = torch.bmm(stack.da[l + 1], stack.layers[l + 1].weight_t)
+            total[:, l] += below.double().square().sum((1, 2)) / length
+    return (total / VECTORS).sqrt().numpy()

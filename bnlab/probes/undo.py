@@ -1,0 +1,57 @@
+"""The reset that changes nothing and everything: gamma and beta undo a layer's normalization on the current mini-batch.
+
+With gamma = sqrt(var + delta) and beta = mean the layer gives back what came in: on this mini-batch the network
+computes the same as one without the norm there, and has the same loss. But its gradients differ: mean and variance
+still depend on the weights below. So batch norm is not undone by its gamma and beta; what changes is the path of
+learning.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..norms import FrozenNormalization
+from .shift import weight_gradient
+from .single import with_batch
+
+if TYPE_CHECKING:
+    from ..train import Group
+
+
+def look(group: Group, layer: int) -> dict[str, np.ndarray]:
+    """`loss_with`, `loss_without` [S], with the undone norm and without one; `gradient_with`, `gradient_without` [S,
+    L], norms of dE/dW, and their `cosine` [S, L]. NaN without batch norm."""
+    stack = group.stack
+    S, L, l = stack.S, stack.L, min(layer, stack.L) - 1
+    found = {name: np.full(S, np.nan) for name in ("loss_with", "loss_without")}
+    found |= {name: np.full((S, L), np.nan) for name in ("gradient_with", "gradient_without", "cosine")}
+    x, y = group.mini_batch(stack.t)
+    for slot in range(stack.batch.start, stack.batch.stop):
+        one = with_batch(group, slot, stack.K)
+        inputs = one.x.copy_(x[slot : slot + 1]), y[slot : slot + 1]
+        one.stack.gradient(*inputs)
+        norm, g_out, da = one.stack.layers[l].norms[0]
+        norm.gamma.copy_((norm.var + norm.delta).sqrt())
+        norm.beta.copy_(norm.mean)
+        gradients = []
+        for which in ("with", "without"):
+            one.stack.gradient(*inputs)
+            found[f"loss_{which}"][slot] = float(one.stack.loss)
+            gradients.append([weight_gradient(one, i)[0].double().clone() for i in range(L)])
+            found[f"gradient_{which}"][slot] = [float(g.norm()) for g in gradients[-1]]
+            one.stack.layers[l].norms[0] = (constant(norm), g_out, da)  # the same numbers, held fixed: no norm at all
+        a, b = gradients
+        found["cosine"][slot] = [float((p * q).sum() / (p.norm() * q.norm())) for p, q in zip(a, b, strict=True)]
+    return found
+
+
+def constant(norm) -> FrozenNormalization:
+    """The same normalization with this mini-batch's statistics as constants, through which no gradient flows."""
+    parts = [(x, y) for x, y, *_ in norm.parts]
+    learned = norm.gamma, norm.beta, norm.gamma_grad, norm.beta_grad
+    buffers = norm.x_hat, norm.scratch, norm.delta, norm.mean, norm.var
+    return FrozenNormalization(
+        norm.axis, parts, *buffers, *learned, moving_mean=norm.mean.clone(), moving_var=norm.var.clone()
+    )

@@ -1,0 +1,34 @@
+"""Whole sets of weights as vectors: inner products per network, and moves along a direction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..registry import Late
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..stack import Stack
+
+torch = Late("torch")
+
+
+def inner(stack: Stack, a: Tensor, b: Tensor) -> Tensor:
+    """<a, b> of two vectors of all parameters, network by network, [S], in float64."""
+    total = torch.zeros(stack.S, dtype=torch.float64)
+    left, right = stack.views(a), stack.views(b)
+    for name, one in left.items():
+        product = (one.double() * right[name].double()).sum((-2, -1))
+        product = product if product.dim() == 1 else product.sum(0)
+        total[stack.S - len(product) :] += product  # gamma and beta belong to the slots with a norm, which are the last
+    return total
+
+
+def spread(stack: Stack, values: Tensor) -> Tensor:
+    """A vector of all parameters that holds each network's own number; values [S]."""
+    out = torch.zeros_like(stack.parameters)
+    for view in stack.views(out).values():
+        n = view.shape[-3]
+        view.copy_(values[stack.S - n :].to(view.dtype).view(n, 1, 1).expand(view.shape))
+    return out

@@ -1,0 +1,390 @@
+"""The looks at why it works, each against a twin: torch modules with autograd, closed forms, finite differences."""
+
+import numpy as np
+import pytest
+import torch
+from twins import Twin, every_kind
+
+from bnlab import Arm, Experiment, Settings, train
+from bnlab.probes import (
+    PROBES,
+    Copies,
+    checked,
+    curvature,
+    gradient_line,
+    invariance,
+    jacobian,
+    landscape,
+    rank,
+    schedule,
+    shift,
+    undo,
+)
+from bnlab.probes.weights import inner, spread
+from bnlab.store import RunStore
+from bnlab.train import Group
+from bnlab.work import execute
+
+BN = {"norm": "batch"}
+
+
+def group(step=3, **settings):
+    """A group in float64 some steps into its training."""
+    asked = {"depth": 4, "width": 7, "batch_size": 12, "data": "wine", "activation": "tanh", "learning_rate": 0.05}
+    experiment = every_kind(**asked | settings)
+    with torch.no_grad():
+        made = Group(experiment, 0, "cpu", torch.float64)
+        for t in range(step):
+            made.step(t, False)
+    return made
+
+
+def look(probe, made, **options):
+    with torch.no_grad():
+        return probe(made, **options)
+
+
+def twins(made):
+    with torch.no_grad():
+        x, y = made.mini_batch(made.stack.t)
+        x = x.clone()
+    return [(Twin(made.stack, slot), x[slot], y[slot]) for slot in range(made.stack.S)]
+
+
+def parameters(twin):
+    return [p for p in twin.parameters() if p.requires_grad]
+
+
+def gradient(twin, x, y):
+    return torch.autograd.grad(twin.loss(x, y), parameters(twin))
+
+
+def norm(tensors):
+    return float(torch.cat([t.flatten() for t in tensors]).norm())
+
+
+def moved(twin, directions, length):
+    with torch.no_grad():
+        for p, d in zip(parameters(twin), directions, strict=True):
+            p.add_(d, alpha=length)
+
+
+def test_the_line_along_the_gradient_is_autograds():
+    made = group()
+    every = twins(made)
+    found = look(gradient_line.look, made)
+    for slot, (twin, x, y) in enumerate(every):
+        g = gradient(twin, x, y)
+        assert found["gradient"][slot] == pytest.approx(norm(g), rel=1e-9)
+        assert found["loss"][slot, 0] == pytest.approx(float(twin.loss(x, y).detach()), rel=1e-9)
+        slopes = []
+        for i, length in enumerate(gradient_line.LENGTHS):
+            moved(twin, g, -0.05 * length)
+            assert found["loss"][slot, i + 1] == pytest.approx(float(twin.loss(x, y).detach()), rel=1e-7)
+            change = norm([a - b for a, b in zip(gradient(twin, x, y), g, strict=True)])
+            assert found["change"][slot, i] == pytest.approx(change, rel=1e-6)
+            slopes.append(change / (0.05 * length * norm(g)))
+            moved(twin, g, 0.05 * length)
+        assert found["smoothness"][slot] == pytest.approx(max(slopes), rel=1e-6)
+
+
+def test_what_is_fixed_does_not_move_along_the_line():
+    made = group(rescale="fixed")
+    start = made.stack.p["gamma"].clone()
+    look(gradient_line.look, made)
+    assert torch.equal(made.stack.p["gamma"], start)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_covariate_shift_is_that_of_updating_the_layers_below(optimizer):
+    made = group(optimizer=optimizer)
+    every = twins(made)
+    with torch.no_grad():  # the update the training will make
+        ahead = group(optimizer=optimizer)
+        ahead.step(ahead.stack.t, False)
+    after = [Twin(ahead.stack, slot) for slot in range(ahead.stack.S)]
+    found = look(shift.look, made)
+    assert list(found["layer"][0]) == [2, 3, 4]
+    for slot, (twin, x, y) in enumerate(every):
+        twin.loss(x, y).backward()
+        before = [linear.weight.grad.clone() for linear in twin.linear]
+        for i, layer in enumerate((2, 3, 4)):
+            other = Twin(ahead.stack, slot)
+            other.load_state_dict(twin.state_dict())
+            for l in range(layer - 1):
+                other.linear[l].load_state_dict(after[slot].linear[l].state_dict())
+                if twin.settings.norm != "none":
+                    other.norm[l].weight.data.copy_(after[slot].norm[l].weight.data)
+                    other.norm[l].bias.data.copy_(after[slot].norm[l].bias.data)
+            other.loss(x, y).backward()
+            g, now = before[layer - 1], other.linear[layer - 1].weight.grad
+            assert found["change"][slot, i] == pytest.approx(float((g - now).norm()), rel=1e-6)
+            cosine = float(torch.nn.functional.cosine_similarity(g.flatten(), now.flatten(), dim=0))
+            assert found["cosine"][slot, i] == pytest.approx(cosine, rel=1e-9)
+        with torch.no_grad():
+            old = [a.clone() for a in twin.a]
+            after[slot](x)
+            for l in range(4):
+                moved_by = (after[slot].a[l].mean(0) - old[l].mean(0)) / old[l].std(0, correction=0)
+                assert found["drift"][slot, l] == pytest.approx(float(moved_by.square().mean().sqrt()), rel=1e-6)
+
+
+def test_the_largest_curvature_is_the_hessians():
+    made = group(width=3, depth=2, batch_size=10)
+    every = twins(made)
+    found = look(curvature.look, made, iterations=40)
+    for slot, (twin, x, y) in enumerate(every):
+        ps = parameters(twin)
+        g = torch.cat([p.flatten() for p in torch.autograd.grad(twin.loss(x, y), ps, create_graph=True)])
+        rows = [torch.cat([h.flatten() for h in torch.autograd.grad(one, ps, retain_graph=True)]) for one in g]
+        top = float(torch.linalg.eigvalsh(torch.stack(rows))[-1])
+        assert found["top"][slot] == pytest.approx(top, rel=1e-4)
+        assert found["limit"][slot] == pytest.approx(2 / 0.05)
+
+
+def test_the_curvature_of_a_quadratic_is_its_closed_form():
+    experiment = Experiment(
+        settings=Settings(
+            depth=1, width=1, activation="linear", data="diabetes", batch_size="full", learning_rate=1e-9
+        ),
+        arms=(Arm(label="plain"),),
+    )
+    with torch.no_grad():
+        made = Group(experiment, 0, "cpu", torch.float64)
+        w = made.stack.p["readout"].item()
+        v = made.stack.p["weight_in"][0, :, 0].clone()
+        x, y = made.splits["train"]
+        found = look(curvature.look, made, iterations=40)["top"][0]
+    # E = mean (r (x v + b) + c - y)^2 in (v, b, r, c): the Hessian by hand
+    n = len(x)
+    ones = torch.ones(n, 1, dtype=torch.float64)
+    z = x @ v
+    error = w * z - y
+    jacobian_of = torch.cat([w * x, w * ones, z[:, None], ones], 1)
+    hessian = 2 * jacobian_of.T @ jacobian_of / n
+    m = x.shape[1]
+    cross = 2 * (error[:, None] * torch.cat([x, ones], 1)).mean(0)
+    hessian[m + 1, : m + 1] += cross
+    hessian[: m + 1, m + 1] += cross
+    assert found == pytest.approx(float(torch.linalg.eigvalsh(hessian)[-1]), rel=1e-5)
+
+
+def test_the_surface_is_the_loss_at_moved_weights():
+    made = group(width=5, depth=2)
+    every = twins(made)
+    start = made.stack.parameters.clone()
+    found = look(landscape.look, made, points=5)
+    assert torch.equal(made.stack.parameters, start)
+    with torch.no_grad():
+        first, second = (landscape.unit_normalized(made, which) for which in range(2))
+        for i, j in ((2, 2), (0, 4), (3, 1)):
+            made.stack.parameters.copy_(start + found["at"][0, j] * first + found["at"][0, i] * second)
+            for slot, (twin, x, y) in enumerate(every):
+                there = Twin(made.stack, slot)
+                assert found["loss"][slot, i, j] == pytest.approx(float(there.loss(x, y).detach()), rel=1e-9)
+                if (i, j) == (2, 2):
+                    assert found["loss"][slot, i, j] == pytest.approx(float(twin.loss(x, y).detach()), rel=1e-9)
+    for name in ("weight_in", "weight", "readout"):
+        own = made.stack.views(start)[name].norm(dim=-2)
+        torch.testing.assert_close(made.stack.views(first)[name].norm(dim=-2), own)
+    assert float(made.stack.views(first)["gamma"].abs().max()) == 0
+
+
+def test_scaling_a_layer_below_a_norm_changes_nothing_but_its_gradient():
+    made = group(activation="relu", delta=1e-12)
+    found = look(invariance.look, made, layer=2)
+    kinds = [(s.norm, s.placement) for s in made.stack.settings]
+    middle = list(found["factor"][0]).index(1.0)
+    for slot, (normed, placement) in enumerate(kinds):
+        loss, gradient_of = found["loss"][slot], found["gradient"][slot] * found["factor"][slot]
+        if (normed, placement) == ("none", "before"):
+            assert np.ptp(loss) > 1e-2
+        else:  # after a ReLU the factor passes the activation and is taken out behind it
+            np.testing.assert_allclose(loss, loss[middle], rtol=1e-6)
+            np.testing.assert_allclose(gradient_of, gradient_of[middle], rtol=1e-5)
+    np.testing.assert_allclose(found["rate"][:, 0] / found["rate"][:, -1], (10.0**2) ** 2, rtol=1e-9)
+
+
+def test_the_angle_of_an_update_is_that_between_the_weights():
+    made = group()
+    with torch.no_grad():
+        ahead = group()
+        ahead.step(ahead.stack.t, False)
+    found = look(invariance.look, made, layer=1)["angle"]
+    with torch.no_grad():
+        again = group()
+    for slot in range(made.stack.S):
+        for l in range(4):
+            a, b = (m.stack.layers[l].weight[slot].flatten() for m in (again, ahead))
+            cosine = float(torch.nn.functional.cosine_similarity(a, b, dim=0))
+            assert np.cos(np.deg2rad(found[slot, l])) == pytest.approx(cosine, abs=1e-12)
+
+
+def test_an_undone_norm_has_the_same_loss_and_other_gradients():
+    made = group(depth=3)
+    every = twins(made)
+    found = look(undo.look, made, layer=2)
+    for slot, (twin, x, y) in enumerate(every):
+        if twin.settings.norm != "batch":
+            assert np.isnan(found["loss_with"][slot])
+            continue
+        with torch.no_grad():
+            twin(x)
+            into = (twin.a if twin.settings.placement == "before" else twin.z)[1]
+            twin.norm[1].weight.copy_((into.var(0, correction=0) + twin.norm[1].eps).sqrt())
+            twin.norm[1].bias.copy_(into.mean(0))
+        gradients = []
+        for _ in range(2):
+            loss = twin.loss(x, y)
+            gradients.append(torch.autograd.grad(loss, [linear.weight for linear in twin.linear]))
+            key = "loss_with" if len(gradients) == 1 else "loss_without"
+            assert found[key][slot] == pytest.approx(float(loss.detach()), rel=1e-8)
+            twin.norm[1] = torch.nn.Identity()
+        assert found["loss_with"][slot] == pytest.approx(found["loss_without"][slot], rel=1e-9)
+        for l, (a, b) in enumerate(zip(*gradients, strict=True)):
+            assert found["gradient_with"][slot, l] == pytest.approx(float(a.norm()), rel=1e-6)
+            assert found["gradient_without"][slot, l] == pytest.approx(float(b.norm()), rel=1e-6)
+        assert found["cosine"][slot, 0] < 0.99
+        assert found["cosine"][slot, 2] == pytest.approx(1, abs=1e-6)  # above the layer nothing is different
+
+
+def test_jacobians_in_inference_mode_are_autograds():
+    made = group(depth=4, width=5)
+    found = look(jacobian.look, made)
+    for slot, (twin, x, _) in enumerate(twins(made)):
+        if twin.settings.norm == "batch":
+            b = slot - made.stack.batch.start
+            for l, one in enumerate(twin.norm):
+                one.running_mean.copy_(made.stack.moving_mean[l, b, 0])
+                one.running_var.copy_(made.stack.moving_var[l, b, 0])
+        twin.eval()
+
+        def part(h, first, last, twin=twin):
+            for l in range(first, last):
+                a = twin.linear[l](h)
+                before = twin.settings.placement == "before"
+                h = twin.activation(twin.norm[l](a)) if before else twin.norm[l](twin.activation(a))
+            return h
+
+        for l in range(3):
+            values = {"layer": [], "product": []}
+            for e in range(jacobian.EXAMPLES):
+                h = part(x[e : e + 1], 0, l + 1).detach()
+                for name, last in (("layer", l + 2), ("product", 4)):
+                    J = torch.autograd.functional.jacobian(lambda h, l=l, last=last: part(h, l + 1, last), h)[0, :, 0]
+                    values[name].append(torch.linalg.svdvals(J))
+            for name, each in values.items():
+                wanted = torch.quantile(torch.cat(each).detach(), torch.tensor(jacobian.QUANTILES, dtype=torch.float64))
+                np.testing.assert_allclose(found[name][slot, l], wanted.numpy(), rtol=1e-6, atol=1e-9)
+
+
+def test_the_training_mode_product_couples_the_batch(monkeypatch):
+    monkeypatch.setattr(jacobian, "VECTORS", 400)
+    made = group(depth=3, width=4, batch_size=5)
+    found = look(jacobian.look, made)["training"]
+    for slot, (twin, x, _) in enumerate(twins(made)):
+        twin.train()
+        with torch.no_grad():
+            h = x
+            a = twin.linear[0](h)
+            before = twin.settings.placement == "before"
+            h = twin.activation(twin.norm[0](a)) if before else twin.norm[0](twin.activation(a))
+
+        def rest(h, twin=twin, before=before):
+            for l in (1, 2):
+                a = twin.linear[l](h)
+                h = twin.activation(twin.norm[l](a)) if before else twin.norm[l](twin.activation(a))
+            return h
+
+        J = torch.autograd.functional.jacobian(rest, h).reshape(20, 20)
+        assert found[slot, 0] == pytest.approx(float(J.square().sum().div(20).sqrt()), rel=0.1)
+
+
+def test_ranks_and_cosines_are_slow_loops():
+    made = group()
+    found = look(rank.look, made)
+    for slot in range(made.stack.S):
+        for l in range(4):
+            x = made.stack.out[l, slot].numpy()
+            s = np.linalg.svd(x, compute_uv=False)
+            p = s / s.sum()
+            assert found["rank"][slot, l] == pytest.approx(np.exp(-np.sum(p * np.log(p + 1e-300))), rel=1e-9)
+            u = x / np.linalg.norm(x, axis=1, keepdims=True)
+            pairs = [u[i] @ u[j] for i in range(len(u)) for j in range(len(u)) if i != j]
+            assert found["cosine"][slot, l] == pytest.approx(np.mean(pairs), rel=1e-9, abs=1e-12)
+    line = torch.ones(1, 6, 4, dtype=torch.float64) * torch.arange(1, 7, dtype=torch.float64).view(1, 6, 1)
+    assert float(rank.effective_rank(line)) == pytest.approx(1)
+    assert float(rank.effective_rank(torch.eye(4, dtype=torch.float64)[None])) == pytest.approx(4)
+
+
+def test_inner_products_and_moves_go_network_by_network():
+    made = group()
+    stack = made.stack
+    with torch.no_grad():
+        values = torch.arange(1.0, stack.S + 1, dtype=torch.float64)
+        each = inner(stack, stack.parameters, stack.parameters)
+        np.testing.assert_allclose(
+            inner(stack, spread(stack, values) * stack.parameters, stack.parameters), values * each
+        )
+        for slot in range(stack.S):
+            twin = Twin(stack, slot)
+            assert float(each[slot]) == pytest.approx(sum(float(p.detach().square().sum()) for p in twin.parameters()))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    settings = Settings(depth=3, width=6, steps=160, data="wine", batch_size=16, score_every=20)
+    store = RunStore(tmp_path_factory.mktemp("store"))
+    run = store.create(Experiment(settings=settings, seeds=(0, 1)))
+    execute(store, run.id, lambda: None)
+    return store.trace(run.id)
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_looking_changes_nothing(run, name):
+    """A training that is looked at with a probe at every snapshot keeps every bit."""
+    experiment = run.experiment
+    copies, options = Copies(experiment), checked(name, {})
+    if "points" in options:
+        options["points"] = 5
+    state = torch.random.get_rng_state(), np.random.get_state()[1].copy()
+    plain, looked_at = list(train(experiment)), []
+    for record in train(experiment):
+        if record.weights and record.step in (0, 20, 60):
+            seen = run.seen() if PROBES[name].back else ()
+            found = copies.look(name, options, record.step, record.weights, seen)
+            assert all(len(values) == len(experiment.stacks[0]) for values in found[0].values())
+            assert not any(np.isinf(values).any() for values in found[0].values() if values.dtype.kind == "f")
+        looked_at.append(record)
+    np.testing.assert_array_equal(plain[-1].snapshot()[0], looked_at[-1].snapshot()[0])
+    assert torch.equal(torch.random.get_rng_state(), state[0])
+    assert (np.random.get_state()[1] == state[1]).all()
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_the_same_look_sees_the_same(run, name):
+    options = checked(name, {}) | ({"points": 5} if "points" in PROBES[name].options else {})
+    step = run.snapshots()[2]
+    seen = run.seen() if PROBES[name].back else ()
+    first, again = (Copies(run.experiment).look(name, options, step, run.snapshot(step), seen)[0] for _ in range(2))
+    for key, values in first.items():
+        np.testing.assert_array_equal(values, again[key])
+
+
+def test_the_path_lies_in_its_plane(run):
+    step = run.snapshots()[-1]
+    found = Copies(run.experiment).look("path", {"points": 5}, step, run.snapshot(step), run.seen())[0]
+    assert (found["share"].sum(1) <= 1 + 1e-6).all() and (found["share"][:, 0] >= found["share"][:, 1] - 1e-9).all()
+    np.testing.assert_allclose(found["path"][:, -1], 0, atol=1e-6)  # it ends where the plane is centered
+    assert (found["share"].sum(1) > 0.5).all()
+
+
+def test_live_looks_take_their_share_and_are_kept(run):
+    settings = Settings(steps=2000)
+    chosen = schedule(Experiment(settings=settings))
+    assert set(chosen) == {name for name, probe in PROBES.items() if probe.live}
+    assert sum(PROBES[name].cost / every for name, every in chosen.items()) <= 0.15 + 1e-9
+    steps, found = run.looks("rank", 1)
+    assert len(steps) >= 1 and found["rank"].shape == (len(steps), 2, 3)
+    assert run.look("rank", 0, int(steps[0]))["cosine"].shape == (2, 3)
+    assert run.look("rank", 0, 7) is None
