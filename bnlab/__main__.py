@@ -1,4 +1,4 @@
-"""The command line: python -m bnlab train | resume | export | runs | work.
+"""The command line: python -m bnlab train | resume | export | probe | runs | work.
 
 Exit code 0; 2 with one line on stderr for bad input; 1 where the training itself failed; 130 after Ctrl+C.
 """
@@ -18,6 +18,7 @@ from tqdm import tqdm
 from . import work
 from .experiment import Experiment, problems
 from .export import tables
+from .probes import PROBES
 from .store import Run, RunStore
 from .train import device_for
 
@@ -43,6 +44,14 @@ def parser() -> Parser:
     add.add_argument("directory", type=Path, metavar="DIR", help="where the run is kept")
     add.add_argument("--to", choices=tuple(tables.FORMATS), required=True)
     add.add_argument("--out", type=Path, required=True, metavar="DIR2", help="where the files go")
+    add.add_argument("--run", metavar="ID", help="which run; the newest unless told")
+    add = commands.add_parser(
+        "probe", help="look at a run's networks at a step with the costly probes; print the numbers"
+    )
+    add.add_argument("directory", type=Path, metavar="DIR", help="where the run is kept")
+    add.add_argument("--step", type=int, required=True, metavar="T", help="the snapshot at T, or the last before it")
+    add.add_argument("--probe", choices=tuple(PROBES), help="one probe; all unless told")
+    add.add_argument("--out", type=Path, metavar="DIR2", help="also write the numbers there, one CSV file each")
     add.add_argument("--run", metavar="ID", help="which run; the newest unless told")
     add = commands.add_parser("runs", help="list the runs of a directory")
     add.add_argument("directory", type=Path, metavar="DIR")
@@ -109,6 +118,33 @@ def export(asked: argparse.Namespace) -> int:
     return 0
 
 
+def probe(asked: argparse.Namespace) -> int:
+    """What is seen is kept with the run, so the pages show it too."""
+    import torch
+
+    torch.set_num_threads(1)
+    store = existing(asked.directory)
+    run = chosen(store, asked.run)
+    steps = [step for step in store.trace(run.id).snapshots() if step <= asked.step]
+    if not steps:
+        raise ValueError(f"run {run.id} has no snapshot of the weights at or before step {asked.step}.")
+    names = [asked.probe] if asked.probe else list(PROBES)
+    for name in tqdm(names, unit=" probes"):
+        work.look(store, run.id, name, {}, steps[-1], store.trace(run.id).snapshot(steps[-1]))
+    for name in names:
+        print(f"{name} at step {steps[-1]}: {PROBES[name].help}")
+        try:
+            table = tables.looked(store.trace(run.id), name, steps[-1])
+        except ValueError as error:
+            print(f"  {error}")
+            continue
+        print(tables.text(table))
+        if asked.out:
+            asked.out.mkdir(parents=True, exist_ok=True)
+            print(tables.written(iter([table]), tables.FORMATS["csv"], asked.out / f"{name}.csv"))
+    return 0
+
+
 def runs(asked: argparse.Namespace) -> int:
     for run in existing(asked.directory).runs():
         print(f"{run.id}  {run.created:%Y-%m-%d %H:%M}  {run.status:<11}  step {max(run.step, 0):>7}  {run.name}")
@@ -120,7 +156,7 @@ def serve(asked: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"train": train, "resume": resume, "export": export, "runs": runs, "work": serve}
+COMMANDS = {"train": train, "resume": resume, "export": export, "probe": probe, "runs": runs, "work": serve}
 
 
 def read(file: Path) -> Experiment:

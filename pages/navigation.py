@@ -7,6 +7,7 @@ st.navigation(
     [
         st.Page("lab.py", title="Lab", icon=":material/science:", default=True),
         st.Page("inference.py", title="Inference", icon=":material/functions:"),
+        st.Page("why.py", title="Why it works", icon=":material/psychology:"),
         st.Page("runs.py", title="Runs", icon=":material/history:"),
     ],
     position="top",

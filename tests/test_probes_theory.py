@@ -380,7 +380,7 @@ def test_the_path_lies_in_its_plane(run):
 
 
 def test_live_looks_take_their_share_and_are_kept(run):
-    settings = Settings(steps=2000)
+    settings = Settings(steps=5000)
     chosen = schedule(Experiment(settings=settings))
     assert set(chosen) == {name for name, probe in PROBES.items() if probe.live}
     assert sum(PROBES[name].cost / every for name, every in chosen.items()) <= 0.15 + 1e-9

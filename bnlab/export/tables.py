@@ -167,3 +167,30 @@ def tidy(trace: Trace, arm: int, place: int, steps, keys, columns, names) -> pa.
         column = columns.get(name)
         table[name] = pa.nulls(rows, pa.float32()) if column is None else pa.array(np.ascontiguousarray(column).ravel())
     return pa.table(table)
+
+
+def looked(trace: Trace, probe: str, step: int) -> pa.Table:
+    """What a probe saw at a step with its options' defaults, a number a row; `place` in the array, counted from 1.
+
+    Raises ValueError with the reason where it could not look.
+    """
+    columns: dict[str, list] = {name: [] for name in ("arm", "seed", "step", "quantity", "place", "value")}
+    for arm, label in enumerate(a.label for a in trace.experiment.arms):
+        for name, values in (trace.look(probe, arm, step) or {}).items():
+            if name == "wrong":
+                raise ValueError(str(values[0]))
+            for place, seed in enumerate(trace.experiment.seeds):
+                for at, value in np.ndenumerate(values[place]):
+                    where = ".".join(str(i + 1) for i in at)
+                    row = (label, seed, step, name, where, float(value))
+                    for column, cell in zip(columns.values(), row, strict=True):
+                        column.append(cell)
+    return pa.table(columns)
+
+
+def text(table: pa.Table) -> str:
+    """The same for reading: a line for each network and quantity, its numbers in the order of their places."""
+    lines: dict[tuple, list[str]] = {}
+    for row in table.to_pylist():
+        lines.setdefault((row["arm"], row["seed"], row["quantity"]), []).append(f"{row['value']:.4g}")
+    return "\n".join(f"  {arm}, seed {seed}, {name}: {' '.join(values)}" for (arm, seed, name), values in lines.items())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 
 from ..registry import Registry
-from . import broken, curves, distributions, gaps, gradients, inference, moving
+from . import broken, contest, curves, distributions, gaps, geometry, gradients, inference, moving, predicted
 from .options import STEP, About, Option, asked, choice
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ FIGURES["gradient_heatmap"] = About(
     gradients.gradient_heatmap,
     (WHICH,),
 )
-for more in (moving, distributions, inference, gaps, broken):
+for more in (moving, distributions, predicted, inference, gaps, broken, contest, geometry):
     FIGURES |= more.ABOUT
 
 

@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 torch = Late("torch")
 
 LOOKED_AT = 5  # layers, spread from the second to the last
+ROUNDING = 1e-5  # of its size, below which a unit's spread over the examples is lost in float32
 
 
 def look(group: Group) -> dict[str, np.ndarray]:
-    """`layer` [S, n]; `change` [S, n], ||G - G'||, `relative` the same over ||G||, `cosine` of G and G'; `drift` [S,
-    L], root mean square over units of the change of the mean of a, in standard deviations of the unit."""
+    """`layer` [S, n]; `change` [S, n], ||G - G'||, `relative` the same over ||G||, and `cosine` of G and G'.
+
+    `drift` [S, L]: root mean square over units of the change of the mean of a, in standard deviations of the unit; NaN
+    where all units are constant.
+    """
     stack = group.stack
     x, y = group.mini_batch(stack.t)
     stack.gradient(x, y)
@@ -55,8 +59,9 @@ def look(group: Group) -> dict[str, np.ndarray]:
     assert old.keys() == new.keys()
     stack.parameters.copy_(after)
     stack.gradient(x, y)
-    moved = (stack.a.mean(2) - a.mean(2)) / a.std(2, correction=0).clamp_min(1e-12)
-    drift = moved.square().mean(2).sqrt().T.double().numpy()
+    spread, level = a.std(2, correction=0), a.square().mean(2).sqrt()
+    moved = (stack.a.mean(2) - a.mean(2)) / torch.where(spread > ROUNDING * level, spread, torch.nan)
+    drift = moved.square().nanmean(2).sqrt().T.double().numpy()
     return {
         "layer": np.tile(layers, (stack.S, 1)),
         "change": change,

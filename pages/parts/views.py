@@ -17,7 +17,7 @@ from .words import escaped
 
 LAB = {  # view -> its figures, from top to bottom
     "Loss and accuracy": ("loss", "accuracy"),
-    "Gradient flow": ("gradient_flow", "gradient_heatmap"),
+    "Gradient flow": ("gradient_flow", "predicted", "gradient_heatmap"),
     "Moving averages": ("moving_averages", "units_overview", "gamma_beta"),
     "Distributions": ("distributions", "histograms", "saturation"),
 }
@@ -28,6 +28,14 @@ INFERENCE = {
     "Population": ("in_practice",),
     "Broken on purpose": ("mistakes", "outlier"),
     "One example, or two": ("two_examples",),
+}
+WHY = {
+    "Shift or smoothness": ("dials", "smoothness", "covariate_shift"),
+    "Jacobians and rank": ("jacobians", "ranks"),
+    "Loss surface": ("surface",),
+    "Curvature": ("curvature",),
+    "Scale": ("invariance", "scale_over_time"),
+    "Gamma and beta": ("undone",),
 }
 OF_THE_RUN = ("arm", "batch arm", "seed", "layer", "unit", "step")  # what is chosen here stays chosen in other views
 
@@ -99,9 +107,10 @@ def arm(option: Option, experiment: Experiment, look: dict[str, Any]) -> str | N
     there = [i for i, norm in enumerate(norms) if option.kind == "arm" or norm == "batch"]
     if not there:
         return None
-    look["key"] += "-".join(map(str, there))
+    look["key"] = f"option-{option.name}" + "-".join(map(str, there))
+    first = int(option.default) if option.default and int(option.default) in there else there[0]
     chosen = st.segmented_control(
-        options=there, format_func=lambda i: escaped(experiment.arms[i].label), default=there[0], required=True, **look
+        options=there, format_func=lambda i: escaped(experiment.arms[i].label), default=first, required=True, **look
     )
     return str(chosen)
 

@@ -1,0 +1,23 @@
+"""Why it works: two explanations of batch norm, measured on the same runs."""
+
+import streamlit as st
+
+from pages.parts import board, presets, session, views
+
+session.begin()
+st.title("Why it works", anchor=False)
+st.markdown(
+    "Batch norm was invented against **internal covariate shift**: updates below move what the layers above see. "
+    "Santurkar et al. (2018) answered that shift is not what matters: the **loss gets smoother**. Both can be "
+    "measured, "
+    "on copies of the networks, while they learn. And how gradients vanish and explode follows laws: they are drawn "
+    "beside the measurement in the Lab's *Gradient flow*."
+)
+run = board.looked_at()
+if run is None:
+    st.info("No run yet. Train one in the Lab; everything here is computed from its recorded weights.")
+else:
+    board.chooser(run, title=None)
+    views.show(run.id, views.WHY)
+presets.show()
+session.write_address(session.asked()[0])

@@ -1,0 +1,40 @@
+"""The page Why it works, driven without a browser: every view, every preset."""
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+from test_pages_inference import lab, recorded  # noqa: F401
+
+from pages.parts.presets import PRESETS
+from pages.parts.views import WHY
+
+PAGES = Path(__file__).parents[1] / "pages"
+
+
+def page(run_id: str) -> AppTest:
+    at = AppTest.from_file(str(PAGES / "navigation.py"), default_timeout=60)
+    at.query_params["run"] = run_id
+    at.run()
+    at.switch_page("why.py").run()
+    assert not at.exception
+    return at
+
+
+def test_every_view_opens(lab):  # noqa: F811
+    at = page(recorded(lab))
+    for view in WHY:
+        (chooser,) = (g for g in at.get("button_group") if g.key and g.key.startswith("view-"))
+        assert list(chooser.options) == list(WHY)
+        chooser.set_value(view).run()
+        assert not at.exception
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_loaded_into_the_lab(lab, name):  # noqa: F811
+    at = page(recorded(lab))
+    at.button(key=f"preset-{name}").click().run()
+    assert not at.exception
+    draft = at.session_state.draft
+    assert draft["settings"] == PRESETS[name][1].settings.model_dump()
+    assert [arm["label"] for arm in draft["arms"]] == [arm.label for arm in PRESETS[name][1].arms]
