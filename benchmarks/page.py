@@ -80,7 +80,7 @@ def ready(page) -> None:
 
 
 POINTS = """() => { const p = document.querySelector('.live-plot'); if (!p?.data) return 0;
-  return p.data.some(c => c.x?.length > 0) && p.dataset.address !== window.before ? performance.now() : 0; }"""
+  return p.data.length > 0 && p.dataset.address !== window.before; }"""
 
 
 def click() -> None:
@@ -91,17 +91,16 @@ def click() -> None:
             page = browser.new_page(viewport={"width": 1300, "height": 900})
             begun = time.perf_counter()
             page.goto(address)
+            page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=60_000)
+            page.wait_for_selector(".st-key-train button", timeout=60_000)
+            shown = time.perf_counter() - begun
             ready(page)
-            print(f"{visitor} page with its chart: {time.perf_counter() - begun:.2f} s")
+            print(f"{visitor} page: controls after {shown:.2f} s, chart after {time.perf_counter() - begun:.2f} s")
         time.sleep(5)  # the workers are warm
         waits = []
         for _ in range(3):
             page.evaluate("window.before = document.querySelector('.live-plot').dataset.address")
-            button = (
-                page.get_by_role("button", name="Train Shortcut")
-                .or_(page.get_by_role("button", name="Train", exact=True))
-                .first
-            )
+            button = page.locator(".st-key-train button:visible")
             begun = time.perf_counter()
             button.click()
             page.wait_for_function(POINTS, polling=20, timeout=60_000)
@@ -112,7 +111,7 @@ def click() -> None:
             rate = (page.evaluate(count) - first) / (time.perf_counter() - begun)
             runs = RunStore(store)
             begun = time.perf_counter()
-            page.get_by_role("button", name="Stop").first.click()
+            page.locator(".st-key-stop button:visible").click()
             while runs.runs()[0].status == "running":
                 time.sleep(0.01)
             stopped = time.perf_counter() - begun
@@ -184,9 +183,7 @@ def started(address: str, steps: int) -> str:
         page = browser.new_page()
         page.goto(f"{address}/?steps={steps}")
         ready(page)
-        page.get_by_role("button", name="Train Shortcut").or_(
-            page.get_by_role("button", name="Train", exact=True)
-        ).first.click()
+        page.locator(".st-key-train button:visible").click()
         page.wait_for_url("**run=**", timeout=60_000)
         run_id = page.url.split("run=")[1].split("&")[0]
         browser.close()
@@ -215,9 +212,7 @@ def watched() -> None:
         page = browser.new_page()
         page.goto(f"{address}/?steps=100000")
         ready(page)
-        page.get_by_role("button", name="Train Shortcut").or_(
-            page.get_by_role("button", name="Train", exact=True)
-        ).first.click()
+        page.locator(".st-key-train button:visible").click()
         page.wait_for_url("**run=**", timeout=60_000)
         run_id = page.url.split("run=")[1].split("&")[0]
         watching = page.url

@@ -136,7 +136,7 @@ def in_practice(trace: Trace, *, arm: int, step: int) -> go.Figure:
     figure.update_xaxes(title="layer l (1 is next to the input)")
     figure.update_yaxes(title="difference of means, in σ<sub>pop</sub>", row=1, col=1)
     figure.update_yaxes(title="ratio of standard deviations", row=1, col=2)
-    style.reference(figure, 1.0, "the population's", row=1, col=2)
+    style.reference(figure, 1.0, "the population's", column=2)
     passes = settings.n_train / settings.mini_batch
     note = (
         f"Step {at}. Test loss {found['loss_population'].mean():.3g} with the population's statistics; "

@@ -298,7 +298,7 @@ def gamma_beta(trace: Trace, *, arm: int, seed: int, layer: int, unit: int) -> g
                 row=1,
                 col=column,
             )
-        style.reference(figure, start, f"start, {start}", row=1, col=column)
+        style.reference(figure, start, f"start, {start}", column)
         figure.update_yaxes(title=f"{symbol} of layer {layer}", row=1, col=column)
         figure.update_xaxes(title="step", row=1, col=column)
     return style.finished(figure, height=380, note="Bands: percentiles over all units and seeds.")

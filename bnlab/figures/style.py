@@ -63,32 +63,33 @@ def band(figure: go.Figure, x, low, high, rgb: str, name: str, shown: bool, opac
     figure.add_scatter(x=x, y=numbers(high), **fill, **line, **place)
 
 
-def reference(figure: go.Figure, y: float, name: str, **place) -> None:
-    """A horizontal line with its name: the theory, chance, the healthy value."""
-    figure.add_hline(
-        y=y,
+def reference(figure: go.Figure, y: float, name: str, column: int = 1) -> None:
+    """A horizontal line with its name, in a column of the uppermost row: the theory, chance, the healthy value."""
+    axis = "" if column == 1 else column
+    figure.add_shape(  # a quarter of the cost of add_hline, and right on a logarithmic axis
+        type="line", x0=0, x1=1, xref=f"x{axis} domain", y0=y, y1=y, yref=f"y{axis}",
         line={"color": GRAY, "width": 1, "dash": "dot"},
-        annotation={"text": name, "font": {"size": 11, "color": GRAY}},
-        annotation_position="top right",
-        **place,
-    )
+        label={"text": name, "textposition": "end", "yanchor": "bottom", "font": {"size": 11, "color": GRAY}},
+    )  # fmt: skip
+
+
+AXIS = {"gridcolor": GRID, "linecolor": GRAY, "zeroline": False, "automargin": True}
+LOOK = go.layout.Template(  # set at once: property by property costs four times as much, at every update of every chart
+    layout={
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "margin": {"l": 64, "r": 16, "t": 36, "b": 48},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "rgba(0,0,0,0)"},
+        "hoverlabel": {"namelength": -1},
+        "xaxis": AXIS,
+        "yaxis": AXIS,
+    }
+)
 
 
 def finished(figure: go.Figure, height: int = HEIGHT, note: str = "") -> go.Figure:
     """Give a figure what all have in common. `note` is a sentence for below the chart, kept in layout.meta."""
-    figure.update_layout(
-        template=None,
-        height=height,
-        meta={"note": note},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 64, "r": 16, "t": 36, "b": 48} | (figure.layout.margin.to_plotly_json() or {}),
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "rgba(0,0,0,0)"},
-        hoverlabel={"namelength": -1},
-    )
-    axis = {"gridcolor": GRID, "linecolor": GRAY, "zeroline": False, "automargin": True}
-    figure.update_xaxes(**axis)
-    figure.update_yaxes(**axis)
+    figure.update_layout(template=LOOK, height=height, meta={"note": note})
     return figure
 
 

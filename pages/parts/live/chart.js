@@ -38,8 +38,8 @@ async function follow(me) {
     me.wake = false;
     me.took = 0;
     if (!document.hidden) await ask(me).catch(() => write(me.words, "The server does not answer. Trying again."));
-    // a slow server is asked less often: it spends at most a quarter of its time on one watcher
-    const pause = Math.max(!me.updates ? FIRST : ALIVE.has(me.status) ? NEXT : QUIET, Math.min(3 * me.took, SLOW));
+    // a slow server is asked less often: it spends at most a third of its time on one watcher
+    const pause = Math.max(!me.updates ? FIRST : ALIVE.has(me.status) ? NEXT : QUIET, Math.min(2 * me.took, SLOW));
     for (let slept = 0; slept < pause && !me.wake && me.alive; slept += 50) await new Promise((r) => setTimeout(r, 50));
   }
 }
