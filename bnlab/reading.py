@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .keeping import WHERE
 from .probes import Seen, checked
 from .store import Run, RunStore
+from .summary import WHERE
 from .trace import TABLES, batch_slots, layout
 
 NAMES = {q: (table, q) for table, quantities in TABLES.items() for q in quantities if table != "samples"}
