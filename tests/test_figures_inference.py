@@ -107,3 +107,22 @@ def test_alpha_one_is_all_warm_up_and_alpha_zero_all_noise(run):
     one, zero = moving.ALPHAS.index(1.0), moving.ALPHAS.index(0.0)
     assert told.warm_up[one] == pytest.approx(told.total[one]) and told.noise[one] == 0 == told.lag[one]
     assert told.noise[zero] == pytest.approx(told.total[zero]) and told.warm_up[zero] == 0
+
+
+@pytest.mark.parametrize("mistake", range(1, 8))
+def test_a_pressed_mistake_tells_its_symptom_in_numbers(run, mistake):
+    store, run_id = run
+    for probe, step, options in figures.needs("mistakes", store.trace(run_id), {"mistake": str(mistake)}):
+        look(store, run_id, probe, options, step, store.trace(run_id).snapshot(step))
+    trace = store.trace(run_id)
+    drawn = figures.draw("mistakes", trace, {"mistake": str(mistake)})
+    loss = trace.look("broken", 1, 60)["loss"].mean(0)
+    assert f"test loss {loss[mistake]:.3g} instead of {loss[0]:.3g}" in drawn.layout.meta["note"]
+    assert tuple(drawn.data[0].selectedpoints) == (0, mistake)
+
+
+def test_the_mistakes_are_those_of_the_probe():
+    from bnlab.figures.broken import MISTAKES as shown
+    from bnlab.probes.broken import MISTAKES as computed
+
+    assert len(shown) == len(computed)

@@ -9,13 +9,13 @@ import plotly.graph_objects as go
 
 from . import style
 from .inference import NOT_YET, missing, newest_snapshot
-from .options import STEP, About
+from .options import STEP, About, Option
 
 if TYPE_CHECKING:
     from ..reading import Trace
 
 
-def broken_needs(trace: Trace, *, step: int) -> list[tuple[str, int, dict]]:
+def broken_needs(trace: Trace, *, step: int, **_: object) -> list[tuple[str, int, dict]]:
     at = newest_snapshot(trace, step)
     return [("broken", at, {})] if at is not None else []
 
@@ -35,35 +35,49 @@ MISTAKES = (  # as probes/broken.py returns them
 )
 
 
-def mistakes(trace: Trace, *, step: int) -> go.Figure:
-    """What each mistake costs, in test loss, for every arm with batch norm."""
+def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
+    """What each mistake costs, in test loss, for every arm with batch norm; one of them told at length."""
     at = newest_snapshot(trace, step)
     if at is None:
         return style.said(NOT_YET)
-    figure = go.Figure()
+    figure, chosen, symptoms = go.Figure(), int(mistake), []
     for arm, settings in enumerate(trace.experiment.arm_settings):
         found = trace.look("broken", arm, at)
         if wrong := missing(found):
             return wrong
         if settings.norm != "batch":
             continue
-        loss = found["loss"].mean(0)
+        loss, accuracy, name = found["loss"].mean(0), found["accuracy"].mean(0), style.label(trace, arm)
         figure.add_bar(
-            y=[name for name, _ in MISTAKES], x=style.numbers(loss), name=style.label(trace, arm), orientation="h",
+            y=[name for name, _ in MISTAKES], x=style.numbers(loss), name=name, orientation="h",
             marker={"color": style.color(arm), "pattern": {"shape": ("", "/", "x", ".", "-", "+")[arm]}},
-            customdata=[said for _, said in MISTAKES],
+            opacity=1, customdata=[said for _, said in MISTAKES], cliponaxis=False,
             hovertemplate="%{y}: %{x:.4g}<br>%{customdata}<extra></extra>",
-            text=[f"{value:.3g}" for value in loss], textposition="outside", cliponaxis=False,
+            text=[f"{value:.3g}" for value in loss], textposition="outside",
+            selectedpoints=None if chosen == 0 else [0, chosen], unselected={"marker": {"opacity": 0.25}},
         )  # fmt: skip
+        right = "" if np.isnan(accuracy[0]) else f", {accuracy[chosen]:.1%} right instead of {accuracy[0]:.1%}"
+        symptoms.append(f"{name}: test loss {loss[chosen]:.3g} instead of {loss[0]:.3g}{right}.")
     if not figure.data:
         return style.said("No arm has batch norm, so nothing of this can go wrong.")
     figure.update_layout(margin={"r": 48})
     figure.update_xaxes(title="test loss E", type="log", exponentformat="power")
     figure.update_yaxes(autorange="reversed")
-    said = " ".join(f"{name.capitalize()}: {words}" for name, words in MISTAKES[1:4])
-    return style.finished(
-        figure, height=120 + 50 * len(MISTAKES), note=f"Weights of step {at}, computed, not told. {said}"
+    name, what = MISTAKES[chosen]
+    note = (
+        f"{name.capitalize()}. {what} {' '.join(symptoms)}"
+        if chosen
+        else "Press a mistake to see its symptom in numbers."
     )
+    return style.finished(
+        figure, height=120 + 50 * len(MISTAKES), note=f"Weights of step {at}, computed, not told. {note}"
+    )
+
+
+MISTAKE = Option(
+    "mistake", "choice", "Mistake", "What was done wrong; the rest stays faint.",
+    {str(i): name for i, (name, _) in enumerate(MISTAKES)}, buttons=True,
+)  # fmt: skip
 
 
 def outlier(trace: Trace, *, step: int) -> go.Figure:
@@ -140,7 +154,7 @@ ABOUT = {
         "Broken on purpose",
         "The mistakes everyone makes, and what each costs on the test set.",
         mistakes,
-        (STEP,),
+        (MISTAKE, STEP),
         broken_needs,
     ),
     "outlier": About(

@@ -69,6 +69,8 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
         "of J<sub>L</sub> … J<sub>l+1</sub>, inference mode",
         "root mean square of them, training mode",
     )  # fmt: skip
+    single = [(name, np.nanmedian(q["layer"][..., 4] / np.maximum(q["layer"][..., 0], 1e-30))) for _, name, q in arms]
+    conditions = ", ".join(f"{name} {value:.2g}" for name, value in single)
     tops = [(name, q["product"].mean(0)[0]) for _, name, q in arms]
     ratio = ", ".join(f"{name} {top[4] / max(top[2], 1e-30):.2g}" for name, top in tops)
     note = (
@@ -76,7 +78,8 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
         "Training mode: "
         "batch norm couples the examples, so the Jacobian is that of the whole mini-batch, looked at with random "
         "vectors. "
-        f"Greatest over median singular value from layer 1 to the top: {ratio}."
+        f"Greatest over median singular value from layer 1 to the top: {ratio}. "
+        f"Condition number (greatest over least) of a single layer, median: {conditions}."
     )
     return style.finished(figure, height=440, note=note)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Option(NamedTuple):
     """One question. kind: "arm", "batch arm" (one with batch norm), "seed", "layer", "unit", "step" take their range
     from the run; "choice" has `choices` (value -> label); "number" lies between low and high, and is offered at `marks`
-    where it has some.
+    where it has some. `buttons`: the choices all stand there to be pressed.
 
     default None: the first (arm, seed, layer, unit), the newest (step), the first choice.
     """
@@ -28,6 +28,7 @@ class Option(NamedTuple):
     high: float = 1
     default: str | None = None
     marks: tuple[float, ...] = ()
+    buttons: bool = False
 
 
 class About(NamedTuple):
