@@ -10,7 +10,8 @@ As the weights of m_{-1} and all b_s add up to 1, the gap to the population stat
               + (1 - alpha) sum_s alpha^{t-s} (p_s - p_t)      lag: the weights have moved since
               + (1 - alpha) sum_s alpha^{t-s} (b_s - p_s)      noise: a mini-batch is not the population
 
-Arrays are [steps, ...] in numpy; step t is the value after the statistics of step t came in. Float64 inside.
+Arrays are [steps, ...] in numpy; step t is the value after the statistics of step t came in. Float64 inside. Where not
+every step was kept, a row stands for those since the row before.
 """
 
 from __future__ import annotations
@@ -24,35 +25,54 @@ START = {"mean": 0.0, "var": 1.0}  # the cold start
 ALPHAS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 1.0)
 
 
-def moving_averages(new: np.ndarray, alpha: float, start: float, corrected: bool = False) -> np.ndarray:
-    """m_t [n, ...] of the batch statistics new [n, ...] of steps 0..n-1, from `start`.
+def gaps(steps: np.ndarray) -> np.ndarray:
+    """How many steps each recorded row stands for, [n]: itself and those since the row before."""
+    return np.diff(steps, prepend=-1)
+
+
+def weights(steps: np.ndarray, alpha: float) -> np.ndarray:
+    """What each row weighs in the average after the last, [n]; what is left, alpha^(last + 1), is the start's."""
+    return (1 - alpha ** gaps(steps).astype(float)) * alpha ** (steps[-1] - steps).astype(float)  # 0 ** 0 is 1
+
+
+def moving_averages(
+    new: np.ndarray, alpha: float, start: float, corrected: bool = False, steps: np.ndarray | None = None
+) -> np.ndarray:
+    """m_t [n, ...] of the batch statistics new [n, ...] of `steps` (0..n-1 unless told), from `start`.
 
     `corrected` divides out the start as Adam does: (m_t - alpha^{t+1} start)/(1 - alpha^{t+1}); for alpha = 1, where
     nothing ever comes in, it stays at the start. Units: those of `new`.
     """
+    steps = np.arange(len(new)) if steps is None else steps
     out = np.empty(new.shape, np.float64)
     m = np.full(new.shape[1:], start, np.float64)
-    for t in range(len(new)):
-        m = alpha * m + (1 - alpha) * new[t].astype(np.float64)
-        out[t] = m
+    for row, kept in enumerate(alpha ** gaps(steps).astype(float)):
+        m = kept * m + (1 - kept) * new[row].astype(np.float64)
+        out[row] = m
     if corrected and alpha < 1:
-        left = (alpha ** np.arange(1.0, len(new) + 1)).reshape(-1, *[1] * (new.ndim - 1))
+        left = (alpha ** (steps + 1.0)).reshape(-1, *[1] * (new.ndim - 1))
         out = (out - left * start) / (1 - left)
     return out
 
 
-def moving_average_at(new: np.ndarray, alpha: float, start: float, steps: np.ndarray) -> np.ndarray:
-    """The same at a few steps only, [len(steps), ...]: after the statistics of steps 0..t-1, as training at t finds it.
+def moving_average_at(
+    new: np.ndarray, alpha: float, start: float, at: np.ndarray, steps: np.ndarray | None = None
+) -> np.ndarray:
+    """The same at a few steps only, [len(at), ...]: what training finds before update t, from the rows before t.
 
-    `steps` grow; step 0 gives the start itself.
+    `at` grows; step 0 finds the start itself.
     """
-    found = np.empty((len(steps), *new.shape[1:]), np.float64)
-    m, at = np.full(new.shape[1:], start, np.float64), 0
-    for i, t in enumerate(steps):
-        if t > at:
-            weights = (1 - alpha) * alpha ** np.arange(t - at - 1.0, -1.0, -1.0)  # 0 ** 0 is 1
-            m = alpha ** float(t - at) * m + np.tensordot(weights, new[at:t], 1)
-            at = int(t)
+    steps = np.arange(len(new)) if steps is None else steps
+    found = np.empty((len(at), *new.shape[1:]), np.float64)
+    m, done = np.full(new.shape[1:], start, np.float64), 0
+    every = (1 - alpha ** gaps(steps).astype(float)) if len(steps) else steps
+    for i, t in enumerate(at):
+        until = int(np.searchsorted(steps, t))
+        if until > done:
+            before = steps[done - 1] if done else -1
+            part = every[done:until] * alpha ** (steps[until - 1] - steps[done:until]).astype(float)
+            m = alpha ** float(steps[until - 1] - before) * m + np.tensordot(part, new[done:until], 1)
+            done = until
         found[i] = m
     return found
 
@@ -66,16 +86,23 @@ class Gap(NamedTuple):
     noise: np.ndarray
 
 
-def gap(new: np.ndarray, population: np.ndarray, alpha: float, start: float, corrected: bool = False) -> Gap:
-    """Why the moving average after the last step is off. Shapes: new, population [n, ...] for steps 0..n-1.
+def gap(
+    new: np.ndarray,
+    population: np.ndarray,
+    alpha: float,
+    start: float,
+    corrected: bool = False,
+    steps: np.ndarray | None = None,
+) -> Gap:
+    """Why the moving average after the last row is off. Shapes: new, population [n, ...] at `steps` (else 0..n-1).
 
     `corrected`: of the bias-corrected average, which has no warm-up.
     """
-    n = len(new)
-    weights = ((1 - alpha) * alpha ** np.arange(n - 1.0, -1.0, -1.0)).astype(np.float64)
-    last, old = population[-1].astype(np.float64), alpha ** float(n)
-    lag = np.tensordot(weights, population - last, 1)
-    noise = np.tensordot(weights, new.astype(np.float64) - population, 1)
+    steps = np.arange(len(new)) if steps is None else steps
+    share, old = weights(steps, alpha), alpha ** float(steps[-1] + 1)
+    last = population[-1].astype(np.float64)
+    lag = np.tensordot(share, population - last, 1)
+    noise = np.tensordot(share, new.astype(np.float64) - population, 1)
     warm_up = old * (start - last)
     if corrected and old < 1:
         lag, noise, warm_up = lag / (1 - old), noise / (1 - old), np.zeros_like(warm_up)

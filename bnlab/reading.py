@@ -244,13 +244,12 @@ class Trace:
         found = []
         for i, networks in enumerate(self.experiment.stacks):
             arms = [n.arm for n in networks if self.experiment.arm_settings[n.arm].norm == "batch"]
-            both, stride = [np.empty((0, 0, 0, 0), np.float32)] * 2, 1
+            steps, both = np.array([], int), [np.empty((0, 0, 0, 0), np.float32)] * 2
             if arms:
-                wanted = (i, "units", "batch_mean", None, None, 0, self.step + 1, EVERYTHING)
-                series = [self.columns(*wanted[:2], name, *wanted[3:]) for name in ("batch_mean", "batch_var")]
-                both = [s.mean for s in series]
-                stride = int(np.diff(series[0].steps[:2])[0]) if len(series[0].steps) > 1 else 1
-            found.append(Seen(*both, stride, self.first, self.snapshots(), lambda step, i=i: self.snapshot(step)[i]))
+                window = (None, None, self.first, self.step + 1, EVERYTHING)
+                series = [self.columns(i, "units", name, *window) for name in ("batch_mean", "batch_var")]
+                steps, both = series[0].steps, [s.mean for s in series]
+            found.append(Seen(steps, *both, self.first, self.snapshots(), lambda step, i=i: self.snapshot(step)[i]))
         return found
 
     def slots(self, arm: int, table: str) -> tuple[int, list[int]]:

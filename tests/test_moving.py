@@ -60,6 +60,22 @@ def test_the_parts_of_the_gap_add_up_and_each_is_what_it_says():
     assert (corrected.warm_up == 0).all()
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 0.97, 1.0])
+def test_a_row_stands_for_the_steps_since_the_one_before(alpha):
+    rng = np.random.default_rng(2)
+    steps = np.array([0, 1, 2, 4, 8, 16, 32, 50, 99])
+    kept = rng.standard_normal((len(steps), 2))
+    whole = kept[np.searchsorted(steps, np.arange(100))]  # every step as if it were recorded
+    every = moving_averages(whole, alpha, 1.0)
+    np.testing.assert_allclose(moving_averages(kept, alpha, 1.0, steps=steps), every[steps], rtol=1e-9, atol=1e-12)
+    at = np.array([0, 3, 51, 100])
+    few = moving_average_at(kept, alpha, 1.0, at, steps)
+    np.testing.assert_allclose(few[-1], every[-1], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(few[1], every[2], rtol=1e-9, atol=1e-12)
+    p = np.zeros_like(kept)
+    np.testing.assert_allclose(gap(kept, p, alpha, 1.0, steps=steps).total, every[-1], rtol=1e-9, atol=1e-12)
+
+
 def test_lag_under_a_steady_drift_is_alpha_over_one_minus_alpha_steps():
     p = 0.3 * np.arange(2000.0)[:, None]
     assert gap(p, p, 0.95, 0.0).lag[0] == pytest.approx(-0.3 * 0.95 / 0.05, rel=1e-9)

@@ -74,7 +74,9 @@ def test_thinned_statistics_stand_for_their_stride(trace):
     from bnlab.probes.inference import averages
 
     seen = trace.seen()[0]
-    still = seen._replace(batch_mean=np.ones_like(seen.batch_mean[::4]), batch_var=seen.batch_var[::4], stride=4)
+    some = np.array([0, 1, 4, 20, 21, 39])
+    ones = np.ones_like(seen.batch_mean[some])
+    still = seen._replace(steps=some, batch_mean=ones, batch_var=seen.batch_var[some])
     mean, _ = averages(still, 0.9, np.array([0, 40]))
     np.testing.assert_allclose(mean[0], 0)
     np.testing.assert_allclose(mean[1], 1 - 0.9**40)

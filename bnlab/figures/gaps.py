@@ -38,12 +38,11 @@ def gap_parts(trace: Trace, name: str, arm: int, layer: int, step: int, correcte
     new = trace.read(f"batch_{name}", arm, layer=layer, stop=n, points=2**40)
     if len(new.steps) < 2:
         return None
-    stride = int(new.steps[1] - new.steps[0])
     whole = moving.between(steps, (mean, var)[name == "var"], int(new.steps[-1]) + 1)[new.steps]
     spread = np.sqrt(var[-1]) if name == "mean" else var[-1]
     found = []
     for alpha in moving.ALPHAS:
-        parts = moving.gap(new.mean, whole, alpha**stride, moving.START[name], corrected)
+        parts = moving.gap(new.mean, whole, alpha, moving.START[name], corrected, new.steps)
         found.append([moving.rms(part / spread) for part in parts])
     settings = trace.experiment.arm_settings[arm]
     law = [float(moving.noise_of_independent(alpha, 1.0, settings.mini_batch, n)) for alpha in moving.ALPHAS]

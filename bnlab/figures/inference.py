@@ -113,8 +113,7 @@ def any_alpha(trace: Trace, name: str, arm: int, seed: int, layer: int, unit: in
     """`name` is mean or var; `unit` counts from 0. Exact where every step is kept."""
     new = trace.read(f"batch_{name}", arm, layer=layer, unit=unit, points=2**40)
     online = trace.read(f"moving_{name}", arm, layer=layer, unit=unit, points=2**40)
-    stride = int(new.steps[1]) if len(new.steps) > 1 else 1
-    again = moving.moving_averages(new.mean[:, seed], alpha**stride, moving.START[name], corrected)
+    again = moving.moving_averages(new.mean[:, seed], alpha, moving.START[name], corrected, new.steps)
     checked, *population = trace.population(arm, layer=layer, unit=unit)
     values = population[0 if name == "mean" else 1][:, seed]
     few = evenly(len(new.steps), SHOWN)
@@ -163,7 +162,7 @@ def recomputed(trace: Trace, *, arm: int, seed: int, layer: int, unit: int, alph
 
 def exact(trace: Trace, arm: int) -> bool:
     steps = trace.read("batch_mean", arm, layer=1, unit=0, points=2**40).steps
-    return len(steps) < 2 or int(steps[1]) == 1
+    return bool((np.diff(steps) == 1).all())
 
 
 def newest_snapshot(trace: Trace, step: int | None = None) -> int | None:

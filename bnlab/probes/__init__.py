@@ -31,12 +31,12 @@ class Asked(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a run has recorded of one stack, for the probes that look back: batch means and variances [n, L, B, d] of
-    steps first, first + stride, ...; the steps that have a snapshot, and the snapshot of a step."""
+    """What a run has recorded of one stack, for the probes that look back: `steps` [n], their batch means and variances
+    [n, L, B, d]; `first`, where the run begins; the steps that have a snapshot, and the snapshot of a step."""
 
+    steps: np.ndarray
     batch_mean: np.ndarray
     batch_var: np.ndarray
-    stride: int
     first: int
     snapshots: list[int]
     vector: Callable[[int], np.ndarray]

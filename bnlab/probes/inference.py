@@ -25,16 +25,14 @@ MOST_SNAPSHOTS = 24  # scored at once, spread over the run
 def averages(seen: Seen, alpha: float, steps: np.ndarray) -> list[np.ndarray]:
     """Moving means and variances [n, L, B, d] of alpha as training finds them at `steps`.
 
-    Where the budget has left only every stride-th step, each stands for stride steps. Raises ValueError for a fork,
-    whose first steps are recorded elsewhere.
+    Where the budget has left only some steps, each stands for those since the one before. Raises ValueError for a
+    fork, whose first steps are recorded elsewhere.
     """
     if seen.first:
         raise ValueError("this run is a fork, and what came before is recorded in its parent. Look there.")
-    rows = -(-np.asarray(steps) // seen.stride)
-    recorded = (seen.batch_mean, seen.batch_var)
     return [
-        moving_average_at(new, alpha**seen.stride, start, np.minimum(rows, len(new)))
-        for new, start in zip(recorded, START.values(), strict=True)
+        moving_average_at(new, alpha, start, steps, seen.steps)
+        for new, start in zip((seen.batch_mean, seen.batch_var), START.values(), strict=True)
     ]
 
 
