@@ -218,7 +218,10 @@ class RunStore:
         return Trace(self, self.run(run_id))
 
     def keep_look(self, run_id: str, probe: str, options: Mapping, step: int, found: list[Mapping]) -> None:
-        """Keep what a probe saw of every stack: arrays by name. Looks come and go; the newest MOST_LOOKS stay."""
+        """Keep what a probe saw of every stack: arrays by name. Looks come and go; the newest MOST_LOOKS stay.
+
+        Raises KeyError if the run was deleted meanwhile.
+        """
         where = (run_id, probe, json.dumps(options, sort_keys=True))
         with self.transaction() as db:
             for stack, arrays in enumerate(found):
@@ -230,7 +233,8 @@ class RunStore:
                 f"select rowid from looks where run = ? and probe = ? order by rowid desc limit -1 offset {MOST_LOOKS}"
             )
             db.execute(f"delete from looks where rowid in ({old})", where[:2])
-            db.execute("update runs set version = version + 1 where id = ?", (run_id,))
+            if not db.execute("update runs set version = version + 1 where id = ?", (run_id,)).rowcount:
+                self.run(run_id)
 
     def last_snapshot(self, run_id: str) -> tuple[int, list[bytes]] | None:
         """The newest step with a snapshot of every stack, and the snapshots' bytes; None before the first."""

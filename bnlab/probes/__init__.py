@@ -43,8 +43,12 @@ class Seen(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """What a probe is. `place`: file and function that look; `cost`: of a look, in training steps, about, as measured;
-    `live`: whether it looks at intervals while a run trains; `back`: whether it also wants what was recorded (Seen)."""
+    """What a probe is.
+
+    `place`: file and function that look; `cost`: of a look, in training steps, about, as measured on the default
+    experiment (benchmarks/looks.py); `live`: whether it looks at intervals while a run trains; `back`: whether it also
+    wants what was recorded (Seen); `svd`: whether it is singular values, whose cost follows the width and not K.
+    """
 
     label: str
     help: str
@@ -53,6 +57,7 @@ class Probe(NamedTuple):
     options: Mapping[str, Asked] = {}
     live: bool = False
     back: bool = False
+    svd: bool = False
 
     def look(self, group: Group, *seen: Seen, **options: object) -> dict[str, np.ndarray]:
         """Look; arrays [S, ...] by name."""
@@ -111,9 +116,16 @@ PROBES["curvature"] = Probe(
     {"iterations": Asked(10, 2, 40)},
     live=True,
 )
-PROBES["rank"] = Probe("Rank", "Effective rank and mean cosine of every layer's outputs.", "rank", 4, live=True)
+PROBES["rank"] = Probe(
+    "Rank", "Effective rank and mean cosine of every layer's outputs.", "rank", 4, live=True, svd=True
+)
 PROBES["jacobian"] = Probe(
-    "Jacobians", "Singular values of every layer's Jacobian and of the products to the top.", "jacobian", 12, live=True
+    "Jacobians",
+    "Singular values of every layer's Jacobian and of the products to the top.",
+    "jacobian",
+    12,
+    live=True,
+    svd=True,
 )
 PROBES["landscape"] = Probe(
     "Loss surface",
@@ -183,6 +195,12 @@ class Copies:
             return [PROBES[name].look(group, *b, **options) for group, b in zip(self.groups, back, strict=True)]
 
 
+def cost(probe: Probe, experiment: Experiment) -> float:
+    """Of a look at this experiment, in its training steps: singular values of a layer cost as d^3, a step as K d^2."""
+    arms = experiment.arm_settings
+    return probe.cost * (max(max(1.0, s.width / 64) * max(1.0, 128 / s.mini_batch) for s in arms) if probe.svd else 1.0)
+
+
 def schedule(experiment: Experiment) -> dict[str, int]:
     """Steps between two looks of each live probe: multiples of the scoring interval, so chosen from the probes' costs
     that together they take about LOOKING_SHARE of the training; never by the clock. A probe too costly for two looks
@@ -191,9 +209,9 @@ def schedule(experiment: Experiment) -> dict[str, int]:
     found, left = {}, {name for name, probe in PROBES.items() if probe.live}
     while left:
         share = LOOKING_SHARE / len(left)
-        found = {name: every * max(1, ceil(PROBES[name].cost / share / every)) for name in left}
+        found = {name: every * max(1, ceil(cost(PROBES[name], experiment) / share / every)) for name in left}
         rare = {name for name, interval in found.items() if interval > experiment.settings.steps}
         if not rare:
             break
-        left -= {max(rare, key=lambda name: PROBES[name].cost)}  # its share is for the others
+        left -= {max(rare, key=lambda name: cost(PROBES[name], experiment))}  # its share is for the others
     return {name: found[name] for name in PROBES if name in left}
