@@ -385,10 +385,9 @@ def test_live_looks_take_their_share_and_are_kept(run):
     assert set(chosen) == {name for name, probe in PROBES.items() if probe.live}
     assert sum(PROBES[name].cost / every for name, every in chosen.items()) <= 0.15 + 1e-9
     small = schedule(Experiment(settings=Settings(steps=5000, batch_size=16)))
-    assert (
-        small["jacobian"] > 6 * chosen["jacobian"]
-    )  # a step of 16 examples costs an eighth, a singular value the same
-    steps, found = run.looks("rank", 1)
-    assert len(steps) >= 1 and found["rank"].shape == (len(steps), 2, 3)
-    assert run.look("rank", 0, int(steps[0]))["cosine"].shape == (2, 3)
-    assert run.look("rank", 0, 7) is None
+    # a step of 16 examples costs an eighth of one of 128, a singular value the same
+    assert small["jacobian"] > 6 * chosen["jacobian"]
+    steps, found = run.looks("shift", 1)
+    assert steps[0] == 0 and len(steps) >= 2 and found["drift"].shape == (len(steps), 2, 3)
+    assert run.look("shift", 0, int(steps[0]))["cosine"].shape == (2, 2)
+    assert run.look("shift", 0, 7) is None
