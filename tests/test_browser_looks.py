@@ -1,0 +1,51 @@
+"""The pages Inference and Why it works in a real browser: every view's charts are looked at, computed and drawn."""
+
+import pytest
+from playwright.sync_api import Page, expect
+from test_browser import RESTED, SLOW, browser, button, opened, page, server  # noqa: F401
+
+from bnlab.figures import FIGURES
+from pages.parts.views import INFERENCE, WHY
+
+pytestmark = pytest.mark.browser
+SMALL = "depth=4&width=16&batch_size=32&steps=60&score_every=20&arm=no+norm&arm=BN;norm=batch"
+DRAWN = """count => { const plots = [...document.querySelectorAll('.live-plot')].filter(p => p.offsetParent);
+  return plots.length == count && plots.every(p => p.data?.length > 0); }"""
+
+
+def trained(page: Page, server: str) -> None:  # noqa: F811
+    opened(page, f"{server}/?{SMALL}")
+    button(page, "Train").click()
+    expect(page.locator(".board-line")).to_contain_text("Done after 60 steps", timeout=SLOW)
+
+
+@pytest.mark.parametrize(("name", "views"), [("Inference", INFERENCE), ("Why it works", WHY)])
+def test_every_view_of_a_run_is_computed_and_drawn(page, server, name, views):  # noqa: F811
+    trained(page, server)
+    page.get_by_role("link", name=name).click()
+    page.get_by_role("heading", name=name, exact=True).wait_for(timeout=SLOW)
+    for view, figures in views.items():
+        page.get_by_role("radio", name=view, exact=True).click()
+        page.get_by_role("heading", name=FIGURES[figures[0]].label).first.wait_for(timeout=SLOW)
+        page.wait_for_selector(RESTED, timeout=SLOW)
+        page.wait_for_function(DRAWN, arg=len(figures), timeout=2 * SLOW)
+
+
+def test_another_alpha_is_drawn_without_training(page, server):  # noqa: F811
+    trained(page, server)
+    page.get_by_role("link", name="Inference").click()
+    page.get_by_role("radio", name="Any alpha", exact=True).click()
+    page.wait_for_function(DRAWN, arg=3, timeout=2 * SLOW)
+    slider = page.locator(".st-key-option-Any-alpha-alpha").get_by_role("slider")
+    slider.focus()
+    slider.press("ArrowLeft")
+    named = "() => [...document.querySelectorAll('.live-plot')].some(p => p.data?.some(c => c.name == 'α = 0.98'))"
+    page.wait_for_function(named, timeout=2 * SLOW)
+
+
+def test_a_pressed_mistake_tells_its_symptom(page, server):  # noqa: F811
+    trained(page, server)
+    page.get_by_role("link", name="Inference").click()
+    page.get_by_role("radio", name="Broken on purpose", exact=True).click()
+    page.get_by_role("button", name="never updated").or_(page.get_by_role("radio", name="never updated")).first.click()
+    expect(page.get_by_text("Never updated. The moving averages still are 0 and 1.")).to_be_visible(timeout=2 * SLOW)
