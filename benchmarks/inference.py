@@ -1,6 +1,6 @@
 """How long a move of the alpha slider takes: 2000 recorded steps, 20 layers of 64 units, 3 arms with batch norm.
 
-    python benchmarks/inference.py
+    python -m benchmarks.inference
 
 Trains once (half a minute), then looks at several alphas as the looking process does: the moving averages from all
 recorded batch statistics, and the inference loss at the snapshots.

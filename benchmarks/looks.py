@@ -1,6 +1,6 @@
 """What each probe costs, in training steps of the same networks: the numbers that schedule them (probes/__init__.py).
 
-    python benchmarks/looks.py
+    python -m benchmarks.looks
 
 The default experiment; steps and looks in turn, medians of processor time on one thread.
 """

@@ -1,6 +1,6 @@
 """Memory and speed of a long run: at step 1,000 and at the end, for the process that trains and the one that reads.
 
-    python benchmarks/memory.py [STEPS]    100,000 steps unless told, some minutes
+    python -m benchmarks.memory [STEPS]    100,000 steps unless told, some minutes
 
 A small network, so that the steps are many; the smallest budget, so that everything that thins does.
 """

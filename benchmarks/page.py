@@ -1,7 +1,7 @@
 """What the page costs: from the click to a curve, updates a second, bytes and server time an update, thirty viewers.
 
-    python benchmarks/page.py              all of it, about three minutes; needs Chromium or Chrome
-    python benchmarks/page.py --only bytes one part: click, bytes, viewers or watched
+    python -m benchmarks.page              all of it, about three minutes; needs Chromium or Chrome
+    python -m benchmarks.page --only bytes one part: click, bytes, viewers or watched
 
 Times depend on the machine; what is compared is a ratio within one run.
 """

@@ -1,7 +1,7 @@
 """Fully recorded training held against bare PyTorch loops: one nn.Sequential per network, nothing recorded.
 
-    python benchmarks/training.py                     the standard table
-    python benchmarks/training.py --only 20/64/32     one shape, depth/width/batch
+    python -m benchmarks.training                     the standard table
+    python -m benchmarks.training --only 20/64/32     one shape, depth/width/batch
 
 Each line is one interleaved run: blocks of every contender in turn, so that a busy machine slows all alike;
 ratios are medians over rounds of CPU time on one thread. The arms are no norm, BN before, BN after and LN.

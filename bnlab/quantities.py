@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 torch = Late("torch")
 
-CACHED = 2**16  # values, about, of the layers that are measured at once
+CACHED = 2**18  # values, about, of the layers that are measured at once
 LOST_DIGITS = 1e-3  # share of the mean square below which a variance is not taken from sums in float32
 
 
@@ -37,43 +37,49 @@ class Rows:
             for t, quantities in columns.items()
         }
         self.count = stack.room(stack.L, stack.S, 1, stack.d)  # steep values of each unit
-        self.share = stack.room(1, 1, 1).add_(1 / (stack.K * stack.d)).view(1)  # Python numbers cost twice as much
-        self.flat = [stack.room(1, 1, 1).add_(edge) for edge in stack.act.flat]
+        self.units, self.dead = self.count[:, :, 0], torch.empty_like(self.count[:, :, 0])
+        number = lambda value: torch.full((1,), value, dtype=stack.dtype, device=stack.device)  # noqa: E731
+        self.share, self.share_of_units = number(1 / (stack.K * stack.d)), number(1 / stack.d)
+        self.one, self.flat = number(1), [number(edge) for edge in stack.act.flat]  # Python's cost twice as much
         self.one_sided = stack.act.flat[1] == inf
         self.rate = stack.learning_rate.flatten()
         step = max(1, CACHED // (stack.S * stack.K * stack.d))
         spans = [slice(l, min(l + step, stack.L)) for l in range(0, stack.L, step)]
         self.scratch = stack.room(step, stack.S, stack.K, stack.d)
-        self.sums = {span.stop - 1: list(self.sum_views(span)) for span in spans}
+        self.unknown, self.known = list(self.unknown_views()), list(self.known_views())
+        columns = sum(x.shape[1] for x, _, _ in self.unknown)
+        self.total, self.norm = torch.zeros(2, stack.L, columns, dtype=stack.dtype, device=stack.device)
+        self.sums = {span.stop - 1: [] for span in spans}
+        at = 0
+        for x, _, _ in self.unknown:
+            here = slice(at, at + x.shape[1])
+            for span in spans:
+                self.sums[span.stop - 1].append((x[span], self.total[span, here], self.norm[span, here]))
+            at = here.stop
         self.slopes = {span.stop - 1: list(self.slope_views(span)) for span in spans}
         signal = self.at["layers"]["signal_grad_norm"]
         self.signals = {span.start: (stack.da[span].flatten(2), signal[span]) for span in spans}
         self.copies = list(self.copied())
+        self.weights, self.weight_grads = matrices(stack.p), matrices(stack.g)
 
-    def seen(self, name: str):
-        """Where all layers' a or z can be read: pairs (slots, [L, slots, K, d]); `known` has the rest."""
-        s = self.stack
-        ln_after, ln_before = s.kind(1), s.kind(4)
-        if name == "a":
-            places = [(slice(0, s.after.stop), s.a[:, : s.after.stop]), (ln_before, s.a[:, ln_before])]
-        else:  # `out` is z but where the norm comes after the activation
-            places = [(slice(0, s.S), s.out), (ln_after, s.m[:, s.inner(ln_after)])]
-        return [(slots, x) for slots, x in places if slots.stop > slots.start]
-
-    def known(self):
-        """What batch norm knows of what it normalizes: (name, slots, batch means, batch variances [L, slots, d])."""
-        s = self.stack
-        for name, slots in (("a", s.kind(3)), ("z", s.kind(2))):
+    def unknown_views(self):
+        """Where a norm does not tell mean and spread of a layer's a or z: its values as rows [L, slots, K d], and where
+        the two go, [L, slots]. `out` is z but where the norm comes after the activation."""
+        s, layers = self.stack, self.at["layers"]
+        inside = slice(0, s.after.stop)
+        for name, slots, x in (("a", inside, s.a), ("z", s.none, s.out), ("z", s.before, s.out)):
             if slots.stop > slots.start:
-                b = slice(slots.start - s.batch.start, slots.stop - s.batch.start)
-                yield name, slots, s.batch_mean[:, b, 0], s.batch_var[:, b, 0]
+                yield x[:, slots].flatten(2), layers[f"{name}_mean"][:, slots], layers[f"{name}_std"][:, slots]
 
-    def sum_views(self, span: slice):
-        """For mean and spread of a span of layers: their values as rows, where the sums go, where the norms go."""
-        for name in "az":
-            mean, std = self.at["layers"][f"{name}_mean"][span], self.at["layers"][f"{name}_std"][span]
-            for slots, x in self.seen(name):
-                yield x[span].flatten(2), mean[:, slots], std[:, slots]
+    def known_views(self):
+        """Where a norm does: its n means and variances [L, slots, n], 1/n, and where the two go."""
+        s, layers = self.stack, self.at["layers"]
+        for name, kind in (("z", 1), ("z", 2), ("a", 3), ("a", 4)):
+            slots = s.kind(kind)
+            if slots.stop > slots.start:
+                mean, var = (of.flatten(2) for of in s.statistics(slots))
+                share = torch.full_like(mean[0, 0, :1], 1 / mean.shape[2])
+                yield mean, var, share, layers[f"{name}_mean"][:, slots], layers[f"{name}_std"][:, slots]
 
     def slope_views(self, span: slice):
         """For saturation: what enters the activation, scratch, the count of steep values of each unit."""
@@ -120,52 +126,62 @@ class Rows:
 
     def measured(self, d: Tensor, c: float) -> dict[str, Tensor]:
         """The step's rows, copied out; to be called between the stack's direction() -> (d, c) and its update()."""
-        s, layers, n = self.stack, self.at["layers"], self.stack.K * self.stack.d
+        s, layers = self.stack, self.at["layers"]
         self.at["steps"]["loss"].copy_(s.loss)
         if s.accuracy is not None:
             self.at["steps"]["accuracy"].copy_(s.accuracy)
-        weight_norms(s.g, layers["grad_norm"])
-        weight_norms(s.p, layers["weight_norm"])
+        norms(self.weight_grads, layers["grad_norm"])
+        norms(self.weights, layers["weight_norm"])
         if d is s.gradients:
             layers["update_ratio"].copy_(layers["grad_norm"])
         else:
-            weight_norms(s.views(d), layers["update_ratio"])
+            norms(matrices(s.views(d)), layers["update_ratio"])
         layers["update_ratio"].mul_(self.rate).mul_(c).div_(layers["weight_norm"])
         self.spreads()
         if s.act.flat[0] > -inf:
-            count = self.count[:, :, 0]
-            torch.sum(count, 2, out=layers["saturated"]).mul_(-1 / n).add_(1)
-            torch.sum(count == 0, 2, out=layers["dead"]).mul_(1 / s.d)
+            steep = torch.sum(self.units, 2, out=layers["saturated"]).mul_(self.share)
+            torch.sub(self.one, steep, out=steep)
+            torch.sum(torch.eq(self.units, 0, out=self.dead), 2, out=layers["dead"]).mul_(self.share_of_units)
         for into, source in self.copies:
             into.copy_(source)
         return {table: vector.clone() for table, vector in self.vectors.items()}
 
+    def parts(self, columns: Tensor) -> list[Tensor]:
+        """[L, unknown columns], cut as in `unknown`."""
+        return columns.split([x.shape[1] for x, _, _ in self.unknown], 1)
+
     def spreads(self) -> None:
-        """Means and standard deviations over examples and units, from the sums and norms of each layer.
+        """Means and standard deviations over examples and units.
 
-        std^2 = norm^2/n - mean^2 loses its digits where the values hardly differ; there they are centered first.
+        From the sums and norms of each layer: std^2 = norm^2/n - mean^2, which loses its digits where the values hardly
+        differ; there they are centered first. From a norm's statistics: the variance is the mean of the units' (or
+        examples') variances and the variance of their means.
         """
-        layers, n = self.at["layers"], self.stack.K * self.stack.d
-        for name in "az":
-            mean, std = layers[f"{name}_mean"].mul_(self.share), layers[f"{name}_std"]
-            square = std.square().mul_(self.share)
-            var = torch.addcmul(square, mean, mean, value=-1)
-            torch.sqrt(var.clamp_min(0), out=std)
-            lost = var < LOST_DIGITS * square
-            if self.stack.device == "cpu" and not lost.any():  # elsewhere asking would wait for the device
-                continue
-            for slots, x in self.seen(name):
-                centered = (x - mean[:, slots, None, None]).flatten(2)
-                exact = torch.linalg.vector_norm(centered, dim=2).mul_(n**-0.5)
-                std[:, slots] = torch.where(lost[:, slots], exact, std[:, slots])
-        for name, slots, unit_mean, unit_var in self.known():
-            layers[f"{name}_mean"][:, slots] = unit_mean.mean(2)
-            between = (unit_mean - unit_mean.mean(2, keepdim=True)).square_().mean(2)
-            layers[f"{name}_std"][:, slots] = between.add_(unit_var.mean(2)).sqrt_()
+        means = self.total.mul_(self.share)
+        square = self.norm.square_().mul_(self.share)
+        var = torch.addcmul(square, means, means, value=-1).clamp_min_(0)
+        lost = var < square.mul_(LOST_DIGITS)
+        spreads = var.sqrt_()
+        if self.stack.device != "cpu" or lost.any():  # on CUDA asking would wait for the device
+            x = [x - m.unsqueeze(2) for (x, _, _), m in zip(self.unknown, self.parts(means), strict=True)]
+            exact = torch.cat([torch.linalg.vector_norm(centered, dim=2) for centered in x], 1)
+            spreads = torch.where(lost, exact.mul_(self.share.sqrt()), spreads)
+        for (_, mean, std), m, s in zip(self.unknown, self.parts(means), self.parts(spreads), strict=True):
+            mean.copy_(m)
+            std.copy_(s)
+        for means, variances, share, mean, std in self.known:
+            torch.sum(means, 2, out=mean).mul_(share)
+            between = torch.linalg.vector_norm(means - mean.unsqueeze(2), dim=2).square_()
+            torch.sqrt(between.add_(variances.sum(2)).mul_(share), out=std)
 
 
-def weight_norms(views: dict[str, Tensor], out: Tensor) -> None:
-    """Norms [L, S] of the weight matrices of layers 1..L in a vector's views."""
-    torch.linalg.vector_norm(views["weight_in"].flatten(1), dim=1, out=out[0])
+def matrices(views: dict[str, Tensor]) -> list[Tensor]:
+    """The weight matrices of layers 1..L in a vector's views, flat: [1, S, n_in d] and, above, [L - 1, S, d d]."""
+    return [views["weight_in"].flatten(1).unsqueeze(0), views["weight"].flatten(2)]
+
+
+def norms(flat: list[Tensor], out: Tensor) -> None:
+    """Norms [L, S] of the weight matrices of layers 1..L."""
+    torch.linalg.vector_norm(flat[0], dim=2, out=out[:1])
     if len(out) > 1:
-        torch.linalg.vector_norm(views["weight"].flatten(2), dim=2, out=out[1:])
+        torch.linalg.vector_norm(flat[1], dim=2, out=out[1:])

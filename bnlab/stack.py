@@ -126,6 +126,7 @@ class Stack:
         # a product that writes a single column rounds otherwise where the columns adjoin
         self.outputs, self.g_outputs = (room(S, K, max(2, n_out))[..., :n_out] for _ in range(2))
         self.batch_mean, self.batch_var = room(L, self.B, 1, d), room(L, self.B, 1, d)
+        self.layer_mean, self.layer_var = room(L, N - self.B, K, 1), room(L, N - self.B, K, 1)  # of layer norm
         moving = (2, L, self.B, 1, d)
         self.moving = torch.zeros(int(np.prod(moving[:-2])) * blocks(1, d), device=device, dtype=dtype)
         self.moving_mean, self.moving_var = carve(self.moving, 0, moving)
@@ -169,10 +170,7 @@ class Stack:
             if slots.stop > cut:  # before: reads a, writes m
                 s = slice(cut, slots.stop)
                 parts.append((v.a[s], self.m[l, inner(s)]))
-            if name == "batch":
-                mean, var = self.batch_mean[l], self.batch_var[l]
-            else:
-                mean, var = (self.room(slots.stop - slots.start, self.K, 1) for _ in range(2))
+            mean, var = (of[l] for of in self.statistics(slots))
             how = (
                 1 if name == "batch" else 2,
                 parts,
@@ -197,6 +195,15 @@ class Stack:
     def inner(self, slots: slice) -> slice:
         """The same slots counted from the first with a norm: m, x_hat, gamma and beta hold only those."""
         return slice(slots.start - self.normed.start, slots.stop - self.normed.start)
+
+    def statistics(self, slots: slice) -> tuple[Tensor, Tensor]:
+        """Where slots of one norm keep mean and variance: [L, slots, 1, d], or [L, slots, K, 1] for layer norm."""
+        if self.batch.start <= slots.start < self.batch.stop:
+            b = slice(slots.start - self.batch.start, slots.stop - self.batch.start)
+            return self.batch_mean[:, b], self.batch_var[:, b]
+        gap = self.normed.start if slots.stop <= self.batch.start else self.normed.start + self.B
+        b = slice(slots.start - gap, slots.stop - gap)
+        return self.layer_mean[:, b], self.layer_var[:, b]
 
     def kind(self, k: int) -> slice:
         """The slots of one kind: 0 none, 1 LN after, 2 BN after, 3 BN before, 4 LN before."""
