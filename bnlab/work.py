@@ -123,11 +123,12 @@ def warm() -> None:
 
 def main(directory: Path | str) -> None:
     """Execute runs of the store in `directory` until standard input closes."""
+    with suppress(AttributeError, OSError):
+        os.nice(10)  # before torch is loaded: the page comes first
     import torch
 
     torch.set_num_threads(1)  # small layers on several threads cost 4 to 6 times the processor time
     with suppress(ImportError, AttributeError, OSError, ValueError):
-        os.nice(10)
         if not torch.cuda.is_available():  # CUDA maps far more than it uses
             import resource
 

@@ -203,6 +203,27 @@ def test_train_makes_a_run_and_the_address_opens_it():
     assert again.selectbox(key=f"run-{run.id}").value == run.id
 
 
+def test_a_browser_that_has_not_heard_of_the_new_address_does_not_bring_the_old_one_back():
+    def asks_late(old: list[tuple[str, str]]) -> AppTest:
+        at.query_params.clear()
+        for name, value in old:
+            at.query_params[name] = value
+        return drawn(at)
+
+    at = drawn(button(page(), "train").click())
+    first = address(at)
+    drawn(button(at, "train").click())
+    second = address(at)
+    assert first != second
+    assert address(asks_late(first)) == second  # a rerun that was under way
+    assert address(drawn(at)) == second
+    assert address(asks_late(first)) == first  # the visitor went back
+
+    (run,) = first
+    typed(at, "learning_rate", "0.03")
+    assert address(asks_late([run])) == [("learning_rate", "0.03"), run]
+
+
 def test_reset_asks_the_same_question_again():
     at = page(("depth", "3"))
     drawn(button(at, "train").click())

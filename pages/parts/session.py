@@ -3,7 +3,8 @@
 draft: the question as it is being written: plain values, possibly wrong.
 edition: rises when a whole question is loaded; every widget's key carries it, so that widgets show the new values.
 run: the id of the run that is looked at.
-written: the query this session wrote last; another one in the address bar is a question to load.
+written: the query this session wrote last; another one in the address bar is a question to load, unless it is among
+late: the queries that the browser may still send because it has not heard of `written` yet.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ def begin() -> list[str]:
     if "draft" not in STATE:
         STATE.edition, STATE.run, STATE.next_arm = 0, None, 0
         load(Experiment())
-        STATE.written = []
+        STATE.written, STATE.late = [], []
         STATE.wrong_address = []
     asked = [(name, value) for name in st.query_params for value in st.query_params.get_all(name)]
-    if asked and asked != STATE.written:  # none: a page was switched, which drops the query
-        STATE.written = asked
+    if asked == STATE.written:
+        STATE.late = []
+    elif asked and asked not in STATE.late:  # none: a page was switched, which drops the query
+        STATE.written, STATE.late = asked, []
         STATE.wrong_address = opened_address(asked)
     return STATE.wrong_address
 
@@ -65,11 +68,13 @@ def write_address(experiment: Experiment | None) -> None:
     """Put the question (None: as it was) and the run into the address bar."""
     pairs = [p for p in STATE.written if p[0] != RUN] if experiment is None else to_query(experiment)
     pairs = pairs + ([(RUN, STATE.run)] if STATE.run else [])
-    STATE.written = pairs
     query = {name: [value for other, value in pairs if other == name] for name, _ in pairs}
     if {name: st.query_params.get_all(name) for name in st.query_params} != query:
         st.query_params.from_dict(query)
-    STATE.written = [(name, value) for name in query for value in query[name]]
+    pairs = [(name, value) for name in query for value in query[name]]
+    if pairs != STATE.written:
+        STATE.late.append(STATE.written)
+        STATE.written = pairs
 
 
 def load(experiment: Experiment) -> None:
