@@ -5,20 +5,20 @@ import streamlit as st
 from bnlab.moving import conventions
 from pages.parts import board, controls, forks, session, views
 
-session.begin()
+me = session.begin()
 st.title("Inference", anchor=False)
 st.markdown(
     "In training batch norm takes mean and variance from the mini-batch. A single example has none: at inference "
     "**moving averages** or **population statistics** take their place. That is the whole difference between "
     "`model.train()` and `model.eval()`, and most of what goes wrong with batch norm."
 )
-run = board.looked_at()
+run = board.looked_at(me)
 if run is None:
     st.info("No run yet. Train one in the Lab; everything here is computed from its recorded steps and snapshots.")
 else:
-    board.chooser(run, title=None)
+    board.chooser(me, run, title=None)
     views.show(run.id, views.INFERENCE)
-    forks.show(run)
+    forks.show(me, run)
 
 st.header("Conventions", anchor=False)
 st.markdown(
@@ -30,4 +30,4 @@ with st.container(horizontal=True):
 for row in conventions(alpha, 1e-5, K, 64):
     st.markdown(f"**{row.library}** averages the {row.averages}")
     st.code(row.line, language="python")
-session.write_address(session.asked()[0])
+session.write_address(me, me.asked()[0])

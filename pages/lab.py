@@ -4,24 +4,23 @@ import streamlit as st
 
 from pages.parts import arms, board, controls, session, views
 
-wrong_address = session.begin()
-asked = session.draft()
+me = session.begin()
 
 with st.sidebar:
     st.subheader("Arms")
-    places = arms.editor(asked)
-    places |= controls.seeds(asked)
+    places = arms.editor(me)
+    places |= controls.seeds(me)
     st.subheader("Shared settings")
-    places |= controls.settings(asked["settings"])
-experiment, wrong = session.asked()
+    places |= controls.settings(me)
+experiment, wrong = me.asked()
 with st.sidebar:
     controls.complain(places, wrong)
 
 with st.container():
-    if wrong_address:
-        st.error("This address cannot be opened as it is: " + " ".join(wrong_address), icon=":material/link_off:")
+    if me.wrong_address:
+        st.error("This address cannot be opened as it is: " + " ".join(me.wrong_address), icon=":material/link_off:")
 
-run = board.show(experiment, wrong)
+run = board.show(me, experiment, wrong)
 if run is not None:
     views.show(run.id)
-session.write_address(experiment)
+session.write_address(me, experiment)

@@ -8,7 +8,7 @@ from pages.parts.words import escaped, several
 
 PER_PAGE = 20
 
-session.begin()
+me = session.begin()
 st.title("Runs", anchor=False)
 runs = opened.store().runs()
 if not runs:
@@ -27,12 +27,14 @@ for run in runs[(page - 1) * PER_PAGE : page * PER_PAGE]:
             st.caption(f"{run.status.capitalize()}, {steps}; {networks}; {run.created:%Y-%m-%d %H:%M}")
         with actions, st.container(horizontal=True, horizontal_alignment="right"):
             if st.button("Open", icon=":material/open_in_new:", key=f"open-{run.id}"):
-                session.open_run(run.id)
+                me.open_run(run.id)
                 st.switch_page("lab.py")
             board.rename_box(run)
             alive = run.status in board.ALIVE
             why = "Stop the run first." if alive else "Asks once more before anything is gone."
             with st.popover("Delete", icon=":material/delete:", disabled=alive, help=why):
                 st.text(f"{several(max(run.step, 0), 'recorded step')} will be gone for good.")
-                st.button("Delete for good", type="primary", key=f"delete-{run.id}", on_click=board.delete, args=(run,))
-session.write_address(session.asked()[0])
+                st.button(
+                    "Delete for good", type="primary", key=f"delete-{run.id}", on_click=board.delete, args=(me, run)
+                )
+session.write_address(me, me.asked()[0])

@@ -4,7 +4,7 @@ import streamlit as st
 
 from pages.parts import board, presets, session, views
 
-session.begin()
+me = session.begin()
 st.title("Why it works", anchor=False)
 st.markdown(
     "Batch norm was invented against **internal covariate shift**: updates below move what the layers above see. "
@@ -13,11 +13,11 @@ st.markdown(
     "on copies of the networks, while they learn. And how gradients vanish and explode follows laws: they are drawn "
     "beside the measurement in the Lab's *Gradient flow*."
 )
-run = board.looked_at()
+run = board.looked_at(me)
 if run is None:
     st.info("No run yet. Train one in the Lab; everything here is computed from its recorded weights.")
 else:
-    board.chooser(run, title=None)
+    board.chooser(me, run, title=None)
     views.show(run.id, views.WHY)
-presets.show()
-session.write_address(session.asked()[0])
+presets.show(me)
+session.write_address(me, me.asked()[0])

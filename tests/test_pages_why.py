@@ -35,6 +35,6 @@ def test_a_preset_is_loaded_into_the_lab(lab, name):  # noqa: F811
     at = page(recorded(lab))
     at.button(key=f"preset-{name}").click().run()
     assert not at.exception
-    draft = at.session_state.draft
+    draft = at.session_state.mine.draft
     assert draft["settings"] == PRESETS[name][1].settings.model_dump()
     assert [arm["label"] for arm in draft["arms"]] == [arm.label for arm in PRESETS[name][1].arms]

@@ -23,14 +23,14 @@ PRESETS = {
 FIELDS = [name for name in Settings.model_fields if name not in SHARED]
 
 
-def editor(asked: dict[str, Any]) -> Places:
+def editor(me: session.Session) -> Places:
     """One expander an arm, and a button that adds one. Returns the places for what is wrong with each arm."""
-    arms = asked["arms"]
+    arms = me.draft["arms"]
     places = {}
-    st.html("<style>" + "".join(swatch(i, arm["uid"]) for i, arm in enumerate(arms)) + "</style>")
+    st.html("<style>" + "".join(swatch(me, i, arm["uid"]) for i, arm in enumerate(arms)) + "</style>")
     for arm in list(arms):
-        with st.expander(title(arm), key=session.key(f"arm-{arm['uid']}")):
-            edit(arm, asked)
+        with st.expander(title(arm), key=me.key(f"arm-{arm['uid']}")):
+            edit(me, arm)
         places[f"arm {arm['label']!r}"] = st.empty()
     places["two arms "] = places["an arm's label "] = places["arm label "] = st.empty()
     st.menu_button(
@@ -38,41 +38,42 @@ def editor(asked: dict[str, Any]) -> Places:
         list(PRESETS),
         icon=":material/add:",
         width="stretch",
-        key=session.key("add-arm"),
+        key=me.key("add-arm"),
         disabled=len(arms) >= MAX_ARMS,
         on_click=add,
+        args=(me,),
         help=f"One more network to compare, up to {MAX_ARMS}. All arms share data, initial weights and mini-batches.",
     )
     return places
 
 
-def edit(arm: dict[str, Any], asked: dict[str, Any]) -> None:
+def edit(me: session.Session, arm: dict[str, Any]) -> None:
     """The controls of one arm: its label, the settings in which it differs, and their values."""
-    uid, changes = arm["uid"], arm["changes"]
+    uid, changes, asked = arm["uid"], arm["changes"], me.draft
     arm["label"] = st.text_input(
-        "Label", arm["label"], max_chars=MAX_LABEL, key=session.key(f"label-{uid}"), help="Its name in every legend."
+        "Label", arm["label"], max_chars=MAX_LABEL, key=me.key(f"label-{uid}"), help="Its name in every legend."
     )
     chosen = st.multiselect(
         "Differs in",
         FIELDS,
         [name for name in changes if name in FIELDS],
         format_func=lambda name: about(name).label,
-        key=session.key(f"differs-{uid}"),
+        key=me.key(f"differs-{uid}"),
         help="The settings in which this arm is not like the shared ones. Everything else it takes from there.",
     )
     for name in [name for name in changes if name not in chosen]:
         del changes[name]
     for name in chosen:
         beside = asked["settings"] | changes
-        changes[name] = control(name, changes.get(name, asked["settings"][name]), session.key(f"{name}-{uid}"), beside)
+        changes[name] = control(name, changes.get(name, asked["settings"][name]), me.key(f"{name}-{uid}"), beside)
     with st.container(horizontal=True):
         several = len(asked["arms"]) > 1
         st.button(
-            "Duplicate", icon=":material/content_copy:", key=session.key(f"duplicate-{uid}"), on_click=duplicate,
-            args=(uid,), disabled=len(asked["arms"]) >= MAX_ARMS,
+            "Duplicate", icon=":material/content_copy:", key=me.key(f"duplicate-{uid}"), on_click=duplicate,
+            args=(me, uid), disabled=len(asked["arms"]) >= MAX_ARMS,
         )  # fmt: skip
         st.button(
-            "Remove", icon=":material/delete:", key=session.key(f"remove-{uid}"), on_click=remove, args=(uid,),
+            "Remove", icon=":material/delete:", key=me.key(f"remove-{uid}"), on_click=remove, args=(me, uid),
             disabled=not several,
         )  # fmt: skip
 
@@ -82,17 +83,17 @@ def title(arm: dict[str, Any]) -> str:
     return escaped(arm["label"]) or "(no label)"
 
 
-def swatch(index: int, uid: int) -> str:
+def swatch(me: session.Session, index: int, uid: int) -> str:
     """A style rule that puts the arm's color in front of its expander's title."""
     return (
-        f".st-key-{session.key(f'arm-{uid}')} summary::before{{content:'';flex:none;width:.8rem;height:.8rem;"
+        f".st-key-{me.key(f'arm-{uid}')} summary::before{{content:'';flex:none;width:.8rem;height:.8rem;"
         f"border-radius:3px;margin-right:.5rem;background:{style.color(index)}}}"
     )
 
 
-def free_label(wanted: str) -> str:
+def free_label(me: session.Session, wanted: str) -> str:
     """`wanted`, or 'wanted 2', 'wanted 3', ... where arms have that label already."""
-    taken = {arm["label"] for arm in session.draft()["arms"]}
+    taken = {arm["label"] for arm in me.draft["arms"]}
     return next(
         label
         for n in range(1, MAX_ARMS + 2)
@@ -100,16 +101,16 @@ def free_label(wanted: str) -> str:
     )
 
 
-def add() -> None:
-    preset = session.widget("add-arm")
-    session.draft()["arms"].append(session.new_arm(free_label(preset), PRESETS[preset]))
+def add(me: session.Session) -> None:
+    preset = session.value(me.key("add-arm"))
+    me.draft["arms"].append(me.new_arm(free_label(me, preset), PRESETS[preset]))
 
 
-def duplicate(uid: int) -> None:
-    arms = session.draft()["arms"]
+def duplicate(me: session.Session, uid: int) -> None:
+    arms = me.draft["arms"]
     at = next(i for i, arm in enumerate(arms) if arm["uid"] == uid)
-    arms.insert(at + 1, session.new_arm(free_label(arms[at]["label"]), arms[at]["changes"]))
+    arms.insert(at + 1, me.new_arm(free_label(me, arms[at]["label"]), arms[at]["changes"]))
 
 
-def remove(uid: int) -> None:
-    session.draft()["arms"][:] = [arm for arm in session.draft()["arms"] if arm["uid"] != uid]
+def remove(me: session.Session, uid: int) -> None:
+    me.draft["arms"][:] = [arm for arm in me.draft["arms"] if arm["uid"] != uid]

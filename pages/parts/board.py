@@ -9,6 +9,7 @@ from bnlab.experiment import Experiment
 from bnlab.store import LONGEST_NAME, Run
 
 from . import live, session
+from .session import Session
 from .words import escaped
 
 ALIVE = ("queued", "running")
@@ -16,16 +17,17 @@ RESUMABLE = ("paused", "interrupted", "stopped", "failed")
 NEWEST = 30  # runs offered in the list; the page Runs has all
 
 
-def show(experiment: Experiment | None, wrong: list[str]) -> Run | None:
+def show(me: Session, experiment: Experiment | None, wrong: list[str]) -> Run | None:
     """Name, buttons and board of the run that is looked at; returns it. None where there is no run at all."""
-    run = looked_at()
-    chooser(run)
-    buttons(run, experiment, wrong)
+    grant(me, experiment)
+    run = looked_at(me)
+    chooser(me, run)
+    buttons(me, run, wrong)
     with st.container():  # always there: what comes and goes in it must not move the chart to another place
         if wrong:
             sentences = "\n".join(f"- {escaped(sentence)}" for sentence in wrong)
             st.error(f"Not ready to train:\n\n{sentences}", icon=":material/error:")
-        said = session.take("said")
+        said = me.take("said")
         if said:
             st.error(escaped(said), icon=":material/error:")
     if run is None:
@@ -38,13 +40,13 @@ def show(experiment: Experiment | None, wrong: list[str]) -> Run | None:
     return run
 
 
-def looked_at() -> Run | None:
+def looked_at(me: Session) -> Run | None:
     """The run of this session, or the shipped example."""
-    if session.run_id():
+    if me.run:
         try:
-            return opened.holder(session.run_id()).run(session.run_id())
+            return opened.holder(me.run).run(me.run)
         except KeyError:
-            session.watch(None)  # deleted, here or in another tab
+            me.run = None  # deleted, here or in another tab
     return opened.example_run()
 
 
@@ -53,7 +55,7 @@ def is_example(run: Run | None) -> bool:
     return run is not None and example is not None and run.id == example.id
 
 
-def chooser(run: Run | None, title: str | None = "Batch Normalization Lab") -> None:
+def chooser(me: Session, run: Run | None, title: str | None = "Batch Normalization Lab") -> None:
     """The runs there are, newest first, and the name of this one."""
     found = opened.store().runs()[:NEWEST]
     example = opened.example_run()
@@ -77,7 +79,7 @@ def chooser(run: Run | None, title: str | None = "Batch Normalization Lab") -> N
             label_visibility="collapsed",
             key=f"run-{shown}",
             on_change=choose,
-            args=(f"run-{shown}",),
+            args=(me, shown),
         )
         rename_box(run)
 
@@ -91,8 +93,11 @@ def told_apart(runs: list[Run]) -> dict[str, str]:
     return labels
 
 
-def choose(key: str) -> None:
-    session.open_run(session.value(key))
+def choose(me: Session, shown: str | None) -> None:
+    """Open what was chosen beside the run `shown`; unless, on the way here, the page has gone on to another run."""
+    run, chosen = looked_at(me), session.value(f"run-{shown}")
+    if shown == (run.id if run else None):
+        me.open_run(chosen)
 
 
 def rename_box(run: Run | None) -> None:
@@ -109,79 +114,88 @@ def rename(run_id: str) -> None:
         opened.store().rename(run_id, name)
 
 
-def buttons(run: Run | None, experiment: Experiment | None, wrong: list[str]) -> None:
+def buttons(me: Session, run: Run | None, wrong: list[str]) -> None:
     status = "example" if is_example(run) or run is None else run.status
     with st.container(horizontal=True, key="buttons"):
         st.button(
-            "Train", type="primary", icon=":material/play_arrow:", shortcut="Ctrl+Enter", key="train", on_click=train,
-            args=(experiment,), disabled=bool(wrong),
+            "Train", type="primary", icon=":material/play_arrow:", shortcut="Ctrl+Enter", key="train",
+            on_click=wish, args=(me, "start"), disabled=bool(wrong),
             help="Start a new run of what the controls say.",
         )  # fmt: skip
         if status in RESUMABLE:
             st.button(
-                "Resume", icon=":material/resume:", key="resume", on_click=steer, args=("resume", run.id),
+                "Resume", icon=":material/resume:", key="resume", on_click=steer, args=(me, "resume", run.id),
                 help="Go on where it stands, as if it had never been interrupted.",
             )  # fmt: skip
         else:
             st.button(
-                "Pause", icon=":material/pause:", key="pause", on_click=steer, args=("pause", run and run.id),
+                "Pause", icon=":material/pause:", key="pause", on_click=steer, args=(me, "pause", run and run.id),
                 disabled=status not in ALIVE, help="Hold after the present step; Resume goes on.",
             )  # fmt: skip
         st.button(
-            "Step", icon=":material/skip_next:", key="step", on_click=step, args=(run and run.id, status, experiment),
+            "Step", icon=":material/skip_next:", key="step", on_click=step, args=(me, run, status),
             disabled=status in ALIVE or (status not in RESUMABLE and bool(wrong)),
             help="Make a single update. Without a paused run: start one and hold after its first step.",
         )  # fmt: skip
         st.button(
-            "Stop", icon=":material/stop:", shortcut="Esc", key="stop", on_click=steer, args=("stop", run and run.id),
-            disabled=status not in (*ALIVE, "paused"), help="End this run; what was recorded stays.",
+            "Stop", icon=":material/stop:", shortcut="Esc", key="stop", on_click=steer,
+            args=(me, "stop", run and run.id), disabled=status not in (*ALIVE, "paused"),
+            help="End this run; what was recorded stays.",
         )  # fmt: skip
         st.button(
-            "Reset", icon=":material/replay:", key="reset", on_click=reset, args=(run,),
+            "Reset", icon=":material/replay:", key="reset", on_click=reset, args=(me, run),
             disabled=run is None or is_example(run),
             help="Back to the same initial weights: the experiment of the run shown starts again from step 0, as "
             "a new run. Same seeds, so the same curves to the last bit.",
         )  # fmt: skip
 
 
-def train(experiment: Experiment) -> None:
-    begin(experiment, "start")
+def wish(me: Session, how: str) -> None:
+    """Begin a new run of what the controls say, which is known only when the page has read them all."""
+    me.wish = how
 
 
-def step(run_id: str | None, status: str, experiment: Experiment | None) -> None:
+def grant(me: Session, experiment: Experiment | None) -> None:
+    """Begin the run that was wished for. Nothing in here lets Streamlit give up halfway."""
+    how = me.take("wish")
+    if how and experiment is not None:
+        begin(me, experiment, how)
+
+
+def step(me: Session, run: Run | None, status: str) -> None:
     if status in RESUMABLE:
-        steer("step", run_id)
+        steer(me, "step", run.id)
     else:
-        begin(experiment, "step")
+        wish(me, "step")
 
 
-def reset(run: Run) -> None:
+def reset(me: Session, run: Run) -> None:
     if run.status in (*ALIVE, "paused"):
-        steer("stop", run.id)
-    begin(run.experiment, "start")
+        steer(me, "stop", run.id)
+    begin(me, run.experiment, "start")
 
 
-def begin(experiment: Experiment, how: str) -> None:
+def begin(me: Session, experiment: Experiment, how: str) -> None:
     """A new run, and this session looks at it."""
     run = opened.store().create(experiment)
-    if steer(how, run.id):
-        session.watch(run.id)
+    if steer(me, how, run.id):
+        me.run = run.id
     else:
         opened.store().delete(run.id)
 
 
-def steer(what: str, run_id: str) -> bool:
+def steer(me: Session, what: str, run_id: str) -> bool:
     """Ask the jobs to start, pause, resume, step or stop a run; what is wrong with it is said on the page."""
     try:
         getattr(opened.jobs(), what)(run_id)
     except (KeyError, ValueError) as error:
-        session.put("said", str(error.args[0]))
+        me.said = str(error.args[0])
         return False
     return True
 
 
-def delete(run: Run) -> None:
+def delete(me: Session, run: Run) -> None:
     """Forget a run that has ended, with all that was recorded."""
     opened.store().delete(run.id)
-    if session.run_id() == run.id:
-        session.watch(None)
+    if me.run == run.id:
+        me.run = None

@@ -21,17 +21,17 @@ GRID = (1, 2, 5)
 Places = dict[str, Any]  # what a sentence starts with -> the place on the page where it stands
 
 
-def settings(asked: dict[str, Any]) -> Places:
-    """All sections, each with the controls of its fields; what the visitor sets is put into `asked`.
+def settings(me: session.Session) -> Places:
+    """All sections, each with the controls of its fields; what the visitor sets is put into the draft.
 
     Returns a place below each control for what is wrong with it, which is known when all are asked.
     """
-    places = {}
+    asked, places = me.draft["settings"], {}
     for section in SECTIONS:
-        with st.expander(section, expanded=section != "Recording", key=session.key(f"section-{section}")):
+        with st.expander(section, expanded=section != "Recording", key=me.key(f"section-{section}")):
             for name in Settings.model_fields:
                 if about(name).section == section:
-                    asked[name] = control(name, asked[name], session.key(name), asked)
+                    asked[name] = control(name, asked[name], me.key(name), asked)
                     places[f"{name} is "] = st.empty()
             if section == "Data" and asked["data"] in DATASETS:
                 preview(asked["data"], asked["standardize"])
@@ -109,19 +109,19 @@ def grid(name: str, beside: dict[str, Any]) -> list[str]:
     return (["0"] if low == 0 and not about(name).log else []) + [f"{v:g}" for v in values if low < v <= high]
 
 
-def seeds(asked: dict[str, Any]) -> Places:
+def seeds(me: session.Session) -> Places:
     """How many seeds, or which: a list to choose from or to type."""
     chosen = typed(
         [", ".join(map(str, range(n))) for n in range(1, MAX_SEEDS + 1)],
-        ", ".join(map(str, asked["seeds"])),
+        ", ".join(map(str, me.draft["seeds"])),
         {
             "label": "Seeds",
-            "key": session.key("seeds"),
+            "key": me.key("seeds"),
             "help": "Each arm is trained once per seed, with its own initial weights and order of mini-batches; the "
             f"curves show the mean and the band. Choose, or type up to {MAX_SEEDS} whole numbers, as 3, 14, 15.",
         },
     )
-    asked["seeds"] = [int(word) if word.isdecimal() else word for word in chosen.replace(",", " ").split()]
+    me.draft["seeds"] = [int(word) if word.isdecimal() else word for word in chosen.replace(",", " ").split()]
     return {"seeds ": st.empty()}
 
 

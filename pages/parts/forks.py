@@ -13,7 +13,7 @@ from .words import escaped
 OFFERED = ("statistics", "alpha", "learning_rate", "batch_size")
 
 
-def show(run: Run) -> None:
+def show(me: session.Session, run: Run) -> None:
     """The form; only runs of this server's store can be forked, at steps that have a snapshot."""
     st.subheader(
         "Fork this run",
@@ -22,7 +22,7 @@ def show(run: Run) -> None:
         anchor=False,
     )
     with st.container():
-        if said := session.take("fork said"):
+        if said := me.take("said"):
             st.error(escaped(said), icon=":material/error:")
     steps = [t for t in opened.holder(run.id).trace(run.id).snapshots() if t < run.experiment.settings.steps]
     if board.is_example(run):
@@ -47,16 +47,16 @@ def show(run: Run) -> None:
     changed = {name: value for name, value in changes.items() if value != beside[name]}
     st.button(
         "Fork and train", type="primary", icon=":material/fork_right:", key="fork-train", on_click=fork,
-        args=(run.id, arm, step, changed), disabled=not changed,
+        args=(me, run.id, arm, step, changed), disabled=not changed,
         help="Choose something that differs first." if not changed else "Starts a new run; the Lab shows it.",
     )  # fmt: skip
 
 
-def fork(run_id: str, arm: int, step: int, changes: dict) -> None:
+def fork(me: session.Session, run_id: str, arm: int, step: int, changes: dict) -> None:
     try:
         run = opened.store().fork(run_id, arm, step, changes)
         opened.jobs().start(run.id)
     except (KeyError, ValueError) as error:
-        session.put("fork said", str(error.args[0]))
+        me.said = str(error.args[0])
     else:
-        session.open_run(run.id)
+        me.open_run(run.id)

@@ -58,12 +58,12 @@ PRESETS = {  # name -> (what it answers, the experiment)
 }
 
 
-def show() -> None:
+def show(me: session.Session) -> None:
     st.subheader("Experiments worth training", anchor=False)
     for name, (question, experiment) in PRESETS.items():
         left, right = st.columns([1, 3], vertical_alignment="center")
         help = "Loads it into the Lab."
         if left.button(name, key=f"preset-{name}", icon=":material/science:", help=help, width="stretch"):
-            session.load(experiment)
+            me.load(experiment)
             st.switch_page("lab.py")
         right.text(question)

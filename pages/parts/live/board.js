@@ -1,7 +1,10 @@
 // The run's state in words, its progress, and one card an arm. Texts come formatted; they are only ever set as text.
 const NEXT = 250, QUIET = 1500, SLOW = 2000;
 const ALIVE = new Set(["queued", "running"]);
+const BUSY = 500; // a rerun asked for right after a click could take the click's place
 const boards = new WeakMap();
+let touched = -BUSY;
+for (const kind of ["pointerdown", "pointerup", "keydown"]) addEventListener(kind, () => (touched = performance.now()), true);
 
 const make = (tag, name, text) => {
   const element = document.createElement(tag);
@@ -57,7 +60,7 @@ async function ask(me) {
     show(me, await answer.json());
   }
   const told = `${me.status} ${me.seen}`;
-  if (me.status !== status && me.told !== told) { // the page's buttons belong to another status: rerun it, once
+  if (me.status !== status && me.told !== told && performance.now() - touched > BUSY) { // the page's buttons belong to another status: rerun it, once
     me.told = told;
     me.tell(me.status);
   }
