@@ -40,7 +40,7 @@ def card(trace: Trace, arm: int) -> Card:
         loss = average(trace.read("loss", arm, start=max(0, trace.step - RECENT)).mean[-RECENT:])
     score, used = None, ""
     for statistics in PREFERRED:
-        steps, losses, accuracies = trace.scores(arm, "test", statistics)
+        steps, losses, accuracies = trace.scores(arm, "test", statistics, points=1)
         if len(steps):
             score, used = average((losses if accuracies is None else accuracies)[-1]), statistics
             break

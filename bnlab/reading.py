@@ -46,6 +46,7 @@ class Trace:
         self.store, self.run, self.experiment = store, run, run.experiment
         self.layouts = [layout(self.experiment, i) for i in range(len(self.experiment.stacks))]
         self.kept: dict[tuple, Series] = {}  # the arms of a stack share what was read
+        self.told: dict[int, list] = {}  # and the scores
 
     @property
     def step(self) -> int:
@@ -149,19 +150,25 @@ class Trace:
         series = self.read(quantity, arm, start=there, stop=there + 1)
         return there, series.mean[0]
 
-    def scores(self, arm: int, split: str, statistics: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def scores(
+        self, arm: int, split: str, statistics: str, points: int = EVERYTHING
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Steps [n], losses and accuracies [n, seeds] (None for a regression) over a split, "train" or "test".
 
         statistics: "batch", "moving" or "population"; "none" for an arm without batch norm. Empty where there are none.
+        Of more than `points` scorings, evenly chosen ones and the newest.
         """
         stack, slots = self.slots(arm, "steps")
-        if "scores" not in self.__dict__.setdefault("cache", {}):
-            rows = self.store.db.execute(
-                "select stack, step, data from scores where run = ? order by step", (self.run.id,)
-            ).fetchall()
-            self.cache["scores"] = [(s, step, json.loads(data)) for s, step, data in rows]
+        if points not in self.told:
+            (first,) = self.store.db.execute("select min(stack) from scores where run = ?", (self.run.id,)).fetchone()
+            of_run = "from scores where run = ?"
+            steps = self.store.db.execute(f"select step {of_run} and stack = ? order by step", (self.run.id, first))
+            steps = [step for (step,) in steps]
+            chosen = {*steps[:: -(-len(steps) // points) or 1], *steps[-1:]}
+            rows = self.store.db.execute(f"select stack, step, data {of_run} order by step", (self.run.id,))
+            self.told[points] = [(s, step, json.loads(data)) for s, step, data in rows if step in chosen]
         steps, losses, accuracies = [], [], []
-        for s, step, told in self.cache["scores"]:
+        for s, step, told in self.told[points]:
             if s != stack:
                 continue
             found = {slot: i for i, slot in enumerate(slots)}
@@ -284,7 +291,7 @@ class Trace:
             buckets = self.store.db.execute(
                 f"select id, first, stride, n from summary where {where}", (*key, stop, start)
             ).fetchall()
-            coarse = buckets and (stop - start) // buckets[-1][2] < points // 2
+            coarse = buckets and (stop - start) // buckets[-1][2] < points
             if coarse and not gone and rows <= 32 * points:  # buckets would blur the window; the exact rows are there
                 buckets = []
         parts = [self.bucket(place, first, stride, n, offset, size) for place, first, stride, n in buckets]
@@ -325,10 +332,10 @@ class Trace:
 
 def bucketed(series: Series, points: int, weight: np.ndarray) -> Series:
     """At most about `points` buckets on edges that stay as a run grows: mean, min and max of each; NaN passed over by
-    min and max. Row i stands for weight[i] steps. Up to twice `points` rows stay as they are.
+    min and max. Row i stands for weight[i] steps. Up to twice `points` exact rows stay as they are.
     """
     steps = series.steps
-    if len(steps) <= 2 * points:
+    if len(steps) <= (2 * points if series.exact else points):
         return series
     stride = int(weight.max())
     w = next(stride * f for f in WIDTHS if (steps[-1] - steps[0]) / (stride * f) <= points)

@@ -21,7 +21,7 @@ class Scored(KnownTrace):
 
     scored: dict = {}  # noqa: RUF012
 
-    def scores(self, arm, split, statistics):
+    def scores(self, arm, split, statistics, points=None):
         return self.scored.get((arm, split, statistics), (np.array([], int), np.empty((0, 2)), np.empty((0, 2))))
 
 
@@ -84,14 +84,6 @@ def test_the_band_spans_the_seeds(trace):
     low, high = (line for line in figures.draw("loss", trace, {"splits": "batch"}).data[:2])
     np.testing.assert_allclose(low.y, trace.values["loss", 0].min(1), rtol=1e-6)
     np.testing.assert_allclose(high.y, trace.values["loss", 0].max(1), rtol=1e-6)
-
-
-def test_many_scores_are_thinned_and_keep_their_ends(trace):
-    steps = np.arange(1001)
-    trace.scored[0, "test", "none"] = (steps, np.ones((1001, 2)), np.ones((1001, 2)))
-    marks = drawn(trace)["none: test"]
-    assert marks.x[0] == 0 and marks.x[-1] == 1000
-    assert len(marks.x) <= curves.MARKS + 1
 
 
 def test_chance_is_guessing(trace):

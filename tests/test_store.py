@@ -147,6 +147,17 @@ def test_scores_population_and_snapshots_are_read_back_to_the_last_bit(real):
         for kept, seen in zip(trace.snapshot(record.step), record.weights, strict=True):
             same(kept, seen)
     assert len(trace.scores(0, "train", "none")[0]) == 5
+    for points, steps in (
+        (1, [0, 150]),
+        (2, [0, 120, 150]),
+        (3, [0, 80, 150]),
+        (4, [0, 80, 150]),
+        (5, trace.snapshots()),
+    ):
+        few = trace.scores(0, "train", "none", points)
+        assert few[0].tolist() == steps
+        every = trace.scores(0, "train", "none")
+        same(few[1], every[1][np.isin(every[0], steps)])
     assert len(trace.scores(0, "train", "batch")[0]) == 0 == len(trace.scores(1, "train", "none")[0])
 
 

@@ -141,12 +141,10 @@ def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, points:
 def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str, statistics: str) -> None:
     """The scores over a whole split as marks: filled for the test set, open for the training set."""
     kind = statistics if trace.experiment.arm_settings[arm].norm == "batch" else "none"
-    steps, losses, accuracies = trace.scores(arm, split, kind)
+    steps, losses, accuracies = trace.scores(arm, split, kind, MARKS)
     values = losses if quantity == "loss" else accuracies
     if values is None or not len(steps):
         return
-    shown = np.unique(np.append(np.arange(0, len(steps), -(-len(steps) // MARKS)), len(steps) - 1))
-    steps, values = steps[shown], values[shown]
     name = f"{style.label(trace, arm)}: {split}" + (f", {STATISTICS[kind]}" if kind != "none" else "")
     with np.errstate(invalid="ignore"):
         low, high = np.fmin.reduce(values, 1), np.fmax.reduce(values, 1)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 KINDS = {"batch": "mini-batch", "moving": "moving averages", "population": "population"}
 SHOWN = 400  # points of a line
+SCORINGS = 120  # of the scores over time
 COMING = "The lab is looking. This takes a moment."
 FORK = "This run is a fork; what came before is recorded in its parent. Look there."
 NOT_YET = "No snapshot of the weights yet; they come with the scores."
@@ -38,7 +39,7 @@ class Three(NamedTuple):
 def three(trace: Trace, arm: int, split: str, quantity: str) -> Three:
     steps, found = np.array([], int), []
     for kind in KINDS:
-        steps, loss, accuracy = trace.scores(arm, split, kind)
+        steps, loss, accuracy = trace.scores(arm, split, kind, SCORINGS)
         values = loss if quantity == "loss" else accuracy
         found.append(np.full(len(steps), np.nan) if values is None else values.mean(1))
     return Three(steps, *found)
@@ -54,12 +55,12 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
     told = three(trace, arm, split, quantity)
     if not len(told.steps):
         return style.said(NOTHING)
-    figure, few = go.Figure(), evenly(len(told.steps), SHOWN)
+    figure = go.Figure()
     for kind, words in KINDS.items():
         dash, symbol = LOOKS[kind]
         figure.add_scatter(
-            x=style.numbers(told.steps[few]),
-            y=style.numbers(getattr(told, kind)[few]),
+            x=style.numbers(told.steps),
+            y=style.numbers(getattr(told, kind)),
             mode="lines+markers",
             name=f"{split} set, {words} statistics"
             if kind != "moving"
