@@ -76,9 +76,11 @@ def figure_body(run_id: str, view: str, options: dict[str, str]) -> bytes:
     """The figure; what it needs to be looked at first is asked for, and waited for a moment."""
     store = opened.holder(run_id)
     trace = store.trace(run_id)
-    waited = time.monotonic() + LOOKING
+    waited, busy = time.monotonic() + LOOKING, opened.jobs().looking_at(run_id)
     for probe, step, of in figures.needs(view, trace, options):
-        opened.jobs().look(store, run_id, probe, of, step, max(0.0, waited - time.monotonic()))
+        if probe not in busy:  # what it sees comes with a new version, and so does the next question
+            opened.jobs().look(store, run_id, probe, of, step, max(0.0, waited - time.monotonic()))
+    figures.settle(view, trace, options)
     return packed(figures.draw(view, trace, options).to_json())
 
 

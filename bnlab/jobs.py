@@ -150,6 +150,11 @@ class Jobs:
                 self.looker.tell(**message)
         done.wait(wait)
 
+    def looking_at(self, run_id: str) -> set[str]:
+        """The probes that are looking at a run, or waiting to."""
+        with self.lock:
+            return {message["look"] for message in map(json.loads, self.looking) if message["run"] == run_id}
+
     def looked(self, message: Mapping) -> None:
         if done := self.looking.pop(json.dumps(message, sort_keys=True), None):
             done.set()
@@ -179,17 +184,21 @@ class Jobs:
         with self.lock:
             if self.closing:
                 return
-            if worker is self.looker:  # the next look starts another; who waits sees nothing
+            if worker is self.looker:  # the next look starts another
                 self.looker = None
-                for done in self.looking.values():
-                    done.set()
-                self.looking.clear()
+                why = f"the process that looked ended with {ending(code, worker)}."
+                for text in list(self.looking):
+                    message = json.loads(text)
+                    with suppress(KeyError):  # the run was deleted meanwhile
+                        where = RunStore(message["directory"])
+                        where.keep_wrong(message["run"], message["look"], message["options"], message["step"], why)
+                    self.looked(message)
                 return
             self.workers.remove(worker)
             if worker.run_id:
-                why = f"signal {-code}" if code < 0 else f"exit code {code}: {worker.last_words[:200]}"
                 with suppress(KeyError):
-                    self.store.change(worker.run_id, status="failed", reason=f"its worker ended with {why}")
+                    reason = f"its worker ended with {ending(code, worker)}"
+                    self.store.change(worker.run_id, status="failed", reason=reason)
             if ready:  # one that never came up would fail again, and again
                 self.workers.append(Worker(self))
             elif not self.workers:
@@ -222,3 +231,8 @@ class Jobs:
                 worker.process.wait()
             for thread in worker.threads:
                 thread.join(5)
+
+
+def ending(code: int, worker: Worker) -> str:
+    """How a process ended, in words."""
+    return f"signal {-code}" if code < 0 else f"exit code {code}: {worker.last_words[:200]}"

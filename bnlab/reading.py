@@ -47,6 +47,7 @@ class Trace:
         self.layouts = [layout(self.experiment, i) for i in range(len(self.experiment.stacks))]
         self.kept: dict[tuple, Series] = {}  # the arms of a stack share what was read
         self.told: dict[int, list] = {}  # and the scores
+        self.horizon: int | None = None  # snapshots after it are left out
 
     @property
     def step(self) -> int:
@@ -217,34 +218,42 @@ class Trace:
         return np.array(steps, int), values[:, 0], values[:, 1]
 
     def snapshots(self) -> list[int]:
-        """Steps with a snapshot of the weights."""
+        """Steps with a snapshot of the weights, up to the horizon."""
         rows = self.store.db.execute("select distinct step from snapshots where run = ? order by step", (self.run.id,))
-        return [step for (step,) in rows]
+        return [step for (step,) in rows if self.horizon is None or step <= self.horizon]
 
     def snapshot(self, step: int) -> list[np.ndarray]:
         """The vectors of that snapshot, one a stack, for train(start=(step, vectors))."""
         return [np.frombuffer(data, np.float32) for data in self.store.snapshot(self.run.id, step)]
 
     def looks(self, probe: str, arm: int, **options: object) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Steps [n] at which a probe looked with these options, and what it saw: arrays [n, seeds, ...] by name."""
-        stack, slots = self.slots(arm, "steps")
-        text = json.dumps(checked(probe, options), sort_keys=True)
-        rows = self.store.db.execute(
-            "select step, data from looks where run = ? and probe = ? and options = ? and stack = ? order by step",
-            (self.run.id, probe, text, stack),
-        ).fetchall()
-        seen = []
-        for _, data in rows:
-            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                seen.append({name: arrays[name][slots] for name in arrays.files})
-        names = seen[-1].keys() if seen else ()
-        return np.array([step for step, _ in rows], int), {name: np.stack([s[name] for s in seen]) for name in names}
+        """Steps [n] at which a probe looked with these options, and what it saw: arrays [n, seeds, ...] by name.
+
+        Looks that went wrong are left out, and those that saw arrays of another shape than the newest.
+        """
+        rows = [(step, found) for step, found in self.found(probe, arm, options, "") if "wrong" not in found]
+        if not rows:
+            return np.array([], int), {}
+        shapes = {name: values.shape for name, values in rows[-1][1].items()}
+        rows = [(step, found) for step, found in rows if {name: v.shape for name, v in found.items()} == shapes]
+        arrays = {name: np.stack([found[name] for _, found in rows]) for name in shapes}
+        return np.array([step for step, _ in rows], int), arrays
 
     def look(self, probe: str, arm: int, step: int, **options: object) -> dict[str, np.ndarray] | None:
         """What a probe saw at exactly this step, arrays [seeds, ...] by name; None where it did not look."""
-        steps, arrays = self.looks(probe, arm, **options)
-        at = np.flatnonzero(steps == step)
-        return {name: values[at[0]] for name, values in arrays.items()} if len(at) else None
+        rows = self.found(probe, arm, options, "and step = ?", step)
+        return rows[0][1] if rows else None
+
+    def found(self, probe: str, arm: int, options: dict, where: str, *more: object) -> list[tuple[int, dict]]:
+        """(step, arrays by name) of the looks with these options, in order of the steps."""
+        stack, slots = self.slots(arm, "steps")
+        key = (self.run.id, probe, json.dumps(checked(probe, options), sort_keys=True), stack)
+        of_probe = "select step, data from looks where run = ? and probe = ? and options = ? and stack = ?"
+        found = []
+        for step, data in self.store.db.execute(f"{of_probe} {where} order by step", (*key, *more)):
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                found.append((step, {name: arrays[name][slots] for name in arrays.files}))
+        return found
 
     def seen(self) -> list[Seen]:
         """What was recorded of each stack, for the probes that look back: all batch statistics that are left."""

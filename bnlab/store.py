@@ -236,6 +236,11 @@ class RunStore:
             if not db.execute("update runs set version = version + 1 where id = ?", (run_id,)).rowcount:
                 self.run(run_id)
 
+    def keep_wrong(self, run_id: str, probe: str, options: Mapping, step: int, why: str) -> None:
+        """Keep, in place of what a probe saw, the sentence that says why it saw nothing. Raises KeyError."""
+        found = [{"wrong": np.array([why] * len(networks))} for networks in self.run(run_id).experiment.stacks]
+        self.keep_look(run_id, probe, options, step, found)
+
     def last_snapshot(self, run_id: str) -> tuple[int, list[bytes]] | None:
         """The newest step with a snapshot of every stack, and the snapshots' bytes; None before the first."""
         (step,) = self.db.execute("select max(step) from snapshots where run = ?", (run_id,)).fetchone()

@@ -81,10 +81,11 @@ def look(store: RunStore, run_id: str, probe: str, options: Mapping, step: int, 
         seen = store.trace(run_id).seen() if PROBES[probe].back else ()
         found = copies(store, run_id).look(probe, options, step, weights, seen)
     except Exception as error:  # looking changes nothing: a training goes on
-        traceback.print_exc()
-        sentence = " ".join(str(error).split())[:200]
-        found = [{"wrong": np.array([sentence] * len(stack))} for stack in store.run(run_id).experiment.stacks]
-    store.keep_look(run_id, probe, options, step, found)
+        if not isinstance(error, ValueError):  # of those the sentence says all
+            traceback.print_exc()
+        store.keep_wrong(run_id, probe, options, step, " ".join(str(error).split())[:200])
+    else:
+        store.keep_look(run_id, probe, options, step, found)
 
 
 @lru_cache(4)

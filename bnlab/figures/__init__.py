@@ -48,6 +48,8 @@ WHICH = choice(
 )
 SCALE = choice("scale", "Vertical axis", "Scale of the norms.", {"log": "log", "linear": "linear"})
 
+NEAR = 64  # snapshots before the newest among which one is sought that has been looked at
+
 FIGURES: Registry[About] = Registry("figure")
 FIGURES["loss"] = About(
     "Loss",
@@ -96,4 +98,16 @@ def needs(name: str, trace: Trace, query: Mapping[str, str]) -> list[tuple[str, 
     return [(probe, step, of) for probe, step, of in wanted if trace.look(probe, 0, step, **of) is None]
 
 
-__all__ = ["FIGURES", "About", "Option", "draw", "needs"]
+def settle(name: str, trace: Trace, query: Mapping[str, str]) -> None:
+    """Let the trace end at its newest snapshot at which all looks are there that the figure draws; leave it where there
+    is none. While a run trains, its newest snapshot has seldom been looked at yet. Raises as draw()."""
+    if not needs(name, trace, query):
+        return
+    for step in reversed(trace.snapshots()[-NEAR:]):
+        trace.horizon = step
+        if not needs(name, trace, query):
+            return
+    trace.horizon = None
+
+
+__all__ = ["FIGURES", "About", "Option", "draw", "needs", "settle"]

@@ -187,12 +187,34 @@ class Copies:
     def look(
         self, name: str, options: Mapping, step: int, vectors: list[np.ndarray], seen: Sequence[Seen] = ()
     ) -> list[dict[str, np.ndarray]]:
-        """What a probe sees of each stack as a snapshot taken before update `step` describes it."""
+        """What a probe sees of each stack as a snapshot taken before update `step` describes it.
+
+        A network that has diverged is looked at with weights 0, and what is seen of it is NaN: the others are not
+        drawn into it.
+        """
         with self.torch.no_grad():
-            for group, vector in zip(self.groups, vectors, strict=True):
+            found = []
+            for i, (group, vector) in enumerate(zip(self.groups, vectors, strict=True)):
                 group.stack.restore(step, vector)
-            back = [[one] for one in seen] if PROBES[name].back else [[]] * len(self.groups)
-            return [PROBES[name].look(group, *b, **options) for group, b in zip(self.groups, back, strict=True)]
+                lost = [slot for slot in range(group.stack.S) if not finite(group, slot)]
+                arrays = PROBES[name].look(group, *([seen[i]] if PROBES[name].back else []), **options)
+                for values in arrays.values():
+                    if values.dtype.kind == "f":
+                        values[lost] = np.nan
+                found.append(arrays)
+            return found
+
+
+def finite(group: Group, slot: int) -> bool:
+    """Whether all weights and moving averages of a network are finite; sets them to 0 where not."""
+    _, networks, b = group.alike[slot]
+    parts = [*networks.weight, *networks.bias, *networks.gamma, *networks.beta, networks.readout, networks.readout_bias]
+    parts += [group.stack.moving_mean[:, b], group.stack.moving_var[:, b]] if b else []
+    if all(part.isfinite().all() for part in parts):
+        return True
+    for part in parts:
+        part.zero_()
+    return False
 
 
 def cost(probe: Probe, experiment: Experiment) -> float:

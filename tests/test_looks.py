@@ -1,0 +1,119 @@
+"""Looks at runs that still train, at networks that diverged, and by processes that die."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from bnlab import figures
+from bnlab.experiment import Arm, Experiment, Settings
+from bnlab.jobs import Jobs
+from bnlab.probes import PROBES, Copies
+from bnlab.store import RunStore
+from bnlab.train import train
+from bnlab.work import execute, look
+
+BN = Arm(label="BN", changes={"norm": "batch"})
+SMALL = Settings(data="wine", depth=3, width=6, batch_size=16, steps=40, score_every=5)
+DIVERGES = Arm(label="diverges", changes={"learning_rate": 50.0})
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RunStore(tmp_path)
+
+
+def taken(store: RunStore, run_id: str, name: str, step: int, **options) -> None:
+    look(store, run_id, name, options, step, [np.frombuffer(v, np.float32) for v in store.snapshot(run_id, step)])
+
+
+def finite(trace, name: str) -> bool:
+    """Whether the figure has a curve or surface with a number in it."""
+    drawn = figures.draw(name, trace, {}).data
+    return any(np.isfinite(np.asarray(getattr(t, a), float)).any() for t in drawn for a in "yz" if t[a] is not None)
+
+
+def test_a_look_at_more_snapshots_does_not_lose_an_earlier_one(store):
+    run = store.create(Experiment(settings=SMALL, arms=(BN,)))
+    execute(store, run.id, lambda: None, steps=12)
+    for name in ("inference", "path"):
+        taken(store, run.id, name, 10)
+    execute(store, run.id, lambda: None)
+    trace = store.trace(run.id)
+    for name in ("inference", "path"):
+        before = trace.look(name, 0, 10)
+        taken(store, run.id, name, 40)
+        after = trace.look(name, 0, 10)
+        assert all(np.array_equal(before[q], after[q], equal_nan=True) for q in before)
+        assert trace.look(name, 0, 40) is not None
+        assert 40 in trace.looks(name, 0)[0]
+
+
+def test_a_look_that_went_wrong_is_left_out_of_those_that_did_not(store):
+    run = store.create(Experiment(settings=SMALL, arms=(BN,)))
+    execute(store, run.id, lambda: None)
+    taken(store, run.id, "rank", 5)
+    store.keep_wrong(run.id, "rank", {}, 10, "it was dark.")
+    taken(store, run.id, "rank", 15)
+    trace = store.trace(run.id)
+    assert trace.look("rank", 0, 10)["wrong"].tolist() == ["it was dark."]
+    steps, _ = trace.looks("rank", 0)
+    assert {5, 15} <= set(steps.tolist()) and 10 not in steps
+
+
+@pytest.mark.parametrize("name", [n for n, p in PROBES.items() if not p.back])
+def test_a_network_that_diverged_takes_nothing_from_the_others(name):
+    arms = (Arm(label="plain"), BN, Arm(label="LN", changes={"norm": "layer"}))
+    whole = Experiment(settings=SMALL, arms=(*arms, DIVERGES))
+    record = next(iter(train(whole)))
+    copies = Copies(whole)
+    (vector,) = record.weights
+    slots = copies.groups[0].stack
+    place = [n.arm for n in whole.stacks[0]].index(3)
+    options = {q: asked.default for q, asked in PROBES[name].options.items()}
+    (right,) = copies.look(name, options, 0, [vector])
+    slots.restore(0, vector)
+    slots.p["weight"].select(-3, place).fill_(torch.nan)
+    slots.p["readout"][place, 0, 0] = torch.inf
+    (found,) = copies.look(name, options, 0, [slots.snapshot()])
+    others = [slot for slot in range(slots.S) if slot != place]
+    for q, values in found.items():
+        assert np.array_equal(values[others], right[q][others], equal_nan=True), q
+        assert values.dtype.kind != "f" or np.isnan(values[place]).all()
+
+
+def test_while_a_run_trains_its_newest_look_is_shown(store):
+    run = store.create(Experiment(settings=SMALL, arms=(BN,)))
+    execute(store, run.id, lambda: None, steps=12)
+    taken(store, run.id, "alphas", 10)
+    execute(store, run.id, lambda: None, steps=10)
+    trace = store.trace(run.id)
+    assert figures.needs("alpha_curve", trace, {}), "nobody has looked at the newest snapshot"
+    figures.settle("alpha_curve", trace, {})
+    assert trace.horizon == 10 and finite(trace, "alpha_curve")
+    other = store.trace(run.id)
+    figures.settle("surface", other, {})
+    assert other.horizon is None, "nothing was looked at: the figure says so"
+
+
+def test_a_looking_process_that_dies_is_told(store):
+    run = store.create(Experiment(settings=SMALL, arms=(BN,)))
+    execute(store, run.id, lambda: None)
+    jobs = Jobs(store, workers=1)
+    try:
+        jobs.look(store, run.id, "landscape", {"points": 41}, 40)
+        assert jobs.looking_at(run.id) == {"landscape"}
+        os.kill(jobs.looker.process.pid, signal.SIGKILL)
+        for _ in range(400):
+            if not jobs.looking_at(run.id):
+                break
+            time.sleep(0.05)
+        said = store.trace(run.id).look("landscape", 0, 40, points=41)
+        assert said["wrong"].tolist() == ["the process that looked ended with signal 9."]
+        jobs.look(store, run.id, "rank", {}, 40, wait=60)
+        assert "wrong" not in store.trace(run.id).look("rank", 0, 40)
+    finally:
+        jobs.close()
