@@ -37,11 +37,17 @@ async function follow(me) {
   while (me.alive) {
     me.wake = false;
     me.took = 0;
-    if (!document.hidden) await ask(me).catch(() => write(me.words, "The server does not answer. Trying again."));
+    if (!document.hidden && near(me.plot)) await ask(me).catch(() => write(me.words, "The server does not answer. Trying again."));
     // a slow server is asked less often: it spends at most a third of its time on one watcher
     const pause = Math.max(!me.updates ? FIRST : ALIVE.has(me.status) ? NEXT : QUIET, Math.min(2 * me.took, SLOW));
     for (let slept = 0; slept < pause && !me.wake && me.alive; slept += 50) await new Promise((r) => setTimeout(r, 50));
   }
+}
+
+// in the window or a window's height away: what nobody can see costs nothing
+function near(element) {
+  const { top, bottom } = element.getBoundingClientRect();
+  return bottom > -innerHeight && top < 2 * innerHeight;
 }
 
 async function ask(me) {
