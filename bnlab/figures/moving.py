@@ -124,6 +124,12 @@ SPREAD = (5, 25, 50, 75, 95)
 SPREAD_POINTS = 150  # a point is a percentile over all units and seeds
 
 
+def rows_kept(steps: np.ndarray) -> str:
+    """What to add where not every step of the unit statistics is drawn; steps [n]."""
+    most = int(np.diff(steps).max()) if len(steps) > 1 else 1
+    return f" Of the units' statistics steps are drawn up to {most} apart." if most > 1 else ""
+
+
 def learned(trace: Trace, name: str, arm: int, seed: int, layer: int, unit: int) -> Learned:
     """`name` is gamma or beta. Networks that diverged are left out of the percentiles."""
     series = trace.read(name, arm, layer=layer, points=SPREAD_POINTS)
@@ -186,7 +192,7 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
                 **look,
             )
         figure.update_yaxes(title=f"{now} of {z}, unit {unit}", type=scale, row=1, col=column)
-        figure.update_yaxes(title=f"gap of {mean}", type="log", exponentformat="power", row=2, col=column)
+        figure.update_yaxes(title=f"gap of {mean}", type="log", tickformat="~g", row=2, col=column)
         figure.update_xaxes(title="step", row=2, col=column)
     if np.isfinite(told.noise) and told.noise > 0 and len(told.mean.steps):
         figure.add_scatter(  # add_hline puts its words at the wrong height of a logarithmic axis
@@ -199,7 +205,7 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
             row=2,
             col=1,
         )
-    return style.finished(figure, height=520, note=memory(told.alpha))
+    return style.finished(figure, height=520, note=memory(told.alpha) + rows_kept(told.mean.steps))
 
 
 def subject(trace: Trace, arm: int) -> str:
