@@ -37,5 +37,5 @@ def initial_weights(init: str, gain: float, seed: int, layer: int, fan_in: int, 
 
     Readout: layer = depth + 1. Sources: He et al. 2015; Glorot and Bengio 2010; LeCun et al. 1998; Saxe et al. 2014.
     """
-    normal = np.random.default_rng([seed, layer]).standard_normal((fan_in, fan_out))
+    normal = np.random.default_rng([seed, 6, layer]).standard_normal((fan_in, fan_out))
     return gain * INITS[init].weights(normal)

@@ -143,7 +143,8 @@ class Writer:
             losses = np.stack([r.parts[i].rows["steps"] for r in records])[:, : len(networks)]
             if np.isfinite(layers).all() and np.isfinite(losses).all():
                 continue
-            seen = {q: layers[:, o : o + prod(s)].reshape(-1, *s) for q, (o, s) in table["layers"].columns.items()}
+            columns = {q: at for q, at in table["layers"].columns.items() if q != "update_ratio"}  # inf where W is 0
+            seen = {q: layers[:, o : o + prod(s)].reshape(-1, *s) for q, (o, s) in columns.items()}
             for slot, network in enumerate(networks):
                 broken = ~np.isfinite(losses[:, slot])
                 for values in seen.values():

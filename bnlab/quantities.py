@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 torch = Late("torch")
 
 CACHED = 2**18  # values, about, of the layers that are measured at once
+LOWEST, HIGHEST = 1e-16, 1e18  # norms beyond are summed in float64: their squares leave float32
+LEAST = 1e-45  # the least number above 0 in float32: nothing over nothing is no update
 LOST_DIGITS = 1e-3  # share of the mean square below which a variance is not taken from sums in float32
 
 
@@ -61,6 +63,7 @@ class Rows:
         self.signals = {span.start: (stack.da[span].flatten(2), signal[span]) for span in spans}
         self.copies = list(self.copied())
         self.weights, self.weight_grads = matrices(stack.p), matrices(stack.g)
+        self.four = self.vectors["layers"][: 4 * stack.L * stack.S].view(4, stack.L, stack.S)  # trace.LAYERS' first
 
     def unknown_views(self):
         """Where a norm does not tell mean and spread of a layer's a or z: its values as rows [L, slots, K d], and where
@@ -133,10 +136,13 @@ class Rows:
         norms(self.weight_grads, layers["grad_norm"])
         norms(self.weights, layers["weight_norm"])
         if d is s.gradients:
+            updates = self.weight_grads
             layers["update_ratio"].copy_(layers["grad_norm"])
         else:
-            norms(matrices(s.views(d)), layers["update_ratio"])
-        layers["update_ratio"].mul_(self.rate).mul_(c).div_(layers["weight_norm"])
+            updates = matrices(s.views(d))
+            norms(updates, layers["update_ratio"])
+        self.mend(self.weight_grads, [s.da.flatten(2)], self.weights, updates)
+        layers["update_ratio"].mul_(self.rate).mul_(c).div_(layers["weight_norm"].clamp_min(LEAST))
         self.spreads()
         if s.act.flat[0] > -inf:
             steep = torch.sum(self.units, 2, out=layers["saturated"]).mul_(self.share)
@@ -145,6 +151,18 @@ class Rows:
         for into, source in self.copies:
             into.copy_(source)
         return {table: vector.clone() for table, vector in self.vectors.items()}
+
+    def mend(self, *measured: list[Tensor]) -> None:
+        """The four norms again, from what was measured, where their squares do not fit into float32."""
+        lost = (self.four >= LOWEST).logical_and_(self.four <= HIGHEST).logical_not_()
+        if self.stack.device == "cpu" and not lost.any():  # on CUDA asking would wait for the device
+            return
+        for flat, out, where in zip(measured, self.four, lost, strict=True):
+            at = 0
+            for x in flat:
+                here = slice(at, at + len(x))
+                exact_norms(x, out[here], where[here])
+                at = here.stop
 
     def parts(self, columns: Tensor) -> list[Tensor]:
         """[L, unknown columns], cut as in `unknown`."""
@@ -159,13 +177,12 @@ class Rows:
         """
         means = self.total.mul_(self.share)
         square = self.norm.square_().mul_(self.share)
-        var = torch.addcmul(square, means, means, value=-1).clamp_min_(0)
-        lost = var < square.mul_(LOST_DIGITS)
-        spreads = var.sqrt_()
-        if self.stack.device != "cpu" or lost.any():  # on CUDA asking would wait for the device
-            x = [x - m.unsqueeze(2) for (x, _, _), m in zip(self.unknown, self.parts(means), strict=True)]
-            exact = torch.cat([torch.linalg.vector_norm(centered, dim=2) for centered in x], 1)
-            spreads = torch.where(lost, exact.mul_(self.share.sqrt()), spreads)
+        var = torch.addcmul(square, means, means, value=-1)
+        lost = (var > square.mul_(LOST_DIGITS)).logical_not_()  # also where the squares did not fit into float32
+        spreads = var.clamp_min_(0).sqrt_()
+        if self.stack.device != "cpu" or lost.any():
+            for (x, _, _), m, out, where in zip(self.unknown, *map(self.parts, (means, spreads, lost)), strict=True):
+                exact_norms(x, out, where, m, self.stack.K * self.stack.d)
         for (_, mean, std), m, s in zip(self.unknown, self.parts(means), self.parts(spreads), strict=True):
             mean.copy_(m)
             std.copy_(s)
@@ -173,6 +190,14 @@ class Rows:
             torch.sum(means, 2, out=mean).mul_(share)
             between = torch.linalg.vector_norm(means - mean.unsqueeze(2), dim=2).square_()
             torch.sqrt(between.add_(variances.sum(2)).mul_(share), out=std)
+
+
+def exact_norms(x: Tensor, out: Tensor, lost: Tensor, mean: Tensor | None = None, n: int = 1) -> None:
+    """Norms of x [L, S, m] into out [L, S] where `lost`, summed in float64; of x - mean, divided by sqrt(n)."""
+    for slot in range(x.shape[1]) if x.is_cuda else lost.any(0).nonzero().flatten().tolist():
+        values = x[:, slot] if mean is None else x[:, slot] - mean[:, slot, None]
+        exact = torch.linalg.vector_norm(values, dim=1, dtype=torch.float64).mul_(n**-0.5)
+        out[:, slot] = torch.where(lost[:, slot], exact.to(out.dtype), out[:, slot])
 
 
 def matrices(views: dict[str, Tensor]) -> list[Tensor]:

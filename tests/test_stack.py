@@ -208,6 +208,30 @@ def test_recorded_quantities_are_those_of_the_twin(activation):
                 torch.testing.assert_close(layers[name][l, slot], value.detach(), rtol=1e-7, atol=1e-9, msg=name)
 
 
+@pytest.mark.parametrize(
+    ("settings", "least", "most"),
+    [
+        ({"depth": 60, "width": 16, "activation": "sigmoid"}, 0, 1e-30),
+        ({"depth": 50, "width": 64, "activation": "relu", "init": "he", "init_gain": 3.0}, 1e21, np.inf),
+    ],
+)
+def test_vanishing_and_exploding_norms_are_right_as_far_as_float32_holds_them(settings, least, most):
+    experiment = Experiment(settings=Settings(batch_size=32, **settings), arms=[Arm(label="no norm")])
+    rows = {}
+    for dtype in (torch.float32, torch.float64):
+        g = group(experiment, dtype)
+        gradient(g)
+        with torch.no_grad():
+            g.rows.measured(*g.stack.direction())
+        rows[dtype] = {q: v.double().clone() for q, v in g.rows.at["layers"].items()}
+    for q in ("grad_norm", "signal_grad_norm", "weight_norm", "update_ratio", "a_std", "z_std", "a_mean"):
+        told, exact = rows[torch.float32][q], rows[torch.float64][q]
+        there = (exact.abs() > 1e-36) & (exact.abs() < 1e37)
+        torch.testing.assert_close(told[there], exact[there], rtol=3e-4, atol=0)
+    exact = rows[torch.float64]["signal_grad_norm"]
+    assert exact.min() < most and exact.max() > least, "the case is one of those that squares in float32 lose"
+
+
 def test_spread_keeps_its_digits_where_values_hardly_differ():
     g = group(every_kind(depth=2, width=5, batch_size=30, activation="sigmoid", init_gain=1e-3), torch.float32)
     gradient(g)

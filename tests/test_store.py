@@ -416,6 +416,20 @@ def test_what_is_stored_stays_within_the_budget(store, every, total):
     assert len(trace.exact(1, "units")) and trace.read("beta", 1, layer=3, unit=2).steps[-1] > total - 200
 
 
+def test_weights_that_decay_to_nothing_are_not_called_diverged(store):
+    settings = Settings(data="wine", depth=2, width=1, activation="relu", batch_size=32, weight_decay=1.0, steps=6)
+    arms = [
+        Arm(label="gone at once", changes={"learning_rate": 1.0}),
+        Arm(label="decays", changes={"learning_rate": 0.9}),
+    ]
+    run = store.create(Experiment(settings=settings, arms=arms))
+    work.execute(store, run.id, lambda: None)
+    trace = store.trace(run.id)
+    assert trace.run.status == "done" and not trace.diverged
+    assert trace.read("weight_norm", 0).mean[1:].max() == 0
+    assert np.isfinite(trace.read("update_ratio", 0).mean).all()
+
+
 def test_what_is_stored_depends_on_the_steps_alone(store):
     """Not on when the clock said to commit, nor on pauses after which some steps are seen twice."""
     whole, broken = store.create(LONG).id, store.create(LONG).id
