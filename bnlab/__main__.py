@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from datetime import datetime
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from signal import signal as on
@@ -21,6 +22,8 @@ from .export import tables
 from .probes import PROBES
 from .store import Run, RunStore
 from .train import device_for
+
+ALIVE = 30  # seconds after its last sign in which a run is taken to be trained by someone
 
 
 class Parser(argparse.ArgumentParser):
@@ -86,6 +89,8 @@ def resume(asked: argparse.Namespace) -> int:
     run = chosen(store, asked.run)
     if run.status in ("done", "diverged"):
         raise ValueError(f"run {run.id} is {run.status}; nothing is left to train.")
+    if run.status == "running" and (datetime.now() - run.updated).total_seconds() < ALIVE:
+        raise ValueError(f"run {run.id} is being trained by another process. Let it end, or interrupt it there.")
     return finish(store, run)
 
 
@@ -162,7 +167,9 @@ COMMANDS = {"train": train, "resume": resume, "export": export, "probe": probe, 
 def read(file: Path) -> Experiment:
     """The experiment in a file. Raises ValueError with all that is wrong, OSError if it cannot be read."""
     try:
-        return Experiment.model_validate_json(file.read_text())
+        return Experiment.model_validate_json(file.read_text("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} is not a text in UTF-8. Save it as UTF-8.") from None
     except ValidationError as error:
         raise ValueError(f"{file}: " + " ".join(problems(error))) from None
 

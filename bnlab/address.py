@@ -52,7 +52,9 @@ def from_query(pairs: list[tuple[str, str]]) -> Experiment:
 
 
 def written(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def read(name: str, text: str) -> Any:

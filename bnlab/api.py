@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -76,12 +77,17 @@ def figure_body(run_id: str, view: str, options: dict[str, str]) -> bytes:
     """The figure; what it needs to be looked at first is asked for, and waited for a moment."""
     store = opened.holder(run_id)
     trace = store.trace(run_id)
+    figures.check(view, trace, options)
     waited, busy = time.monotonic() + LOOKING, opened.jobs().looking_at(run_id)
     for probe, step, of in figures.needs(view, trace, options):
         if probe not in busy:  # what it sees comes with a new version, and so does the next question
             opened.jobs().look(store, run_id, probe, of, step, max(0.0, waited - time.monotonic()))
-    figures.settle(view, trace, options)
-    return packed(figures.draw(view, trace, options).to_json())
+    try:
+        figures.settle(view, trace, options)
+        return packed(figures.draw(view, trace, options).to_json())
+    except Exception as error:
+        logging.getLogger(__name__).exception("%s of run %s with %s", view, run_id, options)
+        raise ValueError("This chart could not be drawn. Choose other options; the server's log says why.") from error
 
 
 def cards_body(run_id: str) -> bytes:

@@ -34,6 +34,8 @@ class Arm(Frozen):
     @model_validator(mode="after")
     def can_work(self) -> Arm:
         if self.label != self.label.strip() or not self.label.isprintable() or ";" in self.label:
+            if not self.label.strip():
+                raise ValueError(f"an arm has a blank label; allowed are 1 to {MAX_LABEL} characters.")
             raise ValueError(f"arm label {self.label!r} has a line break, a semicolon or outer blanks. Remove them.")
         return self
 
@@ -106,7 +108,7 @@ class Experiment(Frozen):
     def stacks(self) -> tuple[tuple[Network, ...], ...]:
         """The networks grouped by shape; each group trains as one stack, its networks in the order of the slots.
 
-        Slots are ordered by what the norm does, so that it acts on one contiguous slice (see mlp.py).
+        Slots are ordered by what the norm does, so that it acts on one contiguous slice (see stack.py).
         """
         groups: dict[tuple, list[Network]] = {}
         for network in self.networks:

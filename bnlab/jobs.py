@@ -68,6 +68,7 @@ class Jobs:
 
     def __init__(self, store: RunStore, workers: int):
         self.store, self.lock, self.closing = store, threading.RLock(), False
+        self.more: dict[str, int] = {}  # steps asked for while a run was still at its last one
         self.queue: deque[tuple[str, int | None]] = deque()
         self.wanted, self.looker = workers, None  # the process that looks starts with the first look
         self.looking: dict[str, threading.Event] = {}
@@ -91,6 +92,8 @@ class Jobs:
         with self.lock:
             run = self.store.run(run_id)
             if run.status in ("queued", "running") and self.holds(run_id):
+                if steps:
+                    self.more[run_id] = self.more.get(run_id, 0) + steps
                 return
             if run.status in ("done", "diverged"):
                 raise ValueError(f"the run is {run.status}; there is nothing left to train. Reset starts it anew.")
@@ -114,6 +117,7 @@ class Jobs:
 
     def end(self, run_id: str, wish: str, status: str) -> None:
         with self.lock:
+            self.more.pop(run_id, None)
             executing = [worker for worker in self.workers if worker.run_id == run_id]
             for worker in executing:
                 worker.tell(**{wish: run_id})
@@ -176,7 +180,10 @@ class Jobs:
                 if "looked" in message:
                     self.looked(message["looked"])
                 if message.get("ended") == worker.run_id is not None:
-                    worker.run_id = None
+                    ended, worker.run_id = worker.run_id, None
+                    if more := self.more.pop(ended, 0):
+                        with suppress(KeyError, ValueError):  # it is done, or was deleted
+                            self.put(ended, more)
                     self.dispatch()
         code = worker.process.wait()
         worker.threads[0].join(1)

@@ -22,6 +22,7 @@ from .summary import CHUNK_ROWS, MOST_BUCKETS, WHERE, Summary
 from .trace import Record, layout
 
 COMMIT_EVERY = 0.25  # seconds between two commits
+PACE = 2.0  # seconds, at least, over which steps per second are counted
 CHUNK_BYTES = 2**20
 RECENT = 1024  # steps whose scalars are always exact
 SHARES = {"scalars": 0.4, "heavy": 0.4, "summary": 0.1, "snapshots": 0.05, "population": 0.04, "scores": 0.01}
@@ -54,7 +55,7 @@ class Writer:
         run = store.run(run_id)
         self.diverged = dict(run.diverged)
         self.step = run.step
-        self.pace = (self.started, self.step)
+        self.marks = [(self.started, self.step)] * 2  # moments and steps between which the pace is taken
 
     def __enter__(self) -> Writer:
         return self
@@ -83,9 +84,9 @@ class Writer:
                 self.keep_scores(db, r)
             self.find_divergence(rows)
             self.step = max(self.step, records[-1].step)
-            then, step = self.pace
-            if now - then > 1:
-                self.pace = (now, self.step)
+            if now - self.marks[1][0] > PACE:
+                self.marks = [self.marks[1], (now, self.step)]
+            then, step = self.marks[0]
             rate = (self.step - step) / (now - then) if now > then else 0.0
             told = json.dumps([[*network, *where] for network, where in self.diverged.items()])
             db.execute(

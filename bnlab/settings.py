@@ -102,7 +102,7 @@ class Settings(Frozen):
         1.0,
         "Initial gain",
         "Network",
-        "Factor on every initial weight. Below a batch norm it changes nothing but the effective learning rate.",
+        "Factor on every initial weight. Before a norm (placement before) it changes nothing but the effective rate.",
         unit="x",
         gt=0,
         le=100,
@@ -290,14 +290,19 @@ def allowed(name: str) -> str:
     if low is None:
         return "true or false"
     above = any(hasattr(m, "gt") for m in Settings.model_fields[name].metadata)
-    whole = "a whole number from " if Settings.model_fields[name].annotation is int else ""
-    return f"above {low:g} and at most {high:,g}" if above else f"{whole}{low:,g} to {high:,g}".replace(",", " ")
+    if Settings.model_fields[name].annotation is int:
+        return f"a whole number from {low:,} to {high:,}".replace(",", "\u202f")
+    return f"above {low:g} and at most {high:g}" if above else f"{low:g} to {high:g}"
 
 
 def problems(error: ValidationError) -> list[str]:
     """All that is wrong, one sentence each: what it is and what is allowed. `problems(error)` of any model here."""
     said: list[str] = []
-    for e in error.errors(include_url=False):
+    found = error.errors(include_url=False)
+    places = [e["loc"] for e in found]
+    for e in found:
+        if e["type"] == "too_short" and any(len(p) > len(e["loc"]) and p[: len(e["loc"])] == e["loc"] for p in places):
+            continue  # what is in it is wrong, and said
         where = [
             part
             for part in e["loc"]
@@ -310,6 +315,10 @@ def problems(error: ValidationError) -> list[str]:
             known = Settings.model_fields if not where[:-1] or where[0] == "settings" else ("label", "changes")
             known = ("settings", "arms", "seeds") if len(where) == 1 and error.title == "Experiment" else known
             said.append(f"{name} is not a known field; known are {', '.join(known)}.")
+        elif e["type"] == "json_invalid":
+            said.append(f"this is not valid JSON: {e['ctx']['error']}.")
+        elif e["type"] == "missing" and name == "label":
+            said.append(f"an arm has no label; allowed are 1 to {MAX_LABEL} characters.")
         elif name in Settings.model_fields:
             said.append(f"{name} is {shown(e['input'])}; allowed is {allowed(name)}.")
         elif where and where[0] == "seeds":
@@ -330,4 +339,6 @@ def problems(error: ValidationError) -> list[str]:
 def shown(value: Any) -> str:
     """A value as a person wrote it, short enough for a sentence."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, str) and value.lstrip("+-")[:1].isdecimal():
+        text = f'"{value}"'  # a text where a number belongs
     return text if len(text) <= 60 else text[:57] + "..."

@@ -24,7 +24,7 @@ for run in runs[(page - 1) * PER_PAGE : page * PER_PAGE]:
             asked = run.experiment
             networks = several(len(asked.arms), "arm") + ", " + several(len(asked.seeds), "seed")
             steps = f"step {max(run.step, 0)} of {asked.settings.steps}"
-            st.caption(f"{run.status.capitalize()}, {steps}; {networks}; {run.created:%Y-%m-%d %H:%M}")
+            st.caption(f"{run.status.capitalize()}, {steps}; {networks}; {run.created:%Y-%m-%d %H:%M:%S}; {run.device}")
         with actions, st.container(horizontal=True, horizontal_alignment="right"):
             if st.button("Open", icon=":material/open_in_new:", key=f"open-{run.id}"):
                 me.open_run(run.id)

@@ -132,6 +132,17 @@ def test_what_is_wrong_is_a_sentence(recorded, address, status, sentence):
     assert "Traceback" not in answer.text
 
 
+def test_a_figure_that_fails_is_a_sentence_for_the_visitor_and_a_line_in_the_log(recorded, monkeypatch, caplog):
+    def fail(*_: object) -> None:
+        raise ValueError("cannot reshape array of size 0 into shape (0,newaxis)")
+
+    monkeypatch.setattr(figures, "draw", fail)
+    (answer,) = together(f"/api/runs/{recorded[0]}/loss?smoothing=50")
+    assert answer.status_code == 400
+    assert answer.text == "This chart could not be drawn. Choose other options; the server's log says why."
+    assert "cannot reshape" in caplog.text
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
 def test_nothing_can_be_changed_through_the_routes(recorded, method):
     (answer,) = together(f"/api/runs/{recorded[0]}", method=method)

@@ -274,6 +274,18 @@ def test_bad_input_is_a_sentence(page, server):
     expect(page.get_by_text("depth is 1000; allowed is a whole number from 1 to 100.").first).to_be_visible()
 
 
+def test_escape_that_closes_a_list_does_not_stop_the_training(page, server):
+    trained(page, server)
+    for box in ("[class*=st-key-learning_rate-] input", ".st-key-head input"):
+        page.locator(box).first.click()
+        page.locator("[role=listbox]").first.wait_for(timeout=SLOW)
+        page.keyboard.press("Escape")
+        page.locator("[role=listbox]").first.wait_for(state="hidden", timeout=SLOW)
+    redrawn(page)
+    status(page, "running")
+    stopped(page)
+
+
 def test_the_keyboard_trains_and_stops(page, server):
     opened(page, f"{server}/?{LONG}")
     page.keyboard.press("Control+Enter")

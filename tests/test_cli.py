@@ -122,7 +122,33 @@ def with_settings(**changes):
     return TINY | {"settings": TINY["settings"] | changes}
 
 
+def test_a_run_of_no_steps_is_exported(tmp_path, capsys, monkeypatch):
+    question = asked(tmp_path, with_settings(steps=0))
+    assert here(monkeypatch, capsys, "train", question, "--out", tmp_path / "runs")[0] == 0
+    assert here(monkeypatch, capsys, "export", tmp_path / "runs", "--to", "csv", "--out", tmp_path / "tables")[0] == 0
+    scores = pd.read_csv(tmp_path / "tables" / "scores.csv")
+    assert set(scores.step) == {0} and set(scores.split) == {"train", "test"}
+
+
+def test_a_run_that_is_being_trained_is_not_resumed(tmp_path, capsys, monkeypatch):
+    store = RunStore(tmp_path)
+    store.change(store.create(Experiment.model_validate_json(json.dumps(TINY))).id, status="running")
+    code, _, said = here(monkeypatch, capsys, "resume", tmp_path)
+    assert code == 2 and "is being trained by another process" in said
+
+
+def test_a_file_of_a_windows_editor_is_read(tmp_path, capsys, monkeypatch):
+    question = tmp_path / "question.json"
+    question.write_bytes(b"\xef\xbb\xbf" + json.dumps(with_settings(steps=1)).encode())
+    assert here(monkeypatch, capsys, "train", question, "--out", tmp_path / "runs")[0] == 0
+
+
 WRONG = [
+    (TINY | {"seeds": [-1]}, "seeds is -1; allowed are 1 to 8 whole numbers from 0 to 2147483647."),
+    (TINY | {"arms": [{"changes": {}}]}, "an arm has no label; allowed are 1 to 40 characters."),
+    (TINY | {"arms": [{"label": " "}]}, "an arm has a blank label; allowed are 1 to 40 characters."),
+    (with_settings(depth="3"), 'depth is "3"; allowed is a whole number from 1 to 100.'),
+    (with_settings(steps=1e7), "steps is 10000000.0; allowed is a whole number from 0 to 1 000 000."),
     (with_settings(depht=3), "depht is not a known field; known are data, standardize, "),
     (TINY | {"sedes": [1]}, "sedes is not a known field; known are settings, arms, seeds."),
     (with_settings(depth=0), "depth is 0; allowed is a whole number from 1 to 100."),
@@ -133,7 +159,7 @@ WRONG = [
     (with_settings(batch_size=1, norm="batch"), "batch_size is 1; batch norm needs at least 2 examples"),
     ('{"settings": {"depth": 1e999}}', "depth is "),
     ('{"settings": {"alpha": NaN}}', ""),
-    ('{"settings": ', ""),
+    ('{"settings": ', "this is not valid JSON: EOF while parsing a value at line 1 column 13."),
     ("[]", ""),
     ("", ""),
 ]
@@ -146,6 +172,7 @@ def test_a_bad_file_is_one_line_on_stderr_and_leaves_nothing(tmp_path, monkeypat
     assert code == 2 and out == ""
     (line,) = err.splitlines()
     assert line.startswith(f"python -m bnlab: {question}: ") and sentence in line
+    assert line.count("allowed") <= 2, "one mistake is one sentence"
     assert not (tmp_path / "runs").exists()
 
 

@@ -75,6 +75,15 @@ def test_paused_stepped_and_resumed_is_bitwise_uninterrupted(jobs):
         jobs.resume(whole.id)
 
 
+def test_steps_asked_for_in_quick_succession_add_up(jobs):
+    run = jobs.store.create(SHORT)
+    for _ in range(5):
+        jobs.step(run.id)
+    until(lambda: jobs.store.run(run.id).step == 4 and status(jobs, run.id) == "paused")
+    time.sleep(0.3)
+    assert jobs.store.run(run.id).step == 4 and not jobs.more
+
+
 def test_stopping_keeps_what_was_recorded(jobs):
     run_id = started(jobs, LONG)
     jobs.stop(run_id)

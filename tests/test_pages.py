@@ -122,6 +122,12 @@ def test_a_mistake_put_right_can_be_trained():
     assert not button(at, "train").disabled
 
 
+def test_an_address_keeps_every_digit():
+    asked = Experiment(settings=Settings(learning_rate=0.1234567891, alpha=0.99999999, delta=1e-300, init_gain=1 / 3))
+    assert from_query(to_query(asked)) == asked
+    assert to_query(Experiment(settings=Settings(learning_rate=0.03))) == [("learning_rate", "0.03")]
+
+
 def test_an_address_opens_as_the_experiment_it_says_and_is_kept():
     asked = Experiment(
         settings=Settings(depth=5, activation="relu", learning_rate=0.03, batch_size="full"),

@@ -14,12 +14,11 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from ..reading import Trace
+from ..reading import EVERYTHING, Trace
 from ..registry import Registry
 from ..trace import TABLES
 
 ROWS = 200_000  # written at once, about
-EVERYTHING = 2**40  # points: nothing is thinned on the way
 KEYS = {"steps": (), "layers": ("layer",), "units": ("layer", "unit")}
 SCORED = [("train", s) for s in ("batch", "moving", "population", "none")]
 SCORED += [("test", statistics) for _, statistics in SCORED]
@@ -99,7 +98,7 @@ def summarized(trace: Trace, table: str) -> Iterator[pa.Table]:
     names = [f"{q}_{kind}" for q in there for kind in ("mean", "min", "max")]
     for arm, place, last in networks(trace):
         windows = trace.exact(arm, table)
-        if windows and windows[0][0] == trace.first:
+        if not windows or windows[0][0] == trace.first:
             continue
         trace.forget()
         columns = {}

@@ -80,6 +80,11 @@ for more in (moving, distributions, predicted, inference, gaps, broken, contest,
     FIGURES |= more.ABOUT
 
 
+def check(name: str, trace: Trace, query: Mapping[str, str]) -> None:
+    """Raises KeyError for an unknown name and ValueError with a sentence for a bad option."""
+    asked(FIGURES[name].options, query, trace)
+
+
 def draw(name: str, trace: Trace, query: Mapping[str, str]) -> go.Figure:
     """The figure `name` with options from a query's text.
 
@@ -110,4 +115,4 @@ def settle(name: str, trace: Trace, query: Mapping[str, str]) -> None:
     trace.horizon = None
 
 
-__all__ = ["FIGURES", "About", "Option", "draw", "needs", "settle"]
+__all__ = ["FIGURES", "About", "Option", "check", "draw", "needs", "settle"]

@@ -1,4 +1,4 @@
-"""Settings in, widgets, Settings out: every control is made from its field's declaration in experiment.py."""
+"""Settings in, widgets, Settings out: every control is made from its field's declaration in settings.py."""
 
 from __future__ import annotations
 

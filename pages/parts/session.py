@@ -99,7 +99,7 @@ def begin() -> Session:
     me = mine()
     asked = [(name, value) for name in st.query_params for value in st.query_params.get_all(name)]
     if asked == me.written:
-        me.late = []
+        me.late, me.wrong_address = [], []
     elif asked and asked not in me.late:  # none: a page was switched, which drops the query
         me.written, me.late = asked, []
         me.wrong_address = opened_address(me, asked)

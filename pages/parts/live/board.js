@@ -6,6 +6,12 @@ const boards = new WeakMap();
 let touched = -BUSY;
 for (const kind of ["pointerdown", "pointerup", "keydown"]) addEventListener(kind, () => (touched = performance.now()), true);
 
+// Esc that closes a list must not stop the training as well: what is open is seen before it closes, and the key goes no further
+const OPEN = "[role=combobox][aria-expanded=true], [role=listbox], [role=menu], [data-testid=stPopoverBody]";
+let closes = false;
+addEventListener("keydown", (event) => (closes = event.key === "Escape" && !!document.querySelector(OPEN)), true);
+document.body.addEventListener("keydown", (event) => closes && event.stopPropagation());
+
 const make = (tag, name, text) => {
   const element = document.createElement(tag);
   if (name) element.className = name;

@@ -39,7 +39,7 @@ async function follow(me) {
     me.took = 0;
     if (!document.hidden && near(me.plot)) await ask(me).catch(() => write(me.words, "The server does not answer. Trying again."));
     // a slow server is asked less often: it spends at most a third of its time on one watcher
-    const pause = Math.max(!me.updates ? FIRST : ALIVE.has(me.status) ? NEXT : QUIET, Math.min(2 * me.took, SLOW));
+    const pause = Math.max(!me.updates && !me.failed ? FIRST : ALIVE.has(me.status) ? NEXT : QUIET, Math.min(2 * me.took, SLOW));
     for (let slept = 0; slept < pause && !me.wake && me.alive; slept += 50) await new Promise((r) => setTimeout(r, 50));
   }
 }
@@ -56,6 +56,7 @@ async function ask(me) {
   const answer = await fetch(`${address}?${query}${query && "&"}seen=${me.seen}`);
   me.took = performance.now() - began;
   me.status = answer.headers.get("x-status");
+  me.failed = answer.status >= 400;
   if (asked !== me.asked) return; // the visitor has chosen something else meanwhile
   if (answer.status === 200) {
     const figure = await answer.json();
