@@ -27,7 +27,16 @@ st.markdown(
 with st.container(horizontal=True):
     alpha = controls.number("alpha", 0.9, 0.0, 1.0, 0.01)
     K = controls.number("batch_size", 128, 2, 1024, 1)
-for row in conventions(alpha, 1e-5, K, 64):
-    st.markdown(f"**{row.library}** averages the {row.averages}")
-    st.code(row.line, language="python")
+rows = conventions(alpha, 1e-5, K, 64)
+st.table(
+    {
+        "library": [row.library for row in rows],
+        "the same batch norm": [f"`{row.line}`" for row in rows],
+        "variance that is averaged": [row.averages for row in rows],
+        "its moving variance, times this, is the lab's": [
+            "1" if row.factor == 1 else f"(K-1)/K = {row.factor:.6g}" for row in rows
+        ],
+    }
+)
+st.caption("The factor holds for what has come in; the 1 that every moving variance starts at is the same in all.")
 session.write_address(me, me.asked()[0])
