@@ -132,7 +132,7 @@ def note(trace, t):
     """What the figure would say were the losses widest apart at step t."""
     settings = trace.experiment.arm_settings[0]
     told = three(trace, 0, "test", "loss")
-    return explained(told._replace(moving=told.population + (told.steps == t)), settings, cause(trace, 0, t))
+    return explained(told._replace(moving=told.population + (told.steps == t)), settings, cause(trace, 0, t or 5))
 
 
 def test_the_cause_is_the_warm_up_where_a_tiny_share_of_the_start_outweighs_a_tinier_variance(store):
@@ -163,7 +163,8 @@ def test_frozen_averages_stand_still_and_the_start_is_the_start(store):
     for name in ("recomputed", "alpha_inference", "alpha_curve", "why_off"):
         assert "they stand still, whatever alpha is" in figures.draw(name, trace, {}).layout.annotations[0].text
         assert figures.needs(name, trace, {}) == []
-    assert "Nothing has come in yet" in note(recorded(store), 0)
+    said = note(recorded(store), 0)
+    assert "Nothing has come in yet" in said and "After that, at step 5: " in said and "the largest part is" in said
 
 
 def test_the_cause_of_a_fork_is_not_guessed(store):

@@ -56,10 +56,11 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
         cost, name, color = costs(trace, arm, at, found), style.label(trace, arm), style.color(arm)
         y = np.arange(len(labels)) + (place + 1) / (len(arms) + 1) - 0.5
         loss = np.where(np.isfinite(cost.loss), cost.loss, np.nan)
+        side = np.where(loss < loss[0], "middle left", "middle right").tolist()
         text = [f"{value:.3g}" if np.isfinite(value) else "" for value in loss]
         figure.add_scatter(
             x=style.numbers(loss), y=style.numbers(y), name=name, mode="markers+text", legendgroup=name,
-            marker={"color": color, "symbol": style.symbol(arm), "size": 10}, text=text, textposition="middle right",
+            marker={"color": color, "symbol": style.symbol(arm), "size": 10}, text=text, textposition=side,
             customdata=[f"{label}: {value}<br>{what}" for label, value, what in zip(labels, text, told, strict=True)],
             hovertemplate="%{customdata}<extra>" + name + "</extra>", cliponaxis=False,
             selectedpoints=None if chosen == 0 else [0, chosen], unselected={"marker": {"opacity": 0.25}},
@@ -170,7 +171,7 @@ def two_examples(trace: Trace, *, step: int) -> go.Figure:
         if wrong := missing(found):
             return wrong
         layers, name = np.arange(1, found["passing"].shape[1] + 1), style.label(trace, arm)
-        alone.append(f"{name} {found['alone'].max():.1g}")
+        alone.append(f"{found['alone'].max():.1g} ({name})")
         if settings.norm == "batch" and settings.statistics == "batch":
             lines = {settings.mini_batch: ("passing", "solid"), 2: ("passing_of_two", "dot")}  # one line for K = 2
             for K, (key, dash) in lines.items():

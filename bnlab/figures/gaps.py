@@ -68,10 +68,10 @@ def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.
         "total": ("whole gap", {"color": style.color(arm), "width": 3}),
         "warm_up": ("warm-up: the start is 0 and 1", {"color": style.COLORS[4], "dash": "dashdot"}),
         "lag": ("lag: the weights have moved", {"color": style.COLORS[5], "dash": "dash"}),
-        "bias": ("bias: mini-batches differ in the mean", {"color": style.COLORS[1], "dash": "longdash"}),
+        "bias": ("bias: mini-batches differ in the mean", {"color": style.GRAY, "dash": "longdash"}),
         "noise": ("noise: K is finite", {"color": style.COLORS[3], "dash": "solid"}),
         "noise_law": ("law of the noise, layer 1", {"color": style.COLORS[3], "dash": "dot"}),
-        "bias_law": ("law of the bias, layer 1", {"color": style.COLORS[1], "dash": "dot"}),
+        "bias_law": ("law of the bias, layer 1", {"color": style.GRAY, "dash": "dot"}),
     }
     for column, (name, symbol) in enumerate((("mean", "μ̄"), ("var", "σ̄²")), 1):
         told = gap_parts(trace, name, arm, layer, step, start == "corrected")

@@ -74,7 +74,7 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
     unit = "mean squared error" if DATASETS[settings.data].task == "regression" else "cross-entropy E (nats)"
     log = {"type": "log", "exponentformat": "power", "dtick": "D2"} if quantity == "loss" else {}
     figure.update_yaxes(title=unit if quantity == "loss" else "accuracy (share of examples)", **log)
-    return style.finished(figure, note=explained(told, settings, cause(trace, arm, int(told.steps[widest(told)]))))
+    return style.finished(figure, note=explained(told, settings, cause(trace, arm, int(told.steps[widest(told, 1)]))))
 
 
 class Cause(NamedTuple):
@@ -133,16 +133,18 @@ def cause(trace: Trace, arm: int, t: int) -> Cause | None:
 
 
 def explained(told: Three, settings: Settings, cause: Cause | None) -> str:
-    """Why the three differ, from the numbers at hand; `cause` at the step where they are widest apart."""
-    worst = widest(told)
-    t, alpha = int(told.steps[worst]), settings.alpha
-    said = f"Widest apart at step {t}: {told.moving[worst]:.3g} with moving averages, "
-    said += f"{told.population[worst]:.3g} with population statistics. "
+    """Why the three differ, from the numbers at hand; `cause` where they are widest apart after step 0."""
+    alpha, worst, later = settings.alpha, widest(told), widest(told, 1)
+    t, losses = int(told.steps[later]), "{:.3g} with moving averages, {:.3g} with population statistics. "
+    said = f"Widest apart at step {int(told.steps[worst])}: "
+    said += losses.format(told.moving[worst], told.population[worst])
+    if told.steps[worst] == 0:
+        said += "Nothing has come in yet: the averages are the 0 and 1 they started at. "
+        if t > 0:
+            said += f"After that, at step {t}: {losses.format(told.moving[later], told.population[later])}"
     if settings.statistics == "moving":
         said += "This arm trains with its averages frozen: they stand still while the weights move. "
-    elif t == 0:
-        said += "Nothing has come in yet: the averages are the 0 and 1 they started at. "
-    elif cause is not None:
+    elif cause is not None and t > 0:
         symbol, unit = {
             "mean": ("μ̄", "population standard deviations"),
             "var": ("σ̄²", "times the population's variance + δ"),
@@ -163,10 +165,11 @@ def explained(told: Three, settings: Settings, cause: Cause | None) -> str:
     return f"{said}At the newest step: {newest}."
 
 
-def widest(told: Three) -> int:
-    """The place where the losses with moving averages and with population statistics are furthest apart."""
+def widest(told: Three, first: int = 0) -> int:
+    """The place where the losses with moving averages and with population statistics are furthest apart, among those
+    from step `first` on where there are any."""
     apart = np.abs(np.nan_to_num(told.moving, nan=0, posinf=1e30) - np.nan_to_num(told.population, nan=0, posinf=1e30))
-    return int(apart.argmax())
+    return int(np.where(told.steps >= first, apart, -1).argmax())
 
 
 def unknown(trace: Trace, arm: int, stop: int, what: str = "moving averages") -> str | None:

@@ -35,10 +35,17 @@ def show(me: session.Session, run: Run) -> None:
     if not steps:
         st.info("No snapshot of the weights yet; they come with the scores.")
         return
+    norms = [settings.norm for settings in run.experiment.arm_settings]
+    first = norms.index("batch") if "batch" in norms else 0
     labels = [escaped(arm.label) for arm in run.experiment.arms]
     with st.container(horizontal=True, vertical_alignment="bottom", key="fork"):
         arm = st.selectbox(
-            "Arm", range(len(labels)), format_func=labels.__getitem__, key=f"fork-arm-{run.id}", width=200
+            "Arm",
+            range(len(labels)),
+            first,
+            format_func=labels.__getitem__,
+            key=f"fork-arm-{run.id}",
+            width=200,
         )
         step = st.select_slider("At step", steps, steps[len(steps) // 2], key=f"fork-step-{run.id}", width=320)
     settings = run.experiment.arm_settings[arm]
