@@ -82,6 +82,9 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
         if chosen
         else "Press a mistake to see its symptom in numbers."
     )
+    why = unknown(trace, arms[0], at)
+    if why and not chosen:
+        note += f" {labels[SWAPPED].capitalize()} is not known here: {why.replace('<br>', ' ')}"
     return style.finished(
         figure, height=120 + 50 * len(MISTAKES), note=f"Weights of step {at}, computed, not told. {note}"
     )
