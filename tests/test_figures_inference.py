@@ -147,7 +147,7 @@ def test_the_cause_is_the_lag_where_the_weights_run_away(store):
     trace = recorded(store, learning_rate=2.0, optimizer="momentum", alpha=0.9, batch_size="full", depth=4)
     found = cause(trace, 0, 40)
     assert found.lag > 2 * max(found.warm_up, found.mini_batches)
-    assert "the largest part is lag, as the weights have moved in the α/(1−α) = 9 steps" in note(trace, 40)
+    assert "the largest part is lag, as the weights have moved in the 1/(1−α) = 10 steps" in note(trace, 40)
 
 
 def test_the_cause_is_the_mini_batches_where_they_are_small_and_the_weights_stand_still(store):

@@ -80,8 +80,8 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
 class Cause(NamedTuple):
     """Why moving averages are off the population of the weights before update t, in the layer where they are most.
 
-    name: mean, in population standard deviations, or var, relative to population variance + delta; root mean squares
-    over the units of the layer. mini_batches: noise and bias together.
+    name: mean, in units of the square root of population variance + delta, or var, relative to that sum; root mean
+    squares over the units of the layer. mini_batches: noise and bias together.
     """
 
     name: str
@@ -115,7 +115,7 @@ def cause(trace: Trace, arm: int, t: int) -> Cause | None:
         return None
     at, worst = list(steps).index(t), None
     mean, var = (q[at].astype(np.float64) for q in population)
-    unit = {"mean": np.sqrt(var), "var": var + settings.delta}
+    unit = {"mean": np.sqrt(var + settings.delta), "var": var + settings.delta}  # what the norm divides by
     for name, values, last in zip(unit, population, (mean, var), strict=True):
         found = found_before(trace, name, arm, t)
         if found is None or not np.isfinite(found).all():
@@ -132,8 +132,8 @@ def cause(trace: Trace, arm: int, t: int) -> Cause | None:
     return worst
 
 
-def explained(told: Three, settings: Settings, cause: Cause | None) -> str:
-    """Why the three differ, from the numbers at hand; `cause` where they are widest apart after step 0."""
+def explained(told: Three, settings: Settings, found: Cause | None) -> str:
+    """Why the three differ, from the numbers at hand; `found` is the cause where they are widest apart after step 0."""
     alpha, worst, later = settings.alpha, widest(told), widest(told, 1)
     t, losses = int(told.steps[later]), "{:.3g} with moving averages, {:.3g} with population statistics. "
     said = f"Widest apart at step {int(told.steps[worst])}: "
@@ -144,22 +144,22 @@ def explained(told: Three, settings: Settings, cause: Cause | None) -> str:
             said += f"After that, at step {t}: {losses.format(told.moving[later], told.population[later])}"
     if settings.statistics == "moving":
         said += "This arm trains with its averages frozen: they stand still while the weights move. "
-    elif cause is not None and t > 0:
+    elif found is not None and t > 0:
         symbol, unit = {
-            "mean": ("μ̄", "population standard deviations"),
-            "var": ("σ̄²", "times the population's variance + δ"),
-        }[cause.name]
+            "mean": ("μ̄", "√(σ²_pop + δ)"),
+            "var": ("σ̄²", "(σ²_pop + δ)"),
+        }[found.name]
         parts = {
-            f"warm-up, as α^t = {alpha**t:.1g} of the 0 and 1 they started at is still in them": cause.warm_up,
-            f"lag, as the weights have moved in the α/(1−α) = {alpha / max(1 - alpha, 1e-12):.3g} steps that they are "
-            "behind": cause.lag,
-            f"the noise and bias of mini-batches of {settings.mini_batch}": cause.mini_batches,
+            f"warm-up, as α^t = {alpha**t:.1g} of the 0 and 1 they started at is still in them": found.warm_up,
+            f"lag, as the weights have moved in the 1/(1−α) = {1 / max(1 - alpha, 1e-12):.3g} steps that they are "
+            "behind": found.lag,
+            f"the noise and bias of mini-batches of {settings.mini_batch}": found.mini_batches,
         }
         most = max(parts, key=parts.__getitem__)
         said += (
-            f"{symbol} is furthest off in layer {cause.layer}, by {cause.total:.2g} {unit}, "
-            f"and the largest part is {most}: warm-up {cause.warm_up:.2g}, "
-            f"lag {cause.lag:.2g}, mini-batches {cause.mini_batches:.2g}. "
+            f"{symbol} is furthest off in layer {found.layer}, by {found.total:.2g} {unit}, "
+            f"and the largest part is {most}: warm-up {found.warm_up:.2g}, "
+            f"lag {found.lag:.2g}, mini-batches {found.mini_batches:.2g}. "
         )
     newest = f"{told.moving[-1]:.3g} against {told.population[-1]:.3g}; with mini-batch statistics {told.batch[-1]:.3g}"
     return f"{said}At the newest step: {newest}."
@@ -172,14 +172,14 @@ def widest(told: Three, first: int = 0) -> int:
     return int(np.where(told.steps >= first, apart, -1).argmax())
 
 
-def unknown(trace: Trace, arm: int, stop: int, what: str = "moving averages") -> str | None:
+def unknown(trace: Trace, arm: int, stop: int) -> str | None:
     """Why averages of another alpha of the steps before `stop` cannot be made for this arm; None where they can.
 
     Of a row that stands for a stride nothing can be averaged: holding it would not average the noise.
     """
     settings = trace.experiment.arm_settings[arm]
     if settings.norm != "batch":
-        return without(trace, what)
+        return without(trace, "moving averages")
     if settings.statistics == "moving":
         return "This arm trains with its moving averages frozen: they stand still, whatever alpha is."
     if trace.first:
