@@ -5,15 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from .experiment import Arm, Experiment
 from .registry import Late
-from .settings import MAX_LABEL, about
+from .settings import MAX_LABEL, Settings, about, problems
 from .stack import Stack
 
 torch = Late("torch")
 
 CHANGEABLE = ("statistics", "alpha", "learning_rate", "batch_size", "weight_decay", "rescale", "optimizer", "sampling")
+OF_BATCH_NORM = ("statistics", "alpha")  # what no other arm reads
+
+
+def can_change(settings: Settings) -> tuple[str, ...]:
+    """The settings whose change would make a difference to an arm with these."""
+    idle = OF_BATCH_NORM if settings.norm != "batch" else ("alpha",) if settings.statistics == "moving" else ()
+    return tuple(name for name in CHANGEABLE if name not in idle)
 
 
 def forked(experiment: Experiment, arm: int, step: int, changes: dict[str, Any]) -> Experiment:
@@ -28,6 +36,11 @@ def forked(experiment: Experiment, arm: int, step: int, changes: dict[str, Any])
     for name in changes:
         if name not in CHANGEABLE:
             raise ValueError(f"{name} cannot change in the middle of a training; these can: {', '.join(CHANGEABLE)}.")
+    if settings.norm != "batch" and set(changes) <= set(OF_BATCH_NORM):
+        raise ValueError(
+            f"{' and '.join(changes)} makes no difference to {old.label!r}, which has no batch norm; "
+            "change something else."
+        )
     if not step < experiment.settings.steps:
         raise ValueError(f"step is {step}; the run ends at {experiment.settings.steps}. Choose an earlier step.")
     words = ", ".join(f"{about(name).label.lower()} {value}" for name, value in changes.items())
@@ -35,7 +48,12 @@ def forked(experiment: Experiment, arm: int, step: int, changes: dict[str, Any])
     new = Arm(
         label=label if len(label) <= MAX_LABEL else label[: MAX_LABEL - 1].rstrip() + "…", changes=old.changes | changes
     )
-    return experiment.model_copy(update={"arms": (old, new)})
+    try:
+        return experiment.model_copy(update={"arms": (old, new)})
+    except ValidationError as error:
+        raise ValueError(
+            " ".join(sentence.removeprefix(f"arm {new.label!r}: ") for sentence in problems(error))
+        ) from None
 
 
 def vectors(parent: Experiment, arm: int, found: list[np.ndarray], child: Experiment) -> list[np.ndarray]:

@@ -1,22 +1,28 @@
 """Moving averages of any alpha, afterwards, and why they are off.
 
-Moving averages play no role in training, so those of any alpha follow from the recorded batch statistics b_s alone:
+Moving averages play no role in training, so those of any alpha follow from the recorded batch statistics b_s alone.
+What inference with the weights before update t finds is the average of steps s = 0..t-1:
 
-    m_t = alpha m_{t-1} + (1 - alpha) b_t = alpha^{t+1} m_{-1} + (1 - alpha) sum_s alpha^{t-s} b_s        (s = 0..t)
+    m_t = alpha m_{t-1} + (1 - alpha) b_{t-1} = alpha^t m_0 + (1 - alpha) sum_s alpha^{t-1-s} b_s
 
-As the weights of m_{-1} and all b_s add up to 1, the gap to the population statistic p_t is a sum of three parts:
+As the weights of m_0 and all b_s add up to 1, the gap to the population statistic p_t of the same weights is a sum:
 
-    m_t - p_t =  alpha^{t+1} (m_{-1} - p_t)                    warm-up: the average starts at 0 (mean) or 1 (variance)
-              + (1 - alpha) sum_s alpha^{t-s} (p_s - p_t)      lag: the weights have moved since
-              + (1 - alpha) sum_s alpha^{t-s} (b_s - p_s)      noise: a mini-batch is not the population
+    m_t - p_t =  alpha^t (m_0 - p_t)                            warm-up: the average starts at 0 (mean) or 1 (variance)
+              + (1 - alpha) sum_s alpha^{t-1-s} (p_s - p_t)     lag: the weights have moved since, even for alpha = 0
+              + (1 - alpha) sum_s alpha^{t-1-s} B_s             bias: mini-batch statistics are off in the mean
+              + (1 - alpha) sum_s alpha^{t-1-s} (b_s - p_s - B_s)   noise: what is left, and averages out
 
-Arrays are [steps, ...] in numpy; step t is the value after the statistics of step t came in. Float64 inside. Where not
-every step was kept, a row stands for those since the row before.
+B_s is the mean of b - p over all t steps, measured in units of the population at each step; so bias and noise are told
+apart as far as t is long beside 1/(1 - alpha). A biased variance is small by sigma2/K; above layer 1 there is more to
+it, as mini-batch statistics normalize the layers below.
+
+Arrays are [steps, ...] in numpy, one row for every step from 0; where some are missing nothing here can be said
+(`complete`). Float64 inside.
 """
 
 from __future__ import annotations
 
-from math import nan, sqrt
+from math import inf, nan, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -25,64 +31,52 @@ START = {"mean": 0.0, "var": 1.0}  # the cold start
 ALPHAS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 1.0)
 
 
-def gaps(steps: np.ndarray) -> np.ndarray:
-    """How many steps each recorded row stands for, [n]: itself and those since the row before."""
-    return np.diff(steps, prepend=-1)
+def complete(steps: np.ndarray) -> bool:
+    """Whether these are the steps 0, 1, 2, ... and none is missing."""
+    return bool((np.diff(steps, prepend=-1) == 1).all())
 
 
-def weights(steps: np.ndarray, alpha: float) -> np.ndarray:
-    """What each row weighs in the average after the last, [n]; what is left, alpha^(last + 1), is the start's."""
-    return (1 - alpha ** gaps(steps).astype(float)) * alpha ** (steps[-1] - steps).astype(float)  # 0 ** 0 is 1
+def weights(n: int, alpha: float) -> np.ndarray:
+    """What each of n steps weighs in the average after the last, [n]; what is left, alpha^n, is the start's."""
+    return (1 - alpha) * alpha ** np.arange(n - 1.0, -1, -1)  # 0 ** 0 is 1
 
 
-def moving_averages(
-    new: np.ndarray, alpha: float, start: float, corrected: bool = False, steps: np.ndarray | None = None
-) -> np.ndarray:
-    """m_t [n, ...] of the batch statistics new [n, ...] of `steps` (0..n-1 unless told), from `start`.
+def moving_averages(new: np.ndarray, alpha: float, start: float, corrected: bool = False) -> np.ndarray:
+    """The average after each of the batch statistics new [n, ...] came in, from `start`; row s is m_{s+1}.
 
-    `corrected` divides out the start as Adam does: (m_t - alpha^{t+1} start)/(1 - alpha^{t+1}); for alpha = 1, where
+    `corrected` divides out the start as Adam does: (m_t - alpha^t start)/(1 - alpha^t); for alpha = 1, where
     nothing ever comes in, it stays at the start. Units: those of `new`.
     """
-    steps = np.arange(len(new)) if steps is None else steps
     out = np.empty(new.shape, np.float64)
     m = np.full(new.shape[1:], start, np.float64)
-    for row, kept in enumerate(alpha ** gaps(steps).astype(float)):
-        m = kept * m + (1 - kept) * new[row].astype(np.float64)
+    for row, b in enumerate(new):
+        m = alpha * m + (1 - alpha) * b.astype(np.float64)
         out[row] = m
     if corrected and alpha < 1:
-        left = (alpha ** (steps + 1.0)).reshape(-1, *[1] * (new.ndim - 1))
+        left = (alpha ** np.arange(1.0, len(new) + 1)).reshape(-1, *[1] * (new.ndim - 1))
         out = (out - left * start) / (1 - left)
     return out
 
 
-def moving_average_at(
-    new: np.ndarray, alpha: float, start: float, at: np.ndarray, steps: np.ndarray | None = None
-) -> np.ndarray:
-    """The same at a few steps only, [len(at), ...]: what training finds before update t, from the rows before t.
-
-    `at` grows; step 0 finds the start itself.
-    """
-    steps = np.arange(len(new)) if steps is None else steps
+def moving_average_at(new: np.ndarray, alpha: float, start: float, at: np.ndarray) -> np.ndarray:
+    """m_t at a few steps t only, [len(at), ...]: what training finds before update t. `at` grows; m_0 is the start."""
     found = np.empty((len(at), *new.shape[1:]), np.float64)
     m, done = np.full(new.shape[1:], start, np.float64), 0
-    every = (1 - alpha ** gaps(steps).astype(float)) if len(steps) else steps
     for i, t in enumerate(at):
-        until = int(np.searchsorted(steps, t))
-        if until > done:
-            before = steps[done - 1] if done else -1
-            part = every[done:until] * alpha ** (steps[until - 1] - steps[done:until]).astype(float)
-            m = alpha ** float(steps[until - 1] - before) * m + np.tensordot(part, new[done:until], 1)
-            done = until
+        if t > done:
+            m = alpha ** float(t - done) * m + np.tensordot(weights(t - done, alpha), new[done:t], 1)
+            done = t
         found[i] = m
     return found
 
 
 class Gap(NamedTuple):
-    """m_t - p_t and its three parts, [...] like one step's statistics; they add up to `total`."""
+    """m_t - p_t and its four parts, [...] like one step's statistics; they add up to `total`."""
 
     total: np.ndarray
     warm_up: np.ndarray
     lag: np.ndarray
+    bias: np.ndarray
     noise: np.ndarray
 
 
@@ -91,42 +85,79 @@ def gap(
     population: np.ndarray,
     alpha: float,
     start: float,
+    spread: np.ndarray | float = 1.0,
     corrected: bool = False,
-    steps: np.ndarray | None = None,
 ) -> Gap:
-    """Why the moving average after the last row is off. Shapes: new, population [n, ...] at `steps` (else 0..n-1).
+    """Why the average of new [t, ...] is off population[t], that of the weights which infer with it.
 
-    `corrected`: of the bias-corrected average, which has no warm-up.
+    population [t + 1, ...]; spread [t, ...] is the unit in which the bias is taken to stay the same over the steps: the
+    population's standard deviation for a mean, its variance for a variance. `corrected`: of the bias-corrected
+    average, which has no warm-up.
     """
-    steps = np.arange(len(new)) if steps is None else steps
-    share, old = weights(steps, alpha), alpha ** float(steps[-1] + 1)
+    share, old = weights(len(new), alpha), alpha ** float(len(new))
     last = population[-1].astype(np.float64)
-    lag = np.tensordot(share, population - last, 1)
-    noise = np.tensordot(share, new.astype(np.float64) - population, 1)
+    lag = np.tensordot(share, population[:-1] - last, 1)
+    off = new.astype(np.float64) - population[:-1]
+    spread = np.broadcast_to(spread, off.shape)
+    mean_off = np.divide(off, spread, out=np.zeros_like(off), where=spread > 0).mean(0)
+    bias = np.tensordot(share, spread, 1) * mean_off
+    noise = np.tensordot(share, off, 1) - bias
     warm_up = old * (start - last)
     if corrected and old < 1:
-        lag, noise, warm_up = lag / (1 - old), noise / (1 - old), np.zeros_like(warm_up)
-    return Gap(warm_up + lag + noise, warm_up, lag, noise)
+        lag, bias, noise, warm_up = *(q / (1 - old) for q in (lag, bias, noise)), np.zeros_like(warm_up)
+    return Gap(warm_up + lag + bias + noise, warm_up, lag, bias, noise)
+
+
+def neighbors(steps: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each step 0..n-1 the places in `steps` to its left and right, and how far it is from the left one, 0 to 1."""
+    t = np.clip(np.arange(n), steps[0], steps[-1])
+    right = np.clip(np.searchsorted(steps, t, "left"), 1 if len(steps) > 1 else 0, len(steps) - 1)
+    left = np.maximum(right - 1, 0)
+    return left, right, (t - steps[left]) / np.maximum(steps[right] - steps[left], 1)
 
 
 def between(steps: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
     """Population statistics [n, ...] at every step 0..n-1, straight lines between those `steps` that have them."""
-    t = np.clip(np.arange(n), steps[0], steps[-1])
-    right = np.clip(np.searchsorted(steps, t, "left"), 1 if len(steps) > 1 else 0, len(steps) - 1)
-    left = np.maximum(right - 1, 0)
-    width = np.maximum(steps[right] - steps[left], 1)
-    share = ((t - steps[left]) / width).reshape(-1, *[1] * (values.ndim - 1))
+    left, right, share = neighbors(steps, n)
+    share = share.reshape(-1, *[1] * (values.ndim - 1))
     return values[left] * (1 - share) + values[right] * share
 
 
-def noise_of_independent(alpha: float, population_var: np.ndarray | float, K: int, t: float = float("inf")):
-    """Standard deviation of the moving average of t means of K independent examples: sqrt((1-a)/(1+a) (1-a^2t) v/K).
+def averaged(steps: np.ndarray, values: np.ndarray, n: int, alpha: float) -> np.ndarray:
+    """The moving average, less its start, [...] of the population at steps 0..n-1, straight lines between `steps`."""
+    left, right, share = neighbors(steps, n)
+    of = weights(n, alpha)
+    knots = np.bincount(left, of * (1 - share), len(steps)) + np.bincount(right, of * share, len(steps))
+    return np.tensordot(knots, values.astype(np.float64), 1)
 
-    Mini-batches drawn without replacement, in epochs, have less: each epoch's means average to nearly the population's.
+
+def noise_left(alpha: float, t: float = inf) -> float:
+    """Standard deviation of the moving average of t independent values of variance 1: sqrt((1-a)/(1+a) (1-a^2t))."""
+    return sqrt((1 - alpha) / (1 + alpha) * (1 - alpha ** (2 * t))) if alpha < 1 else 0.0
+
+
+def noise_of_means(alpha: float, K: int, t: float = inf) -> float:
+    """The law of mini-batch means, in population standard deviations: K independent examples, first layer.
+
+    Mini-batches drawn without replacement, in epochs, may have less: the means of an epoch average to the population's.
     """
-    if alpha >= 1:
-        return 0.0 * np.asarray(population_var)
-    return np.sqrt((1 - alpha) / (1 + alpha) * (1 - alpha ** (2 * t)) * np.asarray(population_var) / K)
+    return noise_left(alpha, t) / sqrt(K)
+
+
+def noise_of_variances(alpha: float, K: int, t: float = inf) -> float:
+    """The law of biased mini-batch variances, relative to the population's: K independent normal values, first layer.
+
+    The biased variance of K normal values has variance 2 (K-1)/K^2 sigma^4.
+    """
+    return noise_left(alpha, t) * sqrt(2 * (K - 1)) / K
+
+
+def bias_of_variances(K: int, N: int | None = None) -> float:
+    """How much smaller the mean biased variance of K examples is than the population's, relative; first layer.
+
+    1/K of independent draws; (N-K)/(K (N-1)) of draws from N examples without replacement.
+    """
+    return (N - K) / (K * max(N - 1, 1)) if N else 1 / K
 
 
 def rms(values: np.ndarray) -> float:
@@ -136,24 +167,28 @@ def rms(values: np.ndarray) -> float:
 
 
 class Convention(NamedTuple):
-    """One library's line for the visitor's alpha, delta and K, and what it averages."""
+    """One library's line for the visitor's alpha, delta and K.
+
+    `averages`: the variance it averages; `factor`: by what its moving variance must be multiplied to be the lab's.
+    """
 
     library: str
     line: str
     averages: str
+    factor: float
 
 
 def conventions(alpha: float, delta: float, K: int, width: int) -> list[Convention]:
     """The same batch norm in other libraries' words. K at least 2."""
+    biased, new = "biased (1/K)", f"{1 - alpha:.6g}"
     return [
-        Convention("this lab", f"moving = {alpha:g} * moving + {1 - alpha:.6g} * batch", "biased variance (1/K)"),
+        Convention("this lab", f"moving = {alpha:g} * moving + {new} * batch", biased, 1.0),
         Convention(
             "PyTorch",
-            f"torch.nn.BatchNorm1d({width}, eps={delta:g}, momentum={1 - alpha:.6g})",
-            f"unbiased variance: biased x K/(K-1) = {K / (K - 1):.6g}",
+            f"torch.nn.BatchNorm1d({width}, eps={delta:g}, momentum={new})",
+            "unbiased (1/(K-1))",
+            (K - 1) / K,
         ),
-        Convention(
-            "Keras", f"keras.layers.BatchNormalization(momentum={alpha:g}, epsilon={delta:g})", "biased variance (1/K)"
-        ),
-        Convention("Flax", f"flax.linen.BatchNorm(momentum={alpha:g}, epsilon={delta:g})", "biased variance (1/K)"),
+        Convention("Keras", f"keras.layers.BatchNormalization(momentum={alpha:g}, epsilon={delta:g})", biased, 1.0),
+        Convention("Flax", f"flax.linen.BatchNorm(momentum={alpha:g}, epsilon={delta:g})", biased, 1.0),
     ]

@@ -27,7 +27,13 @@ st.markdown(
 with st.container(horizontal=True):
     alpha = controls.number("alpha", 0.9, 0.0, 1.0, 0.01)
     K = controls.number("batch_size", 128, 2, 1024, 1)
+lines = [  # as Markdown: a data frame would load pandas for four lines
+    "| library | the same batch norm | variance that is averaged | its moving variance, times this, is the lab's |",
+    "| --- | --- | --- | --- |",
+]
 for row in conventions(alpha, 1e-5, K, 64):
-    st.markdown(f"**{row.library}** averages the {row.averages}")
-    st.code(row.line, language="python")
+    factor = "1" if row.factor == 1 else f"(K-1)/K = {row.factor:.6g}"
+    lines.append(f"| {row.library} | `{row.line}` | {row.averages} | {factor} |")
+st.markdown("\n".join(lines))
+st.caption("The factor holds for what has come in; the 1 that every moving variance starts at is the same in all.")
 session.write_address(me, me.asked()[0])

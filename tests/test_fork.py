@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bnlab import Arm, Experiment, Settings
-from bnlab.fork import CHANGEABLE, forked
+from bnlab.fork import CHANGEABLE, can_change, forked
 from bnlab.store import RunStore
 from bnlab.train import Group
 from bnlab.work import beginning, execute
@@ -97,8 +97,25 @@ def test_what_cannot_fork_is_said_in_a_sentence(parent):
     ):
         with pytest.raises(ValueError, match=said):
             store.fork(run_id, 1, step, changes)
-    with pytest.raises(ValueError, match="learning_rate is -1"):
-        store.fork(run_id, 1, 30, {"learning_rate": -1})
+    for arm, changes, said in (
+        (1, {"learning_rate": -1}, "learning_rate is -1; allowed is above 0 and at most 100."),
+        (1, {"batch_size": 1}, "batch_size is 1; batch norm needs at least 2 examples to have a variance. Raise it or "
+         "choose layer norm."),
+        (1, {"batch_size": 1000}, "batch_size is 1000; wine has only 142 training examples. Lower it to at most 142 or "
+         "choose full."),
+        (0, {"alpha": 0.5}, "alpha makes no difference to 'none', which has no batch norm; change something else."),
+    ):  # fmt: skip
+        with pytest.raises(ValueError) as error:
+            store.fork(run_id, arm, 30, changes)
+        assert error.value.args == (said,)
+
+
+def test_only_what_makes_a_difference_to_an_arm_can_change():
+    assert can_change(Settings(norm="batch")) == CHANGEABLE
+    assert "alpha" not in can_change(Settings(norm="batch", statistics="moving"))
+    for norm in ("none", "layer"):
+        assert not {"alpha", "statistics"} & set(can_change(Settings(norm=norm)))
+        assert {"learning_rate", "batch_size"} <= set(can_change(Settings(norm=norm)))
 
 
 def test_every_changeable_setting_gives_a_question_that_can_be_asked():

@@ -8,13 +8,18 @@ from torch import nn
 from bnlab import Arm, Experiment, Settings, train
 from bnlab.moving import (
     START,
+    averaged,
     between,
+    bias_of_variances,
+    complete,
     conventions,
     gap,
     moving_average_at,
     moving_averages,
-    noise_of_independent,
+    noise_of_means,
+    noise_of_variances,
     rms,
+    weights,
 )
 
 ALPHAS = [0.0, 0.5, 0.9, 0.99, 0.999, 1.0]
@@ -46,64 +51,95 @@ def test_any_alpha_afterwards_is_training_with_that_alpha(alpha):
 def test_the_parts_of_the_gap_add_up_and_each_is_what_it_says():
     rng = np.random.default_rng(0)
     n, alpha = 80, 0.9
-    p = np.cumsum(rng.standard_normal((n, 3)), 0)
-    b = p + rng.standard_normal((n, 3))
+    p = np.cumsum(rng.standard_normal((n + 1, 3)), 0)
+    b = p[:-1] + rng.standard_normal((n, 3))
     parts = gap(b, p, alpha, 1.0)
     np.testing.assert_allclose(parts.total, moving_averages(b, alpha, 1.0)[-1] - p[-1], rtol=1e-10)
-    np.testing.assert_allclose(parts.warm_up + parts.lag + parts.noise, parts.total)
+    np.testing.assert_allclose(sum(parts[1:]), parts.total)
     still = np.broadcast_to(p[-1], p.shape)
-    np.testing.assert_allclose(gap(still, still, alpha, 1.0).total, gap(b, p, alpha, 1.0).warm_up, rtol=1e-10)
-    np.testing.assert_allclose(gap(p, p, alpha, 1.0).lag, parts.lag)
-    np.testing.assert_allclose(gap(p, p, alpha, 1.0).noise, 0, atol=1e-12)
+    np.testing.assert_allclose(gap(still[:-1], still, alpha, 1.0).total, parts.warm_up, rtol=1e-10)
+    exact = gap(p[:-1], p, alpha, 1.0)
+    np.testing.assert_allclose(exact.lag, parts.lag)
+    np.testing.assert_allclose(exact.noise, 0, atol=1e-12)
+    np.testing.assert_allclose(exact.bias, 0, atol=1e-12)
+    low = gap(0.75 * (1 + p[:-1] ** 2), 1 + p**2, alpha, 1.0, 1 + p[:-1] ** 2)  # a quarter too low, at every step
+    np.testing.assert_allclose(low.noise, 0, atol=1e-12)
+    np.testing.assert_allclose(low.bias, -0.25 * (1 - alpha**n) * (low.lag / (1 - alpha**n) + 1 + p[-1] ** 2))
     corrected = gap(b, p, alpha, 1.0, corrected=True)
     np.testing.assert_allclose(corrected.total, moving_averages(b, alpha, 1.0, corrected=True)[-1] - p[-1], rtol=1e-9)
     assert (corrected.warm_up == 0).all()
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.5, 0.97, 1.0])
-def test_a_row_stands_for_the_steps_since_the_one_before(alpha):
-    rng = np.random.default_rng(2)
-    steps = np.array([0, 1, 2, 4, 8, 16, 32, 50, 99])
-    kept = rng.standard_normal((len(steps), 2))
-    whole = kept[np.searchsorted(steps, np.arange(100))]  # every step as if it were recorded
-    every = moving_averages(whole, alpha, 1.0)
-    np.testing.assert_allclose(moving_averages(kept, alpha, 1.0, steps=steps), every[steps], rtol=1e-9, atol=1e-12)
-    at = np.array([0, 3, 51, 100])
-    few = moving_average_at(kept, alpha, 1.0, at, steps)
-    np.testing.assert_allclose(few[-1], every[-1], rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(few[1], every[2], rtol=1e-9, atol=1e-12)
-    p = np.zeros_like(kept)
-    np.testing.assert_allclose(gap(kept, p, alpha, 1.0, steps=steps).total, every[-1], rtol=1e-9, atol=1e-12)
+def test_without_memory_the_average_still_lags_the_one_update_since_its_mini_batch():
+    p = 0.3 * np.arange(5.0)[:, None]
+    assert gap(p[:-1], p, 0.0, 0.0).lag[0] == pytest.approx(-0.3)
 
 
-def test_lag_under_a_steady_drift_is_alpha_over_one_minus_alpha_steps():
-    p = 0.3 * np.arange(2000.0)[:, None]
-    assert gap(p, p, 0.95, 0.0).lag[0] == pytest.approx(-0.3 * 0.95 / 0.05, rel=1e-9)
+def test_a_missing_step_is_seen():
+    assert complete(np.arange(5)) and complete(np.array([], int)) and complete(np.array([0]))
+    for steps in ([1, 2, 3], [0, 2, 4], [0, 1, 2, 4], [3]):
+        assert not complete(np.array(steps))
 
 
-def test_independent_mini_batches_have_the_noise_of_the_law():
-    rng = np.random.default_rng(1)
-    means = rng.standard_normal((400, 16, 2000)).mean(1)  # K = 16, variance 1
-    for alpha in (0.0, 0.5, 0.9):
-        off = moving_averages(means, alpha, 0.0, corrected=False)[-1]
-        assert off.std() == pytest.approx(float(noise_of_independent(alpha, 1.0, 16, 400)), rel=0.06)
+def test_lag_under_a_steady_drift_is_one_over_one_minus_alpha_steps():
+    p = 0.3 * np.arange(2001.0)[:, None]
+    assert gap(p[:-1], p, 0.95, 0.0).lag[0] == pytest.approx(-0.3 / 0.05, rel=1e-9)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.9, 1.0])
+def test_the_average_of_the_population_needs_only_the_steps_that_have_it(alpha):
+    steps, values = np.array([0, 4, 10, 16]), np.random.default_rng(3).standard_normal((4, 2, 3))
+    whole = between(steps, values, 13)
+    expected = np.tensordot(weights(13, alpha), whole, 1)
+    np.testing.assert_allclose(averaged(steps, values, 13, alpha), expected, rtol=1e-12, atol=1e-14)
+
+
+def frozen(K, sampling, steps, seeds, **more):
+    """Batch statistics [steps, seeds, units] of layer 1 while the weights stand still, and their population's."""
+    settings = Settings(depth=1, batch_size=K, steps=steps, learning_rate=1e-30, sampling=sampling, **more)
+    arm = Arm(label="bn", changes={"norm": "batch"})
+    experiment = Experiment(settings=settings, arms=(arm,), seeds=tuple(range(seeds)))
+    slots = [experiment.stacks[0].index((0, seed)) for seed in range(seeds)]
+    new, population = {"mean": [], "var": []}, None
+    for record in train(experiment):
+        if record.parts:
+            for name, found in new.items():
+                found.append(np.stack([record.value(f"batch_{name}", 0, seed)[0] for seed in range(seeds)]))
+        if population is None and record.population:
+            population = {name: getattr(record.population[0], name)[0, slots] for name in new}
+    return {name: np.stack(found) for name, found in new.items()}, population
+
+
+def test_noise_and_bias_of_frozen_weights_are_those_of_the_law():
+    K, n = 8, 4000
+    new, population = frozen(K, "replacement", n, 4, data="gaussian", width=32, score_every=n)
+    for name, law in (("mean", noise_of_means), ("var", noise_of_variances)):
+        unit = np.sqrt(population["var"]) if name == "mean" else population["var"]
+        for alpha in (0.9, 0.99):
+            noise, bias = [], []
+            for t in range(2000, n + 1, 200):
+                still = np.broadcast_to(population[name], (t + 1, *unit.shape))
+                parts = gap(new[name][:t], still, alpha, START[name], still[:t] * 0 + unit)
+                assert rms(parts.lag / unit) < 1e-5
+                noise.append(rms(parts.noise / unit))
+                bias.append(np.mean(parts.bias / unit))
+            assert np.sqrt(np.mean(np.square(noise))) == pytest.approx(law(alpha, K), rel=0.1), (name, alpha)
+            assert np.mean(bias) == pytest.approx(-bias_of_variances(K) if name == "var" else 0, abs=0.01)
+
+
+def test_without_replacement_the_bias_is_that_of_a_finite_population():
+    new, population = frozen(71, "epochs", 400, 4, data="wine", width=32, score_every=400)
+    off = np.mean(new["var"].mean(0) / population["var"] - 1)
+    assert off == pytest.approx(-bias_of_variances(71, 142), rel=0.1)
+    assert bias_of_variances(142, 142) == 0 and bias_of_variances(8) == 1 / 8
 
 
 def test_mini_batches_in_epochs_have_less_noise_than_the_law():
     found = {}
     for sampling in ("replacement", "epochs"):
-        settings = Settings(
-            depth=1, width=64, data="wine", batch_size=10, steps=200, learning_rate=1e-30, sampling=sampling, alpha=0.95
-        )
-        arm = Arm(label="bn", changes={"norm": "batch"})
-        experiment = Experiment(settings=settings, arms=(arm,), seeds=tuple(range(8)))
-        last = [r for r in train(experiment) if r.parts or r.population]
-        off = []
-        for seed in experiment.seeds:
-            slot = experiment.stacks[0].index((0, seed))
-            mean, var = last[-1].population[0].mean[0, slot], last[-1].population[0].var[0, slot]
-            off.append((last[-2].value("moving_mean", 0, seed)[0] - mean) / np.sqrt(var))
-        found[sampling] = rms(np.concatenate(off)) / float(noise_of_independent(0.95, 1.0, 10))
+        new, population = frozen(10, sampling, 200, 8, data="wine", width=64)
+        off = moving_averages(new["mean"], 0.95, 0.0)[-1] - population["mean"]
+        found[sampling] = rms(off / np.sqrt(population["var"])) / noise_of_means(0.95, 10)
     assert found["replacement"] == pytest.approx(1, rel=0.35)
     assert found["epochs"] < 0.75 * found["replacement"]
 
@@ -117,8 +153,8 @@ def test_population_between_its_steps_is_a_straight_line():
 @pytest.mark.parametrize("K", [2, 16])
 def test_the_line_for_pytorch_gives_the_labs_moving_averages(K):
     alpha, delta = 0.93, 1e-4
-    line = next(c.line for c in conventions(alpha, delta, K, 5) if c.library == "PyTorch")
-    norm = eval(line, {"torch": torch})
+    told = next(c for c in conventions(alpha, delta, K, 5) if c.library == "PyTorch")
+    norm = eval(told.line, {"torch": torch})
     assert isinstance(norm, nn.BatchNorm1d)
     norm.double()
     x = torch.randn(3, K, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -128,3 +164,8 @@ def test_the_line_for_pytorch_gives_the_labs_moving_averages(K):
     var = moving_averages(x.var(1, correction=0).numpy() * K / (K - 1), alpha, 1.0)[-1]
     np.testing.assert_allclose(norm.running_mean.numpy(), mean, rtol=1e-6)
     np.testing.assert_allclose(norm.running_var.numpy(), var, rtol=1e-6)
+    left = alpha**3  # of the 1 that both start at; what came in is the lab's but for the factor
+    lab = moving_averages(x.var(1, correction=0).numpy(), alpha, 1.0)[-1]
+    np.testing.assert_allclose((norm.running_var.numpy() - left) * told.factor, lab - left, rtol=1e-6)
+    assert told.factor == (K - 1) / K
+    assert all(c.factor == 1 for c in conventions(alpha, delta, K, 5) if c.library != "PyTorch")

@@ -55,8 +55,11 @@ def test_the_conventions_follow_alpha_and_K(lab):
     at.number_input(key="number-alpha").set_value(0.99).run()
     at.number_input(key="number-batch_size").set_value(2).run()
     assert not at.exception
-    assert any("momentum=0.01)" in code.value for code in at.code)
-    assert any("K/(K-1) = 2" in text.value for text in at.markdown)
+    (table,) = (text.value for text in at.markdown if text.value.startswith("| library"))
+    rows = {line.split(" | ")[0].strip("| "): line for line in table.splitlines()}
+    torch = "`torch.nn.BatchNorm1d(64, eps=1e-05, momentum=0.01)` | unbiased (1/(K-1)) | (K-1)/K = 0.5 |"
+    assert rows["PyTorch"].endswith(torch)
+    assert "momentum=0.99" in rows["Keras"] and rows["Keras"].endswith("| biased (1/K) | 1 |")
 
 
 def test_a_fork_is_asked_for_and_shown(lab):
@@ -71,6 +74,30 @@ def test_a_fork_is_asked_for_and_shown(lab):
     assert fork.id != run_id and lab.origin(fork.id) == (run_id, 0, 20)
     assert fork.experiment.arm_settings[1].statistics == "moving"
     assert fork.status == "queued"
+    assert any(button.key == "train" for button in at.button)  # the Lab, where it trains
+    assert at.session_state.mine.run == fork.id
+
+
+def test_an_arm_is_offered_only_what_can_change_it(lab):
+    run_id = recorded(lab)
+    at = page(run_id)
+    at.selectbox(key=f"fork-arm-{run_id}").set_value(1).run()
+    assert not at.exception
+    keys = [widget.key for widget in at.selectbox if widget.key and widget.key.startswith("fork-")]
+    keys += [group.key for group in at.get("button_group") if group.key and group.key.startswith("fork-")]
+    assert sorted(keys) == sorted(
+        [f"fork-arm-{run_id}", f"fork-learning_rate-{run_id}-1", f"fork-batch_size-{run_id}-1"]
+    )
+
+
+def test_a_fork_that_cannot_be_is_refused_in_a_sentence(lab):
+    run_id = recorded(lab)
+    at = page(run_id)
+    at.selectbox(key=f"fork-batch_size-{run_id}-0").set_value("1").run()
+    at.button(key="fork-train").click().run()
+    assert not at.exception
+    assert any("needs at least 2 examples" in error.value.replace("\\", "") for error in at.error)
+    assert [run.id for run in lab.runs()] == [run_id]
 
 
 def test_the_example_cannot_be_forked(lab):

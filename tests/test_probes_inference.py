@@ -70,16 +70,21 @@ def test_the_curve_against_alpha_goes_through_the_recorded_loss(trace):
     assert found["test_loss"][slot(trace, 2), ALPHAS.index(0.5)] == pytest.approx(one["loss"][slot(trace, 2), -1])
 
 
-def test_thinned_statistics_stand_for_their_stride(trace):
+def test_statistics_of_some_steps_only_are_refused_and_the_other_mistakes_are_computed(trace):
     from bnlab.probes.inference import averages
 
     seen = trace.seen()[0]
     some = np.array([0, 1, 4, 20, 21, 39])
-    ones = np.ones_like(seen.batch_mean[some])
-    still = seen._replace(steps=some, batch_mean=ones, batch_var=seen.batch_var[some])
-    mean, _ = averages(still, 0.9, np.array([0, 40]))
-    np.testing.assert_allclose(mean[0], 0)
-    np.testing.assert_allclose(mean[1], 1 - 0.9**40)
+    few = seen._replace(steps=some, batch_mean=seen.batch_mean[some], batch_var=seen.batch_var[some])
+    with pytest.raises(ValueError, match="only 6 of 40 steps of the unit statistics are kept in this run; averages of"):
+        averages(few, 0.9, np.array([0, 40]))
+    np.testing.assert_array_equal(averages(few, 0.9, np.array([2]))[0], averages(seen, 0.9, np.array([2]))[0])
+    copies = Copies(trace.experiment)
+    whole, part = (copies.look("broken", {}, 40, trace.snapshot(40), [s])[0]["loss"] for s in (seen, few))
+    swapped = list(MISTAKES).index("alpha swapped")
+    assert np.isnan(part[:, swapped]).all() and np.isfinite(whole[slot(trace, 1), swapped])
+    whole[:, swapped] = np.nan
+    np.testing.assert_array_equal(part, whole)
 
 
 @given(some.lists(some.integers(1, 9), min_size=1, max_size=8), some.floats(-1e6, 1e6))

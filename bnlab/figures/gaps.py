@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from .. import moving
+from ..train import FORWARD
 from . import style
-from .inference import FORK, NOT_YET, START, missing, newest_snapshot
-from .moving import NO_BATCH_NORM
+from .inference import NOT_YET, START, missing, newest_snapshot, unknown, without
 from .options import BATCH_ARM, LAYER, STEP, About
 
 if TYPE_CHECKING:
@@ -20,65 +20,75 @@ if TYPE_CHECKING:
 
 class Parts(NamedTuple):
     """For each of ALPHAS: root mean square over the units of a layer of the gap and its parts, in population standard
-    deviations of the unit (mean) or relative (var), [alphas] each; `law`: the noise of independent mini-batches."""
+    deviations of the unit (mean) or relative (var), [alphas] each. `noise_law`, `bias_law`: what independent normal
+    values would have in layer 1."""
 
     total: np.ndarray
     warm_up: np.ndarray
     lag: np.ndarray
+    bias: np.ndarray
     noise: np.ndarray
-    law: np.ndarray
+    noise_law: np.ndarray
+    bias_law: np.ndarray
 
 
 def gap_parts(trace: Trace, name: str, arm: int, layer: int, step: int, corrected: bool) -> Parts | None:
-    """The gap at `step`; None before the second look at the population."""
+    """The gap of the averages that inference before update `step` finds, against the population of the same weights;
+    None before the second look at the population. Between two looks the population is taken from a straight line."""
     steps, mean, var = trace.population(arm, layer=layer)
-    if len(steps) < 2:
+    n = min(step, trace.step + 1, trace.experiment.settings.steps)
+    if len(steps) < 2 or n < 2:
         return None
-    n = min(step, int(steps[-1]))
     new = trace.read(f"batch_{name}", arm, layer=layer, stop=n, points=2**40)
-    if len(new.steps) < 2:
-        return None
-    whole = moving.between(steps, (mean, var)[name == "var"], int(new.steps[-1]) + 1)[new.steps]
-    spread = np.sqrt(var[-1]) if name == "mean" else var[-1]
-    found = []
-    for alpha in moving.ALPHAS:
-        parts = moving.gap(new.mean, whole, alpha, moving.START[name], corrected, new.steps)
-        found.append([moving.rms(part / spread) for part in parts])
+    mean, var = (moving.between(steps, q.astype(np.float64), n + 1) for q in (mean, var))
+    whole, unit = (mean, np.sqrt(var)) if name == "mean" else (var, var)
+    found, laws = [], []
     settings = trace.experiment.arm_settings[arm]
-    law = [float(moving.noise_of_independent(alpha, 1.0, settings.mini_batch, n)) for alpha in moving.ALPHAS]
-    if name == "var":  # of normal values: the variance of a variance is 2/K of its square
-        law = [np.sqrt(2) * one for one in law]
-    return Parts(*np.array(found).T, np.array(law))
+    K, N = settings.mini_batch, settings.n_train if settings.sampling == "epochs" else None
+    for alpha in moving.ALPHAS:
+        parts = moving.gap(new.mean, whole, alpha, moving.START[name], unit[:-1], corrected)
+        scaled = [np.divide(part, unit[-1], out=np.full_like(part, np.nan), where=unit[-1] > 0) for part in parts]
+        found.append([moving.rms(part) for part in scaled])
+        came_in = 1.0 if corrected and alpha < 1 else 1 - alpha**n
+        noise = (moving.noise_of_means if name == "mean" else moving.noise_of_variances)(alpha, K, n)
+        bias = moving.bias_of_variances(K, N) if name == "var" else 0.0
+        laws.append([noise * came_in / max(1 - alpha**n, 1e-300), bias * came_in])
+    return Parts(*np.array(found).T, *np.array(laws).T)
 
 
 def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.Figure:
-    """Warm-up, lag and noise of the moving averages against alpha."""
-    if trace.experiment.arm_settings[arm].norm != "batch":
-        return style.said(NO_BATCH_NORM.format("moving averages"))
-    if trace.first:
-        return style.said(FORK)
+    """Warm-up, lag, bias and noise of the moving averages against alpha."""
+    if wrong := unknown(trace, arm, step):
+        return style.said(wrong)
     figure = make_subplots(1, 2, horizontal_spacing=0.13)
-    names, best = [f"{alpha:g}" for alpha in moving.ALPHAS], []
+    names, best, measured = [f"{alpha:g}" for alpha in moving.ALPHAS], [], []
+    settings = trace.experiment.arm_settings[arm]
+    nearest = int(np.abs(np.array(moving.ALPHAS) - settings.alpha).argmin())
     lines = {
         "total": ("whole gap", {"color": style.color(arm), "width": 3}),
         "warm_up": ("warm-up: the start is 0 and 1", {"color": style.COLORS[4], "dash": "dashdot"}),
         "lag": ("lag: the weights have moved", {"color": style.COLORS[5], "dash": "dash"}),
+        "bias": ("bias: mini-batches differ in the mean", {"color": style.GRAY, "dash": "longdash"}),
         "noise": ("noise: K is finite", {"color": style.COLORS[3], "dash": "solid"}),
-        "law": ("noise of independent mini-batches", {"color": style.GRAY, "dash": "dot"}),
+        "noise_law": ("law of the noise, layer 1", {"color": style.COLORS[3], "dash": "dot"}),
+        "bias_law": ("law of the bias, layer 1", {"color": style.GRAY, "dash": "dot"}),
     }
     for column, (name, symbol) in enumerate((("mean", "μ̄"), ("var", "σ̄²")), 1):
         told = gap_parts(trace, name, arm, layer, step, start == "corrected")
-        if told is None:
+        if told is None or np.isnan(told.total).all():
             return style.said("The population has not been measured twice yet. It comes with the scores.")
         for part, (words, line) in lines.items():
             values = getattr(told, part)
             figure.add_scatter(
                 x=names, y=style.numbers(np.where(values > 0, values, np.nan)), name=words, legendgroup=part,
-                mode="lines+markers", line=line, showlegend=column == 1, row=1, col=column,
+                mode="lines" if part.endswith("law") else "lines+markers", line=line,
+                showlegend=column == (2 if part == "bias_law" else 1), row=1, col=column,
                 hovertemplate=f"α = %{{x}}: %{{y:.3g}}<extra>{words}</extra>",
             )  # fmt: skip
         i = int(np.nanargmin(told.total))
         best.append(f"{symbol} is nearest at α = {names[i]}")
+        if told.noise_law[nearest] > 0:
+            measured.append(f"{told.noise[nearest] / told.noise_law[nearest]:.2g} times the law's for {symbol}")
         figure.add_scatter(
             x=[names[i]], y=[float(told.total[i])], mode="markers", showlegend=False, hoverinfo="skip",
             row=1, col=column,
@@ -91,14 +101,17 @@ def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.
         figure.update_yaxes(
             title=f"gap of {symbol}, {unit}", type="log", exponentformat="power", range=reach, row=1, col=column
         )
-    settings = trace.experiment.arm_settings[arm]
-    drawn = (
-        "in epochs, so their noise is below the law"
-        if settings.sampling == "epochs"
-        else "with replacement, as the law assumes"
-    )
-    said = f"Layer {layer}: {', '.join(best)}. Root mean square over its units. Mini-batches are drawn {drawn}; "
-    return style.finished(figure, height=460, note=f"{said}for σ̄² the law holds for normal values.")
+    said = f"Layer {layer}, against the population of the weights before update {step}: "
+    said += f"{', '.join(best)}. Root mean square over the units. "
+    if measured:
+        said += f"At α = {names[nearest]} the noise measured is {' and '.join(measured)}; "
+    said += "the law is layer 1's, of independent examples, for σ̄² normal ones. "
+    if layer == 1 and settings.standardize and settings.placement == "before":
+        said += (
+            "Layer 1 is special: its inputs are standardized and never move, so its μ_pop is 0, where the averages "
+            "start; choose a higher layer to see lag and warm-up. "
+        )
+    return style.finished(figure, height=460, note=f"{said}Between two scorings the population is interpolated.")
 
 
 PRACTICE = (8, 32, 128)
@@ -110,11 +123,19 @@ def practice_needs(trace: Trace, *, arm: int, step: int) -> list[tuple[str, int,
     return [("practice", at, {"batch_size": K}) for K in PRACTICE] if there else []
 
 
+def pieces(N: int, K: int) -> str:
+    """Into what the practitioner's pass divides N examples where mini-batches of about K are asked for."""
+    count = max(1, N // K)
+    if count == 1:
+        return f"all {N} examples at once"
+    return f"{count} mini-batches of {N // count}" + (f" or {N // count + 1}" if N % count else "")
+
+
 def in_practice(trace: Trace, *, arm: int, step: int) -> go.Figure:
     """The practitioner's statistics against the population's, layer by layer, for three mini-batch sizes."""
     settings = trace.experiment.arm_settings[arm]
     if settings.norm != "batch":
-        return style.said(NO_BATCH_NORM.format("statistics"))
+        return style.said(without(trace, "statistics"))
     at = newest_snapshot(trace, step)
     if at is None:
         return style.said(NOT_YET)
@@ -123,24 +144,24 @@ def in_practice(trace: Trace, *, arm: int, step: int) -> go.Figure:
         found = trace.look("practice", arm, at, batch_size=K)
         if wrong := missing(found):
             return wrong
-        layers = np.arange(1, found["mean_off"].shape[1] + 1)
+        layers, size = np.arange(1, found["mean_off"].shape[1] + 1), pieces(settings.n_train, K)
         for column, name in ((1, "mean_off"), (2, "std_ratio")):
             figure.add_scatter(
-                x=layers, y=style.numbers(found[name].mean(0)), name=f"mini-batches of {K}", legendgroup=str(K),
+                x=layers, y=style.numbers(found[name].mean(0)), name=size, legendgroup=str(K),
                 showlegend=column == 1, mode="lines+markers", row=1, col=column,
                 line={"color": style.COLORS[i + 3], "dash": style.DASHES[i]}, marker={"symbol": style.SYMBOLS[i]},
-                hovertemplate=f"layer %{{x}}: %{{y:.4g}}<extra>K = {K}</extra>",
+                hovertemplate=f"layer %{{x}}: %{{y:.4g}}<extra>{size}</extra>",
             )  # fmt: skip
-        told.append(f"{found['loss_mini_batches'].mean():.3g} with K = {K}")
+        told.append(f"{found['loss_mini_batches'].mean():.3g} with {size}")
     figure.update_xaxes(title="layer l (1 is next to the input)")
     figure.update_yaxes(title="difference of means, in σ<sub>pop</sub>", row=1, col=1)
     figure.update_yaxes(title="ratio of standard deviations", row=1, col=2)
     style.reference(figure, 1.0, "the population's", column=2)
-    passes = settings.n_train / settings.mini_batch
+    steps = FORWARD * settings.n_train / settings.mini_batch
     note = (
         f"Step {at}. Test loss {found['loss_population'].mean():.3g} with the population's statistics; "
-        f"{', '.join(told)}. Either is one pass over {settings.n_train} examples: as many as {passes:.0f} training "
-        "steps see, without a backward pass."
+        f"{', '.join(told)}. Either is one pass over {settings.n_train} examples, as much as "
+        f"{steps:.2g} training steps: forward only, {FORWARD:g} of what an example costs in training."
     )
     return style.finished(figure, note=note)
 
@@ -148,7 +169,7 @@ def in_practice(trace: Trace, *, arm: int, step: int) -> go.Figure:
 ABOUT = {
     "why_off": About(
         "Why they are off",
-        "The gap between moving average and population in its three parts, which add up unit by unit.",
+        "The gap between moving average and population in its four parts, which add up unit by unit.",
         why_off,
         (BATCH_ARM, LAYER, STEP, START),
     ),

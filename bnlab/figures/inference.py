@@ -17,6 +17,7 @@ from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, Option, choice
 
 if TYPE_CHECKING:
     from ..reading import Trace
+    from ..settings import Settings
 
 KINDS = {"batch": "mini-batch", "moving": "moving averages", "population": "population"}
 SHOWN = 400  # points of a line
@@ -49,7 +50,7 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
     """The same weights on the same data, normalized in three ways."""
     settings = trace.experiment.arm_settings[arm]
     if settings.norm != "batch":
-        return style.said(NO_BATCH_NORM.format("statistics to choose from"))
+        return style.said(without(trace, "statistics to choose from"))
     if quantity == "accuracy" and DATASETS[settings.data].task == "regression":
         return style.said("A regression has no accuracy. Look at the loss.")
     told = three(trace, arm, split, quantity)
@@ -73,31 +74,133 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
     unit = "mean squared error" if DATASETS[settings.data].task == "regression" else "cross-entropy E (nats)"
     log = {"type": "log", "exponentformat": "power", "dtick": "D2"} if quantity == "loss" else {}
     figure.update_yaxes(title=unit if quantity == "loss" else "accuracy (share of examples)", **log)
-    return style.finished(figure, note=explained(told, settings, quantity))
+    return style.finished(figure, note=explained(told, settings, cause(trace, arm, int(told.steps[widest(told, 1)]))))
 
 
-def explained(told: Three, settings, quantity: str) -> str:
-    """Why the three differ, from the numbers at hand."""
-    worst = int(np.nanargmax(np.abs(np.nan_to_num(told.moving - told.population, nan=0.0, posinf=1e30))))
-    t = int(told.steps[worst])
-    apart = f"{told.moving[worst]:.3g} with moving averages, {told.population[worst]:.3g} with population statistics"
-    said = f"Widest apart at step {t}: {apart}. "
-    if t == 0 and settings.alpha > 0:
+class Cause(NamedTuple):
+    """Why moving averages are off the population of the weights before update t, in the layer where they are most.
+
+    name: mean, in units of the square root of population variance + delta, or var, relative to that sum; root mean
+    squares over the units of the layer. mini_batches: noise and bias together.
+    """
+
+    name: str
+    layer: int
+    total: float
+    warm_up: float
+    lag: float
+    mini_batches: float
+
+
+def found_before(trace: Trace, name: str, arm: int, t: int) -> np.ndarray | None:
+    """The moving mean or var [seeds, L, d] that inference before update t uses; None where it is not kept."""
+    alpha, start = trace.experiment.arm_settings[arm].alpha, moving.START[name]
+    if t == 0:
+        return np.float64(start)
+    rows = trace.read(f"moving_{name}", arm, start=t - 1, stop=t + 1, points=2**40)
+    if t - 1 in rows.steps:
+        return rows.mean[0].astype(np.float64)
+    if t in rows.steps and alpha > 0:  # of a thinned run: take the last mini-batch out again
+        new = trace.read(f"batch_{name}", arm, start=t, stop=t + 1, points=2**40).mean[0].astype(np.float64)
+        return (rows.mean[0] - (1 - alpha) * new) / alpha
+    return None
+
+
+def cause(trace: Trace, arm: int, t: int) -> Cause | None:
+    """The gap of the recorded averages in its parts, where it is widest; None where they are not kept, or not known
+    from the beginning. The population between two scorings is taken from a straight line."""
+    settings = trace.experiment.arm_settings[arm]
+    steps, *population = trace.population(arm)
+    if trace.first or t not in steps:
+        return None
+    at, worst = list(steps).index(t), None
+    mean, var = (q[at].astype(np.float64) for q in population)
+    unit = {"mean": np.sqrt(var + settings.delta), "var": var + settings.delta}  # what the norm divides by
+    for name, values, last in zip(unit, population, (mean, var), strict=True):
+        found = found_before(trace, name, arm, t)
+        if found is None or not np.isfinite(found).all():
+            return None
+        old = settings.alpha**t
+        warm_up = old * (moving.START[name] - last)
+        lag = moving.averaged(steps, values, t, settings.alpha) - (1 - old) * last
+        parts = [found - last, warm_up, lag, found - last - warm_up - lag]
+        scaled = [np.divide(q, unit[name], out=np.zeros_like(q), where=unit[name] > 0) for q in parts]
+        sizes = np.array([[moving.rms(q[:, l]) for l in range(q.shape[1])] for q in scaled])
+        l = int(np.nan_to_num(sizes[0]).argmax())
+        if worst is None or sizes[0, l] > worst.total:
+            worst = Cause(name, l + 1, *(float(size) for size in sizes[:, l]))
+    return worst
+
+
+def explained(told: Three, settings: Settings, found: Cause | None) -> str:
+    """Why the three differ, from the numbers at hand; `found` is the cause where they are widest apart after step 0."""
+    alpha, worst, later = settings.alpha, widest(told), widest(told, 1)
+    t, losses = int(told.steps[later]), "{:.3g} with moving averages, {:.3g} with population statistics. "
+    said = f"Widest apart at step {int(told.steps[worst])}: "
+    said += losses.format(told.moving[worst], told.population[worst])
+    if told.steps[worst] == 0:
         said += "Nothing has come in yet: the averages are the 0 and 1 they started at. "
-    elif settings.alpha**t > 0.05:
-        said += f"Cold start: α^t = {settings.alpha**t:.2g} of the 0 and 1 they started at is still in them. "
-    elif settings.alpha == 0:
-        said += f"α = 0: they are the last mini-batch of {settings.mini_batch}, and as noisy. "
-    else:
+        if t > 0:
+            said += f"After that, at step {t}: {losses.format(told.moving[later], told.population[later])}"
+    if settings.statistics == "moving":
+        said += "This arm trains with its averages frozen: they stand still while the weights move. "
+    elif found is not None and t > 0:
+        symbol, unit = {
+            "mean": ("μ̄", "√(σ²_pop + δ)"),
+            "var": ("σ̄²", "(σ²_pop + δ)"),
+        }[found.name]
+        parts = {
+            f"warm-up, as α^t = {alpha**t:.1g} of the 0 and 1 they started at is still in them": found.warm_up,
+            f"lag, as the weights have moved in the 1/(1−α) = {1 / max(1 - alpha, 1e-12):.3g} steps that they are "
+            "behind": found.lag,
+            f"the noise and bias of mini-batches of {settings.mini_batch}": found.mini_batches,
+        }
+        most = max(parts, key=parts.__getitem__)
         said += (
-            f"Not the start, of which only α^t = {settings.alpha**t:.1g} is left: they lag some "
-            f"α/(1−α) = {settings.alpha / (1 - settings.alpha):.3g} steps behind weights that move, "
-            f"and average the noise of mini-batches of {settings.mini_batch}. "
-            if settings.alpha < 1
-            else "α = 1: they never learn anything. "
+            f"{symbol} is furthest off in layer {found.layer}, by {found.total:.2g} {unit}, "
+            f"and the largest part is {most}: warm-up {found.warm_up:.2g}, "
+            f"lag {found.lag:.2g}, mini-batches {found.mini_batches:.2g}. "
         )
     newest = f"{told.moving[-1]:.3g} against {told.population[-1]:.3g}; with mini-batch statistics {told.batch[-1]:.3g}"
     return f"{said}At the newest step: {newest}."
+
+
+def widest(told: Three, first: int = 0) -> int:
+    """The place where the losses with moving averages and with population statistics are furthest apart, among those
+    from step `first` on where there are any."""
+    apart = np.abs(np.nan_to_num(told.moving, nan=0, posinf=1e30) - np.nan_to_num(told.population, nan=0, posinf=1e30))
+    return int(np.where(told.steps >= first, apart, -1).argmax())
+
+
+def unknown(trace: Trace, arm: int, stop: int) -> str | None:
+    """Why averages of another alpha of the steps before `stop` cannot be made for this arm; None where they can.
+
+    Of a row that stands for a stride nothing can be averaged: holding it would not average the noise.
+    """
+    settings = trace.experiment.arm_settings[arm]
+    if settings.norm != "batch":
+        return without(trace, "moving averages")
+    if settings.statistics == "moving":
+        return "This arm trains with its moving averages frozen: they stand still, whatever alpha is."
+    if trace.first:
+        return FORK
+    if trace.step < 0:
+        return NOTHING
+    steps = trace.read("batch_mean", arm, layer=1, unit=0, stop=stop, points=2**40).steps
+    most = min(stop, trace.step + 1, settings.steps)
+    if len(steps) == most and moving.complete(steps):
+        return None
+    return (
+        f"Only {len(steps)} of {most} steps of the unit statistics are kept in this run;<br>averages of another alpha "
+        "need every step.<br>Train it with a larger recording budget, or for fewer steps."
+    )
+
+
+def without(trace: Trace, what: str) -> str:
+    """What to say where the arm that is shown has no batch norm."""
+    if any(settings.norm == "batch" for settings in trace.experiment.arm_settings):
+        return NO_BATCH_NORM.format(what)
+    return f"No arm of this run has batch norm, so it has no {what}.<br>Train an arm with batch norm in the Lab."
 
 
 class AnyAlpha(NamedTuple):
@@ -111,10 +214,10 @@ class AnyAlpha(NamedTuple):
 
 
 def any_alpha(trace: Trace, name: str, arm: int, seed: int, layer: int, unit: int, alpha: float, corrected: bool):
-    """`name` is mean or var; `unit` counts from 0. Exact where every step is kept."""
+    """`name` is mean or var; `unit` counts from 0. Every step must be kept."""
     new = trace.read(f"batch_{name}", arm, layer=layer, unit=unit, points=2**40)
     online = trace.read(f"moving_{name}", arm, layer=layer, unit=unit, points=2**40)
-    again = moving.moving_averages(new.mean[:, seed], alpha, moving.START[name], corrected, new.steps)
+    again = moving.moving_averages(new.mean[:, seed], alpha, moving.START[name], corrected)
     checked, *population = trace.population(arm, layer=layer, unit=unit)
     values = population[0 if name == "mean" else 1][:, seed]
     few = evenly(len(new.steps), SHOWN)
@@ -124,10 +227,8 @@ def any_alpha(trace: Trace, name: str, arm: int, seed: int, layer: int, unit: in
 def recomputed(trace: Trace, *, arm: int, seed: int, layer: int, unit: int, alpha: float, start: str) -> go.Figure:
     """Moving averages of the chosen alpha from the recorded batch statistics; nothing is trained."""
     settings = trace.experiment.arm_settings[arm]
-    if settings.norm != "batch":
-        return style.said(NO_BATCH_NORM.format("moving averages"))
-    if trace.step < 0 or trace.first:
-        return style.said(FORK if trace.first else NOTHING)
+    if wrong := unknown(trace, arm, trace.step + 1):
+        return style.said(wrong)
     figure = make_subplots(1, 2, horizontal_spacing=0.13)
     color, z = style.color(arm), subject(trace, arm)
     for column, (name, symbol) in enumerate((("mean", "μ̄"), ("var", "σ̄²")), 1):
@@ -153,17 +254,8 @@ def recomputed(trace: Trace, *, arm: int, seed: int, layer: int, unit: int, alph
             )  # fmt: skip
         figure.update_xaxes(title="step", row=1, col=column)
         figure.update_yaxes(title=f"{symbol} of {z}, layer {layer}, unit {unit}", row=1, col=column)
-    kept = (
-        "Every step's batch statistics are kept, so this is exact."
-        if exact(trace, arm)
-        else ("The budget has thinned the batch statistics: each kept step stands for those around it.")
-    )
-    return style.finished(figure, note=f"Nothing was trained for this. {kept}")
-
-
-def exact(trace: Trace, arm: int) -> bool:
-    steps = trace.read("batch_mean", arm, layer=1, unit=0, points=2**40).steps
-    return bool((np.diff(steps) == 1).all())
+    note = "Nothing was trained for this. Every step's batch statistics are kept, so this is exact."
+    return style.finished(figure, note=note)
 
 
 def newest_snapshot(trace: Trace, step: int | None = None) -> int | None:
@@ -174,16 +266,16 @@ def newest_snapshot(trace: Trace, step: int | None = None) -> int | None:
 
 def inference_needs(trace: Trace, *, arm: int, alpha: float) -> list[tuple[str, int, dict]]:
     step = newest_snapshot(trace)
-    there = trace.experiment.arm_settings[arm].norm == "batch" and step is not None
+    there = step is not None and unknown(trace, arm, step) is None
     return [("inference", step, {"alpha": alpha})] if there else []
 
 
 def alpha_inference(trace: Trace, *, arm: int, alpha: float) -> go.Figure:
     """Test loss at the recorded snapshots with the moving averages of the chosen alpha."""
     settings = trace.experiment.arm_settings[arm]
-    if settings.norm != "batch":
-        return style.said(NO_BATCH_NORM.format("moving averages"))
     step = newest_snapshot(trace)
+    if wrong := unknown(trace, arm, step or 0):
+        return style.said(wrong)
     if step is None:
         return style.said(NOT_YET)
     found = trace.look("inference", arm, step, alpha=alpha)
@@ -219,15 +311,15 @@ def missing(found: dict[str, np.ndarray] | None) -> go.Figure | None:
 
 def alphas_needs(trace: Trace, *, arm: int, step: int) -> list[tuple[str, int, dict]]:
     at = newest_snapshot(trace, step)
-    there = trace.experiment.arm_settings[arm].norm == "batch" and at is not None
+    there = at is not None and unknown(trace, arm, at) is None
     return [("alphas", at, {})] if there else []
 
 
 def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
     """Inference loss against alpha at one step's weights, with its minimum and the population's loss."""
-    if trace.experiment.arm_settings[arm].norm != "batch":
-        return style.said(NO_BATCH_NORM.format("moving averages"))
     at = newest_snapshot(trace, step)
+    if wrong := unknown(trace, arm, at or 0):
+        return style.said(wrong)
     if at is None:
         return style.said(NOT_YET)
     found = trace.look("alphas", arm, at)

@@ -5,7 +5,7 @@ All on the test set, at the weights of one step; the networks themselves are nev
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -22,33 +22,50 @@ if TYPE_CHECKING:
 
 torch = Late("torch")
 
-MISTAKES = {  # name -> what was done
-    "right": "Moving averages, as it should be.",
-    "train mode": "Scored in training mode, mini-batch by mini-batch, the test set in the order of its labels.",
-    "polluted": "Scored rightly, but after that: training mode has blended the test set into the moving averages.",
-    "never updated": "The moving averages still are the 0 and 1 they started at.",
-    "alpha swapped": "alpha taken for PyTorch's momentum: the old value weighs 1 - alpha.",
-    "unbiased": "The unbiased variance averaged, K/(K-1) times the biased one that training divides by.",
-    "shifted": "Every test input moved by one standard deviation; moving averages.",
-    "shifted, batch": "The same inputs, but normalized by their own mini-batches: the shift is taken out again.",
+
+class Mistake(NamedTuple):
+    """A mistake's name on the page, and what was done."""
+
+    label: str
+    told: str
+
+
+MISTAKES = {
+    "right": Mistake("as it should be", "Moving averages, the test set as it is."),
+    "train mode": Mistake("scored in train mode", "Mini-batch statistics, the test set in the order of its labels."),
+    "polluted": Mistake(
+        "averages polluted", "Training mode has blended the sorted test set into the averages; then scored rightly."
+    ),
+    "never updated": Mistake("never updated", "The moving averages still are 0 and 1."),
+    "alpha swapped": Mistake("alpha and momentum swapped", "The old value weighs 1 − α."),
+    "unbiased": Mistake("variance unbiased", "K/(K−1) times the variance that training divides by."),
+    "shifted": Mistake("test inputs shifted", "Every input moved by one standard deviation; moving averages."),
+    "shifted, batch": Mistake(
+        "shifted, train mode", "The same, normalized by its own mini-batches: they take the shift out again."
+    ),
 }
 OUTLIER = 100.0  # what the inputs of one other example are multiplied by
 
 
 def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
-    """`loss` and `accuracy` [S, mistakes]: NaN without batch norm. `outlier` [S]: how much the probabilities of
-    the other examples of a mini-batch change, at most, when one becomes an outlier, in training mode."""
+    """`loss` and `accuracy` [S, mistakes]: NaN without batch norm; alpha swapped also where not every step from the
+    first is recorded. `outlier` [S]: how much the probabilities (or outputs) of the other examples of a mini-batch
+    change, at most, when one becomes an outlier, in training mode; NaN for K = 1, where there are no others."""
     S, K = group.stack.S, group.stack.K
     loss, accuracy = np.full((2, S, len(MISTAKES)), np.nan, np.float32)
-    outlier = np.zeros(S, np.float32)
+    outlier = np.full(S, np.nan, np.float32)
     x, y = group.splits["test"]
     in_order = torch.argsort(y, stable=True)
-    shift = x.new_ones(1) * group.splits["train"][0].std(0, correction=0)
-    swapped = swapped_averages(group, seen) if group.stack.B else []
+    shift = group.splits["train"][0].std(0, correction=0)
+    try:
+        swapped = swapped_averages(group, seen) if group.stack.B else []
+    except ValueError:  # what it needs is not recorded here; the other mistakes need nothing of it
+        swapped = None
     for slots, networks, b in group.alike:
         count = slots.stop - slots.start
         whole = x.expand(count, *x.shape)
-        outlier[slots] = change(networks, group.mini_batch(group.stack.t)[0][slots])
+        if K > 1:
+            outlier[slots] = change(networks, group.mini_batch(group.stack.t)[0][slots])
         if b is None:
             continue
         right = [group.stack.moving_mean[:, b], group.stack.moving_var[:, b]]
@@ -65,7 +82,7 @@ def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
             "right": given(networks, whole, right),
             "polluted": given(networks, whole, polluted),
             "never updated": given(networks, whole, fresh),
-            "alpha swapped": given(networks, whole, [q[:, b] for q in swapped]),
+            "alpha swapped": swapped and given(networks, whole, [q[:, b] for q in swapped]),
             "unbiased": given(networks, whole, [right[0], right[1] * K / max(1, K - 1)]),
             "shifted": given(networks, moved, right),
             "shifted, batch": torch.cat(
@@ -74,6 +91,8 @@ def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
             "train mode": torch.cat([out for out, _ in in_training], 1),
         }
         for i, name in enumerate(MISTAKES):
+            if outputs[name] is None:
+                continue
             labels = (y[in_order] if name == "train mode" else y).expand(count, -1)
             e, share, _ = group.stack.criterion(outputs[name], labels)
             loss[slots, i] = e.numpy()

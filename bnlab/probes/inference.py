@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..mlp import Statistics
-from ..moving import ALPHAS, START, moving_average_at
+from ..moving import ALPHAS, START, complete, moving_average_at
 from ..registry import Late
 
 if TYPE_CHECKING:
@@ -25,13 +25,19 @@ MOST_SNAPSHOTS = 24  # scored at once, spread over the run
 def averages(seen: Seen, alpha: float, steps: np.ndarray) -> list[np.ndarray]:
     """Moving means and variances [n, L, B, d] of alpha as training finds them at `steps`.
 
-    Where the budget has left only some steps, each stands for those since the one before. Raises ValueError for a
-    fork, whose first steps are recorded elsewhere.
+    Raises ValueError for a fork, whose first steps are recorded elsewhere, and where the budget has left only some
+    steps: an average of them is off by far more than what is looked for.
     """
     if seen.first:
         raise ValueError("this run is a fork, and what came before is recorded in its parent. Look there.")
+    used, most = seen.steps[seen.steps < steps[-1]], int(steps[-1])
+    if len(used) < most or not complete(used):
+        raise ValueError(
+            f"only {len(used)} of {most} steps of the unit statistics are kept in this run; averages of another alpha "
+            "need every step. Train it with a larger recording budget, or for fewer steps."
+        )
     return [
-        moving_average_at(new, alpha, start, steps, seen.steps)
+        moving_average_at(new, alpha, start, steps)
         for new, start in zip((seen.batch_mean, seen.batch_var), START.values(), strict=True)
     ]
 

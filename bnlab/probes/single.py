@@ -33,7 +33,7 @@ PAIRS = 16  # mini-batches of two that are looked at
 def look(group: Group) -> dict[str, np.ndarray]:
     """`alone` [S]: greatest difference of outputs in inference mode between test examples alone and together.
     `passing`, `passing_of_two` [S, L]: share of the gradient's norm that passes the batch norm of a layer, mean over
-    units, with mini-batches of K and of 2; NaN without batch norm."""
+    units, with mini-batches of K and of 2; NaN without batch norm and where it is frozen, which lets all pass."""
     S, L = group.stack.S, group.stack.L
     alone, whole, of_two = np.zeros(S), np.full((S, L), np.nan), np.full((S, L), np.nan)
     test = group.splits["test"][0][:32]
@@ -46,7 +46,7 @@ def look(group: Group) -> dict[str, np.ndarray]:
         each = torch.cat([networks.forward(x[:, i : i + 1], given)[0] for i in range(x.shape[1])], 1)
         alone[slots] = (together - each).abs().amax((1, 2)).numpy()
     x, y = group.mini_batch(group.stack.t)
-    for slot in range(group.stack.batch.start, group.stack.batch.stop):
+    for slot in () if group.stack.frozen else range(group.stack.batch.start, group.stack.batch.stop):
         one, two = (with_batch(group, slot, K) for K in (group.stack.K, 2))
         one.stack.gradient(one.x.copy_(x[slot : slot + 1]), y[slot : slot + 1])
         whole[slot] = passing(one.stack).numpy()

@@ -5,16 +5,20 @@ from __future__ import annotations
 import streamlit as st
 
 from bnlab import opened
+from bnlab.fork import can_change
 from bnlab.store import Run
 
 from . import board, controls, session
 from .words import escaped
 
-OFFERED = ("statistics", "alpha", "learning_rate", "batch_size")
+OFFERED = ("statistics", "alpha", "learning_rate", "batch_size")  # of those that can change an arm
 
 
 def show(me: session.Session, run: Run) -> None:
-    """The form; only runs of this server's store can be forked, at steps that have a snapshot."""
+    """The form; only runs of this server's store can be forked, at steps that have a snapshot. A fork that was just
+    made is shown by the Lab, where it trains."""
+    if me.take("forked"):
+        st.switch_page("lab.py")
     st.subheader(
         "Fork this run",
         help="An arm goes on from the exact weights of a step, once as it was and once changed. Where nothing is "
@@ -31,28 +35,36 @@ def show(me: session.Session, run: Run) -> None:
     if not steps:
         st.info("No snapshot of the weights yet; they come with the scores.")
         return
+    norms = [settings.norm for settings in run.experiment.arm_settings]
+    first = norms.index("batch") if "batch" in norms else 0
     labels = [escaped(arm.label) for arm in run.experiment.arms]
     with st.container(horizontal=True, vertical_alignment="bottom", key="fork"):
         arm = st.selectbox(
-            "Arm", range(len(labels)), format_func=labels.__getitem__, key=f"fork-arm-{run.id}", width=200
+            "Arm",
+            range(len(labels)),
+            first,
+            format_func=labels.__getitem__,
+            key=f"fork-arm-{run.id}",
+            width=200,
         )
         step = st.select_slider("At step", steps, steps[len(steps) // 2], key=f"fork-step-{run.id}", width=320)
     settings = run.experiment.arm_settings[arm]
     beside = settings.model_dump()
     with st.container(horizontal=True, key="fork-changes"):
         changes = {}
-        for name in OFFERED:
+        for name in [name for name in OFFERED if name in can_change(settings)]:
             with st.container(width=230):
                 changes[name] = controls.control(name, beside[name], f"fork-{name}-{run.id}-{arm}", beside)
     changed = {name: value for name, value in changes.items() if value != beside[name]}
     st.button(
         "Fork and train", type="primary", icon=":material/fork_right:", key="fork-train", on_click=fork,
         args=(me, run.id, arm, step, changed), disabled=not changed,
-        help="Choose something that differs first." if not changed else "Starts a new run; the Lab shows it.",
+        help="Starts a new run and opens it in the Lab." if changed else "Choose something that differs first.",
     )  # fmt: skip
 
 
 def fork(me: session.Session, run_id: str, arm: int, step: int, changes: dict) -> None:
+    """Make the fork and let it train; what is wrong with it is said on the page."""
     try:
         run = opened.store().fork(run_id, arm, step, changes)
         opened.jobs().start(run.id)
@@ -60,3 +72,4 @@ def fork(me: session.Session, run_id: str, arm: int, step: int, changes: dict) -
         me.said = str(error.args[0])
     else:
         me.open_run(run.id)
+        me.forked = True

@@ -29,7 +29,7 @@ class Session:
     "arms": [{"uid", "label", "changes"}], "seeds": [...]}; change it in place.
     edition: rises when a whole question is loaded; every widget's key carries it, so that widgets show the new values.
     run: the id of the run that is looked at. wish: how to begin a new run, "start" or "step", once the page has read
-    all its controls. said: something to say at the next drawing of the page.
+    all its controls. said: something to say at the next drawing of the page. forked: a fork was just made.
     written: the query this session wrote last; another one in the address bar is a question to load, unless it is among
     late: the queries that the browser may still send because it has not heard of `written` yet.
     """
@@ -40,6 +40,7 @@ class Session:
     run: str | None = None
     wish: str | None = None
     said: str | None = None
+    forked: bool | None = None
     written: Query = field(default_factory=list)
     late: list[Query] = field(default_factory=list)
     wrong_address: list[str] = field(default_factory=list)
