@@ -63,13 +63,16 @@ def band(figure: go.Figure, x, low, high, rgb: str, name: str, shown: bool, opac
     figure.add_scatter(x=x, y=numbers(high), **fill, **line, **place)
 
 
-def reference(figure: go.Figure, y: float, name: str, column: int = 1) -> None:
-    """A horizontal line with its name, in a column of the uppermost row: the theory, chance, the healthy value."""
+def reference(figure: go.Figure, y: float, name: str, column: int = 1, where: str = "end") -> None:
+    """A horizontal line with its name, in a column of the uppermost row: the theory, chance, the healthy value.
+
+    where: the name stands at the line's start, middle or end.
+    """
     axis = "" if column == 1 else column
     figure.add_shape(  # a quarter of the cost of add_hline, and right on a logarithmic axis
         type="line", x0=0, x1=1, xref=f"x{axis} domain", y0=y, y1=y, yref=f"y{axis}",
         line={"color": GRAY, "width": 1, "dash": "dot"},
-        label={"text": name, "textposition": "end", "yanchor": "bottom", "font": {"size": 11, "color": GRAY}},
+        label={"text": name, "textposition": where, "yanchor": "bottom", "font": {"size": 11, "color": GRAY}},
     )  # fmt: skip
 
 
