@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from known_trace import KnownTrace
 
+from bnlab import figures
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.figures import distributions
 
@@ -92,3 +93,21 @@ def test_shares_are_means_and_extremes_over_the_seeds(trace):
     np.testing.assert_array_equal(told.layers[0], raw[30, 1])
     raw[20:] = np.nan
     assert np.isnan(distributions.shares(trace, "dead", 0, 30, 3).layers[0]).all()
+
+
+FIGURES = ("distributions", "histograms", "saturation")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_run_without_steps_is_a_sentence(trace, name):
+    none = EXPERIMENT.model_copy(update={"settings": Settings(depth=L, width=4, steps=0)})
+    empty = KnownTrace(none, {key: rows[:0] for key, rows in trace.values.items()})
+    empty.step = 0
+    assert "has no steps" in figures.draw(name, empty, {}).layout.annotations[0].text
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_networks_that_diverged_are_named(trace, name):
+    trace.diverged = {(1, 5): (30, 2), (1, 3): (20, 2), (0, 3): (40, 1)}
+    note = figures.draw(name, trace, {}).layout.meta["note"]
+    assert note.endswith(" none diverged at step 40 (1 of 2 seeds). BN diverged at step 20 (2 of 2 seeds).")

@@ -145,7 +145,7 @@ def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, series:
     figure.add_scatter(
         x=x,
         y=style.numbers(told.smooth),
-        mode="lines" if np.isfinite(told.smooth).sum() > 1 else "lines+markers",
+        mode=style.mode(told.smooth),
         name=name,
         legendgroup=name,
         line={"color": rgb, "width": 2, "dash": style.dash(arm)},

@@ -54,7 +54,7 @@ def fitted_factor(norms: np.ndarray) -> float:
 
 def verdict(trace: Trace, arm: int, step: int | None = None) -> Verdict:
     """The verdict on an arm's signal gradient at a step, by default the newest."""
-    unknown = Verdict(-1, np.nan, np.nan, "unknown", "–", "No step is recorded yet.")
+    unknown = Verdict(-1, np.nan, np.nan, "unknown", "–", nothing(trace) or NOTHING)
     if trace.step < 0:
         return unknown
     try:
@@ -93,6 +93,17 @@ def times(ratio: float) -> str:
 def nothing(trace: Trace) -> str:
     """Why a run has no steps to draw, as a sentence; empty where it has some."""
     return NOTHING if trace.step < 0 else NO_STEPS if trace.experiment.settings.steps == 0 else ""
+
+
+def departed(trace: Trace) -> str:
+    """What to add where networks have diverged: ' BN diverged at step 12 (1 of 3 seeds).'"""
+    told, seeds = "", len(trace.experiment.seeds)
+    for arm, about in enumerate(trace.experiment.arms):
+        steps = [step for (a, _), (step, _) in trace.diverged.items() if a == arm]
+        if steps:
+            told += f" {about.label} diverged at step {min(steps)}"
+            told += f" ({len(steps)} of {seeds} seeds)." if seeds > 1 else "."
+    return told
 
 
 class Profile(NamedTuple):
@@ -161,7 +172,8 @@ def gradient_flow(trace: Trace, *, step: int, scale: str) -> go.Figure:
     at = told["signal_grad_norm"][-1].step
     notes = [f"Signal gradient at step {at}.", *(spoken(trace, arm, step) for arm in arms), *marked]
     seeds = len(trace.experiment.seeds)
-    over = f"Lines are geometric means over {seeds} seeds, less those that diverged; bands their range."
+    left = ", less those that diverged" if trace.diverged else ""
+    over = f"Lines are geometric means over {seeds} seeds{left}; bands their range."
     return style.finished(figure, note=" ".join([*notes, *[over] * (seeds > 1)]))
 
 

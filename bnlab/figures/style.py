@@ -55,6 +55,11 @@ def numbers(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32)
 
 
+def mode(values: np.ndarray) -> str:
+    """How a curve of these values is drawn: as a line, with marks where a single value would make none."""
+    return "lines" if np.isfinite(values).sum() > 1 else "lines+markers"
+
+
 def band(figure: go.Figure, x, low, high, rgb: str, name: str, shown: bool, opacity: float = 0.18, **place) -> None:
     """A band between low and high, one legend entry."""
     line = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "legendgroup": name}
