@@ -106,6 +106,13 @@ def test_a_run_without_steps_is_a_sentence(trace, name):
     assert "has no steps" in figures.draw(name, empty, {}).layout.annotations[0].text
 
 
+def test_ridges_are_labeled_with_layers_or_with_whole_labels(trace):
+    arms = (Arm(label="layer norm", changes={"norm": "layer"}), Arm(label='"x" <b>'))
+    trace.experiment = EXPERIMENT.model_copy(update={"arms": arms})
+    ticks = [figures.draw("histograms", trace, {"over": over}).layout.yaxis.ticktext for over in ("arms", "layers")]
+    assert ticks == [("layer norm", '"x" &lt;b&gt;'), ("1", "2", "3", "4", "5")]  # plotly knows no &quot;
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_networks_that_diverged_are_named(trace, name):
     trace.diverged = {(1, 5): (30, 2), (1, 3): (20, 2), (0, 3): (40, 1)}

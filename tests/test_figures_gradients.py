@@ -161,6 +161,12 @@ def test_a_run_without_steps_says_so():
         assert "has no steps" in figures.draw(name, trace, {}).layout.annotations[0].text
 
 
+@pytest.mark.parametrize("name", ["gradient_flow", "gradient_heatmap"])
+def test_layers_are_whole_numbers(name):
+    figure = figures.draw(name, flowing(1, 1, depth=3), {})
+    assert (figure.layout.xaxis if name == "gradient_flow" else figure.layout.yaxis).dtick == 1
+
+
 def test_the_heat_map_holds_the_logarithm_of_every_layer_and_step():
     trace = flowing(0.5, 1)
     trace.values["grad_norm", 0][3, :, 4] = 0

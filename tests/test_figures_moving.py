@@ -135,7 +135,7 @@ def test_the_curves_are_told_apart_and_few_marks_lie_over_them(trace):
 
 @pytest.mark.parametrize(
     ("ends", "kind", "ticks"),
-    [((0.15, 0.3), "linear", None), ((0.04, 0.9), "log", "D2"), ((1e-9, 1), "log", 2), ((0, 1), "linear", None)],
+    [((0.15, 0.4), "linear", None), ((0.04, 0.9), "log", "D2"), ((1e-9, 1), "log", 2), ((0, 1), "linear", None)],
 )
 def test_the_variances_axis_has_full_numbers(trace, ends, kind, ticks):
     for which in (trace.whole[1][2], trace.values["moving_var", 1]):
@@ -149,6 +149,13 @@ def test_the_start_is_a_line_and_its_words_are_in_the_note(trace):
     figure = figures.draw("gamma_beta", trace, {})
     assert [(shape.y0, shape.label.text) for shape in figure.layout.shapes] == [(1, ""), (0, "")]
     assert figure.layout.meta["note"].endswith("Dotted: the start, γ = 1 and β = 0.")
+
+
+def test_only_the_variance_is_logarithmic_and_no_tick_is_a_lone_digit(trace):
+    axes = figures.draw("moving_averages", trace, {"scale": "log"}).layout
+    assert (axes.yaxis.type, axes.yaxis2.type) == (None, "log"), "a mean may be negative"
+    for axis in (axes.yaxis3, axes.yaxis4):
+        assert axis.type == "linear" or (axis.tickformat == "~g" and axis.dtick in ("D2", 1, 2))
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -202,7 +202,7 @@ def histograms(trace: Trace, *, which: str, over: str, arm: int, layer: int, ste
             hovertemplate=f"{which} = %{{x:.3g}}: %{{customdata:.1%}} of the sample",
         )
     place = [place for place, *_ in ridges]
-    figure.update_yaxes(tickvals=place, ticktext=[str(label).removeprefix("layer ") for _, label, *_ in ridges])
+    figure.update_yaxes(tickvals=place, ticktext=[str(p) if over == "layers" else label for p, label, *_ in ridges])
     figure.update_yaxes(title="layer" if over == "layers" else "", zeroline=False)
     figure.update_xaxes(title=which if over == "layers" else f"{which}, layer {layer}")
     size = max((one.size for *_, one in ridges), default=0)
@@ -240,7 +240,8 @@ def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
                     col=column,
                 )
     for column, what in enumerate(("saturated values", "dead units"), 1):
-        figure.update_xaxes(title=f"layer, at step {found}", row=1, col=column)
+        depth = max(settings.depth for settings in trace.experiment.arm_settings)
+        figure.update_xaxes(title=f"layer, at step {found}", dtick=style.whole(depth), row=1, col=column)
         figure.update_xaxes(title=f"step, layer {layer}", row=2, col=column)
         figure.update_yaxes(title=what if column == 1 else "", tickformat=".0%", range=[-0.03, 1.03], col=column)
         figure.update_yaxes(title=f"share of {what}", col=column)

@@ -134,7 +134,7 @@ def gradient_flow(trace: Trace, *, step: int, scale: str) -> go.Figure:
         for arm, one in enumerate(profiles):
             name, rgb, place = style.label(trace, arm), style.color(arm), {"row": 1, "col": column}
             x, letter = np.arange(1, len(one.middle) + 1), NORMS[quantity].split()[-1]
-            shown = drawable(one.middle, scale)
+            shown, small = drawable(one.middle, scale), 7 if len(x) <= 30 else 4  # many marks are no line either
             if len(trace.experiment.seeds) > 1 and np.isfinite(shown).all():
                 low = np.where((one.low > 0) | (scale == "linear"), one.low, one.middle)
                 style.band(figure, x, low, one.high, rgb, name, False, **place)
@@ -150,7 +150,7 @@ def gradient_flow(trace: Trace, *, step: int, scale: str) -> go.Figure:
                 hovertemplate=f"layer %{{x}}: {letter} = %{{y:.3~g}}<extra>{name}</extra>",
                 **place,
             )
-            for value, y, words in ((0, foot, "× at the foot: 0."), (np.inf, top, "× at the top: infinite.")):
+            for value, y, words in ((0, foot / 2**arm, "× at the foot: 0."), (np.inf, top, "× at the top: infinite.")):
                 there = (one.middle == value) & np.isnan(shown)
                 if there.any() and np.isfinite(y):
                     marked[words] = True
@@ -161,11 +161,12 @@ def gradient_flow(trace: Trace, *, step: int, scale: str) -> go.Figure:
                         name=name,
                         legendgroup=name,
                         showlegend=False,
-                        marker={"size": 7, "symbol": "x-thin-open", "color": rgb, "line": {"color": rgb, "width": 1.5}},
+                        marker={"symbol": "x-thin", "size": small, "line": {"color": rgb, "width": 1}},
                         hovertemplate=f"layer %{{x}}: {letter} = {value}<extra>{name}</extra>",
                         **place,
                     )
-    figure.update_xaxes(title="layer l (1 is next to the input)")
+    depth = max(len(one.middle) for one in told["grad_norm"])
+    figure.update_xaxes(title="layer l (1 is next to the input)", dtick=style.whole(depth))
     figure.update_yaxes(type=scale, exponentformat="power")
     for column, name in enumerate(NORMS.values(), 1):
         figure.update_yaxes(title=name, row=1, col=column)
@@ -232,12 +233,15 @@ def gradient_heatmap(trace: Trace, *, which: str) -> go.Figure:
             f"<extra>{names[i]}</extra>",
         )
     figure.update_xaxes(title="step t (updates)")
+    figure.update_yaxes(dtick=style.whole(depth))
     figure.update_yaxes(title="layer l", col=1)
     title = {"text": f"log₁₀ {NORMS[which].split()[-1]}", "side": "right"}
     figure.update_layout(coloraxis={"colorscale": "Viridis", "cmin": low, "cmax": high, "colorbar": {"title": title}})
     figure.update_annotations(font_size=13)
     return style.finished(
-        figure, height=60 + 300 * rows, note="Blank cells: the gradient is 0, infinite or undefined there."
+        figure,
+        height=60 + 300 * rows,
+        note="Blank cells: the gradient is 0, infinite or undefined there." + departed(trace),
     )
 
 

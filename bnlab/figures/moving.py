@@ -166,7 +166,7 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
         return style.said(nothing(trace))
     told, color, z = moving(trace, arm, seed, layer, unit - 1), style.color(arm), subject(trace, arm)
     mode = style.mode(told.mean.moving)
-    dots = {"mode": "markers", "marker": {"color": color, "size": 3}, "opacity": 0.8}
+    dots = {"mode": "markers", "marker": {"color": color, "size": 4}, "opacity": 0.85}
     thin = {"mode": mode, "line": {"color": color, "width": 1}, "opacity": 0.8}
     solid = {"mode": mode, "line": {"color": color, "width": 2.2, "dash": style.dash(arm)}}
     marks = {"mode": "markers", "marker": {"color": style.GRAY, "size": 7, "symbol": "diamond-open"}}
@@ -193,10 +193,10 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
                 col=column,
                 **look,
             )
-        figure.update_yaxes(title=f"{now} of {z}, unit {unit}", type=scale, row=1, col=column)
-        if scale == "log":
-            figure.update_yaxes(tickformat="~g", row=1, col=column)
-        figure.update_yaxes(title=f"gap of {mean}", type="log", tickformat="~g", row=2, col=column)
+        kind = positive(one.batch, one.moving, one.population) | {"type": "log"} if scale == "log" else {}
+        figure.update_yaxes(title=f"{now} of {z}, unit {unit}", row=1, col=column, **(kind if name == "var" else {}))
+        gaps = positive(np.abs(one.moving - one.batch), one.gap)
+        figure.update_yaxes(title=f"gap of {mean}", row=2, col=column, **gaps)
         figure.update_xaxes(title="step", row=2, col=column)
     if np.isfinite(told.noise) and told.noise > 0 and len(told.mean.steps):
         figure.add_scatter(  # add_hline puts its words at the wrong height of a logarithmic axis
@@ -271,7 +271,7 @@ def units_overview(trace: Trace, *, arm: int, seed: int, layer: int, step: int) 
             row=1,
             col=column,
         )
-        kind = {"type": "linear"} if column == 1 else positive(*ends)
+        kind = {"type": "linear"} if column == 1 else positive(across, up)
         figure.update_xaxes(title=f"{whole} of {subject(trace, arm)}", **kind, row=1, col=column)
         figure.update_yaxes(title=mean, **kind, row=1, col=column)
     off = told.off[np.isfinite(told.off)]
@@ -281,9 +281,11 @@ def units_overview(trace: Trace, *, arm: int, seed: int, layer: int, step: int) 
     return style.finished(figure, height=420, note=note + end(trace, arm, seed))
 
 
-def positive(least: float, greatest: float) -> dict[str, object]:
+def positive(*values: np.ndarray) -> dict[str, object]:
     """The axis of positive values: linear within a decade; else logarithmic, with ticks at 1, 2 and 5 or at powers."""
-    decades = log10(greatest / least) if least > 0 else 0
+    there = np.concatenate(values)
+    there = there[np.isfinite(there) & (there > 0)]
+    decades = log10(there.max() / there.min()) if there.size else 0
     if decades < 1:
         return {"type": "linear"}
     return {"type": "log", "tickformat": "~g", "dtick": "D2" if decades < 2 else ceil(decades / 6)}
@@ -325,7 +327,12 @@ def gamma_beta(trace: Trace, *, arm: int, seed: int, layer: int, unit: int) -> g
     return style.finished(figure, height=380, note=note)
 
 
-SCALE = choice("scale", "Axis", "How the statistics are drawn.", {"linear": "linear", "log": "logarithmic"})
+SCALE = choice(
+    "scale",
+    "Axis",
+    "How the variance is drawn; a mean may be negative and stays linear.",
+    {"linear": "linear", "log": "logarithmic"},
+)
 ABOUT = {
     "moving_averages": About(
         "Moving averages",

@@ -43,7 +43,7 @@ def faded(rgb: str, opacity: float) -> str:
 
 def label(trace: Trace, arm: int) -> str:
     """An arm's label, safe where plotly reads HTML."""
-    return escape(trace.experiment.arms[arm].label)
+    return escape(trace.experiment.arms[arm].label, quote=False)
 
 
 def numbers(values: np.ndarray) -> np.ndarray:
@@ -53,6 +53,11 @@ def numbers(values: np.ndarray) -> np.ndarray:
         top = int(np.abs(values).max()) if values.size else 0
         return values.astype(np.int16 if top < 2**15 else np.int32)
     return values.astype(np.float32)
+
+
+def whole(n: int) -> int | None:
+    """Distance of the ticks of an axis that counts 1..n, so that they stand at whole numbers; None: plotly's choice."""
+    return 1 if n <= 10 else None
 
 
 def mode(values: np.ndarray) -> str:
