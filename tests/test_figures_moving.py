@@ -165,6 +165,17 @@ def test_a_network_that_diverged_is_named(trace, name):
     assert "diverged" not in figures.draw(name, trace, {"seed": "0"}).layout.meta["note"]
 
 
+def test_nothing_is_drawn_of_a_network_after_it_diverged(trace):
+    trace.diverged = {(1, 5): (15, 2)}
+    for name in ("batch_mean", "batch_var", "moving_mean", "moving_var"):
+        trace.values[name, 1][16:, 1] = np.nan
+    told = moving.moving(trace, 1, 1, 2, 3)
+    np.testing.assert_array_equal(told.mean.checked, [0, 10])
+    np.testing.assert_array_equal(moving.moving(trace, 1, 0, 2, 3).mean.checked, [0, 10, 20, 50])
+    words = figures.draw("units_overview", trace, {"seed": "1"}).layout.annotations[0].text
+    assert words.startswith("No moving average is finite at step 50. This network diverged at step 15")
+
+
 @pytest.mark.parametrize(("name", "lines"), [("moving_averages", 4), ("gamma_beta", 4)])
 def test_one_step_is_a_visible_point(trace, name, lines):
     short = KnownTrace(EXPERIMENT, {key: rows[:1] for key, rows in trace.values.items()}, trace.whole)

@@ -60,7 +60,9 @@ def moving(trace: Trace, arm: int, seed: int, layer: int, unit: int) -> Moving:
     """One unit of one network over time. `seed` is its place in the seeds, `layer` counts from 1, `unit` from 0."""
     settings = trace.experiment.arm_settings[arm]
     checked, *population = trace.population(arm, layer=layer, unit=unit)
-    some = evenly(len(checked), CHECKS)
+    last = trace.diverged.get((arm, trace.experiment.seeds[seed]), (np.inf,))[0]
+    some = np.flatnonzero(checked <= last)  # what a network is after it diverged says nothing
+    some = some[evenly(len(some), CHECKS)]
     lines = []
     for name, values in zip(("mean", "var"), population, strict=True):
         batch = trace.read(f"batch_{name}", arm, layer=layer, unit=unit, points=COMPARED)
@@ -193,7 +195,7 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
                 col=column,
                 **look,
             )
-        kind = positive(one.batch, one.moving, one.population) | {"type": "log"} if scale == "log" else {}
+        kind = logarithmic(decades(one.batch, one.moving, one.population)) if scale == "log" else {}
         figure.update_yaxes(title=f"{now} of {z}, unit {unit}", row=1, col=column, **(kind if name == "var" else {}))
         gaps = positive(np.abs(one.moving - one.batch), one.gap)
         figure.update_yaxes(title=f"gap of {mean}", row=2, col=column, **gaps)
@@ -242,6 +244,8 @@ def units_overview(trace: Trace, *, arm: int, seed: int, layer: int, step: int) 
     told = None if nothing(trace) else overview(trace, arm, seed, layer, step)
     if told is None:
         return style.said(nothing(trace) or NOTHING)
+    if not np.isfinite(told.moving_mean).any():
+        return style.said(f"No moving average is finite at step {told.step}.{end(trace, arm, seed)}")
     figure = make_subplots(1, 2, horizontal_spacing=0.13)
     units = np.arange(1, len(told.off) + 1, dtype=np.int16)
     pairs = (told.population_mean, told.moving_mean), (told.population_var, told.moving_var)
@@ -281,14 +285,23 @@ def units_overview(trace: Trace, *, arm: int, seed: int, layer: int, step: int) 
     return style.finished(figure, height=420, note=note + end(trace, arm, seed))
 
 
-def positive(*values: np.ndarray) -> dict[str, object]:
-    """The axis of positive values: linear within a decade; else logarithmic, with ticks at 1, 2 and 5 or at powers."""
+def decades(*values: np.ndarray) -> float:
+    """How many powers of ten the positive ones of the values span."""
     there = np.concatenate(values)
     there = there[np.isfinite(there) & (there > 0)]
-    decades = log10(there.max() / there.min()) if there.size else 0
-    if decades < 1:
-        return {"type": "linear"}
-    return {"type": "log", "tickformat": "~g", "dtick": "D2" if decades < 2 else ceil(decades / 6)}
+    return log10(there.max() / there.min()) if there.size else 0
+
+
+def logarithmic(spanned: float) -> dict[str, object]:
+    """A logarithmic axis of so many decades, with full numbers: at 1, 2 and 5, or at powers of ten."""
+    dtick = None if spanned < 0.7 else "D2" if spanned < 2 else ceil(spanned / 6)
+    return {"type": "log", "tickformat": "~g", "dtick": dtick}
+
+
+def positive(*values: np.ndarray) -> dict[str, object]:
+    """The axis of positive values: linear within a decade, else logarithmic."""
+    spanned = decades(*values)
+    return {"type": "linear"} if spanned < 1 else logarithmic(spanned)
 
 
 def gamma_beta(trace: Trace, *, arm: int, seed: int, layer: int, unit: int) -> go.Figure:
