@@ -115,6 +115,21 @@ def test_the_words_of_two_divergences_stand_apart_and_step_0_has_a_place_on_a_lo
     assert two.label.text.endswith("(the readout)")
 
 
+def test_an_arm_that_diverges_does_not_flatten_the_others(trace):
+    trace.diverged = {(1, 3): (19, 1)}
+    trace.values["loss", 1][18] = 1e20
+    figure = figures.draw("loss", trace, {})
+    low, high = figure.layout.yaxis.range
+    assert low < 0 and log(10) < high < 2 * log(10)
+    assert "The axis ends above the arms that did not diverge" in figure.layout.meta["note"]
+    assert figures.draw("loss", trace, {"y": "log"}).layout.yaxis.range is None
+    trace.scored[0, "test", "none"][1][:] = 7  # overfitted
+    trace.values["loss", 0][5] = np.inf
+    assert 7 < figures.draw("loss", trace, {}).layout.yaxis.range[1] < 10
+    trace.diverged |= {(0, 3): (19, 1)}
+    assert figures.draw("loss", trace, {}).layout.yaxis.range is None, "none is left to end above"
+
+
 def test_a_line_ends_where_its_network_diverged(trace):
     trace.values["loss", 0][12:] = np.nan
     line = drawn(trace, splits="batch", smoothing="10")["none: mini-batch"]

@@ -80,10 +80,12 @@ def accuracy(trace: Trace, *, splits: str, statistics: str, smoothing: str, x: s
 def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: int, x: str, y: str) -> go.Figure:
     if trace.step < 0:
         return style.said(NOTHING, HEIGHT)
-    figure, wide = go.Figure(), 1
+    figure, wide, tops = go.Figure(), 1, [value for value, _ in chance(trace, quantity)]
+    gone = {arm for arm, _ in trace.diverged}
     arms = [arm for arm in range(len(trace.experiment.arms)) if quantity == "loss" or classifies(trace, arm)]
     points = max(150, POINTS // (2 * len(arms)) // (2 if len(trace.experiment.seeds) > 1 else 1))
     for arm in arms:
+        before = len(figure.data)
         if "batch" in splits.split("+") and trace.experiment.settings.steps:
             series = trace.read(quantity, arm, points=points // 2)
             wide = max(wide, width(series))
@@ -91,6 +93,8 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
         for split in ("train", "test"):
             if split in splits.split("+"):
                 scored(figure, trace, quantity, arm, split, statistics)
+        if arm not in gone:
+            tops += [np.max(line.y, where=np.isfinite(line.y), initial=0) for line in figure.data[before:]]
     diverged(figure, trace, arms, x)
     for i, (value, name) in enumerate(chance(trace, quantity)):
         style.reference(figure, value, name, where=("end", "middle", "start")[i % 3])
@@ -101,7 +105,11 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
         figure.update_yaxes(exponentformat="power")
     elif quantity == "accuracy":
         figure.update_yaxes(range=[-0.02, 1.03])
-    return style.finished(figure, height=HEIGHT, note=note(trace, window, wide))
+    told = note(trace, window, wide)
+    if quantity == "loss" and y == "linear" and gone and not gone.issuperset(arms):
+        figure.update_yaxes(range=[-0.03 * max(tops), 1.1 * max(tops)])
+        told += " The axis ends above the arms that did not diverge; a logarithmic one shows the others whole."
+    return style.finished(figure, height=HEIGHT, note=told)
 
 
 def classifies(trace: Trace, arm: int) -> bool:
