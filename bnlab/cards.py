@@ -17,7 +17,6 @@ STATISTICS = {
     "moving": "moving averages",
     "population": "population statistics",
     "batch": "batch statistics",
-    "none": "",
 }
 
 

@@ -51,7 +51,7 @@ def test_smoothing_is_the_mean_over_the_last_steps(window):
     by_hand = []
     for i, step in enumerate(steps):
         last = [v for s, v in zip(steps[: i + 1], values, strict=False) if s > step - window and np.isfinite(v)]
-        by_hand.append(np.mean(last) if last else np.nan)
+        by_hand.append(np.nan if np.isnan(values[i]) else np.mean(last))
     found = curves.smoothed(steps, values, window)
     np.testing.assert_allclose(found, values if window == 1 else by_hand, rtol=1e-9)
 
@@ -93,10 +93,108 @@ def test_chance_is_guessing(trace):
     assert curves.chance(regression, "loss") == [(1.0, "predicting the mean")]
 
 
-def test_a_divergence_is_marked_where_it_began(trace):
+def marks(figure):
+    return [shape for shape in figure.layout.shapes if "diverged" in (shape.label.text or "")]
+
+
+@pytest.mark.parametrize("x", ["linear", "log"])
+def test_a_divergence_is_marked_where_it_began(trace, x):
     trace.diverged = {(1, 5): (17, 2), (1, 3): (19, 1)}
-    (words,) = (a.text for a in figures.draw("loss", trace, {}).layout.annotations if "diverged" in a.text)
-    assert words == "&lt;b&gt;BN&lt;/b&gt; diverged at step 17 (layer 2)"
+    figure = figures.draw("loss", trace, {"x": x})
+    (mark,) = marks(figure)
+    assert mark.label.text == "&lt;b&gt;BN&lt;/b&gt; diverged at step 17 (layer 2)"
+    assert (mark.x0, mark.x1, mark.xref, mark.yref) == (17, 17, "x", "y domain")  # shapes take steps on both axes
+    assert not [a for a in figure.layout.annotations if "diverged" in a.text]  # annotations would take log10 of them
+
+
+def test_the_words_of_two_divergences_stand_apart_and_step_0_has_a_place_on_a_logarithmic_axis(trace):
+    trace.diverged = {(0, 3): (0, 1), (1, 3): (0, 0)}
+    one, two = marks(figures.draw("loss", trace, {"x": "log"}))
+    assert one.xref == two.xref == "x domain" and one.x0 == two.x0 == 0
+    assert one.y1 > two.y1
+    assert two.label.text.endswith("(the readout)")
+
+
+def test_an_arm_that_diverges_does_not_flatten_the_others(trace):
+    trace.diverged = {(1, 3): (19, 1)}
+    trace.values["loss", 1][18] = 1e20
+    figure = figures.draw("loss", trace, {})
+    low, high = figure.layout.yaxis.range
+    assert low < 0 and log(10) < high < 2 * log(10)
+    assert "The axis ends above the arms that did not diverge" in figure.layout.meta["note"]
+    assert figures.draw("loss", trace, {"y": "log"}).layout.yaxis.range is None
+    trace.scored[0, "test", "none"][1][:] = 7  # overfitted
+    trace.values["loss", 0][5] = np.inf
+    assert 7 < figures.draw("loss", trace, {}).layout.yaxis.range[1] < 10
+    trace.diverged |= {(0, 3): (19, 1)}
+    assert figures.draw("loss", trace, {}).layout.yaxis.range is None, "none is left to end above"
+
+
+def test_a_line_ends_where_its_network_diverged(trace):
+    trace.values["loss", 0][12:] = np.nan
+    line = drawn(trace, splits="batch", smoothing="10")["none: mini-batch"]
+    np.testing.assert_array_equal(np.isfinite(line.y), np.arange(N) < 12)
+
+
+def test_arms_with_classes_and_with_values_are_told_apart():
+    datas = "wine", "diabetes", "digits", "moons"
+    arms = tuple(Arm(label=name, changes={"data": name}) for name in datas)
+    experiment = Experiment(settings=Settings(data="diabetes", depth=2, width=4, steps=N, batch_size=16), arms=arms)
+    values = {("loss", arm): np.full((N, 1), 1 + arm, np.float32) for arm in range(4)}
+    values |= {("accuracy", arm): np.full((N, 1), 0.5, np.float32) for arm in (0, 2, 3)}
+    mixed = Scored(experiment, values)
+    found = [
+        (log(2), "chance, ln 2"),
+        (1.0, "predicting the mean"),
+        (log(3), "chance, ln 3"),
+        (log(10), "chance, ln 10"),
+    ]
+    assert curves.chance(mixed, "loss") == [(pytest.approx(value), name) for value, name in found]
+    assert [name for _, name in curves.chance(mixed, "accuracy")] == ["chance, 1/10", "chance, 1/3", "chance, 1/2"]
+    figure = figures.draw("loss", mixed, {})
+    assert figure.layout.yaxis.title.text == "cross-entropy E (nats) or mean squared error"
+    nats = {line.name.split(":")[0]: "nats" in line.hovertemplate for line in figure.data if line.hovertemplate}
+    assert nats == {"wine": True, "diabetes": False, "digits": True, "moons": True}
+    places = [shape.label.textposition for shape in figure.layout.shapes]
+    assert places == ["end", "middle", "start", "end"], "words of neighboring lines stand apart"
+    accuracy = figures.draw("accuracy", mixed, {})
+    assert {line.name.split(":")[0] for line in accuracy.data if line.name} == {"wine", "digits", "moons"}
+    assert max(shape.y0 for shape in accuracy.layout.shapes) == 0.5
+
+
+class Long(Scored):
+    """A known trace of which buckets of 16 steps are left."""
+
+    def read(self, quantity, arm, *, points=1000, **window):
+        rows = self.values[quantity, arm]
+        rows = rows[: len(rows) // 16 * 16].reshape(-1, 16, rows.shape[1])
+        return Series(16 * np.arange(len(rows)), rows.mean(1), rows.min(1), rows.max(1))
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "words"),
+    [
+        ("10", "each point the mean of 16 steps. The pale line spans their least and greatest."),
+        ("1", "each point the mean of 16 steps. The pale line spans their least and greatest."),
+        ("50", "mean of the last 50 steps. The pale line spans their least and greatest."),
+    ],
+)
+def test_the_note_says_what_a_point_stands_for(trace, smoothing, words):
+    one = {key: v[:, :1] for key, v in trace.values.items()}
+    long = Long(EXPERIMENT.model_copy(update={"seeds": (3,)}), one)
+    figure = figures.draw("loss", long, {"smoothing": smoothing, "splits": "batch"})
+    assert words in figure.layout.meta["note"]
+    ghost, line = figure.data[:2]
+    np.testing.assert_allclose(ghost.y[:2], [one["loss", 0][:16].min(), one["loss", 0][:16].max()], rtol=1e-6)
+    np.testing.assert_allclose(line.y[0], one["loss", 0][:16].mean(), rtol=1e-6)
+    exact = figures.draw("loss", trace, {"smoothing": "10"}).layout.meta["note"]
+    assert "mean of the last 10 steps" in exact and "pale" not in exact
+
+
+def test_a_single_step_and_powers_of_ten_can_be_read(trace):
+    short = Scored(EXPERIMENT, {key: v[:1] for key, v in trace.values.items()})
+    assert drawn(short, splits="batch")["none: mini-batch"].mode == "lines+markers"
+    assert figures.draw("loss", trace, {"y": "log"}).layout.yaxis.exponentformat == "power"
 
 
 def test_what_cannot_be_drawn_is_a_sentence():

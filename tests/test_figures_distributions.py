@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from known_trace import KnownTrace
 
+from bnlab import figures
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.figures import distributions
 
@@ -92,3 +93,28 @@ def test_shares_are_means_and_extremes_over_the_seeds(trace):
     np.testing.assert_array_equal(told.layers[0], raw[30, 1])
     raw[20:] = np.nan
     assert np.isnan(distributions.shares(trace, "dead", 0, 30, 3).layers[0]).all()
+
+
+FIGURES = ("distributions", "histograms", "saturation")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_run_without_steps_is_a_sentence(trace, name):
+    none = EXPERIMENT.model_copy(update={"settings": Settings(depth=L, width=4, steps=0)})
+    empty = KnownTrace(none, {key: rows[:0] for key, rows in trace.values.items()})
+    empty.step = 0
+    assert "has no steps" in figures.draw(name, empty, {}).layout.annotations[0].text
+
+
+def test_ridges_are_labeled_with_layers_or_with_whole_labels(trace):
+    arms = (Arm(label="layer norm", changes={"norm": "layer"}), Arm(label='"x" <b>'))
+    trace.experiment = EXPERIMENT.model_copy(update={"arms": arms})
+    ticks = [figures.draw("histograms", trace, {"over": over}).layout.yaxis.ticktext for over in ("arms", "layers")]
+    assert ticks == [("layer norm", '"x" &lt;b&gt;'), ("1", "2", "3", "4", "5")]  # plotly knows no &quot;
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_networks_that_diverged_are_named(trace, name):
+    trace.diverged = {(1, 5): (30, 2), (1, 3): (20, 2), (0, 3): (40, 1)}
+    note = figures.draw(name, trace, {}).layout.meta["note"]
+    assert note.endswith(" none diverged at step 40 (1 of 2 seeds). BN diverged at step 20 (2 of 2 seeds).")

@@ -59,12 +59,43 @@ def test_the_verdict_names_what_is_no_number():
     assert gradients.verdict(KnownTrace(EXPERIMENT), 0).tone == "unknown"
     dead = flowing(1, 1)
     dead.values["signal_grad_norm", 0][..., :10] = 0
-    assert gradients.verdict(dead, 0).words == "no gradient"
+    told = gradients.verdict(dead, 0)
+    assert told.words == "no gradient"
+    assert told.help == f"At step {N - 1} no signal gradient is recorded below layer 11."
+    dead.values["signal_grad_norm", 0][:] = 0
+    assert gradients.verdict(dead, 0).help.endswith("is recorded in any layer.")
     broken = flowing(1, 1, diverged={(0, 5): (12, 4)})
     broken.values["signal_grad_norm", 0][12:, 1] = np.nan
     told = gradients.verdict(broken, 0)
     assert told.words == "diverged at step 12, first in layer 4"
     assert gradients.verdict(flowing(1, 1, depth=1), 0).words == "one hidden layer"
+
+
+@pytest.mark.parametrize(
+    ("factor", "depth", "tone"),
+    [
+        (0.86, 4, "healthy"),
+        (0.86, 100, "vanishing"),  # 3e-7 of the signal
+        (1.26, 4, "healthy"),  # twice
+        (1.26, 60, "exploding"),  # a millionfold
+        (1.01, 100, "healthy"),
+        (0.1, 2, "healthy"),
+        (0.1, 4, "vanishing"),
+    ],
+)
+def test_the_tone_is_what_arrives_over_the_whole_depth(factor, depth, tone):
+    told = gradients.verdict(flowing(factor, 1, depth=depth), 0)
+    assert told.tone == tone
+    assert told.words.startswith(f"{tone}: ×{factor:.2f} per layer: layer 1 gets {factor ** (depth - 1):.2g} ")
+    assert told.help.endswith(f"over all {depth} layers.")
+
+
+def test_a_signal_too_small_for_float32_vanishes_and_is_not_dead():
+    faint = flowing(0.23, 1, depth=100)
+    assert (faint.values["signal_grad_norm", 0][..., 0] == 0).all(), "the test's own numbers underflow"
+    told = gradients.verdict(faint, 0)
+    assert told.words == "vanishing: ×0.23 per layer: layer 1's signal is below what float32 holds"
+    assert told.tone == "vanishing"
 
 
 def test_the_flow_shows_every_layer_of_every_arm_at_the_chosen_step():
@@ -82,14 +113,58 @@ def test_the_flow_shows_every_layer_of_every_arm_at_the_chosen_step():
 
 def test_the_mean_over_the_seeds_is_geometric():
     np.testing.assert_allclose(gradients.middle_of(np.array([[1e-8, 1, 0], [1e-4, 4, 1]])), [1e-6, 2, 0])
+    some = np.array([[1e-8, np.nan, np.inf], [np.nan, np.nan, 1]])
+    np.testing.assert_allclose(gradients.middle_of(some), [1e-8, np.nan, np.inf])
+    np.testing.assert_allclose(gradients.middle_of(some.T, axis=1), [1e-8, np.nan, np.inf])
 
 
-def test_zeros_and_infinities_have_a_place_on_a_logarithmic_axis():
-    shown, odd = gradients.drawable(np.array([0, 1e-3, 10, np.inf, np.nan]), "log")
-    np.testing.assert_array_equal(odd, [True, False, False, True, True])
-    np.testing.assert_allclose(shown, [1e-4, 1e-3, 10, 100, 100])
-    shown, odd = gradients.drawable(np.array([0.0, 2]), "linear")
-    assert not odd.any() and shown[0] == 0
+def test_zeros_and_infinities_are_marks_beside_the_line_and_named_below_it():
+    trace = flowing(1, 0.5)
+    trace.values["signal_grad_norm", 0][..., :4] = 0
+    trace.values["signal_grad_norm", 0][..., 7] = np.inf
+    figure = figures.draw("gradient_flow", trace, {})
+    line, *_ = (d for d in figure.data if d.mode == "lines+markers")
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(line.y)), [0, 1, 2, 3, 7])
+    least, greatest = trace.values["signal_grad_norm", 1][-1], trace.values["signal_grad_norm", 0][-1, :, 10]
+    zeros, infinities = (d for d in figure.data if d.mode == "markers")
+    np.testing.assert_array_equal(zeros.x, [1, 2, 3, 4])
+    np.testing.assert_array_equal(infinities.x, [8])
+    assert max(zeros.y) < np.sqrt(least.prod(0, dtype=float)).min()
+    assert min(infinities.y) > np.sqrt(greatest.prod(dtype=float))
+    assert "× at the foot: 0. × at the top: infinite." in figure.layout.meta["note"]
+    assert "×" not in figures.draw("gradient_flow", flowing(1, 1), {}).layout.meta["note"].replace("×1.00", "")
+    linear = figures.draw("gradient_flow", trace, {"scale": "linear"}).data
+    assert [d.x.tolist() for d in linear if d.mode == "markers"] == [[8]]
+
+
+def test_nothing_is_drawn_of_a_network_that_has_diverged():
+    trace = flowing(1, 1, diverged={(0, 3): (12, 4), (0, 5): (14, 2), (1, 5): (20, 1)})
+    for quantity in gradients.NORMS:
+        trace.values[quantity, 0][13:, 0] = np.nan
+        trace.values[quantity, 0][15:, 1] = np.nan
+        trace.values[quantity, 1][21:, 1] = np.nan
+    figure = figures.draw("gradient_flow", trace, {"step": "25"})
+    both, half = [d for d in figure.data if d.mode == "lines+markers"][:2]
+    assert np.isnan(both.y).all() and not [d for d in figure.data if d.mode == "markers"]
+    np.testing.assert_allclose(half.y, trace.values["signal_grad_norm", 1][25, 0], rtol=1e-6)
+    assert "none diverged at step 12, first in layer 4." in figure.layout.meta["note"]
+    assert "BN diverged at step 20, first in layer 1." in figure.layout.meta["note"]
+    before = figures.draw("gradient_flow", trace, {"step": "11"}).layout.meta["note"]
+    assert "none: healthy" in before
+
+
+def test_a_run_without_steps_says_so():
+    trace = flowing(1, 1)
+    trace.experiment = EXPERIMENT.model_copy(update={"settings": Settings(depth=L, width=4, steps=0)})
+    trace.values, trace.step = {}, 0
+    for name in ("gradient_flow", "gradient_heatmap"):
+        assert "has no steps" in figures.draw(name, trace, {}).layout.annotations[0].text
+
+
+@pytest.mark.parametrize("name", ["gradient_flow", "gradient_heatmap"])
+def test_layers_are_whole_numbers(name):
+    figure = figures.draw(name, flowing(1, 1, depth=3), {})
+    assert (figure.layout.xaxis if name == "gradient_flow" else figure.layout.yaxis).dtick == 1
 
 
 def test_the_heat_map_holds_the_logarithm_of_every_layer_and_step():

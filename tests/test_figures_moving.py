@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from known_trace import KnownTrace
 
+from bnlab import figures
 from bnlab.experiment import Arm, Experiment, Settings
-from bnlab.figures import moving
+from bnlab.figures import moving, style
 
 SEEDS, L, D, N = 2, 3, 4, 50
 ARMS = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch", "alpha": 0.8}))
@@ -105,3 +106,78 @@ def test_gamma_has_the_percentiles_of_its_units(trace):
 )
 def test_alpha_is_explained(alpha, words):
     assert moving.memory(alpha) == words
+
+
+FIGURES = ("moving_averages", "units_overview", "gamma_beta")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_run_without_steps_is_a_sentence(trace, name):
+    """It has scores and population statistics of the initial networks, and no rows."""
+    none = EXPERIMENT.model_copy(update={"settings": Settings(depth=L, width=D, steps=0)})
+    values = {key: rows[:0] for key, rows in trace.values.items()}
+    empty = KnownTrace(none, values, {1: tuple(part[:1] for part in trace.whole[1])})
+    empty.step = 0
+    assert "has no steps" in figures.draw(name, empty, {}).layout.annotations[0].text
+
+
+def test_the_curves_are_told_apart_and_few_marks_lie_over_them(trace):
+    steps = np.arange(120)
+    trace.whole[1] = (steps, *(np.ones((120, SEEDS, L, D), np.float32) for _ in range(2)))
+    figure = figures.draw("moving_averages", trace, {})
+    looks = {d.name: (d.mode, d.line.color, d.line.width, d.line.dash, d.marker.symbol) for d in figure.data}
+    assert len(set(looks.values())) == len(looks) == 6
+    (batch, *_), (whole, *_) = ([d for d in figure.data if d.name == name] for name in ("mini-batch", "population"))
+    assert batch.marker.color == style.color(1) and batch.opacity >= 0.7
+    assert len(whole.x) <= 30 and (whole.x[0], whole.x[-1]) == (0, 119)
+    np.testing.assert_allclose(batch.y, trace.values["batch_mean", 1][:, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("ends", "kind", "ticks"),
+    [((0.15, 0.4), "linear", None), ((0.04, 0.9), "log", "D2"), ((1e-9, 1), "log", 2), ((0, 1), "linear", None)],
+)
+def test_the_variances_axis_has_full_numbers(trace, ends, kind, ticks):
+    for which in (trace.whole[1][2], trace.values["moving_var", 1]):
+        which[:] = np.geomspace(*ends, D) if ends[0] else np.linspace(0, 0, D)
+    axis = figures.draw("units_overview", trace, {}).layout.xaxis2
+    assert (axis.type, axis.dtick) == (kind, ticks)
+    assert kind == "linear" or axis.tickformat == "~g"
+
+
+def test_the_start_is_a_line_and_its_words_are_in_the_note(trace):
+    figure = figures.draw("gamma_beta", trace, {})
+    assert [(shape.y0, shape.label.text) for shape in figure.layout.shapes] == [(1, ""), (0, "")]
+    assert figure.layout.meta["note"].endswith("Dotted: the start, γ = 1 and β = 0.")
+
+
+def test_only_the_variance_is_logarithmic_and_no_tick_is_a_lone_digit(trace):
+    axes = figures.draw("moving_averages", trace, {"scale": "log"}).layout
+    assert (axes.yaxis.type, axes.yaxis2.type) == (None, "log"), "a mean may be negative"
+    for axis in (axes.yaxis3, axes.yaxis4):
+        assert axis.type == "linear" or (axis.tickformat == "~g" and axis.dtick in ("D2", 1, 2))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_network_that_diverged_is_named(trace, name):
+    trace.diverged = {(1, 5): (30, 2)}
+    assert "diverged at step 30" in figures.draw(name, trace, {"seed": "1"}).layout.meta["note"]
+    assert "diverged" not in figures.draw(name, trace, {"seed": "0"}).layout.meta["note"]
+
+
+def test_nothing_is_drawn_of_a_network_after_it_diverged(trace):
+    trace.diverged = {(1, 5): (15, 2)}
+    for name in ("batch_mean", "batch_var", "moving_mean", "moving_var"):
+        trace.values[name, 1][16:, 1] = np.nan
+    told = moving.moving(trace, 1, 1, 2, 3)
+    np.testing.assert_array_equal(told.mean.checked, [0, 10])
+    np.testing.assert_array_equal(moving.moving(trace, 1, 0, 2, 3).mean.checked, [0, 10, 20, 50])
+    words = figures.draw("units_overview", trace, {"seed": "1"}).layout.annotations[0].text
+    assert words.startswith("No moving average is finite at step 50. This network diverged at step 15")
+
+
+@pytest.mark.parametrize(("name", "lines"), [("moving_averages", 4), ("gamma_beta", 4)])
+def test_one_step_is_a_visible_point(trace, name, lines):
+    short = KnownTrace(EXPERIMENT, {key: rows[:1] for key, rows in trace.values.items()}, trace.whole)
+    drawn = [d for d in figures.draw(name, short, {}).data if d.mode == "lines+markers" and d.x is not None]
+    assert len([d for d in drawn if len(d.x) == 1]) == lines

@@ -37,7 +37,7 @@ class Curve(NamedTuple):
 
 
 def smoothed(steps: np.ndarray, values: np.ndarray, window: int) -> np.ndarray:
-    """Mean over the last `window` steps of values [n] at `steps`; what is not finite is passed over."""
+    """Mean over the last `window` steps of values [n] at `steps`; what is not finite is passed over, and stays NaN."""
     if window <= 1 or len(steps) < 2:
         return values
     finite = np.isfinite(values)
@@ -46,7 +46,7 @@ def smoothed(steps: np.ndarray, values: np.ndarray, window: int) -> np.ndarray:
     begin = np.searchsorted(steps, steps - window, side="right")
     end = np.arange(1, len(steps) + 1)
     there = count[end] - count[begin]
-    return np.where(there > 0, (total[end] - total[begin]) / np.maximum(there, 1), np.nan)
+    return np.where(finite, (total[end] - total[begin]) / np.maximum(there, 1), np.nan)
 
 
 def curve(series: Series, window: int) -> Curve:
@@ -80,34 +80,57 @@ def accuracy(trace: Trace, *, splits: str, statistics: str, smoothing: str, x: s
 def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: int, x: str, y: str) -> go.Figure:
     if trace.step < 0:
         return style.said(NOTHING, HEIGHT)
-    figure = go.Figure()
-    arms = range(len(trace.experiment.arms))
+    figure, wide, tops = go.Figure(), 1, [value for value, _ in chance(trace, quantity)]
+    gone = {arm for arm, _ in trace.diverged}
+    arms = [arm for arm in range(len(trace.experiment.arms)) if quantity == "loss" or classifies(trace, arm)]
     points = max(150, POINTS // (2 * len(arms)) // (2 if len(trace.experiment.seeds) > 1 else 1))
     for arm in arms:
-        if "batch" in splits.split("+"):
-            mini_batch(figure, trace, quantity, arm, points // 2, window)
+        before = len(figure.data)
+        if "batch" in splits.split("+") and trace.experiment.settings.steps:
+            series = trace.read(quantity, arm, points=points // 2)
+            wide = max(wide, width(series))
+            mini_batch(figure, trace, quantity, arm, series, window)
         for split in ("train", "test"):
             if split in splits.split("+"):
                 scored(figure, trace, quantity, arm, split, statistics)
-        diverged(figure, trace, arm)
-    for value, name in chance(trace, quantity):
-        style.reference(figure, value, name)
+        if arm not in gone:
+            tops += [np.max(line.y, where=np.isfinite(line.y), initial=0) for line in figure.data[before:]]
+    diverged(figure, trace, arms, x)
+    for i, (value, name) in enumerate(chance(trace, quantity)):
+        style.reference(figure, value, name, where=("end", "middle", "start")[i % 3])
     figure.update_xaxes(title="step t (updates)", type=x, unifiedhovertitle={"text": "step %{x}"})
     figure.update_layout(hovermode="x unified")
-    regression = DATASETS[trace.experiment.settings.data].task == "regression"
-    unit = "mean squared error" if regression else "cross-entropy E (nats)"
-    figure.update_yaxes(title=unit if quantity == "loss" else "accuracy (share of examples)", type=y)
-    if quantity == "accuracy" and y == "linear":
+    figure.update_yaxes(title=measure(trace, quantity), type=y)
+    if y == "log":
+        figure.update_yaxes(exponentformat="power")
+    elif quantity == "accuracy":
         figure.update_yaxes(range=[-0.02, 1.03])
-    return style.finished(figure, height=HEIGHT, note=note(trace, window))
+    told = note(trace, window, wide)
+    if quantity == "loss" and y == "linear" and gone and not gone.issuperset(arms):
+        figure.update_yaxes(range=[-0.03 * max(tops), 1.1 * max(tops)])
+        told += " The axis ends above the arms that did not diverge; a logarithmic one shows the others whole."
+    return style.finished(figure, height=HEIGHT, note=told)
 
 
-def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, points: int, window: int) -> None:
+def classifies(trace: Trace, arm: int) -> bool:
+    return DATASETS[trace.experiment.arm_settings[arm].data].task == "classification"
+
+
+def measure(trace: Trace, quantity: str) -> str:
+    """The title of the vertical axis: what the arms' losses are, or the accuracy."""
+    if quantity == "accuracy":
+        return "accuracy (share of examples)"
+    names = {True: "cross-entropy E (nats)", False: "mean squared error"}
+    return " or ".join(dict.fromkeys(names[classifies(trace, arm)] for arm in range(len(trace.experiment.arms))))
+
+
+def width(series: Series) -> int:
+    """How many steps a point stands for; 1 where every step is there."""
+    return 1 if series.exact or len(series.steps) < 2 else int(np.diff(series.steps).max())
+
+
+def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, series: Series, window: int) -> None:
     """The arm's mini-batch values: raw as a ghost, smoothed over it, a band over the seeds."""
-    try:
-        series = trace.read(quantity, arm, points=points)
-    except KeyError:
-        return  # a regression among classifications
     told, rgb = curve(series, window), style.color(arm)
     x, name = style.numbers(told.steps), f"{style.label(trace, arm)}: mini-batch"
     if len(trace.experiment.seeds) > 1:
@@ -130,11 +153,11 @@ def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, points:
     figure.add_scatter(
         x=x,
         y=style.numbers(told.smooth),
-        mode="lines",
+        mode=style.mode(told.smooth),
         name=name,
         legendgroup=name,
         line={"color": rgb, "width": 2, "dash": style.dash(arm)},
-        hovertemplate=f"%{{y:.4~g}}{unit(trace, quantity)}<extra>{name}</extra>",
+        hovertemplate=f"%{{y:.4~g}}{unit(trace, quantity, arm)}<extra>{name}</extra>",
     )
 
 
@@ -164,46 +187,55 @@ def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str,
         line={"color": style.color(arm), "width": 1, "dash": "dot"},
         marker={"size": 7, "symbol": symbol},
         error_y=spread if values.shape[1] > 1 else None,
-        hovertemplate=f"%{{y:.4~g}}{unit(trace, quantity)}<extra>{name}</extra>",
+        hovertemplate=f"%{{y:.4~g}}{unit(trace, quantity, arm)}<extra>{name}</extra>",
     )
 
 
-def unit(trace: Trace, quantity: str) -> str:
+def unit(trace: Trace, quantity: str, arm: int) -> str:
     """What follows a value: ' nats' for a cross-entropy, else nothing."""
-    classes = DATASETS[trace.experiment.settings.data].task == "classification"
-    return " nats" if quantity == "loss" and classes else ""
+    return " nats" if quantity == "loss" and classifies(trace, arm) else ""
 
 
-def diverged(figure: go.Figure, trace: Trace, arm: int) -> None:
-    """A mark where a network of the arm diverged first."""
-    there = [where for (a, _), where in trace.diverged.items() if a == arm]
-    if there:
-        step, layer = min(there)
+def diverged(figure: go.Figure, trace: Trace, arms: list[int], x: str) -> None:
+    """A line for each of the arms where a network of it diverged first, its words below those of the line before."""
+    first = {arm: min(where for (a, _), where in trace.diverged.items() if a == arm) for arm, _ in trace.diverged}
+    marked = [(arm, *first[arm]) for arm in arms if arm in first]
+    for i, (arm, step, layer) in enumerate(marked):
         place = f"layer {layer}" if layer else "the readout"
-        figure.add_vline(
-            x=step,
-            line={"color": style.color(arm), "width": 1, "dash": "dot"},
-            annotation={"text": f"{style.label(trace, arm)} diverged at step {step} ({place})", "font": {"size": 11}},
-            annotation_position="top left",
-        )
+        inside = step > 0 or x == "linear"  # a logarithmic axis has no 0
+        left = step > trace.step / 2 if x == "linear" else step > trace.step**0.5
+        figure.add_shape(  # add_vline puts its words at the wrong place of a logarithmic axis
+            type="line", x0=step if inside else 0, x1=step if inside else 0, xref="x" if inside else "x domain",
+            y0=0, y1=1 - 0.05 * i, yref="y domain", line={"color": style.color(arm), "width": 1, "dash": "dot"},
+            label={"text": f"{style.label(trace, arm)} diverged at step {step} ({place})", "textposition": "end",
+                   "textangle": 0, "xanchor": "right" if left else "left", "yanchor": "top", "padding": 4,
+                   "font": {"size": 11}},
+        )  # fmt: skip
 
 
 def chance(trace: Trace, quantity: str) -> list[tuple[float, str]]:
-    """What a network that knows nothing scores: guessing each class alike, or the mean of the targets."""
+    """What networks score that know nothing, from low to high: guessing each class alike, or the targets' mean."""
     found = {}
-    for settings in trace.experiment.arm_settings:
-        data = DATASETS[settings.data]
-        if data.task == "regression":
-            value, name = 1.0, "predicting the mean"
-        else:
-            value = log(data.n_classes) if quantity == "loss" else 1 / data.n_classes
-            name = f"chance, {'ln ' if quantity == 'loss' else '1/'}{data.n_classes}"
-        found[value] = name
-    return list(found.items())
+    for arm, settings in enumerate(trace.experiment.arm_settings):
+        n = DATASETS[settings.data].n_classes
+        if classifies(trace, arm):
+            value, name = (log(n), f"chance, ln {n}") if quantity == "loss" else (1 / n, f"chance, 1/{n}")
+            found[value] = name
+        elif quantity == "loss":
+            found[1.0] = "predicting the mean"
+    return sorted(found.items())
 
 
-def note(trace: Trace, window: int) -> str:
+def note(trace: Trace, window: int, wide: int) -> str:
+    """What the lines and marks are; `wide` is how many steps a point stands for."""
     seeds = len(trace.experiment.seeds)
-    lines = f"Lines: mini-batch values, mean of the last {window} steps." if window > 1 else "Lines: mini-batch values."
-    over = f" Means over {seeds} seeds; bands and bars: from the least to the greatest seed." if seeds > 1 else ""
+    lines = "Lines: mini-batch values."
+    if window > wide:
+        lines = f"Lines: mini-batch values, mean of the last {window} steps."
+    elif wide > 1:
+        lines = f"Lines: mini-batch values, each point the mean of {wide} steps."
+    over = " The pale line spans their least and greatest." if wide > 1 else ""
+    if seeds > 1:
+        ends = "value" if wide > 1 else "seed"
+        over = f" Means over {seeds} seeds; bands and bars: from the least to the greatest {ends}."
     return f"{lines}{over} Marks: the whole set, with the statistics named in the legend."

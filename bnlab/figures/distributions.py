@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from ..activations import ACTIVATIONS
 from . import style
-from .gradients import NOTHING
+from .gradients import departed, nothing
 from .moving import evenly, percentiles
 from .options import ARM, LAYER, STEP, About, choice
 
@@ -135,8 +135,8 @@ NAMES = {"a": "pre-activations a", "z": "activations z"}
 
 def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
     """Percentiles of a layer's values over time, one panel an arm."""
-    if trace.step < 0:
-        return style.said(NOTHING)
+    if nothing(trace):
+        return style.said(nothing(trace))
     arms = trace.experiment.arms
     columns = min(3, len(arms))
     rows = -(-len(arms) // columns)
@@ -156,7 +156,7 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
         figure.add_scatter(
             x=x,
             y=style.numbers(told.bands[:, 2]),
-            mode="lines",
+            mode=style.mode(told.bands[:, 2]),
             line={"color": color, "width": 2, "dash": style.dash(i)},
             name=names[i],
             showlegend=False,
@@ -167,13 +167,14 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
     figure.update_xaxes(title="step", row=rows)
     figure.update_annotations(font_size=13)
     note = f"{NAMES[which].capitalize()}: median, 15 to 85 % and 5 to 95 %, each of a sample of {size} values."
+    note += departed(trace)
     return style.finished(figure, height=250 * rows + 110, note=note)
 
 
 def histograms(trace: Trace, *, which: str, over: str, arm: int, layer: int, step: int) -> go.Figure:
     """Ridges at one step: every layer of an arm, or one layer of every arm."""
-    if trace.step < 0:
-        return style.said(NOTHING)
+    if nothing(trace):
+        return style.said(nothing(trace))
     if over == "layers":
         found, told = layer_histograms(trace, which, arm, step)
         ridges = [(l, f"layer {l}", style.color(arm), one) for l, one in told.items()]
@@ -201,20 +202,20 @@ def histograms(trace: Trace, *, which: str, over: str, arm: int, layer: int, ste
             hovertemplate=f"{which} = %{{x:.3g}}: %{{customdata:.1%}} of the sample",
         )
     place = [place for place, *_ in ridges]
-    figure.update_yaxes(tickvals=place, ticktext=[str(label).removeprefix("layer ") for _, label, *_ in ridges])
+    figure.update_yaxes(tickvals=place, ticktext=[str(p) if over == "layers" else label for p, label, *_ in ridges])
     figure.update_yaxes(title="layer" if over == "layers" else "", zeroline=False)
     figure.update_xaxes(title=which if over == "layers" else f"{which}, layer {layer}")
     size = max((one.size for *_, one in ridges), default=0)
     what = trace.experiment.arms[arm].label if over == "layers" else f"layer {layer}"
     note = f"{NAMES[which].capitalize()} of {what} at step {found}: "
-    note += f"a sample of {size} values each, drawn equally high."
+    note += f"a sample of {size} values each, drawn equally high." + departed(trace)
     return style.finished(figure, height=120 + max(200, 28 * len(ridges)), note=note)
 
 
 def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
     """Share of saturated values and of dead units: above over the layers at a step, below over time for one layer."""
-    if trace.step < 0:
-        return style.said(NOTHING)
+    if nothing(trace):
+        return style.said(nothing(trace))
     figure = make_subplots(2, 2, vertical_spacing=0.17, horizontal_spacing=0.08, shared_yaxes="all")
     found = 0
     for i in range(len(trace.experiment.arms)):
@@ -239,11 +240,12 @@ def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
                     col=column,
                 )
     for column, what in enumerate(("saturated values", "dead units"), 1):
-        figure.update_xaxes(title=f"layer, at step {found}", row=1, col=column)
+        depth = max(settings.depth for settings in trace.experiment.arm_settings)
+        figure.update_xaxes(title=f"layer, at step {found}", dtick=style.whole(depth), row=1, col=column)
         figure.update_xaxes(title=f"step, layer {layer}", row=2, col=column)
         figure.update_yaxes(title=what if column == 1 else "", tickformat=".0%", range=[-0.03, 1.03], col=column)
         figure.update_yaxes(title=f"share of {what}", col=column)
-    return style.finished(figure, height=520, note=flat(trace))
+    return style.finished(figure, height=520, note=flat(trace) + departed(trace))
 
 
 def flat(trace: Trace) -> str:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from . import style
-from .gradients import NOTHING
+from .gradients import NOTHING, nothing
 from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, choice
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SHOWN = 360  # points of a line
 COMPARED = 4000  # rows read to find those at the population's steps
-CHECKS = 120  # population values drawn
+CHECKS = 30  # population values drawn; more would hide the lines
 
 
 class Line(NamedTuple):
@@ -60,7 +60,9 @@ def moving(trace: Trace, arm: int, seed: int, layer: int, unit: int) -> Moving:
     """One unit of one network over time. `seed` is its place in the seeds, `layer` counts from 1, `unit` from 0."""
     settings = trace.experiment.arm_settings[arm]
     checked, *population = trace.population(arm, layer=layer, unit=unit)
-    some = evenly(len(checked), CHECKS)
+    last = trace.diverged.get((arm, trace.experiment.seeds[seed]), (np.inf,))[0]
+    some = np.flatnonzero(checked <= last)  # what a network is after it diverged says nothing
+    some = some[evenly(len(some), CHECKS)]
     lines = []
     for name, values in zip(("mean", "var"), population, strict=True):
         batch = trace.read(f"batch_{name}", arm, layer=layer, unit=unit, points=COMPARED)
@@ -162,21 +164,23 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
     """Batch statistic, moving average and population value of one unit over time, and how far apart they are."""
     if trace.experiment.arm_settings[arm].norm != "batch":
         return style.said(NO_BATCH_NORM.format("moving averages"))
-    if trace.step < 0:
-        return style.said(NOTHING)
+    if nothing(trace):
+        return style.said(nothing(trace))
     told, color, z = moving(trace, arm, seed, layer, unit - 1), style.color(arm), subject(trace, arm)
-    ghost = {"mode": "lines", "line": {"color": color, "width": 1}, "opacity": 0.5}
-    solid = {"mode": "lines", "line": {"color": color, "width": 2.2, "dash": style.dash(arm)}}
-    marks = {"mode": "markers", "marker": {"color": style.GRAY, "size": 7, "symbol": "diamond"}}
+    mode = style.mode(told.mean.moving)
+    dots = {"mode": "markers", "marker": {"color": color, "size": 4}, "opacity": 0.85}
+    thin = {"mode": mode, "line": {"color": color, "width": 1}, "opacity": 0.8}
+    solid = {"mode": mode, "line": {"color": color, "width": 2.2, "dash": style.dash(arm)}}
+    marks = {"mode": "markers", "marker": {"color": style.GRAY, "size": 7, "symbol": "diamond-open"}}
     joined = marks | {"mode": "lines+markers", "line": {"color": style.GRAY, "width": 1.5}}
     figure = make_subplots(2, 2, shared_xaxes=True, vertical_spacing=0.05, horizontal_spacing=0.13, row_heights=[3, 2])
     for column, name in enumerate(SYMBOLS, 1):
         one, (now, mean, whole) = getattr(told, name), SYMBOLS[name]
         for row, label, symbol, x, y, look in (
-            (1, "mini-batch", now, one.steps, one.batch, ghost),
+            (1, "mini-batch", now, one.steps, one.batch, dots),
             (1, "moving average", mean, one.steps, one.moving, solid),
             (1, "population", whole, one.checked, one.population, marks),
-            (2, "moving − mini-batch", f"|{mean} − {now}|", one.steps, np.abs(one.moving - one.batch), ghost),
+            (2, "moving − mini-batch", f"|{mean} − {now}|", one.steps, np.abs(one.moving - one.batch), thin),
             (2, "moving − population", f"|{mean} − {whole}|", one.checked, one.gap, joined),
         ):
             hover = f"step %{{x}}: {symbol} = %{{y:.4g}}<extra>{label}</extra>"
@@ -191,8 +195,10 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
                 col=column,
                 **look,
             )
-        figure.update_yaxes(title=f"{now} of {z}, unit {unit}", type=scale, row=1, col=column)
-        figure.update_yaxes(title=f"gap of {mean}", type="log", tickformat="~g", row=2, col=column)
+        kind = logarithmic(decades(one.batch, one.moving, one.population)) if scale == "log" else {}
+        figure.update_yaxes(title=f"{now} of {z}, unit {unit}", row=1, col=column, **(kind if name == "var" else {}))
+        gaps = positive(np.abs(one.moving - one.batch), one.gap)
+        figure.update_yaxes(title=f"gap of {mean}", row=2, col=column, **gaps)
         figure.update_xaxes(title="step", row=2, col=column)
     if np.isfinite(told.noise) and told.noise > 0 and len(told.mean.steps):
         figure.add_scatter(  # add_hline puts its words at the wrong height of a logarithmic axis
@@ -205,7 +211,15 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
             row=2,
             col=1,
         )
-    return style.finished(figure, height=520, note=memory(told.alpha) + rows_kept(told.mean.steps))
+    return style.finished(
+        figure, height=520, note=memory(told.alpha) + rows_kept(told.mean.steps) + end(trace, arm, seed)
+    )
+
+
+def end(trace: Trace, arm: int, seed: int) -> str:
+    """What to add where the network shown has diverged; `seed` is its place in the seeds."""
+    where = trace.diverged.get((arm, trace.experiment.seeds[seed]))
+    return f" This network diverged at step {where[0]}; nothing is drawn after it." if where else ""
 
 
 def subject(trace: Trace, arm: int) -> str:
@@ -227,9 +241,11 @@ def units_overview(trace: Trace, *, arm: int, seed: int, layer: int, step: int) 
     """Every unit of a layer as a dot: population value across, moving average up; on the diagonal they agree."""
     if trace.experiment.arm_settings[arm].norm != "batch":
         return style.said(NO_BATCH_NORM.format("moving averages"))
-    told = overview(trace, arm, seed, layer, step)
+    told = None if nothing(trace) else overview(trace, arm, seed, layer, step)
     if told is None:
-        return style.said(NOTHING)
+        return style.said(nothing(trace) or NOTHING)
+    if not np.isfinite(told.moving_mean).any():
+        return style.said(f"No moving average is finite at step {told.step}.{end(trace, arm, seed)}")
     figure = make_subplots(1, 2, horizontal_spacing=0.13)
     units = np.arange(1, len(told.off) + 1, dtype=np.int16)
     pairs = (told.population_mean, told.moving_mean), (told.population_var, told.moving_var)
@@ -259,28 +275,41 @@ def units_overview(trace: Trace, *, arm: int, seed: int, layer: int, step: int) 
             row=1,
             col=column,
         )
-        kind = {"type": "linear"} if column == 1 else {"type": "log", "dtick": log_ticks(*ends)}
+        kind = {"type": "linear"} if column == 1 else positive(across, up)
         figure.update_xaxes(title=f"{whole} of {subject(trace, arm)}", **kind, row=1, col=column)
         figure.update_yaxes(title=mean, **kind, row=1, col=column)
     off = told.off[np.isfinite(told.off)]
     note = f"Step {told.step}, layer {layer}: the dotted line is where both agree."
     if off.size:
         note += f" The median unit's moving mean is {np.median(off):.2g} population standard deviations off."
-    return style.finished(figure, height=420, note=note)
+    return style.finished(figure, height=420, note=note + end(trace, arm, seed))
 
 
-def log_ticks(least: float, greatest: float) -> str | int:
-    """Ticks of a logarithmic axis: at 1, 2 and 5 where it spans little, else at powers of ten."""
-    decades = log10(greatest / least) if least > 0 else 0
-    return "D2" if decades < 2 else ceil(decades / 6)
+def decades(*values: np.ndarray) -> float:
+    """How many powers of ten the positive ones of the values span."""
+    there = np.concatenate(values)
+    there = there[np.isfinite(there) & (there > 0)]
+    return log10(there.max() / there.min()) if there.size else 0
+
+
+def logarithmic(spanned: float) -> dict[str, object]:
+    """A logarithmic axis of so many decades, with full numbers: at 1, 2 and 5, or at powers of ten."""
+    dtick = None if spanned < 0.7 else "D2" if spanned < 2 else ceil(spanned / 6)
+    return {"type": "log", "tickformat": "~g", "dtick": dtick}
+
+
+def positive(*values: np.ndarray) -> dict[str, object]:
+    """The axis of positive values: linear within a decade, else logarithmic."""
+    spanned = decades(*values)
+    return {"type": "linear"} if spanned < 1 else logarithmic(spanned)
 
 
 def gamma_beta(trace: Trace, *, arm: int, seed: int, layer: int, unit: int) -> go.Figure:
     """gamma and beta of a layer over time: bands over its units and one unit's line."""
     if trace.experiment.arm_settings[arm].norm != "batch":
         return style.said(NO_BATCH_NORM.format("γ and β"))
-    if trace.step < 0:
-        return style.said(NOTHING)
+    if nothing(trace):
+        return style.said(nothing(trace))
     figure = make_subplots(1, 2, horizontal_spacing=0.13)
     color = style.color(arm)
     for column, (name, symbol, start) in enumerate((("gamma", "γ", 1), ("beta", "β", 0)), 1):
@@ -295,7 +324,7 @@ def gamma_beta(trace: Trace, *, arm: int, seed: int, layer: int, unit: int) -> g
             figure.add_scatter(
                 x=x,
                 y=style.numbers(y),
-                mode="lines",
+                mode=style.mode(y),
                 line=look,
                 name=label,
                 legendgroup=label,
@@ -304,13 +333,19 @@ def gamma_beta(trace: Trace, *, arm: int, seed: int, layer: int, unit: int) -> g
                 row=1,
                 col=column,
             )
-        style.reference(figure, start, f"start, {start}", column)
+        style.reference(figure, start, "", column)
         figure.update_yaxes(title=f"{symbol} of layer {layer}", row=1, col=column)
         figure.update_xaxes(title="step", row=1, col=column)
-    return style.finished(figure, height=380, note="Bands: percentiles over all units and seeds.")
+    note = "Bands: percentiles over all units and seeds. Dotted: the start, γ = 1 and β = 0." + end(trace, arm, seed)
+    return style.finished(figure, height=380, note=note)
 
 
-SCALE = choice("scale", "Axis", "How the statistics are drawn.", {"linear": "linear", "log": "logarithmic"})
+SCALE = choice(
+    "scale",
+    "Axis",
+    "How the variance is drawn; a mean may be negative and stays linear.",
+    {"linear": "linear", "log": "logarithmic"},
+)
 ABOUT = {
     "moving_averages": About(
         "Moving averages",

@@ -43,7 +43,7 @@ def faded(rgb: str, opacity: float) -> str:
 
 def label(trace: Trace, arm: int) -> str:
     """An arm's label, safe where plotly reads HTML."""
-    return escape(trace.experiment.arms[arm].label)
+    return escape(trace.experiment.arms[arm].label, quote=False)
 
 
 def numbers(values: np.ndarray) -> np.ndarray:
@@ -55,6 +55,16 @@ def numbers(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32)
 
 
+def whole(n: int) -> int | None:
+    """Distance of the ticks of an axis that counts 1..n, so that they stand at whole numbers; None: plotly's choice."""
+    return 1 if n <= 10 else None
+
+
+def mode(values: np.ndarray) -> str:
+    """How a curve of these values is drawn: as a line, with marks where a single value would make none."""
+    return "lines" if np.isfinite(values).sum() > 1 else "lines+markers"
+
+
 def band(figure: go.Figure, x, low, high, rgb: str, name: str, shown: bool, opacity: float = 0.18, **place) -> None:
     """A band between low and high, one legend entry."""
     line = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "legendgroup": name}
@@ -63,13 +73,16 @@ def band(figure: go.Figure, x, low, high, rgb: str, name: str, shown: bool, opac
     figure.add_scatter(x=x, y=numbers(high), **fill, **line, **place)
 
 
-def reference(figure: go.Figure, y: float, name: str, column: int = 1) -> None:
-    """A horizontal line with its name, in a column of the uppermost row: the theory, chance, the healthy value."""
+def reference(figure: go.Figure, y: float, name: str, column: int = 1, where: str = "end") -> None:
+    """A horizontal line with its name, in a column of the uppermost row: the theory, chance, the healthy value.
+
+    where: the name stands at the line's start, middle or end.
+    """
     axis = "" if column == 1 else column
     figure.add_shape(  # a quarter of the cost of add_hline, and right on a logarithmic axis
         type="line", x0=0, x1=1, xref=f"x{axis} domain", y0=y, y1=y, yref=f"y{axis}",
         line={"color": GRAY, "width": 1, "dash": "dot"},
-        label={"text": name, "textposition": "end", "yanchor": "bottom", "font": {"size": 11, "color": GRAY}},
+        label={"text": name, "textposition": where, "yanchor": "bottom", "font": {"size": 11, "color": GRAY}},
     )  # fmt: skip
 
 

@@ -1,0 +1,59 @@
+"""The cards say what was recorded, in words that hold for every arm."""
+
+import pytest
+
+from bnlab import cards, figures
+from bnlab.experiment import Arm, Experiment, Settings
+from bnlab.settings import MAX_LABEL
+from bnlab.store import RunStore
+from bnlab.work import execute
+
+HTML = "<b>bold</b> & x"
+SMALL = Settings(data="wine", depth=3, width=4, batch_size=16, steps=6)
+ARMS = (Arm(label="plain"), Arm(label=HTML, changes={"norm": "batch"}), Arm(label="LN", changes={"norm": "layer"}))
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory):
+    store = RunStore(tmp_path_factory.mktemp("store"))
+    run = store.create(Experiment(settings=SMALL, arms=ARMS))
+    execute(store, run.id, lambda: None)
+    yield store.trace(run.id)
+    store.close()
+
+
+def test_the_statistics_of_a_test_score_are_named_where_there_are_some(trace):
+    helps = [arm["rows"][1]["help"] for arm in cards.state(trace)["arms"]]
+    plain = "Over the whole test set."
+    assert helps == [plain, "Over the whole test set, with moving averages.", plain]
+
+
+def test_the_mean_over_seeds_is_named(tmp_path):
+    store = RunStore(tmp_path)
+    run = store.create(Experiment(settings=SMALL, arms=ARMS[:2], seeds=(0, 1)))
+    execute(store, run.id, lambda: None)
+    helps = [arm["rows"][1]["help"] for arm in cards.state(store.trace(run.id))["arms"]]
+    ends = "mean over 2 seeds."
+    assert helps == [f"Over the whole test set, {ends}", f"Over the whole test set, with moving averages, {ends}"]
+
+
+def test_a_run_without_steps_has_scores_and_says_why_it_has_no_verdict(tmp_path):
+    store = RunStore(tmp_path)
+    run = store.create(Experiment(settings=SMALL.model_copy(update={"steps": 0}), arms=ARMS[:1]))
+    execute(store, run.id, lambda: None)
+    (arm,) = cards.state(store.trace(run.id))["arms"]
+    _, _, accuracies = store.trace(run.id).scores(0, "test", "none")
+    assert [row["value"] for row in arm["rows"]] == ["–", f"{100 * accuracies[-1, 0]:.1f} %"]
+    assert "has no steps" in arm["verdict_help"]
+
+
+def test_a_label_is_literal_on_cards_and_in_notes_and_escaped_where_plotly_reads_html(trace):
+    assert len(HTML) <= MAX_LABEL
+    assert cards.state(trace)["arms"][1]["label"] == HTML
+    for name in ("loss", "gradient_flow", "gradient_heatmap", "distributions", "histograms", "saturation"):
+        for over in ({"over": "arms"}, {"over": "layers", "arm": "1"}) if name == "histograms" else ({},):
+            figure = figures.draw(name, trace, over)
+            assert HTML not in str(figure.to_plotly_json()["data"]) + str(figure.layout.annotations)
+            assert "&lt;" not in figure.layout.meta["note"]
+    note = figures.draw("gradient_flow", trace, {}).layout.meta["note"]
+    assert f"{HTML}: " in note
