@@ -1,11 +1,15 @@
 """The looks at why it works, each against a twin: torch modules with autograd, closed forms, finite differences."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from twins import Twin, every_kind
 
-from bnlab import Arm, Experiment, Settings, train
+from bnlab import Arm, Experiment, Settings, __main__, train
 from bnlab.probes import (
     PROBES,
     Copies,
@@ -508,3 +512,33 @@ def test_live_looks_take_their_share_and_are_kept(run):
     assert steps[0] == 0 and len(steps) >= 2 and found["drift"].shape == (len(steps), 2, 3)
     assert run.look("shift", 0, int(steps[0]))["cosine"].shape == (2, 2)
     assert run.look("shift", 0, 7) is None
+
+
+def probe_command(monkeypatch, capsys, *words):
+    monkeypatch.setattr("sys.argv", ["bnlab", "probe", *map(str, words)])
+    code = __main__.main()
+    return code, capsys.readouterr()
+
+
+def test_the_command_takes_options_and_leaves_out_what_does_not_exist(run, monkeypatch, capsys, tmp_path):
+    told = (run.store.directory, "--step", 60, "--probe", "undo", "--set", "layer=3", "--out", tmp_path)
+    code, out = probe_command(monkeypatch, capsys, *told)
+    assert code == 0 and "undo at step 60, layer 3 (training mode, the coming mini-batch)" in out.out
+    assert "BN" in out.out and "nan" not in out.out and "no norm" not in out.out
+    assert "nan" not in (tmp_path / "undo.csv").read_text().lower()
+    code, out = probe_command(monkeypatch, capsys, run.store.directory, "--step", 60, "--probe", "jacobian")
+    assert "layer[1]:" in out.out and "layer[2]:" in out.out
+    for words, error in (
+        (("--probe", "undo", "--set", "layer=0"), "layer is 0; allowed is 1 to 100."),
+        (("--set", "layer=1"), "--set is given without --probe"),
+    ):
+        code, out = probe_command(monkeypatch, capsys, run.store.directory, "--step", 60, *words)
+        assert code == 2 and error in out.err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(run):
+    whole = [sys.executable, "-m", "bnlab", "probe", str(run.store.directory), "--step", "60", "--probe", "jacobian"]
+    with subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[1]) as one:
+        one.stdout.close()
+        assert one.wait(60) == 0
+        assert b"BrokenPipe" not in one.stderr.read()
