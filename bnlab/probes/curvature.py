@@ -29,8 +29,8 @@ LIMITS = {"sgd": 2.0, "momentum": 2 * (1 + MOMENTUM), "adam": np.nan}  # of stab
 def look(group: Group, iterations: int) -> dict[str, np.ndarray]:
     """`top` [S], the largest eigenvalue, and `limit` [S], what gradient descent on a quadratic is stable below.
 
-    2/eta; with momentum m 2 (1 + m)/eta; NaN for Adam, whose steps are scaled parameter by parameter. `top` is Lanczos's
-    lower bound, and NaN for a network that is not finite.
+    2/eta; with momentum m 2 (1 + m)/eta; NaN for Adam, whose steps are scaled parameter by parameter. `top` is a lower
+    bound, and NaN for a network that is not finite.
     """
     double = type(group)(group.experiment, group.index, "cpu", torch.float64)
     stack = double.stack
