@@ -137,13 +137,15 @@ def dials_of(*each):
             ((1, 1, 20), (2, 0.5, 10)),
             "b learns faster than a, with more covariate shift and a smoother loss: here speed goes with smoothness",
         ),
+        (((1, 1, 20), (1.05, 2, 10)), "b learns faster than a, with about as much covariate shift and a less smooth"),
         (((1, 1, 20), (2, 2, 10)), "here speed goes with neither of the two alone"),
         (
             ((1, 3, 10), (2, 2, 20), (3, 1, np.inf)),
-            "In 3 pairs of arms that differ in speed the faster one has less shift in 3 and is smoother in 0: here "
-            "speed goes with less shift",
+            "In 3 pairs of arms that differ in speed the faster one has clearly less shift in 3 and is clearly "
+            "smoother in 0: here speed goes with less shift",
         ),
-        (((1, 1, 10), (2, 2, 10)), "No two arms that can be compared differ"),
+        (((1, 1, 10), (2, 2, 10)), "a, b learn about equally fast, though covariate shift differs by a factor of 2 "),
+        (((1, 1, 10),), "Fewer than two arms learn"),
     ],
 )
 def test_the_verdict_says_what_the_points_say(points, words):
@@ -187,6 +189,15 @@ def test_no_steps_are_no_error(tmp_path):
     for name in NAMES:
         seen(store, run.id, name)
     assert "path needs two snapshots" in seen(store, run.id, "surface", {"plane": "path"}).layout.annotations[0].text
+
+
+def test_one_layer_has_none_below_and_says_so(tmp_path):
+    store = RunStore(tmp_path)
+    run = store.create(Experiment(settings=Settings(depth=1, width=6, steps=20, data="wine", batch_size=16), arms=ARMS))
+    execute(store, run.id, lambda: None)
+    note = seen(store, run.id, "dials").layout.meta["note"]
+    assert "one of the two cannot be measured here" in note and "nan" not in note
+    assert "depth is 1" in seen(store, run.id, "jacobians").layout.annotations[0].text
 
 
 def test_a_factor_is_marked_and_its_numbers_are_the_probes(run):

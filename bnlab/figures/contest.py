@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..reading import Trace
 
 SMOOTHING = 10  # steps over which the loss is averaged before it counts as halved
+ALIKE = 0.1  # relative difference below which two dials say the same
 LOST = 1e-6  # of layer L's weight gradient: what arrives at layer 1 does not teach it anything
 Needs = list[tuple[str, int, dict]]
 
@@ -162,7 +163,7 @@ def finished(figure: go.Figure, height: int, *notes: str) -> go.Figure:
                 continue
             name = axis.plotly_name.replace("axis", "")
             drawn = [t[letter] for t in figure.data if (t[f"{letter}axis"] or letter) == name]
-            values = np.concatenate([np.asarray(v, float) for v in drawn]) if drawn else np.array([])
+            values = np.concatenate([np.array(v, float) for v in drawn]) if drawn else np.array([])
             values = values[np.isfinite(values) & (values > 0)]
             if values.size:
                 axis.update(ticks(values.min(), values.max()))
@@ -260,27 +261,44 @@ def dial(trace: Trace, arm: int) -> Dial | None:
     elif halved == inf and len(smooth):
         norms = present(trace.at("grad_norm", arm, trace.step)[1])
         if not norms[0] > LOST * norms[-1]:
-            out = "it does not learn, its gradient is lost on the way to layer 1; nothing moves, so nothing changes"
-    return Dial(geometric(shift["relative"]), geometric(change), halved, out)
+            out = "it does not learn, hardly any gradient reaches layer 1"
+    both = geometric(shift["relative"]), geometric(change)
+    if not out and not np.isfinite(both).all():
+        out = "one of the two cannot be measured here"
+    return Dial(*both, halved, out)
 
 
 def verdict(dials: dict[str, Dial]) -> str:
-    """What the points say: whether the arm that learns faster has less shift, a smoother loss, both or neither."""
+    """What the points say: whether the arm that learns faster has clearly less shift, a clearly smoother loss, both or
+    neither."""
     told = {name: d for name, d in dials.items() if not d.out}
-    pairs = [(a, b) for a, b in permutations(told, 2) if told[a].halved < told[b].halved]
+    pairs = [(a, b) for a, b in permutations(told, 2) if clearly(told[a].halved, told[b].halved) < 0]
+    if not pairs and len(told) < 2:
+        return "Fewer than two arms learn, so there is nothing to compare."
     if not pairs:
-        return "No two arms that can be compared differ in how fast the loss halved, so the dials explain nothing here."
+        shifts, changes = ([getattr(d, k) for d in told.values()] for k in ("shift", "change"))
+        wide, rough = (max(values) / min(values) for values in (shifts, changes))
+        return (
+            f"{', '.join(told)} learn about equally fast, though covariate shift differs by a factor of {wide:.2g} and "
+            f"the change of the gradient by one of {rough:.2g}."
+        )
     n = len(pairs)
-    left, low = (sum(getattr(told[a], k) < getattr(told[b], k) for a, b in pairs) for k in ("shift", "change"))
+    shift, change = ([clearly(getattr(told[a], k), getattr(told[b], k)) for a, b in pairs] for k in ("shift", "change"))
+    left, low = shift.count(-1), change.count(-1)
     if n == 1:
         ((a, b),) = pairs
-        words = f"{a} learns faster than {b}, with {'less' if left else 'more'} covariate shift and a "
-        words += f"{'smoother' if low else 'less smooth'} loss"
+        words = f"{a} learns faster than {b}, with {('about as much', 'more', 'less')[shift[0]]} covariate shift and "
+        words += ("an about as smooth loss", "a less smooth loss", "a smoother loss")[change[0]]
     else:
-        words = f"In {n} pairs of arms that differ in speed the faster one has less shift in {left} and is smoother in "
-        words += f"{low}"
+        words = f"In {n} pairs of arms that differ in speed the faster one has clearly less shift in {left} and is "
+        words += f"clearly smoother in {low}"
     follows = {(True, True): "both", (True, False): "less shift", (False, True): "smoothness"}
     return f"{words}: here speed goes with {follows.get((left == n, low == n), 'neither of the two alone')}."
+
+
+def clearly(one: float, other: float) -> int:
+    """-1 where one is less than the other by more than ALIKE, 1 where it is more, 0 where they are about the same."""
+    return int(one > other * (1 + ALIKE)) - int(one < other / (1 + ALIKE))
 
 
 def dials(trace: Trace) -> go.Figure:
@@ -298,8 +316,10 @@ def dials(trace: Trace) -> go.Figure:
         told[name] = found
         when = f"loss halved at step {found.halved:.0f}" if found.halved < inf else "loss not halved"
         symbol = style.symbol(arm) + ("-open" if found.out else "")
+        there = np.isfinite(found.shift) and np.isfinite(found.change)
         figure.add_scatter(
-            x=[found.shift], y=[found.change], name=f"{name}: {when}", mode="markers", showlegend=True,
+            x=[found.shift if there else None], y=[found.change if there else None],
+            name=f"{name}: {when}", mode="markers", showlegend=True,
             marker={"color": style.color(arm), "symbol": symbol, "size": 16, "line": {"width": 2}}, cliponaxis=False,
             hovertemplate=f"shift %{{x:.3g}}, change %{{y:.3g}}<extra>{name}: {when}</extra>",
         )  # fmt: skip
@@ -345,8 +365,8 @@ def curvature(trace: Trace) -> go.Figure:
         notes.append("Below the line gradient descent on a quadratic is stable (Cohen et al. 2021).")
     if above:
         notes.append(
-            f"Beyond it at times: {', '.join(above)}. On a quadratic that would diverge; here the loss bends back, and "
-            "every mini-batch has another one."
+            f"Beyond it at times: {', '.join(above)}. On a quadratic that would diverge; another loss may bend back, "
+            "and every mini-batch has its own."
         )
     if any(s.optimizer == "adam" for s in trace.experiment.arm_settings):
         notes.append("Adam scales every parameter's step by itself, so no one line tells where it is stable.")

@@ -56,10 +56,12 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
     for arm, name, found in arms:
         layers = np.arange(1, found["training"].shape[1] + 1)
         for column, (key, x) in enumerate((("layer", layers + 1), ("product", layers)), 1):
-            q = present(found[key])
-            low, high = (np.maximum(q[:, i], 1e-30) for i in (1, 3))
+            q = directions(found[key])
+            floor = np.nanmin(np.where(q > 0, q, np.nan), initial=1.0)
+            low, high = (np.maximum(q[:, i], floor) for i in (1, 3))
             style.band(figure, x, low, high, style.color(arm), name, False, opacity=0.08, row=1, col=column)
             line(figure, x, q[:, 2], name, arm, column, style.dash(arm), column == 1)
+            line(figure, x, q[:, 4], name, arm, column, "dot", False)
         line(figure, layers, present(found["training"]), name, arm, 3, style.dash(arm), False)
     inference = "single examples, inference mode"
     titled(
@@ -72,7 +74,8 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
         spans = ", ".join(f"{name} {stretch(found)}" for _, name, found in arms)
         conditions = [f"{name} {condition(found)}" for _, name, found in arms]
         exact = (
-            f"Inference mode: exact, of {EXAMPLES} examples; median and middle half. "
+            f"Inference mode: exact, of {EXAMPLES} examples; median, middle half and greatest (dotted); no median "
+            "where half of the directions are lost. "
             f"Greatest over median from layer 1 to the top: {spans}. "
             f"Condition number (greatest over least) of a layer, median: {', '.join(conditions)}."
         )
@@ -85,21 +88,30 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
         "Right: batch norm couples the examples, so the Jacobian is that of the whole mini-batch, looked at with "
         "random vectors."
     )
-    return finished(figure, 440, f"Step {at}.", exact, coupled, *lost(trace, at).values())
+    frozen = mode(trace).startswith("training with frozen")
+    return finished(figure, 440, f"Step {at}.", exact, "" if frozen else coupled, *lost(trace, at).values())
+
+
+def directions(quantiles: np.ndarray) -> np.ndarray:
+    """Quantiles of singular values, mean over the seeds, [n, 5]; 0 where only rounding is left of them."""
+    q = present(quantiles)
+    return np.where(q < SINGULAR * q[:, 4:], 0.0, q)
 
 
 def stretch(found: dict[str, np.ndarray]) -> str:
     """Greatest over median singular value of the product from layer 1 to the top."""
-    top = present(found["product"])[0]
-    return f"{top[4] / max(top[2], 1e-30):.2g}"
+    top = directions(found["product"])[0]
+    if not top[4] > 0:
+        return "nothing passes"
+    return f"{top[4] / top[2]:.2g}" if top[2] > 0 else "half of the directions are lost"
 
 
 def condition(found: dict[str, np.ndarray]) -> str:
     """Greatest over least singular value of a layer, the median layer's."""
-    least, greatest = (present(found["layer"])[:, i] for i in (0, 4))
+    least, greatest = (directions(found["layer"])[:, i] for i in (0, 4))
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.nanmedian(least / greatest)
-    return f"{1 / share:.2g}" if share > SINGULAR else "singular"
+    return f"{1 / share:.2g}" if share > 0 else "singular"
 
 
 def ranks(trace: Trace, *, step: int) -> go.Figure:
@@ -172,7 +184,7 @@ def surface(trace: Trace, *, step: int, plane: str, look: str, arm: int, beside:
         )  # fmt: skip
     if look == "surface":
         figure.update_scenes(xaxis_title="first direction", yaxis_title="second direction", zaxis_title="log₁₀ E")
-    bar = {"title": {"text": "log₁₀ E", "side": "right"}}
+    bar = {"title": {"text": "log₁₀ E", "side": "right"}, "tickformat": ".2f"}
     figure.update_layout(coloraxis={"colorscale": "Viridis", "cmin": low, "cmax": high, "colorbar": bar})
     how = (
         "along two random directions, each unit's scaled to the norm of its own weights: 1 is as far as the weights "
@@ -269,7 +281,7 @@ def undone(trace: Trace, *, step: int, layer: int) -> go.Figure:
     figure.update_yaxes(title="cosine of the two gradients", row=1, col=2)
     settings = [trace.experiment.arm_settings[arm] for arm, *_ in arms]
     note = (
-        f"Step {at}: in layer {layer} γ = √(σ² + δ) and β = μ of what the norm divides by, so that it gives back what "
+        f"Step {at}: in layer {layer} γ = √(σ² + δ) and β = μ, those it normalizes with, so that it gives back what "
         f"came in. The loss is that of a network without the norm there ({'; '.join(losses)})."
     )
     differ = (
