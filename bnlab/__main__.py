@@ -6,6 +6,7 @@ Exit code 0; 2 with one line on stderr for bad input; 1 where the training itsel
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from . import work
 from .experiment import Experiment, problems
 from .export import tables
-from .probes import PROBES
+from .probes import PROBES, checked
 from .store import Run, RunStore
 from .train import device_for
 
@@ -54,6 +55,14 @@ def parser() -> Parser:
     add.add_argument("directory", type=Path, metavar="DIR", help="where the run is kept")
     add.add_argument("--step", type=int, required=True, metavar="T", help="the snapshot at T, or the last before it")
     add.add_argument("--probe", choices=tuple(PROBES), help="one probe; all unless told")
+    add.add_argument(
+        "--set",
+        type=option,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the probe; repeatable",
+    )
     add.add_argument("--out", type=Path, metavar="DIR2", help="also write the numbers there, one CSV file each")
     add.add_argument("--run", metavar="ID", help="which run; the newest unless told")
     add = commands.add_parser("runs", help="list the runs of a directory")
@@ -65,10 +74,23 @@ def parser() -> Parser:
     return whole
 
 
+def option(text: str) -> tuple[str, str]:
+    """NAME=VALUE in its two parts."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text[:40]} is not NAME=VALUE, like layer=3")
+    return name, value
+
+
 def main() -> int:
     asked = parser().parse_args()
     try:
-        return COMMANDS[asked.command](asked)
+        code = COMMANDS[asked.command](asked)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read has seen enough, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, KeyError, OSError, DatabaseError) as error:
         text = error.args[0] if isinstance(error, KeyError) else error
         if isinstance(error, OSError) and error.filename:
@@ -133,13 +155,17 @@ def probe(asked: argparse.Namespace) -> int:
     steps = [step for step in store.trace(run.id).snapshots() if step <= asked.step]
     if not steps:
         raise ValueError(f"run {run.id} has no snapshot of the weights at or before step {asked.step}.")
+    if asked.set and not asked.probe:
+        raise ValueError("--set is given without --probe; an option belongs to one probe. Name it.")
     names = [asked.probe] if asked.probe else list(PROBES)
+    options = checked(asked.probe, dict(asked.set)) if asked.probe else {}
     for name in tqdm(names, unit=" probes"):
-        work.look(store, run.id, name, {}, steps[-1], store.trace(run.id).snapshot(steps[-1]))
+        work.look(store, run.id, name, options, steps[-1], store.trace(run.id).snapshot(steps[-1]))
     for name in names:
-        print(f"{name} at step {steps[-1]}: {PROBES[name].help}")
+        of = "".join(f", {key} {value}" for key, value in checked(name, options).items())
+        print(f"{name} at step {steps[-1]}{of} ({tables.MODES[name]}): {PROBES[name].help}")
         try:
-            table = tables.looked(store.trace(run.id), name, steps[-1])
+            table = tables.looked(store.trace(run.id), name, steps[-1], options)
         except ValueError as error:
             print(f"  {error}")
             continue

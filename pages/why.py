@@ -9,9 +9,8 @@ st.title("Why it works", anchor=False)
 st.markdown(
     "Batch norm was invented against **internal covariate shift**: updates below move what the layers above see. "
     "Santurkar et al. (2018) answered that shift is not what matters: the **loss gets smoother**. Both can be "
-    "measured, "
-    "on copies of the networks, while they learn. And how gradients vanish and explode follows laws: they are drawn "
-    "beside the measurement in the Lab's *Gradient flow*."
+    "measured, on copies of the networks, while they learn. And how gradients vanish and explode follows laws: they "
+    "are drawn beside the measurement in the Lab's *Gradient flow*."
 )
 run = board.looked_at(me)
 if run is None:

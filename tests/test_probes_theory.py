@@ -1,11 +1,15 @@
 """The looks at why it works, each against a twin: torch modules with autograd, closed forms, finite differences."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from twins import Twin, every_kind
 
-from bnlab import Arm, Experiment, Settings, train
+from bnlab import Arm, Experiment, Settings, __main__, train
 from bnlab.probes import (
     PROBES,
     Copies,
@@ -125,8 +129,98 @@ def test_covariate_shift_is_that_of_updating_the_layers_below(optimizer):
             old = [a.clone() for a in twin.a]
             after[slot](x)
             for l in range(4):
-                moved_by = (after[slot].a[l].mean(0) - old[l].mean(0)) / old[l].std(0, correction=0)
-                assert found["drift"][slot, l] == pytest.approx(float(moved_by.square().mean().sqrt()), rel=1e-6)
+                mean, std = (
+                    [f(a[l], 0) for a in (old, after[slot].a)]
+                    for f in (torch.mean, lambda a, axis: a.std(axis, correction=0))
+                )
+                moved_by = ((mean[1] - mean[0]) ** 2 + (std[1] - std[0]) ** 2) / std[0] ** 2
+                assert found["drift"][slot, l] == pytest.approx(float(moved_by.mean().sqrt()), rel=1e-6)
+
+
+def test_noise_after_batch_norm_is_shift_that_is_measured():
+    arms = (Arm(label="BN", changes=BN), Arm(label="noisy", changes=BN | {"noise_shift": 0.5, "noise_scale": 0.25}))
+    settings = Settings(depth=4, width=16, batch_size=32, data="wine", learning_rate=0.01)
+    with torch.no_grad():
+        made = Group(Experiment(settings=settings, arms=arms), 0, "cpu", torch.float64)
+        found = shift.look(made)
+        assert made.stack.t == 0
+    calm, noisy = (found["relative"][i] for i in (0, 1))
+    assert (noisy > 2 * calm).all()
+    assert (found["drift"][1, 1:] > 2 * found["drift"][0, 1:]).all()  # the first layer stands below all noise
+
+
+def test_rounding_is_no_drift():
+    """Deep sigmoids without a norm give all examples nearly the same: what is left of their spread is rounding."""
+    experiment = Experiment(settings=Settings(depth=20, width=16), arms=(Arm(label="none"),))
+    with torch.no_grad():
+        found = shift.look(Group(experiment, 0, "cpu", torch.float32))["drift"][0]
+    assert np.isfinite(found[:3]).all() and np.isnan(found[-1])
+
+
+def test_a_network_that_is_not_finite_leaves_the_others_their_numbers(run):
+    step = run.snapshots()[-1]
+    for name, probe in PROBES.items():
+        if probe.place.split(".")[0] not in (
+            "shift",
+            "gradient_line",
+            "curvature",
+            "jacobian",
+            "rank",
+            "landscape",
+            "invariance",
+            "undo",
+        ):
+            continue
+        copies, options = Copies(run.experiment), checked(name, {})
+        if "points" in options:
+            options["points"] = 5
+        (made,) = copies.groups
+        broken = made.stack.networks.index((0, 0))
+        seen = run.seen() if probe.back else ()
+
+        def looked(infinite, made=made, broken=broken, probe=probe, options=options, seen=seen):
+            with torch.no_grad():
+                made.stack.restore(step, run.snapshot(step)[0])
+                if infinite:
+                    made.stack.layers[1].weight[broken] = torch.inf
+                return probe.look(made, *seen, **options)
+
+        whole, rest = looked(False), looked(True)
+        for key, values in whole.items():
+            others = [i for i in range(len(values)) if i != broken]
+            np.testing.assert_array_equal(rest[key][others], values[others], err_msg=f"{name} {key}")
+
+
+def test_the_path_leaves_out_what_diverged(run):
+    step = run.snapshots()[1]
+    copies = Copies(run.experiment)
+    (seen,) = run.seen()
+    (made,) = copies.groups
+
+    def vector(t):
+        found = seen.vector(t).copy()
+        made.stack.restore(t, found)
+        if t > step:
+            made.stack.layers[1].weight[0] = torch.nan
+        return made.stack.snapshot()
+
+    with torch.no_grad():
+        made.stack.restore(step, run.snapshot(step)[0])
+        found = landscape.look_along_path(made, seen._replace(vector=vector), points=5)
+    assert np.isfinite(found["loss"]).all() and np.isfinite(found["path"][0, :2]).all()
+    assert np.isnan(found["path"][0, 2:]).all() and np.isfinite(found["path"][1:]).all()
+
+
+def test_one_snapshot_is_no_path(run):
+    (seen,) = run.seen()
+    with pytest.raises(ValueError, match="there is one snapshot so far; a path needs two"):
+        landscape.look_along_path(Copies(run.experiment).groups[0], seen._replace(snapshots=[0]), points=5)
+
+
+def test_wide_layers_still_show_training_mode(monkeypatch):
+    monkeypatch.setattr(jacobian, "WIDEST", 5)
+    found = look(jacobian.look, group())
+    assert np.isnan(found["layer"]).all() and np.isnan(found["product"]).all() and (found["training"] > 0).all()
 
 
 def test_the_largest_curvature_is_the_hessians():
@@ -140,6 +234,12 @@ def test_the_largest_curvature_is_the_hessians():
         top = float(torch.linalg.eigvalsh(torch.stack(rows))[-1])
         assert found["top"][slot] == pytest.approx(top, rel=1e-4)
         assert found["limit"][slot] == pytest.approx(2 / 0.05)
+
+
+@pytest.mark.parametrize(("optimizer", "limit"), [("momentum", 3.8 / 0.05), ("adam", np.nan)])
+def test_the_limit_of_stability_is_the_optimizers(optimizer, limit):
+    made = group(optimizer=optimizer, width=3, depth=1)
+    np.testing.assert_allclose(look(curvature.look, made, iterations=2)["limit"], limit)
 
 
 def test_the_curvature_of_a_quadratic_is_its_closed_form():
@@ -246,6 +346,27 @@ def test_an_undone_norm_has_the_same_loss_and_other_gradients():
             assert found["gradient_without"][slot, l] == pytest.approx(float(b.norm()), rel=1e-6)
         assert found["cosine"][slot, 0] < 0.99
         assert found["cosine"][slot, 2] == pytest.approx(1, abs=1e-6)  # above the layer nothing is different
+
+
+def test_a_frozen_norm_is_undone_with_the_same_gradients():
+    """Frozen moving averages do not depend on the weights below, so nothing is left of the norm at all."""
+    arms = tuple(Arm(label=p, changes=BN | {"placement": p}) for p in ("before", "after"))
+    settings = Settings(depth=3, width=7, batch_size=12, data="wine", activation="tanh", statistics="moving")
+    with torch.no_grad():
+        made = Group(Experiment(settings=settings, arms=arms), 0, "cpu", torch.float64)
+        made.stack.moving_mean.uniform_(-0.5, 0.5)
+        made.stack.moving_var.uniform_(0.5, 2)
+        found = undo.look(made, layer=2)
+    for slot, (twin, x, y) in enumerate(twins(made)):
+        twin.norm[1] = torch.nn.Identity()
+        with torch.no_grad():
+            for l in (0, 2):
+                twin.norm[l].running_mean.copy_(made.stack.moving_mean[l, slot, 0])
+                twin.norm[l].running_var.copy_(made.stack.moving_var[l, slot, 0])
+        assert found["loss_with"][slot] == pytest.approx(float(twin.loss(x, y).detach()), rel=1e-9)
+    np.testing.assert_allclose(found["loss_with"], found["loss_without"], rtol=1e-12)
+    np.testing.assert_allclose(found["gradient_with"], found["gradient_without"], rtol=1e-9)
+    np.testing.assert_allclose(found["cosine"], 1, rtol=1e-9)
 
 
 def test_jacobians_in_inference_mode_are_autograds():
@@ -391,3 +512,33 @@ def test_live_looks_take_their_share_and_are_kept(run):
     assert steps[0] == 0 and len(steps) >= 2 and found["drift"].shape == (len(steps), 2, 3)
     assert run.look("shift", 0, int(steps[0]))["cosine"].shape == (2, 2)
     assert run.look("shift", 0, 7) is None
+
+
+def probe_command(monkeypatch, capsys, *words):
+    monkeypatch.setattr("sys.argv", ["bnlab", "probe", *map(str, words)])
+    code = __main__.main()
+    return code, capsys.readouterr()
+
+
+def test_the_command_takes_options_and_leaves_out_what_does_not_exist(run, monkeypatch, capsys, tmp_path):
+    told = (run.store.directory, "--step", 60, "--probe", "undo", "--set", "layer=3", "--out", tmp_path)
+    code, out = probe_command(monkeypatch, capsys, *told)
+    assert code == 0 and "undo at step 60, layer 3 (training mode, the coming mini-batch)" in out.out
+    assert "BN" in out.out and "nan" not in out.out and "no norm" not in out.out
+    assert "nan" not in (tmp_path / "undo.csv").read_text().lower()
+    code, out = probe_command(monkeypatch, capsys, run.store.directory, "--step", 60, "--probe", "jacobian")
+    assert "layer[1]:" in out.out and "layer[2]:" in out.out
+    for words, error in (
+        (("--probe", "undo", "--set", "layer=0"), "layer is 0; allowed is 1 to 100."),
+        (("--set", "layer=1"), "--set is given without --probe"),
+    ):
+        code, out = probe_command(monkeypatch, capsys, run.store.directory, "--step", 60, *words)
+        assert code == 2 and error in out.err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(run):
+    whole = [sys.executable, "-m", "bnlab", "probe", str(run.store.directory), "--step", "60", "--probe", "jacobian"]
+    with subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[1]) as one:
+        one.stdout.close()
+        assert one.wait(60) == 0
+        assert b"BrokenPipe" not in one.stderr.read()

@@ -16,7 +16,7 @@ class Option(NamedTuple):
     from the run; "choice" has `choices` (value -> label); "number" lies between low and high, and is offered at `marks`
     where it has some. `buttons`: the choices all stand there to be pressed.
 
-    default None: the first (arm, seed, layer, unit), the newest (step), the first choice.
+    default None: the first (arm, seed, layer, unit), the newest (step), the first choice; "last" for the highest layer.
     """
 
     name: str
@@ -80,7 +80,9 @@ def default(option: Option, trace: Trace, arm: int) -> Any:
         norms = [s.norm for s in trace.experiment.arm_settings]
         return norms.index("batch") if "batch" in norms else 0
     low, high = span(option, trace, arm)
-    return high if option.kind == "step" else low
+    if option.kind == "step" or option.default == "last":
+        return high
+    return min(int(option.default), high) if option.default else low
 
 
 def read(option: Option, text: str | None, trace: Trace, arm: int) -> Any:

@@ -13,6 +13,7 @@ from plotly.subplots import make_subplots
 from .. import theory
 from ..data import split
 from . import style
+from .contest import finished
 from .gradients import NOTHING, fitted_factor
 from .options import About
 
@@ -108,9 +109,9 @@ def predicted(trace: Trace) -> go.Figure:
         notes.append(f"{name}: {words(told)}")
     for column, title in enumerate(PANELS, 1):
         figure.update_xaxes(title="layer l", row=1, col=column)
-        figure.update_yaxes(title=title, type="log", exponentformat="power", row=1, col=column)
+        figure.update_yaxes(title=title, type="log", row=1, col=column)
     said = "Step 0. Factors are of norms, not squared norms, per layer towards the input, fitted to the middle layers. "
-    return style.finished(figure, height=440, note=said + " ".join(notes))
+    return finished(figure, 440, said.strip(), *notes)
 
 
 def words(told: Prediction) -> str:
@@ -129,8 +130,7 @@ ABOUT = {
     "predicted": About(
         "Predicted and measured, before the first update",
         "Lines are theory, points the initial networks, bars their range over the seeds: gradients and forward "
-        "variance "
-        "per layer for this activation, init, norm and placement (Schoenholz 2017, Yang 2019).",
+        "variance per layer for this activation, init, norm and placement (Schoenholz 2017, Yang 2019).",
         predicted,
     ),
 }

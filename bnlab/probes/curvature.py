@@ -1,8 +1,8 @@
 """The largest eigenvalue of the Hessian of the mini-batch loss, by Lanczos with Hessian-vector products.
 
 H v is the central difference of the written-out gradient, (g(w + h v) - g(w - h v)) / 2h, in float64, on a network of
-its own: exact to about 1e-6 of its size. Batch norm is in training mode. Gradient descent with learning rate eta is
-stable along this direction while the eigenvalue is below 2/eta (Cohen et al. 2021).
+its own: exact to about 1e-6 of its size. Batch norm is in training mode. Gradient descent with learning rate eta on a
+quadratic is stable along this direction while the eigenvalue is below 2/eta (Cohen et al. 2021).
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..optimizers import MOMENTUM
 from ..registry import Late
-from .weights import inner, spread
+from .weights import inner, spectrum, spread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,10 +23,15 @@ if TYPE_CHECKING:
 torch = Late("torch")
 
 STEP = 1e-4  # h, for directions of norm 1
+LIMITS = {"sgd": 2.0, "momentum": 2 * (1 + MOMENTUM), "adam": np.nan}  # of stability, times the learning rate
 
 
 def look(group: Group, iterations: int) -> dict[str, np.ndarray]:
-    """`top` [S], the largest eigenvalue, and `limit` [S], 2/learning rate."""
+    """`top` [S], the largest eigenvalue, and `limit` [S], what gradient descent on a quadratic is stable below.
+
+    2/eta; with momentum m 2 (1 + m)/eta; NaN for Adam, whose steps are scaled parameter by parameter. `top` is a lower
+    bound, and NaN for a network that is not finite.
+    """
     double = type(group)(group.experiment, group.index, "cpu", torch.float64)
     stack = double.stack
     stack.parameters.copy_(group.stack.parameters)
@@ -58,8 +64,9 @@ def look(group: Group, iterations: int) -> dict[str, np.ndarray]:
     tridiagonal = torch.diag_embed(torch.stack(alphas, 1))
     for i, beta in enumerate(betas[:-1]):
         tridiagonal[:, i, i + 1] = tridiagonal[:, i + 1, i] = beta
-    top = torch.linalg.eigvalsh(tridiagonal)[:, -1]
-    return {"top": top.numpy(), "limit": 2 / group.stack.learning_rate.flatten().double().numpy()}
+    top = spectrum(torch.linalg.eigvalsh, tridiagonal)[:, -1]
+    limit = LIMITS[stack.shared.optimizer] / group.stack.learning_rate.flatten().double().numpy()
+    return {"top": top.numpy(), "limit": limit}
 
 
 def noise(group: Group) -> Tensor:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 torch = Late("torch")
 
-FACTORS = tuple(10.0 ** (e / 4) for e in range(-4, 5))
+FACTORS = (0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
 
 
 def look(group: Group, layer: int) -> dict[str, np.ndarray]:

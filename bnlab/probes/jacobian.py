@@ -16,6 +16,7 @@ import numpy as np
 from ..mlp import Networks, Statistics
 from ..norms import statistics
 from ..registry import Late
+from .weights import spectrum
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,21 +33,21 @@ WIDEST = 256  # units; the singular values of wider layers would take seconds
 def look(group: Group) -> dict[str, np.ndarray]:
     """`layer`, `product` [S, L - 1, 5]: quantiles 0, 25, 50, 75, 100 % of the singular values of J_2..J_L, and of the
     products from layers 1..L-1 to the top, over EXAMPLES examples in inference mode; `training` [S, L - 1]: root mean
-    square of the singular values of the same products over the mini-batch in training mode. Raises ValueError for
-    networks of one layer or too wide."""
+    square of the singular values of the same products over the mini-batch in training mode. Of layers wider than WIDEST
+    only `training`, the others are NaN. Raises ValueError for networks of one layer."""
     stack = group.stack
-    if stack.L < 2 or stack.d > WIDEST:
-        raise ValueError(f"Jacobians between hidden layers need 2 or more of them, of at most {WIDEST} units.")
+    if stack.L < 2:
+        raise ValueError("depth is 1; Jacobians between hidden layers need 2 or more of them. Raise it.")
     x, _ = group.mini_batch(stack.t)
-    layers, products = np.empty((2, stack.S, stack.L - 1, len(QUANTILES)))
-    for slots, networks, b in group.alike:
+    layers, products = np.full((2, stack.S, stack.L - 1, len(QUANTILES)), np.nan)
+    for slots, networks, b in group.alike if stack.d <= WIDEST else ():
         given = Statistics(stack.moving_mean[:, b].unbind(0), stack.moving_var[:, b].unbind(0)) if b else None
         each = per_example(networks, x[slots, :EXAMPLES], given)  # L - 1 of [S, E, d, d], in float64
         product = None
         for l in reversed(range(stack.L - 1)):
             product = each[l] if product is None else product @ each[l]
             for into, matrices in ((layers, each[l]), (products, product)):
-                values = torch.linalg.svdvals(matrices)[0].flatten()
+                values = spectrum(torch.linalg.svdvals, matrices)[0].flatten()
                 into[slots, l] = torch.quantile(values, torch.tensor(QUANTILES, dtype=values.dtype)).numpy()
     return {"layer": layers, "product": products, "training": in_training(group, x)}
 

@@ -38,18 +38,23 @@ def look(group: Group, points: int) -> dict[str, np.ndarray]:
 def look_along_path(group: Group, seen: Seen, points: int) -> dict[str, np.ndarray]:
     """The same in the plane through these weights that holds most of the path of the recorded snapshots (PCA).
 
-    `across`, `up` [S, points] are distances; `path` [S, n, 2] the snapshots in the plane; `share` [S, 2] how much of
-    the path's variance each direction holds.
+    `across`, `up` [S, points] are distances; `path` [S, n, 2] the snapshots in the plane, NaN after a divergence;
+    `share` [S, 2] how much of the path's variance each direction holds. Raises ValueError for a single snapshot.
     """
     stack, now = group.stack, group.stack.t
+    if len(seen.snapshots) < 2:
+        raise ValueError("there is one snapshot so far; a path needs two. Train on, or choose random directions.")
     start = stack.parameters.clone()
     snapshots = []
     for t in seen.snapshots:
         stack.restore(t, seen.vector(t))
         snapshots.append(stack.parameters.clone())
     offsets = [point - start for point in snapshots]
+    there = torch.stack([inner(stack, o, o) for o in offsets], 1).isfinite().double()  # [S, n], 0 where it diverged
+    offsets = [offset.nan_to_num(0, 0, 0) for offset in offsets]
     gram = torch.stack([torch.stack([inner(stack, a, b) for b in offsets]) for a in offsets])  # [n, n, S]
-    center = torch.eye(len(offsets), dtype=torch.float64) - 1 / len(offsets)
+    alike = there / there.sum(1, keepdim=True).clamp_min(1)
+    center = torch.diag_embed(there) - there[:, :, None] * alike[:, None]
     values, vectors = torch.linalg.eigh(center @ gram.permute(2, 0, 1) @ center)  # [S, n], ascending
     directions = []
     for k in (-1, -2):
@@ -62,6 +67,7 @@ def look_along_path(group: Group, seen: Seen, points: int) -> dict[str, np.ndarr
         directions.append(direction * spread(stack, 1 / length.clamp_min(1e-12)))
     path = torch.stack([torch.stack([inner(stack, o, d) for d in directions], 1) for o in offsets], 1)  # [S, n, 2]
     low, high = path.amin(1).numpy(), path.amax(1).numpy()
+    path = torch.where(there[:, :, None] > 0, path, torch.nan)
     margin = 0.25 * np.maximum(high - low, 1e-6)
     axes = [np.linspace((low - margin)[:, k], (high + margin)[:, k], points).T for k in range(2)]  # [S, points]
     stack.t = now

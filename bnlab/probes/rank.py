@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..registry import Late
+from .weights import spectrum
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,8 +33,8 @@ def look(group: Group) -> dict[str, np.ndarray]:
 
 
 def effective_rank(x: Tensor) -> Tensor:
-    """Of x [S, K, d]: exp of the entropy of the singular values' shares, [S]."""
-    values = torch.linalg.svdvals(x)
+    """Of x [S, K, d]: exp of the entropy of the singular values' shares, [S]; NaN for an x that is not finite or 0."""
+    values = spectrum(torch.linalg.svdvals, x)
     share = values / values.sum(1, keepdim=True)
     return torch.special.entr(share).sum(1).exp()
 

@@ -3,7 +3,8 @@
 With gamma = sqrt(var + delta) and beta = mean the layer gives back what came in: on this mini-batch the network
 computes the same as one without the norm there, and has the same loss. But its gradients differ: mean and variance
 still depend on the weights below. So batch norm is not undone by its gamma and beta; what changes is the path of
-learning.
+learning. Where the statistics are frozen moving averages nothing depends on the weights below, and the gradients are
+the same too.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..norms import FrozenNormalization
+from ..norms import FrozenNormalization, Normalization
 from .shift import weight_gradient
 from .single import with_batch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..train import Group
 
 
@@ -31,10 +34,13 @@ def look(group: Group, layer: int) -> dict[str, np.ndarray]:
     for slot in range(stack.batch.start, stack.batch.stop):
         one = with_batch(group, slot, stack.K)
         inputs = one.x.copy_(x[slot : slot + 1]), y[slot : slot + 1]
+        for of in ("moving_mean", "moving_var"):
+            getattr(one.stack, of).copy_(getattr(stack, of)[:, [slot - stack.batch.start]])
         one.stack.gradient(*inputs)
         norm, g_out, da = one.stack.layers[l].norms[0]
-        norm.gamma.copy_((norm.var + norm.delta).sqrt())
-        norm.beta.copy_(norm.mean)
+        mean, var = used(norm)
+        norm.gamma.copy_((var + norm.delta).sqrt())
+        norm.beta.copy_(mean)
         gradients = []
         for which in ("with", "without"):
             one.stack.gradient(*inputs)
@@ -47,11 +53,15 @@ def look(group: Group, layer: int) -> dict[str, np.ndarray]:
     return found
 
 
-def constant(norm) -> FrozenNormalization:
-    """The same normalization with this mini-batch's statistics as constants, through which no gradient flows."""
+def used(norm: Normalization) -> tuple[Tensor, Tensor]:
+    """Mean and variance by which a layer normalizes: the mini-batch's, or the moving averages where it is frozen."""
+    return (norm.moving_mean, norm.moving_var) if isinstance(norm, FrozenNormalization) else (norm.mean, norm.var)
+
+
+def constant(norm: Normalization) -> FrozenNormalization:
+    """The same normalization with the statistics it used as constants, through which no gradient flows."""
     parts = [(x, y) for x, y, *_ in norm.parts]
     learned = norm.gamma, norm.beta, norm.gamma_grad, norm.beta_grad
     buffers = norm.x_hat, norm.scratch, norm.delta, norm.mean, norm.var
-    return FrozenNormalization(
-        norm.axis, parts, *buffers, *learned, moving_mean=norm.mean.clone(), moving_var=norm.var.clone()
-    )
+    mean, var = (of.clone() for of in used(norm))
+    return FrozenNormalization(norm.axis, parts, *buffers, *learned, moving_mean=mean, moving_var=var)

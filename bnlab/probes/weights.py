@@ -1,7 +1,9 @@
-"""Whole sets of weights as vectors: inner products per network, and moves along a direction."""
+"""Whole sets of weights as vectors: inner products per network, moves along a direction, spectra of those that are
+healthy."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..registry import Late
@@ -32,3 +34,10 @@ def spread(stack: Stack, values: Tensor) -> Tensor:
         n = view.shape[-3]
         view.copy_(values[stack.S - n :].to(view.dtype).view(n, 1, 1).expand(view.shape))
     return out
+
+
+def spectrum(function: Callable[[Tensor], Tensor], matrices: Tensor) -> Tensor:
+    """What torch.linalg.svdvals or eigvalsh finds in matrices [..., n, m]; NaN for a matrix that is not finite, where
+    both would raise for all."""
+    healthy = matrices.isfinite().all(-1).all(-1)[..., None]
+    return torch.where(healthy, function(torch.where(healthy[..., None], matrices, 0.0)), torch.nan)

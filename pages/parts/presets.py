@@ -12,9 +12,8 @@ from . import session
 BN = {"norm": "batch"}
 PRESETS = {  # name -> (what it answers, the experiment)
     "Noisy batch norm": (
-        "Batch norm whose outputs are shifted and scaled at random at every step: as much covariate shift as "
-        "without it. "
-        "Does it learn as slowly?",
+        "Batch norm whose outputs are shifted and scaled at random at every step: much more covariate shift, on "
+        "purpose. Does it learn more slowly for it?",
         Experiment(
             settings=Settings(depth=12),
             arms=(
@@ -25,9 +24,8 @@ PRESETS = {  # name -> (what it answers, the experiment)
         ),
     ),
     "Several learning rates": (
-        "The band over whole trainings with several learning rates, with and without batch norm: another thing "
-        "than the "
-        "loss along the gradient.",
+        "The band over whole trainings with several learning rates, with and without batch norm: another thing than "
+        "the loss along the gradient.",
         Experiment(
             settings=Settings(depth=6, activation="tanh"),
             arms=tuple(
