@@ -17,6 +17,7 @@ if run is None:
     st.info("No run yet. Train one in the Lab; everything here is computed from its recorded steps and snapshots.")
 else:
     board.chooser(me, run, title=None)
+    board.whole(me, run)
     views.show(run.id, views.INFERENCE)
     forks.show(me, run)
 

@@ -124,7 +124,7 @@ def test_a_run_without_steps_is_a_sentence(trace, name):
 def test_the_curves_are_told_apart_and_few_marks_lie_over_them(trace):
     steps = np.arange(120)
     trace.whole[1] = (steps, *(np.ones((120, SEEDS, L, D), np.float32) for _ in range(2)))
-    figure = figures.draw("moving_averages", trace, {})
+    figure = figures.draw("moving_averages", trace, {"layer": "1"})
     looks = {d.name: (d.mode, d.line.color, d.line.width, d.line.dash, d.marker.symbol) for d in figure.data}
     assert len(set(looks.values())) == len(looks) == 6
     (batch, *_), (whole, *_) = ([d for d in figure.data if d.name == name] for name in ("mini-batch", "population"))

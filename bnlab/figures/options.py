@@ -16,7 +16,8 @@ class Option(NamedTuple):
     from the run; "choice" has `choices` (value -> label); "number" lies between low and high, and is offered at `marks`
     where it has some. `buttons`: the choices all stand there to be pressed.
 
-    default None: the first (arm, seed, layer, unit), the newest (step), the first choice; "last" for the highest layer.
+    default None: the first (arm, seed, unit), the newest (step), the first choice; for a layer the middle one, as the
+    first one's inputs are standardized, which hides what is to be seen; "last" for the highest layer.
     """
 
     name: str
@@ -80,9 +81,16 @@ def default(option: Option, trace: Trace, arm: int) -> Any:
         norms = [s.norm for s in trace.experiment.arm_settings]
         return norms.index("batch") if "batch" in norms else 0
     low, high = span(option, trace, arm)
-    if option.kind == "step" or option.default == "last":
+    if option.kind == "layer":
+        return first_layer(option, high)
+    if option.kind == "step":
         return high
     return min(int(option.default), high) if option.default else low
+
+
+def first_layer(option: Option, depth: int) -> int:
+    """The layer that is shown unless asked otherwise."""
+    return depth if option.default == "last" else (depth + 1) // 2
 
 
 def read(option: Option, text: str | None, trace: Trace, arm: int) -> Any:

@@ -84,6 +84,20 @@ def chooser(me: Session, run: Run | None, title: str | None = "Batch Normalizati
         rename_box(run)
 
 
+def whole(me: Session, run: Run) -> None:
+    """For the example, which is shipped thin: a button that trains the same with every step kept."""
+    with st.container(horizontal=True, vertical_alignment="center", key="whole"):
+        if is_example(run):
+            st.button(
+                "Train the example", icon=":material/play_arrow:", key="train-whole",
+                on_click=begin, args=(me, run.experiment, "start"),
+            )  # fmt: skip
+            st.caption(
+                "As shipped it holds only some steps of the units' statistics, and some charts need all. "
+                "Trained here, in some seconds, it has every step."
+            )
+
+
 def told_apart(runs: list[Run]) -> dict[str, str]:
     """A label for each run by its id, no two alike: the page knows a choice by its label."""
     labels: dict[str, str] = {}

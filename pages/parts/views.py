@@ -9,7 +9,7 @@ import streamlit as st
 from bnlab import opened
 from bnlab.experiment import Experiment
 from bnlab.figures import FIGURES
-from bnlab.figures.options import Option
+from bnlab.figures.options import Option, first_layer
 from bnlab.store import Run
 
 from . import live
@@ -101,7 +101,8 @@ def asked(option: Option, view: str, run: Run) -> str | None:
     if most == 1:
         return None
     look["key"] += f"-{most}"  # another run may have fewer
-    return str(st.slider(min_value=1, max_value=most, value=1, width=220, **look))
+    first = first_layer(option, most) if option.kind == "layer" else 1
+    return str(st.slider(min_value=1, max_value=most, value=first, width=220, **look))
 
 
 def arm(option: Option, experiment: Experiment, look: dict[str, Any]) -> str | None:
