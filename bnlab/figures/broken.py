@@ -75,7 +75,7 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
             legendgroup=name, showlegend=False, hoverinfo="skip",
         )  # fmt: skip
     figure.update_layout(margin={"r": 64})
-    figure.update_xaxes(title="test loss E; the line begins at what it should be", type="log", exponentformat="power")
+    figure.update_xaxes(title="test loss E; the line begins at what it should be", type="log", tickformat="~g")
     figure.update_yaxes(range=[len(labels) - 0.5, -0.5], tickvals=list(range(len(labels))), ticktext=labels)
     note = (
         f"{labels[chosen].capitalize()}. {told[chosen]} {' '.join(symptoms)}"

@@ -72,7 +72,7 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
         )
     figure.update_xaxes(title="step t: the weights before update t")
     unit = "mean squared error" if DATASETS[settings.data].task == "regression" else "cross-entropy E (nats)"
-    log = {"type": "log", "exponentformat": "power", "dtick": "D2"} if quantity == "loss" else {}
+    log = {"type": "log", "tickformat": "~g", "dtick": "D2"} if quantity == "loss" else {}
     figure.update_yaxes(title=unit if quantity == "loss" else "accuracy (share of examples)", **log)
     return style.finished(figure, note=explained(told, settings, cause(trace, arm, int(told.steps[widest(told, 1)]))))
 
@@ -298,7 +298,7 @@ def alpha_inference(trace: Trace, *, arm: int, alpha: float) -> go.Figure:
             hovertemplate=f"step %{{x}}: %{{y:.4g}}<extra>{label}</extra>",
         )  # fmt: skip
     figure.update_xaxes(title="step t: the weights before update t")
-    figure.update_yaxes(title="test loss E in inference mode", type="log", exponentformat="power", dtick="D2")
+    figure.update_yaxes(title="test loss E in inference mode", type="log", tickformat="~g", dtick="D2")
     return style.finished(figure, note="The weights are those of the training; only the averages are made anew.")
 
 
