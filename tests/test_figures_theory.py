@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from bnlab import Arm, Experiment, Settings, figures, theory
-from bnlab.figures import contest, geometry, predicted
+from bnlab.figures import contest, dials, geometry, looks, predicted
 from bnlab.figures.gradients import fitted_factor
 from bnlab.store import RunStore
 from bnlab.train import train
 from bnlab.work import execute, look
 
-NAMES = [*predicted.ABOUT, *contest.ABOUT, *geometry.ABOUT]
+NAMES = [*predicted.ABOUT, *dials.ABOUT, *contest.ABOUT, *geometry.ABOUT]
 ARMS = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch"}), Arm(label="LN", changes={"norm": "layer"}))
 EXPERIMENT = Experiment(
     settings=Settings(depth=4, width=8, steps=40, data="wine", batch_size=16, score_every=20), arms=ARMS, seeds=(0, 1)
@@ -123,7 +123,7 @@ def test_a_dead_network_is_not_smooth_but_out_of_the_comparison(tmp_path):
 
 
 def dials_of(*each):
-    return {name: contest.Dial(*dial, "") for name, dial in zip("abc", each, strict=False)}
+    return {name: dials.Dial(*dial, "") for name, dial in zip("abc", each, strict=False)}
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def dials_of(*each):
     ],
 )
 def test_the_verdict_says_what_the_points_say(points, words):
-    assert words in contest.verdict(dials_of(*points))
+    assert words in dials.verdict(dials_of(*points))
 
 
 @pytest.fixture(scope="module")
@@ -229,8 +229,8 @@ def test_the_layer_is_the_highest_unless_asked(run):
     ],
 )
 def test_ticks_can_be_read(low, high, text):
-    assert contest.ticks(low, high)["ticktext"] == text
-    assert contest.ticks(2.0, 2.1)["type"] == "linear"
+    assert looks.ticks(low, high)["ticktext"] == text
+    assert looks.ticks(2.0, 2.1)["type"] == "linear"
 
 
 def test_a_lower_layer_norm_is_singular_by_construction(run):

@@ -11,7 +11,8 @@ from plotly.subplots import make_subplots
 from .. import moving
 from ..train import FORWARD
 from . import style
-from .inference import NOT_YET, START, missing, newest_snapshot, unknown, without
+from .inference import START, unknown, without
+from .looks import NOT_YET, missing, newest_snapshot
 from .options import BATCH_ARM, LAYER, STEP, About
 
 if TYPE_CHECKING:

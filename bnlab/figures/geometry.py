@@ -11,8 +11,7 @@ from plotly.subplots import make_subplots
 from ..probes.invariance import FACTORS
 from ..probes.jacobian import EXAMPLES, WIDEST
 from . import style
-from .contest import ALL_LOST, finished, line, lost, mode, newest, present, wholly
-from .inference import NOT_YET, missing, newest_snapshot
+from .looks import ALL_LOST, NOT_YET, finished, line, lost, missing, mode, newest, newest_snapshot, present, wholly
 from .options import ARM, LAYER, STEP, About, Option, choice
 
 if TYPE_CHECKING:

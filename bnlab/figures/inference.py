@@ -12,6 +12,7 @@ from .. import moving
 from ..data import DATASETS
 from . import style
 from .gradients import NOTHING
+from .looks import NOT_YET, missing, newest_snapshot
 from .moving import NO_BATCH_NORM, evenly, subject
 from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, Option, choice
 
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
 KINDS = {"batch": "mini-batch", "moving": "moving averages", "population": "population"}
 SHOWN = 400  # points of a line
 SCORINGS = 120  # of the scores over time
-COMING = "The lab is looking. This takes a moment."
 FORK = "This run is a fork; what came before is recorded in its parent. Look there."
-NOT_YET = "No snapshot of the weights yet; they come with the scores."
 LOOKS = {"batch": ("dot", "circle"), "moving": ("solid", "square"), "population": ("dash", "diamond")}
 
 
@@ -258,12 +257,6 @@ def recomputed(trace: Trace, *, arm: int, seed: int, layer: int, unit: int, alph
     return style.finished(figure, note=note)
 
 
-def newest_snapshot(trace: Trace, step: int | None = None) -> int | None:
-    """The last step with a snapshot of the weights, at most `step`."""
-    steps = [t for t in trace.snapshots() if step is None or t <= step]
-    return steps[-1] if steps else None
-
-
 def inference_needs(trace: Trace, *, arm: int, alpha: float) -> list[tuple[str, int, dict]]:
     step = newest_snapshot(trace)
     there = step is not None and unknown(trace, arm, step) is None
@@ -300,13 +293,6 @@ def alpha_inference(trace: Trace, *, arm: int, alpha: float) -> go.Figure:
     figure.update_xaxes(title="step t: the weights before update t")
     figure.update_yaxes(title="test loss E in inference mode", type="log", tickformat="~g", dtick="D2")
     return style.finished(figure, note="The weights are those of the training; only the averages are made anew.")
-
-
-def missing(found: dict[str, np.ndarray] | None) -> go.Figure | None:
-    """What to say where a look is not there yet or went wrong; None where it is there."""
-    if found is None:
-        return style.said(COMING)
-    return style.said(f"This could not be looked at: {found['wrong'][0]}") if "wrong" in found else None
 
 
 def alphas_needs(trace: Trace, *, arm: int, step: int) -> list[tuple[str, int, dict]]:

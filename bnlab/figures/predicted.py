@@ -13,8 +13,8 @@ from plotly.subplots import make_subplots
 from .. import theory
 from ..data import split
 from . import style
-from .contest import finished
 from .gradients import NOTHING, fitted_factor
+from .looks import finished
 from .options import About
 
 if TYPE_CHECKING:

@@ -1,0 +1,143 @@
+"""What figures of looks have in common: what they need, what to say where it is not there, lines, and axes."""
+
+from __future__ import annotations
+
+from math import ceil, log10
+from typing import TYPE_CHECKING
+
+import numpy as np
+import plotly.graph_objects as go
+
+from . import style
+from .moving import evenly
+
+if TYPE_CHECKING:
+    from ..reading import Trace
+
+COMING = "The lab is looking. This takes a moment."
+NOT_YET = "No snapshot of the weights yet; they come with the scores."
+ALL_LOST = "Every network had diverged by step {}. Choose an earlier step, or a lower learning rate."
+Needs = list[tuple[str, int, dict]]
+
+
+def newest_snapshot(trace: Trace, step: int | None = None) -> int | None:
+    """The last step with a snapshot of the weights, at most `step`."""
+    steps = [t for t in trace.snapshots() if step is None or t <= step]
+    return steps[-1] if steps else None
+
+
+def missing(found: dict[str, np.ndarray] | None) -> go.Figure | None:
+    """What to say where a look is not there yet or went wrong; None where it is there."""
+    if found is None:
+        return style.said(COMING)
+    return style.said(f"This could not be looked at: {found['wrong'][0]}") if "wrong" in found else None
+
+
+def newest(*probes: str, **options: object):
+    """What a figure needs that draws these probes at the newest snapshot, up to its step if it has one."""
+
+    def needs(trace: Trace, *, step: int | None = None, **_: object) -> Needs:
+        at = newest_snapshot(trace, step)
+        return [(probe, at, dict(options)) for probe in probes] if at is not None else []
+
+    return needs
+
+
+def often(probe: str, most: int, **options: object):
+    """What a figure needs that draws a probe over time: some of the snapshots, beside what was looked at live."""
+
+    def needs(trace: Trace) -> Needs:
+        steps = trace.snapshots()
+        return [(probe, steps[i], dict(options)) for i in evenly(len(steps), most)]
+
+    return needs
+
+
+def looks(trace: Trace, probe: str, arm: int) -> tuple[np.ndarray, dict[str, np.ndarray]] | go.Figure:
+    """All good looks of a probe at an arm, or the figure that says why there is none."""
+    at = newest_snapshot(trace)
+    if at is None:
+        return style.said(NOT_YET)
+    steps, found = trace.looks(probe, arm)
+    if len(steps) and "wrong" not in found:
+        return steps, found
+    return missing(trace.look(probe, arm, at)) or style.said(COMING)
+
+
+def present(values: np.ndarray, axis: int = 0) -> np.ndarray:
+    """Mean over an axis, the seeds', of what is finite; NaN where nothing is."""
+    there = np.isfinite(values)
+    return np.where(
+        there.any(axis), np.where(there, values, 0).sum(axis, dtype=float) / there.sum(axis).clip(1), np.nan
+    )
+
+
+def lost(trace: Trace, at: int) -> dict[int, str]:
+    """The arms of which networks had diverged by a step, each with a sentence that says so."""
+    found: dict[int, str] = {}
+    seeds = len(trace.experiment.seeds)
+    for arm in range(len(trace.experiment.arms)):
+        when = [step for (a, _), (step, _) in trace.diverged.items() if a == arm and step <= at]
+        if when:
+            how_many = "" if len(when) == seeds else f" with {len(when)} of {seeds} seeds"
+            found[arm] = f"{style.label(trace, arm)} diverged at step {min(when)}{how_many} and is left out."
+    return found
+
+
+def wholly(trace: Trace, arm: int, at: int) -> bool:
+    """Whether all networks of an arm had diverged by a step."""
+    return all((arm, s) in trace.diverged and trace.diverged[arm, s][0] <= at for s in trace.experiment.seeds)
+
+
+def mode(trace: Trace) -> str:
+    """How batch norm normalizes where a probe looks at it as in training."""
+    kinds = {s.statistics for s in trace.experiment.arm_settings if s.norm == "batch"}
+    if kinds == {"moving"}:
+        return "training with frozen moving averages"
+    return "training mode" + (" (frozen arms: with their moving averages)" if "moving" in kinds else "")
+
+
+def line(figure: go.Figure, x, y, name: str, arm: int, column: int, dash: str, shown: bool, log: bool = True) -> None:
+    """A measured line; where it is drawn on a logarithmic axis only what is above 0."""
+    there = np.isfinite(y) & (y > 0) if log else np.isfinite(y)
+    figure.add_scatter(
+        x=x, y=style.numbers(np.where(there, y, np.nan)), name=name, legendgroup=name, showlegend=shown,
+        mode="lines+markers", line={"color": style.color(arm), "dash": dash, "width": 1.6},
+        marker={"symbol": style.symbol(arm), "size": 6},
+        hovertemplate=f"%{{x}}: %{{y:.4g}}<extra>{name}</extra>", row=1, col=column,
+    )  # fmt: skip
+
+
+def ticks(low: float, high: float) -> dict:
+    """A logarithmic axis from low to high that can be read: powers of ten, or plain 0.2, 0.5, 1 where it spans little;
+    linear from 0 where it spans hardly anything."""
+    if not high > low * 3:
+        return {"type": "linear", "rangemode": "tozero"}
+    first, last = ceil(log10(low)) - 1, ceil(log10(high))
+    stride = max(1, ceil((last - first) / 8))
+    mantissas = (1, 2, 5) if last - first <= 3 else (1,)
+    values = [m * 10.0**k for k in range(first, last + 1, stride) for m in mantissas]
+    return {"type": "log", "tickvals": values, "ticktext": [written(v) for v in values]}
+
+
+def written(value: float) -> str:
+    """0.02, 5, 200; beyond a ten-thousandth and ten thousand a power of ten."""
+    if 1e-4 < value < 2e4:
+        return f"{value:g}"
+    mantissa, power = f"{value:.0e}".split("e")
+    return ("" if mantissa == "1" else f"{mantissa}·") + f"10<sup>{int(power)}</sup>".replace("-", "−")
+
+
+def finished(figure: go.Figure, height: int, *notes: str) -> go.Figure:
+    """style.finished, with ticks on every logarithmic axis that fit what is drawn on it."""
+    for letter, axes in (("x", figure.select_xaxes()), ("y", figure.select_yaxes())):
+        for axis in axes:
+            if axis.type != "log":
+                continue
+            name = axis.plotly_name.replace("axis", "")
+            drawn = [t[letter] for t in figure.data if (t[f"{letter}axis"] or letter) == name]
+            values = np.concatenate([np.array(v, float) for v in drawn]) if drawn else np.array([])
+            values = values[np.isfinite(values) & (values > 0)]
+            if values.size:
+                axis.update(ticks(values.min(), values.max()))
+    return style.finished(figure, height=height, note=" ".join(note for note in notes if note))
