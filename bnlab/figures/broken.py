@@ -175,7 +175,8 @@ def two_examples(trace: Trace, *, step: int) -> go.Figure:
         if wrong := missing(found):
             return wrong
         layers, name = np.arange(1, found["passing"].shape[1] + 1), style.label(trace, arm)
-        alone.append(f"{found['alone'].max():.1g} ({name})")
+        if np.isfinite(found["alone"]).any():  # a network that has diverged has no outputs to compare
+            alone.append(f"{np.nanmax(found['alone']):.1g} ({name})")
         if settings.norm == "batch" and settings.statistics == "batch":
             lines = {settings.mini_batch: ("passing", "solid"), 2: ("passing_of_two", "dot")}  # one line for K = 2
             for K, (key, dash) in lines.items():
@@ -190,7 +191,7 @@ def two_examples(trace: Trace, *, step: int) -> go.Figure:
     note = (
         f"Step {at}. Batch norm's backward pass takes two of the K dimensions of each unit's gradient away: its mean, "
         "and its component along â. Of two examples nothing is left but for δ. In inference mode single examples work: "
-        f"alone and in a batch, outputs differ by at most {', '.join(alone)}."
+        f"alone and in a batch, outputs differ by at most {', '.join(alone) or 'nothing: all have diverged'}."
     )
     return style.finished(figure, note=note)
 

@@ -181,6 +181,8 @@ def histograms(trace: Trace, *, which: str, over: str, arm: int, layer: int, ste
     else:
         found, told = arm_histograms(trace, which, layer, step)
         ridges = [(i, style.label(trace, i), style.color(i), one) for i, one in enumerate(told)]
+    if not any(one.size and len(one.share) for *_, one in ridges):
+        return style.said(f"There is no finite value at step {found}." + departed(trace))
     figure = go.Figure()
     gap = min(np.diff([place for place, *_ in ridges]), default=1)
     for place, label, color, one in ridges:

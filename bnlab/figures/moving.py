@@ -156,7 +156,7 @@ def percentiles(values: np.ndarray, wanted: tuple[float, ...]) -> np.ndarray:
     return np.where(last < 0, np.nan, between).astype(values.dtype)
 
 
-NO_BATCH_NORM = "This arm has no batch norm, so it has no {}. Choose an arm with batch norm."
+NO_BATCH_NORM = "This arm has no batch norm, so it has no {}. Choose or train an arm with batch norm."
 SYMBOLS = {"mean": ("μ", "μ̄", "μ<sub>pop</sub>"), "var": ("σ²", "σ̄²", "σ²<sub>pop</sub>")}
 
 

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 from .. import theory
 from ..data import split
 from . import style
-from .gradients import NOTHING, fitted_factor
+from .gradients import NOTHING, fitted_factor, nothing
 from .looks import finished
 from .options import About
 
@@ -77,6 +77,7 @@ def prediction(trace: Trace, arm: int) -> Prediction | None:
     )  # fmt: skip
 
 
+FORK = "A fork does not begin with initial weights, which the theory is about. Look at its parent."
 PANELS = ("signal gradient ‖dE/da‖ (norm)", "weight gradient ‖dE/dW‖ (norm)", "variance of a")
 
 
@@ -86,7 +87,7 @@ def predicted(trace: Trace) -> go.Figure:
     for arm, settings in enumerate(trace.experiment.arm_settings):
         told = prediction(trace, arm)
         if told is None:
-            return style.said(NOTHING)
+            return style.said(FORK if trace.first else nothing(trace) or NOTHING)
         layers, name, rgb = np.arange(1, settings.depth + 1), style.label(trace, arm), style.color(arm)
         for column in (1, 2, 3):
             m, low, high, p = (q[column - 1] for q in (told.measured, told.low, told.high, told.predicted))
