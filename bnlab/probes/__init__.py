@@ -78,14 +78,14 @@ PROBES["alphas"] = Probe(
     "Inference loss against alpha",
     "Loss at one step's weights with the moving averages of many alphas.",
     "inference.look_at_all",
-    25,
+    30,
     back=True,
 )
 PROBES["practice"] = Probe(
     "Population statistics in practice",
     "Statistics pooled over mini-batches beside those of the whole training set.",
     "practice",
-    19,
+    22,
     {"batch_size": Asked(32, 2, 1024)},
 )
 PROBES["broken"] = Probe(
@@ -98,32 +98,32 @@ PROBES["gradient_line"] = Probe(
     "Loss along the gradient",
     "Range of the loss, change of the gradient and effective smoothness along the current gradient.",
     "gradient_line",
-    8,
+    10.5,
     live=True,
 )
 PROBES["shift"] = Probe(
     "Covariate shift",
     "Change of a layer's gradient when the layers below take their update, and drift of its inputs.",
     "shift",
-    7,
+    9,
     live=True,
 )
 PROBES["curvature"] = Probe(
     "Largest curvature",
     "Top eigenvalue of the Hessian, against 2/learning rate.",
     "curvature",
-    65,
+    70,
     {"iterations": Asked(10, 2, 40)},
     live=True,
 )
 PROBES["rank"] = Probe(
-    "Rank", "Effective rank and mean cosine of every layer's outputs.", "rank", 4, live=True, svd=True
+    "Rank", "Effective rank and mean cosine of every layer's outputs.", "rank", 5, live=True, svd=True
 )
 PROBES["jacobian"] = Probe(
     "Jacobians",
     "Singular values of every layer's Jacobian and of the products to the top.",
     "jacobian",
-    12,
+    15,
     live=True,
     svd=True,
 )
