@@ -11,7 +11,7 @@ import time
 
 import torch
 
-from bnlab import Experiment, Settings
+from bnlab import Experiment, Settings, lineage
 from bnlab.probes import LOOKING_SHARE, PROBES, Copies, checked, schedule
 from bnlab.store import RunStore
 from bnlab.work import execute
@@ -27,7 +27,7 @@ def main() -> None:
         run = store.create(experiment)
         execute(store, run.id, lambda: None)
         trace = store.trace(run.id)
-        vectors, seen, copies = trace.snapshot(50), trace.seen(), Copies(experiment)
+        vectors, seen, copies = trace.snapshot(50), lineage.seen(trace), Copies(experiment)
         took: dict[str, list[float]] = {name: [] for name in PROBES}
         for name in PROBES:
             copies.look(name, checked(name, {}), 50, vectors, seen)

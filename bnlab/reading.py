@@ -10,16 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .probes import Seen, checked
+from .probes import checked
 from .store import Run, RunStore
 from .summary import WHERE
-from .trace import TABLES, batch_slots, layout
+from .trace import EVERYTHING, TABLES, batch_slots, layout
 
 NAMES = {q: (table, q) for table, quantities in TABLES.items() for q in quantities if table != "samples"}
 NAMES |= {f"{q}_sample": ("samples", q) for q in TABLES["samples"]}
 
 
-EVERYTHING = 2**40  # points: nothing is thinned on the way
 WIDTHS = [1] + [width for k in range(40) for width in (2 * 2**k, 3 * 2**k)]  # 1, 2, 3, 4, 6, 8, 12, ...: few and near
 
 
@@ -253,19 +252,6 @@ class Trace:
         for step, data in self.store.db.execute(f"{of_probe} {where} order by step", (*key, *more)):
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 found.append((step, {name: arrays[name][slots] for name in arrays.files}))
-        return found
-
-    def seen(self) -> list[Seen]:
-        """What was recorded of each stack, for the probes that look back: all batch statistics that are left."""
-        found = []
-        for i, networks in enumerate(self.experiment.stacks):
-            arms = [n.arm for n in networks if self.experiment.arm_settings[n.arm].norm == "batch"]
-            steps, both = np.array([], int), [np.empty((0, 0, 0, 0), np.float32)] * 2
-            if arms:
-                window = (None, None, self.first, self.step + 1, EVERYTHING)
-                series = [self.columns(i, "units", name, *window) for name in ("batch_mean", "batch_var")]
-                steps, both = series[0].steps, [s.mean for s in series]
-            found.append(Seen(steps, *both, self.first, self.snapshots(), lambda step, i=i: self.snapshot(step)[i]))
         return found
 
     def slots(self, arm: int, table: str) -> tuple[int, list[int]]:

@@ -13,6 +13,7 @@ import numpy as np
 from .data import DATASETS
 from .experiment import Experiment
 
+EVERYTHING = 2**40  # points: nothing is thinned on the way to the reader
 SAMPLE = 128  # values of a layer's mini-batch kept at every step for percentiles and histograms
 
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from .experiment import Experiment, Settings
 from .fork import vectors
+from .lineage import seen
 from .probes import PROBES, Copies, checked, schedule
 from .store import RunStore
 from .train import device_for, train
@@ -78,8 +79,8 @@ def look(store: RunStore, run_id: str, probe: str, options: Mapping, step: int, 
     reason as a sentence under the name "wrong"."""
     options = checked(probe, options)
     try:
-        seen = store.trace(run_id).seen() if PROBES[probe].back else ()
-        found = copies(store, run_id).look(probe, options, step, weights, seen)
+        back = seen(store.trace(run_id)) if PROBES[probe].back else ()
+        found = copies(store, run_id).look(probe, options, step, weights, back)
     except Exception as error:  # looking changes nothing: a training goes on
         if not isinstance(error, ValueError):  # of those the sentence says all
             traceback.print_exc()

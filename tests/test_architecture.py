@@ -12,7 +12,7 @@ FLOORS = {  # from the cellar up; a package stands for all files in it
     "cellar": "registry",
     "ground": "activations inits norms optimizers data averages theory moving mlp population",
     "first": "settings experiment address sampling stack fork trace quantities train probes",
-    "second": "store summary keeping reading jobs work",
+    "second": "store summary keeping reading lineage jobs work",
     "third": "figures export lessons cards opened api",
     "side door": "__main__",
     "roof": "app pages",

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from bnlab import Arm, Experiment, Settings, figures, moving
+from bnlab.figures import alphas, inference
+from bnlab.figures.alphas import any_alpha, unknown
 from bnlab.figures.broken import POLLUTED, Costs, symptom
 from bnlab.figures.gaps import gap_parts
-from bnlab.figures.inference import ABOUT, any_alpha, cause, explained, three, unknown
+from bnlab.figures.inference import cause, explained, three
 from bnlab.probes.broken import MISTAKES
 from bnlab.store import RunStore
 from bnlab.train import train
@@ -54,7 +56,7 @@ def test_every_figure_says_what_it_waits_for_and_then_draws(run):
         assert all(axis.title.text for axis in drawn.select_xaxes()), name
 
 
-@pytest.mark.parametrize("name", sorted(ABOUT))
+@pytest.mark.parametrize("name", sorted(alphas.ABOUT | inference.ABOUT))
 def test_an_arm_without_batch_norm_is_told_so(run, name):
     store, run_id = run
     assert "no batch norm" in figures.draw(name, store.trace(run_id), {"arm": "0"}).layout.annotations[0].text
@@ -135,6 +137,16 @@ def note(trace, t):
     return explained(told._replace(moving=told.population + (told.steps == t)), settings, cause(trace, 0, t or 5))
 
 
+def test_the_three_losses_have_a_band_over_the_seeds(run):
+    trace = run[0].trace(run[1])
+    drawn = figures.draw("three_losses", trace, {})
+    _, losses, _ = trace.scores(1, "test", "moving")
+    bands = {line.legendgroup: line.y for line in drawn.data if line.fill}
+    assert set(bands) == {"batch", "moving", "population"}
+    np.testing.assert_allclose(bands["moving"], losses.max(1), rtol=1e-6)
+    assert "bands from the least to the greatest" in drawn.layout.meta["note"]
+
+
 def test_the_cause_is_the_warm_up_where_a_tiny_share_of_the_start_outweighs_a_tinier_variance(store):
     trace = recorded(store, depth=12, activation="sigmoid", init_gain=0.2, learning_rate=1e-6, alpha=0.8, batch_size=64)
     assert 0.8**30 < 0.002
@@ -167,12 +179,61 @@ def test_frozen_averages_stand_still_and_the_start_is_the_start(store):
     assert "Nothing has come in yet" in said and "After that, at step 5: " in said and "the largest part is" in said
 
 
-def test_the_cause_of_a_fork_is_not_guessed(store):
-    trace = recorded(store)
-    child = store.fork(trace.run.id, 0, 20, {"learning_rate": 0.01})
+def forked(store, trace, step=20, **changes):
+    child = store.fork(trace.run.id, 0, step, changes)
     execute(store, child.id, lambda: None)
-    assert cause(store.trace(child.id), 0, 30) is None
-    assert "the largest part" not in note(store.trace(child.id), 30)
+    return store.trace(child.id)
+
+
+def test_the_unchanged_arm_of_a_fork_has_its_parents_history(store):
+    parent = recorded(store)
+    child = forked(store, parent, learning_rate=0.01)
+    grandchild = forked(store, child, 30, weight_decay=0.01)
+    for trace in (child, grandchild):
+        for name in ("mean", "var"):
+            for told, true in zip(*(any_alpha(t, name, 0, 0, 2, 3, 0.7, False) for t in (trace, parent)), strict=True):
+                assert np.array_equal(told, true)
+            for told, true in zip(*(gap_parts(t, name, 0, 2, 35, False) for t in (trace, parent)), strict=True):
+                assert np.array_equal(told, true)
+        for t in (30, 35, 40):
+            assert cause(trace, 0, t) == cause(parent, 0, t)
+        assert note(trace, 35) == note(parent, 35)
+        for probe, step, options in figures.needs("alpha_curve", trace, {}):
+            look(store, trace.run.id, probe, options, step, trace.snapshot(step))
+            look(store, parent.run.id, probe, options, step, parent.snapshot(step))
+            found, true = (t.look(probe, 0, step) for t in (trace, parent))
+            assert np.array_equal(found["test_loss"], true["test_loss"])
+
+
+def test_the_changed_arm_of_a_fork_has_the_parents_steps_and_then_its_own(store):
+    parent = recorded(store)
+    child = forked(store, parent, alpha=0.3)
+    found = any_alpha(child, "var", 1, 0, 1, 2, 0.8, False)
+    both = [t.read("batch_var", arm, layer=1, unit=2).mean[:, 0] for t, arm in ((parent, 0), (child, 1))]
+    m, again = 1.0, []
+    for b in np.concatenate([both[0][:20], both[1]]).astype(float):
+        m = 0.8 * m + 0.2 * b
+        again.append(m)
+    np.testing.assert_allclose(found.again, again, rtol=1e-6)
+    drawn = figures.draw("recomputed", child, {"arm": "1"})
+    assert drawn.data[0].name == "trained with α = 0.3 from step 20 on"
+    assert "before 20 are those of the run that this one was forked from" in drawn.layout.meta["note"]
+    assert cause(child, 1, 30) is None and cause(child, 0, 30) is not None  # of two alphas no single cause is told
+
+
+def test_a_fork_says_where_its_history_does_not_suffice(store):
+    frozen = recorded(store, statistics="moving")
+    assert "Up to step 20" in unknown(forked(store, frozen, statistics="batch"), 1, 40)
+    parent = recorded(store)
+    child = forked(store, parent, batch_size=8)
+    assert unknown(child, 1, 40) is None
+    assert "changed its mini-batch size" in figures.draw("why_off", child, {"arm": "1"}).layout.annotations[0].text
+    assert len(figures.draw("why_off", child, {"arm": "0"}).data) > 4
+    store.delete(parent.run.id)
+    for name in ("recomputed", "alpha_inference", "alpha_curve", "why_off"):
+        said = figures.draw(name, child, {}).layout.annotations[0].text
+        assert "what came before it was deleted" in said and figures.needs(name, child, {}) == []
+    assert cause(child, 0, 30) is None
 
 
 def thinned(store, trace, stride):
@@ -200,13 +261,13 @@ def test_where_steps_are_missing_no_other_alpha_is_drawn_and_the_cause_stays_the
         assert a == b or a == pytest.approx(b, rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["fork", "thinned"])
+@pytest.mark.parametrize("kind", ["orphan", "thinned"])
 def test_broken_on_purpose_shows_what_needs_no_history(store, kind):
     trace = recorded(store)
-    if kind == "fork":
-        child = store.fork(trace.run.id, 0, 20, {"learning_rate": 0.01})
-        execute(store, child.id, lambda: None)
-        trace = store.trace(child.id)
+    if kind == "orphan":
+        child = forked(store, trace, learning_rate=0.01)
+        store.delete(trace.run.id)
+        trace = child
     else:
         trace = thinned(store, trace, 5)
     for probe, step, options in figures.needs("mistakes", trace, {}):
@@ -217,7 +278,7 @@ def test_broken_on_purpose_shows_what_needs_no_history(store, kind):
     drawn = figures.draw("mistakes", trace, {"mistake": str(swapped)})
     assert np.isfinite(np.array(drawn.data[0].x)[known]).all() and np.isnan(drawn.data[0].x[swapped])
     assert "swapped is not known here: " in figures.draw("mistakes", trace, {}).layout.meta["note"]
-    assert "not known. " + ("This run is a fork" if kind == "fork" else "Only 8 of 40") in drawn.layout.meta["note"]
+    assert "not known. " + ("This run is a fork" if kind == "orphan" else "Only 8 of 40") in drawn.layout.meta["note"]
 
 
 def test_a_mistake_that_lowers_the_loss_is_not_praised(store):

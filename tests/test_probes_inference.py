@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as some
 from twins import Twin, every_kind
 
-from bnlab import Arm, Experiment, Settings, train
+from bnlab import Arm, Experiment, Settings, lineage, train
 from bnlab.mlp import Statistics
 from bnlab.moving import ALPHAS
 from bnlab.population import of_mini_batches, pooled, streamed
@@ -26,7 +26,7 @@ BN = {"norm": "batch"}
 
 def looked(trace, name, step, **options):
     vectors = trace.snapshot(step)
-    return Copies(trace.experiment).look(name, checked(name, options), step, vectors, trace.seen())[0]
+    return Copies(trace.experiment).look(name, checked(name, options), step, vectors, lineage.seen(trace))[0]
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_the_curve_against_alpha_goes_through_the_recorded_loss(trace):
 def test_statistics_of_some_steps_only_are_refused_and_the_other_mistakes_are_computed(trace):
     from bnlab.probes.inference import averages
 
-    seen = trace.seen()[0]
+    seen = lineage.seen(trace)[0]
     some = np.array([0, 1, 4, 20, 21, 39])
     few = seen._replace(steps=some, batch_mean=seen.batch_mean[some], batch_var=seen.batch_var[some])
     with pytest.raises(ValueError, match="only 6 of 40 steps of the unit statistics are kept in this run; averages of"):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from twins import Twin, every_kind
 
-from bnlab import Arm, Experiment, Settings, __main__, train
+from bnlab import Arm, Experiment, Settings, __main__, lineage, train
 from bnlab.probes import (
     PROBES,
     Copies,
@@ -176,7 +176,7 @@ def test_a_network_that_is_not_finite_leaves_the_others_their_numbers(run):
             options["points"] = 5
         (made,) = copies.groups
         broken = made.stack.networks.index((0, 0))
-        seen = run.seen() if probe.back else ()
+        seen = lineage.seen(run) if probe.back else ()
 
         def looked(infinite, made=made, broken=broken, probe=probe, options=options, seen=seen):
             with torch.no_grad():
@@ -194,7 +194,7 @@ def test_a_network_that_is_not_finite_leaves_the_others_their_numbers(run):
 def test_the_path_leaves_out_what_diverged(run):
     step = run.snapshots()[1]
     copies = Copies(run.experiment)
-    (seen,) = run.seen()
+    (seen,) = lineage.seen(run)
     (made,) = copies.groups
 
     def vector(t):
@@ -212,7 +212,7 @@ def test_the_path_leaves_out_what_diverged(run):
 
 
 def test_one_snapshot_is_no_path(run):
-    (seen,) = run.seen()
+    (seen,) = lineage.seen(run)
     with pytest.raises(ValueError, match="there is one snapshot so far; a path needs two"):
         landscape.look_along_path(Copies(run.experiment).groups[0], seen._replace(snapshots=[0]), points=5)
 
@@ -472,7 +472,7 @@ def test_looking_changes_nothing(run, name):
     plain, looked_at = list(train(experiment)), []
     for record in train(experiment):
         if record.weights and record.step in (0, 20, 60):
-            seen = run.seen() if PROBES[name].back else ()
+            seen = lineage.seen(run) if PROBES[name].back else ()
             found = copies.look(name, options, record.step, record.weights, seen)
             assert all(len(values) == len(experiment.stacks[0]) for values in found[0].values())
             assert not any(np.isinf(values).any() for values in found[0].values() if values.dtype.kind == "f")
@@ -486,7 +486,7 @@ def test_looking_changes_nothing(run, name):
 def test_the_same_look_sees_the_same(run, name):
     options = checked(name, {}) | ({"points": 5} if "points" in PROBES[name].options else {})
     step = run.snapshots()[2]
-    seen = run.seen() if PROBES[name].back else ()
+    seen = lineage.seen(run) if PROBES[name].back else ()
     first, again = (Copies(run.experiment).look(name, options, step, run.snapshot(step), seen)[0] for _ in range(2))
     for key, values in first.items():
         np.testing.assert_array_equal(values, again[key])
@@ -494,7 +494,7 @@ def test_the_same_look_sees_the_same(run, name):
 
 def test_the_path_lies_in_its_plane(run):
     step = run.snapshots()[-1]
-    found = Copies(run.experiment).look("path", {"points": 5}, step, run.snapshot(step), run.seen())[0]
+    found = Copies(run.experiment).look("path", {"points": 5}, step, run.snapshot(step), lineage.seen(run))[0]
     assert (found["share"].sum(1) <= 1 + 1e-6).all() and (found["share"][:, 0] >= found["share"][:, 1] - 1e-9).all()
     np.testing.assert_allclose(found["path"][:, -1], 0, atol=1e-6)  # it ends where the plane is centered
     assert (found["share"].sum(1) > 0.5).all()

@@ -15,9 +15,9 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from ..probes import PROBES
-from ..reading import EVERYTHING, Trace
+from ..reading import Trace
 from ..registry import Registry
-from ..trace import TABLES
+from ..trace import EVERYTHING, TABLES
 
 ROWS = 200_000  # written at once, about
 KEYS = {"steps": (), "layers": ("layer",), "units": ("layer", "unit")}

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 
 from ..registry import Registry
-from . import broken, contest, curves, dials, distributions, gaps, geometry, gradients, inference, moving, predicted
+from . import (
+    alphas,
+    broken,
+    contest,
+    curves,
+    dials,
+    distributions,
+    gaps,
+    geometry,
+    gradients,
+    inference,
+    moving,
+    predicted,
+)
 from .options import STEP, About, Option, asked, choice
 
 if TYPE_CHECKING:
@@ -76,7 +89,7 @@ FIGURES["gradient_heatmap"] = About(
     gradients.gradient_heatmap,
     (WHICH,),
 )
-for more in (moving, distributions, predicted, inference, gaps, broken, dials, contest, geometry):
+for more in (moving, distributions, predicted, inference, alphas, gaps, broken, dials, contest, geometry):
     FIGURES |= more.ABOUT
 
 

@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 from ..data import DATASETS
 from ..probes.broken import MISTAKES
 from . import style
-from .inference import unknown, without
+from .alphas import unknown
+from .inference import without
 from .looks import NOT_YET, missing, newest_snapshot
 from .options import STEP, About, Option
 

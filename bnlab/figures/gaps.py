@@ -8,10 +8,12 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .. import moving
+from .. import lineage, moving
+from ..settings import about
 from ..train import FORWARD
 from . import style
-from .inference import START, unknown, without
+from .alphas import START, unknown
+from .inference import without
 from .looks import NOT_YET, missing, newest_snapshot
 from .options import BATCH_ARM, LAYER, STEP, About
 
@@ -36,18 +38,18 @@ class Parts(NamedTuple):
 def gap_parts(trace: Trace, name: str, arm: int, layer: int, step: int, corrected: bool) -> Parts | None:
     """The gap of the averages that inference before update `step` finds, against the population of the same weights;
     None before the second look at the population. Between two looks the population is taken from a straight line."""
-    steps, mean, var = trace.population(arm, layer=layer)
+    steps, mean, var = lineage.population(trace, arm, layer)
     n = min(step, trace.step + 1, trace.experiment.settings.steps)
     if len(steps) < 2 or n < 2:
         return None
-    new = trace.read(f"batch_{name}", arm, layer=layer, stop=n, points=2**40)
+    _, new = lineage.rows(trace, f"batch_{name}", arm, layer=layer, stop=n)
     mean, var = (moving.between(steps, q.astype(np.float64), n + 1) for q in (mean, var))
     whole, unit = (mean, np.sqrt(var)) if name == "mean" else (var, var)
     found, laws = [], []
     settings = trace.experiment.arm_settings[arm]
     K, N = settings.mini_batch, settings.n_train if settings.sampling == "epochs" else None
     for alpha in moving.ALPHAS:
-        parts = moving.gap(new.mean, whole, alpha, moving.START[name], unit[:-1], corrected)
+        parts = moving.gap(new, whole, alpha, moving.START[name], unit[:-1], corrected)
         scaled = [np.divide(part, unit[-1], out=np.full_like(part, np.nan), where=unit[-1] > 0) for part in parts]
         found.append([moving.rms(part) for part in scaled])
         came_in = 1.0 if corrected and alpha < 1 else 1 - alpha**n
@@ -61,6 +63,12 @@ def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.
     """Warm-up, lag, bias and noise of the moving averages against alpha."""
     if wrong := unknown(trace, arm, step):
         return style.said(wrong)
+    for name in ("batch_size", "sampling"):
+        if (at := lineage.changed(trace, arm, name)) is not None and at < step:
+            return style.said(
+                f"At step {at} this arm changed its {about(name).label.lower()}: noise and bias are then of two kinds."
+                "<br>Look at the arm as it was, or at an earlier step."
+            )
     figure = make_subplots(1, 2, horizontal_spacing=0.13)
     names, best, measured = [f"{alpha:g}" for alpha in moving.ALPHAS], [], []
     settings = trace.experiment.arm_settings[arm]

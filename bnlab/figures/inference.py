@@ -1,4 +1,4 @@
-"""The inference phase: three kinds of statistics, any alpha afterwards, and what goes wrong without a mini-batch."""
+"""The inference phase: three kinds of statistics for one network, and why their losses differ, from the numbers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from .. import moving
+from .. import lineage, moving
 from ..data import DATASETS
+from ..trace import EVERYTHING
 from . import style
 from .gradients import NOTHING
-from .looks import NOT_YET, missing, newest_snapshot
-from .moving import NO_BATCH_NORM, evenly, subject
-from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, Option, choice
+from .moving import NO_BATCH_NORM
+from .options import BATCH_ARM, About, choice
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -23,12 +22,11 @@ if TYPE_CHECKING:
 KINDS = {"batch": "mini-batch", "moving": "moving averages", "population": "population"}
 SHOWN = 400  # points of a line
 SCORINGS = 120  # of the scores over time
-FORK = "This run is a fork; what came before is recorded in its parent. Look there."
 LOOKS = {"batch": ("dot", "circle"), "moving": ("solid", "square"), "population": ("dash", "diamond")}
 
 
 class Three(NamedTuple):
-    """One arm's score over a split with each kind of statistics: steps [n], values [n], mean over the seeds."""
+    """One arm's score over a split with each kind of statistics: steps [n], values [n], of all seeds one."""
 
     steps: np.ndarray
     batch: np.ndarray
@@ -36,12 +34,13 @@ class Three(NamedTuple):
     population: np.ndarray
 
 
-def three(trace: Trace, arm: int, split: str, quantity: str) -> Three:
+def three(trace: Trace, arm: int, split: str, quantity: str, over=np.mean) -> Three:
+    """`over` makes one of the values of the seeds."""
     steps, found = np.array([], int), []
     for kind in KINDS:
         steps, loss, accuracy = trace.scores(arm, split, kind, SCORINGS)
         values = loss if quantity == "loss" else accuracy
-        found.append(np.full(len(steps), np.nan) if values is None else values.mean(1))
+        found.append(np.full(len(steps), np.nan) if values is None else over(values, 1))
     return Three(steps, *found)
 
 
@@ -55,13 +54,19 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
     told = three(trace, arm, split, quantity)
     if not len(told.steps):
         return style.said(NOTHING)
-    figure = go.Figure()
+    figure, seeds = go.Figure(), len(trace.experiment.seeds)
+    low, high = (three(trace, arm, split, quantity, over) for over in (np.min, np.max))
     for kind, words in KINDS.items():
         dash, symbol = LOOKS[kind]
+        if seeds > 1:
+            rgb = style.color(arm) if kind == "moving" else style.GRAY
+            x = style.numbers(told.steps)
+            style.band(figure, x, getattr(low, kind), getattr(high, kind), rgb, kind, False, 0.12)
         figure.add_scatter(
             x=style.numbers(told.steps),
             y=style.numbers(getattr(told, kind)),
             mode="lines+markers",
+            legendgroup=kind,
             name=f"{split} set, {words} statistics"
             if kind != "moving"
             else f"{split} set, {words} (α = {settings.alpha:g})",
@@ -73,7 +78,9 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
     unit = "mean squared error" if DATASETS[settings.data].task == "regression" else "cross-entropy E (nats)"
     log = {"type": "log", "tickformat": "~g", "dtick": "D2"} if quantity == "loss" else {}
     figure.update_yaxes(title=unit if quantity == "loss" else "accuracy (share of examples)", **log)
-    return style.finished(figure, note=explained(told, settings, cause(trace, arm, int(told.steps[widest(told, 1)]))))
+    note = explained(told, settings, cause(trace, arm, int(told.steps[widest(told, 1)])))
+    over = f" Means over {seeds} seeds; bands from the least to the greatest." if seeds > 1 else ""
+    return style.finished(figure, note=note + over)
 
 
 class Cause(NamedTuple):
@@ -96,11 +103,13 @@ def found_before(trace: Trace, name: str, arm: int, t: int) -> np.ndarray | None
     alpha, start = trace.experiment.arm_settings[arm].alpha, moving.START[name]
     if t == 0:
         return np.float64(start)
-    rows = trace.read(f"moving_{name}", arm, start=t - 1, stop=t + 1, points=2**40)
+    if t == trace.first and (before := lineage.parent(trace)):
+        return found_before(before[0], name, before[1], t)
+    rows = trace.read(f"moving_{name}", arm, start=t - 1, stop=t + 1, points=EVERYTHING)
     if t - 1 in rows.steps:
         return rows.mean[0].astype(np.float64)
     if t in rows.steps and alpha > 0:  # of a thinned run: take the last mini-batch out again
-        new = trace.read(f"batch_{name}", arm, start=t, stop=t + 1, points=2**40).mean[0].astype(np.float64)
+        new = trace.read(f"batch_{name}", arm, start=t, stop=t + 1, points=EVERYTHING).mean[0].astype(np.float64)
         return (rows.mean[0] - (1 - alpha) * new) / alpha
     return None
 
@@ -109,8 +118,13 @@ def cause(trace: Trace, arm: int, t: int) -> Cause | None:
     """The gap of the recorded averages in its parts, where it is widest; None where they are not kept, or not known
     from the beginning. The population between two scorings is taken from a straight line."""
     settings = trace.experiment.arm_settings[arm]
-    steps, *population = trace.population(arm)
-    if trace.first or t not in steps:
+    steps, *population = lineage.population(trace, arm)
+    new = any(
+        lineage.changed(trace, arm, name) is not None for name in ("alpha", "batch_size", "sampling", "statistics")
+    )
+    if new:
+        return None
+    if t not in steps or steps[0] > 0:
         return None
     at, worst = list(steps).index(t), None
     mean, var = (q[at].astype(np.float64) for q in population)
@@ -171,30 +185,6 @@ def widest(told: Three, first: int = 0) -> int:
     return int(np.where(told.steps >= first, apart, -1).argmax())
 
 
-def unknown(trace: Trace, arm: int, stop: int) -> str | None:
-    """Why averages of another alpha of the steps before `stop` cannot be made for this arm; None where they can.
-
-    Of a row that stands for a stride nothing can be averaged: holding it would not average the noise.
-    """
-    settings = trace.experiment.arm_settings[arm]
-    if settings.norm != "batch":
-        return without(trace, "moving averages")
-    if settings.statistics == "moving":
-        return "This arm trains with its moving averages frozen: they stand still, whatever alpha is."
-    if trace.first:
-        return FORK
-    if trace.step < 0:
-        return NOTHING
-    steps = trace.read("batch_mean", arm, layer=1, unit=0, stop=stop, points=2**40).steps
-    most = min(stop, trace.step + 1, settings.steps)
-    if len(steps) == most and moving.complete(steps):
-        return None
-    return (
-        f"Only {len(steps)} of {most} steps of the unit statistics are kept in this run;<br>averages of another alpha "
-        "need every step.<br>Train it with a larger recording budget, or for fewer steps."
-    )
-
-
 def without(trace: Trace, what: str) -> str:
     """What to say where the arm that is shown has no batch norm."""
     if any(settings.norm == "batch" for settings in trace.experiment.arm_settings):
@@ -202,184 +192,13 @@ def without(trace: Trace, what: str) -> str:
     return f"No arm of this run has batch norm, so it has no {what}.<br>Train an arm with batch norm in the Lab."
 
 
-class AnyAlpha(NamedTuple):
-    """One unit's moving mean or variance with another alpha, [n]; `online` with the alpha of the training."""
-
-    steps: np.ndarray
-    again: np.ndarray
-    online: np.ndarray
-    checked: np.ndarray
-    population: np.ndarray
-
-
-def any_alpha(trace: Trace, name: str, arm: int, seed: int, layer: int, unit: int, alpha: float, corrected: bool):
-    """`name` is mean or var; `unit` counts from 0. Every step must be kept."""
-    new = trace.read(f"batch_{name}", arm, layer=layer, unit=unit, points=2**40)
-    online = trace.read(f"moving_{name}", arm, layer=layer, unit=unit, points=2**40)
-    again = moving.moving_averages(new.mean[:, seed], alpha, moving.START[name], corrected)
-    checked, *population = trace.population(arm, layer=layer, unit=unit)
-    values = population[0 if name == "mean" else 1][:, seed]
-    few = evenly(len(new.steps), SHOWN)
-    return AnyAlpha(new.steps[few], again[few], online.mean[few, seed], checked, values)
-
-
-def recomputed(trace: Trace, *, arm: int, seed: int, layer: int, unit: int, alpha: float, start: str) -> go.Figure:
-    """Moving averages of the chosen alpha from the recorded batch statistics; nothing is trained."""
-    settings = trace.experiment.arm_settings[arm]
-    if wrong := unknown(trace, arm, trace.step + 1):
-        return style.said(wrong)
-    figure = make_subplots(1, 2, horizontal_spacing=0.13)
-    color, z = style.color(arm), subject(trace, arm)
-    for column, (name, symbol) in enumerate((("mean", "μ̄"), ("var", "σ̄²")), 1):
-        told = any_alpha(trace, name, arm, seed, layer, unit - 1, alpha, start == "corrected")
-        for label, x, y, look in (
-            (
-                f"trained with α = {settings.alpha:g}",
-                told.steps,
-                told.online,
-                {"mode": "lines", "line": {"color": style.GRAY, "dash": "dot"}},
-            ),
-            (f"α = {alpha:g}", told.steps, told.again, {"mode": "lines", "line": {"color": color, "width": 2.2}}),
-            (
-                "population",
-                told.checked,
-                told.population,
-                {"mode": "markers", "marker": {"color": style.GRAY, "symbol": "diamond", "size": 7}},
-            ),
-        ):
-            figure.add_scatter(
-                x=style.numbers(x), y=style.numbers(y), name=label, legendgroup=label, showlegend=column == 1,
-                hovertemplate=f"step %{{x}}: {symbol} = %{{y:.4g}}<extra>{label}</extra>", row=1, col=column, **look,
-            )  # fmt: skip
-        figure.update_xaxes(title="step", row=1, col=column)
-        figure.update_yaxes(title=f"{symbol} of {z}, layer {layer}, unit {unit}", row=1, col=column)
-    note = "Nothing was trained for this. Every step's batch statistics are kept, so this is exact."
-    return style.finished(figure, note=note)
-
-
-def inference_needs(trace: Trace, *, arm: int, alpha: float) -> list[tuple[str, int, dict]]:
-    step = newest_snapshot(trace)
-    there = step is not None and unknown(trace, arm, step) is None
-    return [("inference", step, {"alpha": alpha})] if there else []
-
-
-def alpha_inference(trace: Trace, *, arm: int, alpha: float) -> go.Figure:
-    """Test loss at the recorded snapshots with the moving averages of the chosen alpha."""
-    settings = trace.experiment.arm_settings[arm]
-    step = newest_snapshot(trace)
-    if wrong := unknown(trace, arm, step or 0):
-        return style.said(wrong)
-    if step is None:
-        return style.said(NOT_YET)
-    found = trace.look("inference", arm, step, alpha=alpha)
-    if wrong := missing(found):
-        return wrong
-    told = three(trace, arm, "test", "loss")
-    figure, few = go.Figure(), evenly(len(told.steps), SHOWN)
-    for label, x, y, look in (
-        ("population statistics", told.steps[few], told.population[few], {"color": style.GRAY, "dash": "dash"}),
-        (
-            f"trained with α = {settings.alpha:g}",
-            told.steps[few],
-            told.moving[few],
-            {"color": style.GRAY, "dash": "dot"},
-        ),
-        (f"α = {alpha:g}", found["step"][0], found["loss"].mean(0), {"color": style.color(arm), "width": 2.2}),
-    ):
-        figure.add_scatter(
-            x=style.numbers(x), y=style.numbers(y), name=label, mode="lines+markers", line=look,
-            hovertemplate=f"step %{{x}}: %{{y:.4g}}<extra>{label}</extra>",
-        )  # fmt: skip
-    figure.update_xaxes(title="step t: the weights before update t")
-    figure.update_yaxes(title="test loss E in inference mode", type="log", tickformat="~g", dtick="D2")
-    return style.finished(figure, note="The weights are those of the training; only the averages are made anew.")
-
-
-def alphas_needs(trace: Trace, *, arm: int, step: int) -> list[tuple[str, int, dict]]:
-    at = newest_snapshot(trace, step)
-    there = at is not None and unknown(trace, arm, at) is None
-    return [("alphas", at, {})] if there else []
-
-
-def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
-    """Inference loss against alpha at one step's weights, with its minimum and the population's loss."""
-    at = newest_snapshot(trace, step)
-    if wrong := unknown(trace, arm, at or 0):
-        return style.said(wrong)
-    if at is None:
-        return style.said(NOT_YET)
-    found = trace.look("alphas", arm, at)
-    if wrong := missing(found):
-        return wrong
-    figure, best = go.Figure(), []
-    names = [f"{alpha:g}" for alpha in moving.ALPHAS]
-    for split, dash in (("train", "dot"), ("test", "solid")):
-        loss = found[f"{split}_loss"].mean(0)
-        figure.add_scatter(
-            x=names, y=style.numbers(loss), name=f"{split} set", mode="lines+markers",
-            line={"color": style.color(arm), "dash": dash}, hovertemplate="α = %{x}: %{y:.4g}<extra></extra>",
-        )  # fmt: skip
-        if np.isfinite(loss).any():
-            i = int(np.nanargmin(loss))
-            best.append(f"least on the {split} set at α = {names[i]} ({loss[i]:.3g})")
-            figure.add_scatter(
-                x=[names[i]], y=[float(loss[i])], mode="markers", showlegend=False, hoverinfo="skip",
-                marker={"symbol": "circle-open", "size": 16, "color": style.color(arm), "line": {"width": 2}},
-            )  # fmt: skip
-    steps, losses, _ = trace.scores(arm, "test", "population")
-    if at in steps:
-        style.reference(figure, float(losses[list(steps).index(at)].mean()), "population statistics, test set")
-    figure.update_xaxes(title="α, weight of the old value (not to scale)", type="category")
-    figure.update_yaxes(title="loss E in inference mode")
-    return style.finished(figure, note=f"Weights of step {at}: {'; '.join(best)}.")
-
-
 SPLIT = choice("split", "Data", "Which examples are scored.", {"test": "test set", "train": "training set"})
 QUANTITY = choice("quantity", "Score", "What is drawn.", {"loss": "loss", "accuracy": "accuracy"})
-ALPHA = Option(
-    "alpha",
-    "number",
-    "alpha α",
-    "Weight of the old value in the moving averages made anew.",
-    low=0,
-    high=1,
-    default="0.99",
-)
-FINE = tuple(
-    round(x, 6) for x in (*np.arange(0, 0.9, 0.1), *np.arange(0.9, 0.99, 0.01), *np.arange(0.99, 0.9995, 0.001))
-)
-ALPHA = ALPHA._replace(marks=(*FINE, 0.9995, 0.9999, 1.0))
-START = choice(
-    "start",
-    "Start",
-    "Plain: the averages start at 0 and 1. Corrected: what is left of the start is divided out, as Adam does.",
-    {"plain": "plain", "corrected": "bias-corrected"},
-)
 ABOUT = {
     "three_losses": About(
         "Three statistics, one network",
         "The same weights on the same data: what changes is only what batch norm normalizes with.",
         three_losses,
         (BATCH_ARM, SPLIT, QUANTITY),
-    ),
-    "recomputed": About(
-        "Any alpha, afterwards",
-        "Moving averages play no role in training. Move alpha: the averages are made anew from recorded statistics.",
-        recomputed,
-        (BATCH_ARM, SEED, LAYER, UNIT, ALPHA, START),
-    ),
-    "alpha_inference": About(
-        "Inference loss with this alpha",
-        "How the network would score at each snapshot had it averaged with the chosen alpha.",
-        alpha_inference,
-        (BATCH_ARM, ALPHA),
-        inference_needs,
-    ),
-    "alpha_curve": About(
-        "Inference loss against alpha",
-        "Small alphas are noisy, large ones late; the ring marks the least loss.",
-        alpha_curve,
-        (BATCH_ARM, STEP),
-        alphas_needs,
     ),
 }

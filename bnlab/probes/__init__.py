@@ -32,12 +32,11 @@ class Asked(NamedTuple):
 
 class Seen(NamedTuple):
     """What a run has recorded of one stack, for the probes that look back: `steps` [n], their batch means and variances
-    [n, L, B, d]; `first`, where the run begins; the steps that have a snapshot, and the snapshot of a step."""
+    [n, L, B, d], from step 0 on also of a fork; the steps that have a snapshot, and the snapshot of a step."""
 
     steps: np.ndarray
     batch_mean: np.ndarray
     batch_var: np.ndarray
-    first: int
     snapshots: list[int]
     vector: Callable[[int], np.ndarray]
 

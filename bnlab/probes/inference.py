@@ -25,11 +25,9 @@ MOST_SNAPSHOTS = 24  # scored at once, spread over the run
 def averages(seen: Seen, alpha: float, steps: np.ndarray) -> list[np.ndarray]:
     """Moving means and variances [n, L, B, d] of alpha as training finds them at `steps`.
 
-    Raises ValueError for a fork, whose first steps are recorded elsewhere, and where the budget has left only some
-    steps: an average of them is off by far more than what is looked for.
+    Raises ValueError where the budget has left only some steps: an average of them is off by far more than what is
+    looked for.
     """
-    if seen.first:
-        raise ValueError("this run is a fork, and what came before is recorded in its parent. Look there.")
     used, most = seen.steps[seen.steps < steps[-1]], int(steps[-1])
     if len(used) < most or not complete(used):
         raise ValueError(

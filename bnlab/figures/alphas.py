@@ -1,0 +1,227 @@
+"""Any alpha, afterwards: moving averages made anew from the recorded batch statistics, and the losses they give."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from .. import lineage, moving
+from . import style
+from .gradients import NOTHING
+from .inference import SHOWN, three, without
+from .looks import NOT_YET, missing, newest_snapshot
+from .moving import evenly, subject
+from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, Option, choice
+
+if TYPE_CHECKING:
+    from ..reading import Trace
+
+
+def unknown(trace: Trace, arm: int, stop: int) -> str | None:
+    """Why averages of another alpha of the steps before `stop` cannot be made for this arm; None where they can.
+
+    Of a row that stands for a stride nothing can be averaged: holding it would not average the noise.
+    """
+    settings = trace.experiment.arm_settings[arm]
+    if settings.norm != "batch":
+        return without(trace, "moving averages")
+    if settings.statistics == "moving":
+        return "This arm trains with its moving averages frozen: they stand still, whatever alpha is."
+    if (at := lineage.changed(trace, arm, "statistics")) is not None:
+        return f"Up to step {at} this arm trained with its moving averages frozen:<br>nothing was averaged until then."
+    if trace.step < 0:
+        return NOTHING
+    steps, _ = lineage.rows(trace, "batch_mean", arm, layer=1, unit=0, stop=stop)
+    most = min(stop, trace.step + 1, settings.steps)
+    if len(steps) == most and moving.complete(steps):
+        return None
+    if len(steps) and steps[0] > 0:
+        return "This run is a fork, and what came before it was deleted;<br>averages need every step from the first."
+    return (
+        f"Only {len(steps)} of {most} steps of the unit statistics are kept in this run;<br>averages of another alpha "
+        "need every step.<br>Train it with a larger recording budget, or for fewer steps."
+    )
+
+
+class AnyAlpha(NamedTuple):
+    """One unit's moving mean or variance with another alpha, [n]; `online` with the alpha of the training."""
+
+    steps: np.ndarray
+    again: np.ndarray
+    online: np.ndarray
+    checked: np.ndarray
+    population: np.ndarray
+
+
+def any_alpha(trace: Trace, name: str, arm: int, seed: int, layer: int, unit: int, alpha: float, corrected: bool):
+    """`name` is mean or var; `unit` counts from 0. Every step must be kept."""
+    steps, new = lineage.rows(trace, f"batch_{name}", arm, layer=layer, unit=unit)
+    _, online = lineage.rows(trace, f"moving_{name}", arm, layer=layer, unit=unit)
+    again = moving.moving_averages(new[:, seed], alpha, moving.START[name], corrected)
+    checked, *population = lineage.population(trace, arm, layer, unit)
+    values = population[0 if name == "mean" else 1][:, seed]
+    few = evenly(len(steps), SHOWN)
+    return AnyAlpha(steps[few], again[few], online[few, seed], checked, values)
+
+
+def trained(trace: Trace, arm: int) -> str:
+    """With which alpha the arm was trained, in words."""
+    told, at = f"trained with α = {trace.experiment.arm_settings[arm].alpha:g}", lineage.changed(trace, arm, "alpha")
+    return told if at is None else f"{told} from step {at} on"
+
+
+def recomputed(trace: Trace, *, arm: int, seed: int, layer: int, unit: int, alpha: float, start: str) -> go.Figure:
+    """Moving averages of the chosen alpha from the recorded batch statistics; nothing is trained."""
+    if wrong := unknown(trace, arm, trace.step + 1):
+        return style.said(wrong)
+    figure = make_subplots(1, 2, horizontal_spacing=0.13)
+    color, z = style.color(arm), subject(trace, arm)
+    for column, (name, symbol) in enumerate((("mean", "μ̄"), ("var", "σ̄²")), 1):
+        told = any_alpha(trace, name, arm, seed, layer, unit - 1, alpha, start == "corrected")
+        for label, x, y, look in (
+            (
+                trained(trace, arm),
+                told.steps,
+                told.online,
+                {"mode": "lines", "line": {"color": style.GRAY, "dash": "dot"}},
+            ),
+            (f"α = {alpha:g}", told.steps, told.again, {"mode": "lines", "line": {"color": color, "width": 2.2}}),
+            (
+                "population",
+                told.checked,
+                told.population,
+                {"mode": "markers", "marker": {"color": style.GRAY, "symbol": "diamond", "size": 7}},
+            ),
+        ):
+            figure.add_scatter(
+                x=style.numbers(x), y=style.numbers(y), name=label, legendgroup=label, showlegend=column == 1,
+                hovertemplate=f"step %{{x}}: {symbol} = %{{y:.4g}}<extra>{label}</extra>", row=1, col=column, **look,
+            )  # fmt: skip
+        figure.update_xaxes(title="step", row=1, col=column)
+        figure.update_yaxes(title=f"{symbol} of {z}, layer {layer}, unit {unit}", row=1, col=column)
+    note = "Nothing was trained for this. Every step's batch statistics are kept, so this is exact."
+    if trace.first:
+        note += f" The steps before {trace.first} are those of the run that this one was forked from."
+    return style.finished(figure, note=note)
+
+
+def inference_needs(trace: Trace, *, arm: int, alpha: float) -> list[tuple[str, int, dict]]:
+    step = newest_snapshot(trace)
+    there = step is not None and unknown(trace, arm, step) is None
+    return [("inference", step, {"alpha": alpha})] if there else []
+
+
+def alpha_inference(trace: Trace, *, arm: int, alpha: float) -> go.Figure:
+    """Test loss at the recorded snapshots with the moving averages of the chosen alpha."""
+    step = newest_snapshot(trace)
+    if wrong := unknown(trace, arm, step or 0):
+        return style.said(wrong)
+    if step is None:
+        return style.said(NOT_YET)
+    found = trace.look("inference", arm, step, alpha=alpha)
+    if wrong := missing(found):
+        return wrong
+    told = three(trace, arm, "test", "loss")
+    figure, few = go.Figure(), evenly(len(told.steps), SHOWN)
+    for label, x, y, look in (
+        ("population statistics", told.steps[few], told.population[few], {"color": style.GRAY, "dash": "dash"}),
+        (
+            trained(trace, arm),
+            told.steps[few],
+            told.moving[few],
+            {"color": style.GRAY, "dash": "dot"},
+        ),
+        (f"α = {alpha:g}", found["step"][0], found["loss"].mean(0), {"color": style.color(arm), "width": 2.2}),
+    ):
+        figure.add_scatter(
+            x=style.numbers(x), y=style.numbers(y), name=label, mode="lines+markers", line=look,
+            hovertemplate=f"step %{{x}}: %{{y:.4g}}<extra>{label}</extra>",
+        )  # fmt: skip
+    figure.update_xaxes(title="step t: the weights before update t")
+    figure.update_yaxes(title="test loss E in inference mode", type="log", tickformat="~g", dtick="D2")
+    return style.finished(figure, note="The weights are those of the training; only the averages are made anew.")
+
+
+def alphas_needs(trace: Trace, *, arm: int, step: int) -> list[tuple[str, int, dict]]:
+    at = newest_snapshot(trace, step)
+    there = at is not None and unknown(trace, arm, at) is None
+    return [("alphas", at, {})] if there else []
+
+
+def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
+    """Inference loss against alpha at one step's weights, with its minimum and the population's loss."""
+    at = newest_snapshot(trace, step)
+    if wrong := unknown(trace, arm, at or 0):
+        return style.said(wrong)
+    if at is None:
+        return style.said(NOT_YET)
+    found = trace.look("alphas", arm, at)
+    if wrong := missing(found):
+        return wrong
+    figure, best = go.Figure(), []
+    names = [f"{alpha:g}" for alpha in moving.ALPHAS]
+    for split, dash in (("train", "dot"), ("test", "solid")):
+        loss = found[f"{split}_loss"].mean(0)
+        figure.add_scatter(
+            x=names, y=style.numbers(loss), name=f"{split} set", mode="lines+markers",
+            line={"color": style.color(arm), "dash": dash}, hovertemplate="α = %{x}: %{y:.4g}<extra></extra>",
+        )  # fmt: skip
+        if np.isfinite(loss).any():
+            i = int(np.nanargmin(loss))
+            best.append(f"least on the {split} set at α = {names[i]} ({loss[i]:.3g})")
+            figure.add_scatter(
+                x=[names[i]], y=[float(loss[i])], mode="markers", showlegend=False, hoverinfo="skip",
+                marker={"symbol": "circle-open", "size": 16, "color": style.color(arm), "line": {"width": 2}},
+            )  # fmt: skip
+    steps, losses, _ = trace.scores(arm, "test", "population")
+    if at in steps:
+        style.reference(figure, float(losses[list(steps).index(at)].mean()), "population statistics, test set")
+    figure.update_xaxes(title="α, weight of the old value (not to scale)", type="category")
+    figure.update_yaxes(title="loss E in inference mode")
+    return style.finished(figure, note=f"Weights of step {at}: {'; '.join(best)}.")
+
+
+ALPHA = Option(
+    "alpha",
+    "number",
+    "alpha α",
+    "Weight of the old value in the moving averages made anew.",
+    low=0,
+    high=1,
+    default="0.99",
+)
+FINE = tuple(
+    round(x, 6) for x in (*np.arange(0, 0.9, 0.1), *np.arange(0.9, 0.99, 0.01), *np.arange(0.99, 0.9995, 0.001))
+)
+ALPHA = ALPHA._replace(marks=(*FINE, 0.9995, 0.9999, 1.0))
+START = choice(
+    "start",
+    "Start",
+    "Plain: the averages start at 0 and 1. Corrected: what is left of the start is divided out, as Adam does.",
+    {"plain": "plain", "corrected": "bias-corrected"},
+)
+ABOUT = {
+    "recomputed": About(
+        "Any alpha, afterwards",
+        "Moving averages play no role in training. Move alpha: the averages are made anew from recorded statistics.",
+        recomputed,
+        (BATCH_ARM, SEED, LAYER, UNIT, ALPHA, START),
+    ),
+    "alpha_inference": About(
+        "Inference loss with this alpha",
+        "How the network would score at each snapshot had it averaged with the chosen alpha.",
+        alpha_inference,
+        (BATCH_ARM, ALPHA),
+        inference_needs,
+    ),
+    "alpha_curve": About(
+        "Inference loss against alpha",
+        "Small alphas are noisy, large ones late; the ring marks the least loss.",
+        alpha_curve,
+        (BATCH_ARM, STEP),
+        alphas_needs,
+    ),
+}

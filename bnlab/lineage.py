@@ -1,0 +1,84 @@
+"""A run and what it was forked from, as one: every arm of a fork has the parent's steps before it, to the last bit."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .probes import Seen
+from .trace import EVERYTHING, batch_slots
+
+if TYPE_CHECKING:
+    from .reading import Trace
+    from .settings import Settings
+
+
+def parent(trace: Trace) -> tuple[Trace, int] | None:
+    """The run that this one was forked from and the arm that went on; None for no fork, and where it was deleted."""
+    if origin := trace.store.origin(trace.run.id):
+        with suppress(KeyError):
+            return trace.store.trace(origin[0]), origin[1]
+    return None
+
+
+def periods(trace: Trace, arm: int) -> list[tuple[int, Settings]]:
+    """The settings this arm was trained with, and the step from which on: one but for forks."""
+    before = parent(trace)
+    return [*(periods(*before) if before else []), (trace.first, trace.experiment.arm_settings[arm])]
+
+
+def changed(trace: Trace, arm: int, name: str) -> int | None:
+    """The newest step at which a fork gave this arm another value of a setting; None where it never changed."""
+    told = periods(trace, arm)
+    pairs = zip(told[:0:-1], told[-2::-1], strict=True)  # the newest first
+    return next((step for (step, new), (_, old) in pairs if getattr(new, name) != getattr(old, name)), None)
+
+
+def rows(
+    trace: Trace, quantity: str, arm: int, *, stop: int | None = None, layer: int | None = None, unit: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Steps [n] and values [n, seeds, ...] of a quantity of the units, all that is left of it before `stop`."""
+    where = {"layer": layer, "unit": unit, "points": EVERYTHING}
+    steps, values, *_ = trace.read(quantity, arm, stop=stop, **where)
+    if trace.first and (before := parent(trace)):
+        until = trace.first if stop is None else min(trace.first, stop)
+        earlier = rows(before[0], quantity, before[1], stop=until, layer=layer, unit=unit)
+        steps, values = np.concatenate([earlier[0], steps]), np.concatenate([earlier[1], values])
+    return steps, values
+
+
+def population(
+    trace: Trace, arm: int, layer: int | None = None, unit: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As Trace.population(), from the beginning of what the run was forked from."""
+    found = trace.population(arm, layer, unit)
+    if trace.first and (before := parent(trace)):
+        earlier = population(*before, layer, unit)
+        here = earlier[0] < trace.first
+        found = tuple(np.concatenate([a[here], b]) for a, b in zip(earlier, found, strict=True))
+    return found
+
+
+def seen(trace: Trace) -> list[Seen]:
+    """What was recorded of each stack, for the probes that look back: all batch statistics that are left."""
+    before, found = parent(trace) if trace.first else None, []
+    for i, networks in enumerate(trace.experiment.stacks):
+        slots = [networks[slot] for slot in batch_slots(trace.experiment, i)]
+        steps, both = np.array([], int), [np.empty((0, 0, 0, 0), np.float32)] * 2
+        if slots:
+            window = (None, None, trace.first, trace.step + 1, EVERYTHING)
+            series = [trace.columns(i, "units", name, *window) for name in ("batch_mean", "batch_var")]
+            steps, both = series[0].steps, [s.mean for s in series]
+        if slots and before:
+            of, arm = before
+            stack, _ = of.slots(arm, "units")
+            earlier, here = seen(of)[stack], batch_slots(of.experiment, stack)
+            pick = [here.index(of.experiment.stacks[stack].index((arm, n.seed))) for n in slots]
+            old = earlier.steps < trace.first
+            parts = (earlier.batch_mean, earlier.batch_var)
+            both = [np.concatenate([a[old][:, :, pick], b]) for a, b in zip(parts, both, strict=True)]
+            steps = np.concatenate([earlier.steps[old], steps])
+        found.append(Seen(steps, *both, trace.snapshots(), lambda step, i=i: trace.snapshot(step)[i]))
+    return found
