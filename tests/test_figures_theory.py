@@ -236,3 +236,27 @@ def test_ticks_can_be_read(low, high, text):
 def test_a_lower_layer_norm_is_singular_by_construction(run):
     drawn = seen(*run, "jacobians")
     assert "LN singular" in drawn.layout.meta["note"] and "of 2 examples" in drawn.layout.meta["note"]
+
+
+@pytest.mark.parametrize(
+    ("activation", "init", "arm", "factor"),
+    [("relu", "xavier", {}, np.sqrt(0.5)), ("relu", "he", {"norm": "batch"}, np.sqrt(np.pi / (np.pi - 1)))],
+)
+def test_the_law_beside_the_product_of_jacobians_is_the_published_one_and_measured(
+    tmp_path, activation, init, arm, factor
+):
+    settings = Settings(depth=12, width=128, activation=activation, init=init, steps=1, batch_size=256)
+    experiment = Experiment(settings=settings, arms=(Arm(label="a", changes=arm),), seeds=(0, 1, 2))
+    store = RunStore(tmp_path)
+    run = store.create(experiment)
+    execute(store, run.id, lambda: None)
+    look(store, run.id, "jacobian", {}, 0, store.trace(run.id).snapshot(0))
+    trace = store.trace(run.id)
+    law = geometry.product_law(experiment.arm_settings[0])
+    np.testing.assert_allclose(law[4:], factor ** np.arange(7, 0, -1), rtol=0.03)
+    measured = trace.look("jacobian", 0, 0)["training"].mean(0)
+    np.testing.assert_allclose(measured / law, 1, atol=0.25)
+    drawn = figures.draw("jacobians", trace, {"step": "0"})
+    (rings,) = (line for line in drawn.data if line.mode == "markers")
+    np.testing.assert_allclose(rings.y, law)
+    assert "Rings: the law" in drawn.layout.meta["note"]

@@ -13,6 +13,7 @@ from ..probes.jacobian import EXAMPLES, WIDEST
 from . import style
 from .looks import ALL_LOST, NOT_YET, finished, line, lost, missing, mode, newest, newest_snapshot, present, wholly
 from .options import ARM, LAYER, STEP, About, Option, choice
+from .predicted import of
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -62,6 +63,12 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
             line(figure, x, q[:, 2], name, arm, column, style.dash(arm), column == 1)
             line(figure, x, q[:, 4], name, arm, column, "dot", False)
         line(figure, layers, present(found["training"]), name, arm, 3, style.dash(arm), False)
+        if at == 0 and (law := product_law(trace.experiment.arm_settings[arm])) is not None:
+            figure.add_scatter(
+                x=layers, y=law, mode="markers", marker={"color": style.color(arm), "symbol": "circle-open", "size": 6},
+                legendgroup=name, showlegend=False, row=1, col=3,
+                hovertemplate=f"layer %{{x}}: %{{y:.3g}}<extra>{name}, by the law</extra>",
+            )  # fmt: skip
     inference = "single examples, inference mode"
     titled(
         figure, "layer l", f"singular values of J<sub>l</sub>, {inference}",
@@ -87,8 +94,19 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
         "Right: batch norm couples the examples, so the Jacobian is that of the whole mini-batch, looked at with "
         "random vectors."
     )
+    if at == 0:
+        coupled += " Rings: the law of random initial networks, the factors of the signal gradient multiplied."
     frozen = mode(trace).startswith("training with frozen")
     return finished(figure, 440, f"Step {at}.", exact, "" if frozen else coupled, *lost(trace, at).values())
+
+
+def product_law(settings: Settings) -> np.ndarray | None:
+    """Root mean square singular value of J_L ... J_{l+1} in the initial network, l = 1..L-1, by the theory: the layers'
+    growth factors multiplied. None where the averages are frozen, about which it says nothing."""
+    if settings.statistics == "moving":
+        return None
+    growth, profile = of(settings)
+    return profile.signal_norm[1:] * growth.signal_norm
 
 
 def directions(quantiles: np.ndarray) -> np.ndarray:
