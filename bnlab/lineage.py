@@ -62,23 +62,31 @@ def population(
 
 
 def seen(trace: Trace) -> list[Seen]:
-    """What was recorded of each stack, for the probes that look back: all batch statistics that are left."""
+    """What was recorded of each stack, for the probes that look back."""
     before, found = parent(trace) if trace.first else None, []
     for i, networks in enumerate(trace.experiment.stacks):
         slots = [networks[slot] for slot in batch_slots(trace.experiment, i)]
         steps, both = np.array([], int), [np.empty((0, 0, 0, 0), np.float32)] * 2
+        scored, measured = steps, both
         if slots:
             window = (None, None, trace.first, trace.step + 1, EVERYTHING)
             series = [trace.columns(i, "units", name, *window) for name in ("batch_mean", "batch_var")]
             steps, both = series[0].steps, [s.mean for s in series]
+            scored, measured = trace.populations(i)
         if slots and before:
             of, arm = before
             stack, _ = of.slots(arm, "units")
             earlier, here = seen(of)[stack], batch_slots(of.experiment, stack)
             pick = [here.index(of.experiment.stacks[stack].index((arm, n.seed))) for n in slots]
-            old = earlier.steps < trace.first
-            parts = (earlier.batch_mean, earlier.batch_var)
-            both = [np.concatenate([a[old][:, :, pick], b]) for a, b in zip(parts, both, strict=True)]
-            steps = np.concatenate([earlier.steps[old], steps])
-        found.append(Seen(steps, *both, trace.snapshots(), lambda step, i=i: trace.snapshot(step)[i]))
+            both = joined(earlier.steps, (earlier.batch_mean, earlier.batch_var), pick, trace.first, both)
+            measured = joined(earlier.scored, earlier.population, pick, trace.first, measured)
+            steps = np.concatenate([earlier.steps[earlier.steps < trace.first], steps])
+            scored = np.concatenate([earlier.scored[earlier.scored < trace.first], scored])
+        vector = lambda step, i=i: trace.snapshot(step)[i]  # noqa: E731
+        found.append(Seen(steps, *both, scored, tuple(measured), trace.snapshots(), vector))
     return found
+
+
+def joined(steps: np.ndarray, earlier, pick: list[int], first: int, later) -> list[np.ndarray]:
+    """Arrays [n, L, B, d] of a parent's slots `pick` before the step `first`, and then a fork's."""
+    return [np.concatenate([a[steps < first][:, :, pick], b]) for a, b in zip(earlier, later, strict=True)]

@@ -9,11 +9,9 @@ As the weights of m_0 and all b_s add up to 1, the gap to the population statist
 
     m_t - p_t =  alpha^t (m_0 - p_t)                            warm-up: the average starts at 0 (mean) or 1 (variance)
               + (1 - alpha) sum_s alpha^{t-1-s} (p_s - p_t)     lag: the weights have moved since, even for alpha = 0
-              + (1 - alpha) sum_s alpha^{t-1-s} B_s             bias: mini-batch statistics are off in the mean
-              + (1 - alpha) sum_s alpha^{t-1-s} (b_s - p_s - B_s)   noise: what is left, and averages out
+              + (1 - alpha) sum_s alpha^{t-1-s} (b_s - p_s)     mini-batches: noise, as K is finite, and bias
 
-B_s is the mean of b - p over all t steps, measured in units of the population at each step; so bias and noise are told
-apart as far as t is long beside 1/(1 - alpha). A biased variance is small by sigma2/K; above layer 1 there is more to
+Noise averages out with alpha, bias stays: a biased variance is small by about sigma2/K; above layer 1 there is more to
 it, as mini-batch statistics normalize the layers below.
 
 Arrays are [steps, ...] in numpy, one row for every step from 0; where some are missing nothing here can be said
@@ -71,41 +69,27 @@ def moving_average_at(new: np.ndarray, alpha: float, start: float, at: np.ndarra
 
 
 class Gap(NamedTuple):
-    """m_t - p_t and its four parts, [...] like one step's statistics; they add up to `total`."""
+    """m_t - p_t and its three parts, [...] like one step's statistics; they add up to `total`."""
 
     total: np.ndarray
     warm_up: np.ndarray
     lag: np.ndarray
-    bias: np.ndarray
-    noise: np.ndarray
+    mini_batches: np.ndarray
 
 
-def gap(
-    new: np.ndarray,
-    population: np.ndarray,
-    alpha: float,
-    start: float,
-    spread: np.ndarray | float = 1.0,
-    corrected: bool = False,
-) -> Gap:
+def gap(new: np.ndarray, population: np.ndarray, alpha: float, start: float, corrected: bool = False) -> Gap:
     """Why the average of new [t, ...] is off population[t], that of the weights which infer with it.
 
-    population [t + 1, ...]; spread [t, ...] is the unit in which the bias is taken to stay the same over the steps: the
-    population's standard deviation for a mean, its variance for a variance. `corrected`: of the bias-corrected
-    average, which has no warm-up.
+    population [t + 1, ...]. `corrected`: of the bias-corrected average, which has no warm-up.
     """
     share, old = weights(len(new), alpha), alpha ** float(len(new))
     last = population[-1].astype(np.float64)
     lag = np.tensordot(share, population[:-1] - last, 1)
-    off = new.astype(np.float64) - population[:-1]
-    spread = np.broadcast_to(spread, off.shape)
-    mean_off = np.divide(off, spread, out=np.zeros_like(off), where=spread > 0).mean(0)
-    bias = np.tensordot(share, spread, 1) * mean_off
-    noise = np.tensordot(share, off, 1) - bias
+    mini_batches = np.tensordot(share, new.astype(np.float64) - population[:-1], 1)
     warm_up = old * (start - last)
     if corrected and old < 1:
-        lag, bias, noise, warm_up = *(q / (1 - old) for q in (lag, bias, noise)), np.zeros_like(warm_up)
-    return Gap(warm_up + lag + bias + noise, warm_up, lag, bias, noise)
+        lag, mini_batches, warm_up = lag / (1 - old), mini_batches / (1 - old), np.zeros_like(warm_up)
+    return Gap(warm_up + lag + mini_batches, warm_up, lag, mini_batches)
 
 
 def neighbors(steps: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -131,33 +115,35 @@ def averaged(steps: np.ndarray, values: np.ndarray, n: int, alpha: float) -> np.
     return np.tensordot(knots, values.astype(np.float64), 1)
 
 
-def noise_left(alpha: float, t: float = inf) -> float:
-    """Standard deviation of the moving average of t independent values of variance 1: sqrt((1-a)/(1+a) (1-a^2t))."""
-    return sqrt((1 - alpha) / (1 + alpha) * (1 - alpha ** (2 * t))) if alpha < 1 else 0.0
+def noise_left(alpha: float, t: float = inf, epoch: int = 0, correlation: float = 0.0) -> float:
+    """Standard deviation of the moving average of t values of variance 1 each.
 
-
-def noise_of_means(alpha: float, K: int, t: float = inf) -> float:
-    """The law of mini-batch means, in population standard deviations: K independent examples, first layer.
-
-    Mini-batches drawn without replacement, in epochs, may have less: the means of an epoch average to the population's.
+    Independent: sqrt((1-a)/(1+a) (1-a^2t)). `epoch`: values of one epoch of that length have this correlation, those of
+    different epochs none; t must then be finite.
     """
-    return noise_left(alpha, t) / sqrt(K)
+    if alpha == 1:
+        return 0.0
+    if not epoch:
+        return sqrt((1 - alpha) / (1 + alpha) * (1 - alpha ** (2 * t)))
+    w = weights(int(t), alpha)
+    together = np.add.reduceat(w, np.arange(0, len(w), epoch)) if len(w) else w
+    return sqrt(max(0.0, (1 - correlation) * float(w @ w) + correlation * float(together @ together)))
 
 
-def noise_of_variances(alpha: float, K: int, t: float = inf) -> float:
-    """The law of biased mini-batch variances, relative to the population's: K independent normal values, first layer.
+def law(name: str, alpha: float, K: int, N: int | None, t: int) -> float:
+    """Root mean square of what mini-batches of K make of the average of t of them: noise and bias, first layer.
 
-    The biased variance of K normal values has variance 2 (K-1)/K^2 sigma^4.
+    Of means in sigma_pop: their variance is sigma2/K. Of biased variances, of normal values, relative to sigma2_pop:
+    their variance is 2 (K-1)/K^2, their bias -1/K. N: drawn from N examples without replacement in epochs, which takes
+    both times (N-K)/(N-1) and gives two mini-batches of one epoch the correlation -K/(N-K); None: independent draws.
     """
-    return noise_left(alpha, t) * sqrt(2 * (K - 1)) / K
-
-
-def bias_of_variances(K: int, N: int | None = None) -> float:
-    """How much smaller the mean biased variance of K examples is than the population's, relative; first layer.
-
-    1/K of independent draws; (N-K)/(K (N-1)) of draws from N examples without replacement.
-    """
-    return (N - K) / (K * max(N - 1, 1)) if N else 1 / K
+    finite = (N - K) / max(N - 1, 1) if N else 1.0
+    correlated = {"epoch": N // K, "correlation": -K / (N - K)} if N and N > K else {}
+    left = sqrt(finite) * noise_left(alpha, t, **correlated)
+    if name == "mean":
+        return left / sqrt(K)
+    bias = finite / K * (1 - alpha ** float(t))
+    return sqrt(2 * (K - 1) / K**2 * left**2 + bias**2)
 
 
 def rms(values: np.ndarray) -> float:

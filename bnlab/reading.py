@@ -199,22 +199,23 @@ class Trace:
         stack, slots = self.slots(arm, "units")
         if not slots:
             raise KeyError(f"{self.experiment.arms[arm].label!r} has no batch norm.")
-        columns = self.layouts[stack]["units"]
-        shape = (2, *columns["batch_mean"][1])
+        steps, both = self.populations(stack, layer)
+        both = [values.take(slots, 1 if layer else 2) for values in both]
+        both = both if layer else [np.moveaxis(values, 2, 1) for values in both]
+        return steps, *(both if unit is None else [values[..., unit] for values in both])
+
+    def populations(self, stack: int, layer: int | None = None) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Steps [n], population means and biased variances [n, L, B, d] of a stack's batch norms, or of one layer's."""
+        shape = (2, *self.layouts[stack]["units"]["batch_mean"][1])
+        pick = slice(None) if layer is None else layer - 1
         steps, values = [], []
         for step, data in self.store.db.execute(
             "select step, data from population where run = ? and stack = ? order by step", (self.run.id, stack)
         ):
-            both = np.frombuffer(data, np.float32).reshape(shape)[:, :, slots]
-            both = both if layer is None else both[:, layer - 1]
             steps.append(step)
-            values.append(both if unit is None else both[..., unit])
-        if not steps:
-            rest = [len(slots), *(() if layer else shape[1:2]), *(() if unit is not None else shape[3:])]
-            return np.array([], int), np.empty((0, *rest), np.float32), np.empty((0, *rest), np.float32)
-        values = np.stack(values)  # [n, 2, (L,) seeds, (d)]
-        values = values if layer is not None else np.moveaxis(values, 2, 3)
-        return np.array(steps, int), values[:, 0], values[:, 1]
+            values.append(np.frombuffer(data, np.float32).reshape(shape)[:, pick])
+        values = np.stack(values, 1) if values else np.empty((2, 0, *shape[1:]), np.float32)[:, :, pick]
+        return np.array(steps, int), list(values)
 
     def snapshots(self) -> list[int]:
         """Steps with a snapshot of the weights, up to the horizon."""

@@ -10,14 +10,13 @@ from bnlab.moving import (
     START,
     averaged,
     between,
-    bias_of_variances,
     complete,
     conventions,
     gap,
+    law,
     moving_average_at,
     moving_averages,
-    noise_of_means,
-    noise_of_variances,
+    noise_left,
     rms,
     weights,
 )
@@ -60,11 +59,7 @@ def test_the_parts_of_the_gap_add_up_and_each_is_what_it_says():
     np.testing.assert_allclose(gap(still[:-1], still, alpha, 1.0).total, parts.warm_up, rtol=1e-10)
     exact = gap(p[:-1], p, alpha, 1.0)
     np.testing.assert_allclose(exact.lag, parts.lag)
-    np.testing.assert_allclose(exact.noise, 0, atol=1e-12)
-    np.testing.assert_allclose(exact.bias, 0, atol=1e-12)
-    low = gap(0.75 * (1 + p[:-1] ** 2), 1 + p**2, alpha, 1.0, 1 + p[:-1] ** 2)  # a quarter too low, at every step
-    np.testing.assert_allclose(low.noise, 0, atol=1e-12)
-    np.testing.assert_allclose(low.bias, -0.25 * (1 - alpha**n) * (low.lag / (1 - alpha**n) + 1 + p[-1] ** 2))
+    np.testing.assert_allclose(exact.mini_batches, 0, atol=1e-12)
     corrected = gap(b, p, alpha, 1.0, corrected=True)
     np.testing.assert_allclose(corrected.total, moving_averages(b, alpha, 1.0, corrected=True)[-1] - p[-1], rtol=1e-9)
     assert (corrected.warm_up == 0).all()
@@ -110,38 +105,43 @@ def frozen(K, sampling, steps, seeds, **more):
     return {name: np.stack(found) for name, found in new.items()}, population
 
 
-def test_noise_and_bias_of_frozen_weights_are_those_of_the_law():
-    K, n = 8, 4000
-    new, population = frozen(K, "replacement", n, 4, data="gaussian", width=32, score_every=n)
-    for name, law in (("mean", noise_of_means), ("var", noise_of_variances)):
+@pytest.mark.parametrize(("K", "sampling", "data"), [(8, "replacement", "gaussian"), (10, "epochs", "wine")])
+def test_what_mini_batches_make_of_frozen_weights_is_the_law(K, sampling, data):
+    n = 2000
+    new, population = frozen(K, sampling, n, 8, data=data, width=64, score_every=n)
+    N = Settings(data=data).n_train if sampling == "epochs" else None
+    for name in ("mean", "var"):
         unit = np.sqrt(population["var"]) if name == "mean" else population["var"]
-        for alpha in (0.9, 0.99):
-            noise, bias = [], []
-            for t in range(2000, n + 1, 200):
+        for alpha in (0.0, 0.9, 0.97):
+            measured, told = [], []
+            for t in range(1000, n + 1, 37):  # at many places of an epoch
                 still = np.broadcast_to(population[name], (t + 1, *unit.shape))
-                parts = gap(new[name][:t], still, alpha, START[name], still[:t] * 0 + unit)
+                parts = gap(new[name][:t], still, alpha, START[name])
                 assert rms(parts.lag / unit) < 1e-5
-                noise.append(rms(parts.noise / unit))
-                bias.append(np.mean(parts.bias / unit))
-            assert np.sqrt(np.mean(np.square(noise))) == pytest.approx(law(alpha, K), rel=0.1), (name, alpha)
-            assert np.mean(bias) == pytest.approx(-bias_of_variances(K) if name == "var" else 0, abs=0.01)
+                measured.append(rms(parts.mini_batches / unit))
+                told.append(law(name, alpha, K, N, t))
+            # the sums behind the values of a unit are nearly normal for the many features of these data
+            assert rms(np.array(measured)) == pytest.approx(rms(np.array(told)), rel=0.12), (name, alpha)
 
 
-def test_without_replacement_the_bias_is_that_of_a_finite_population():
+def test_the_law_of_an_epoch_is_a_slow_sum_over_pairs_and_vanishes_after_whole_epochs():
+    K, N, t, alpha = 10, 45, 17, 0.8
+    w, finite, together = weights(t, alpha), (N - K) / (N - 1), -K / (N - K)
+    epoch = np.arange(t) // (N // K)
+    pairs = sum(
+        w[i] * w[j] * (1 if i == j else together if epoch[i] == epoch[j] else 0) for i in range(t) for j in range(t)
+    )
+    assert law("mean", alpha, K, N, t) == pytest.approx(np.sqrt(pairs * finite / K))
+    assert law("mean", 0.999999, 9, 45, 40) < 1e-6 * 40  # every example came in 8 times
+    assert law("mean", alpha, K, None, t) == pytest.approx(noise_left(alpha, t) / np.sqrt(K))
+    assert law("var", 0.0, 8, None, 9) == pytest.approx(np.sqrt(2 * 7 / 64 + 1 / 64))
+    assert law("var", 0.0, 142, 142, 9) == law("mean", 0.0, 142, 142, 9) == 0  # the mini-batch is the population
+
+
+def test_the_mean_of_biased_variances_is_that_of_a_finite_population():
     new, population = frozen(71, "epochs", 400, 4, data="wine", width=32, score_every=400)
     off = np.mean(new["var"].mean(0) / population["var"] - 1)
-    assert off == pytest.approx(-bias_of_variances(71, 142), rel=0.1)
-    assert bias_of_variances(142, 142) == 0 and bias_of_variances(8) == 1 / 8
-
-
-def test_mini_batches_in_epochs_have_less_noise_than_the_law():
-    found = {}
-    for sampling in ("replacement", "epochs"):
-        new, population = frozen(10, sampling, 200, 8, data="wine", width=64)
-        off = moving_averages(new["mean"], 0.95, 0.0)[-1] - population["mean"]
-        found[sampling] = rms(off / np.sqrt(population["var"])) / noise_of_means(0.95, 10)
-    assert found["replacement"] == pytest.approx(1, rel=0.35)
-    assert found["epochs"] < 0.75 * found["replacement"]
+    assert off == pytest.approx(-(142 - 71) / (71 * 141), rel=0.1)
 
 
 def test_population_between_its_steps_is_a_straight_line():

@@ -14,7 +14,7 @@ from ..train import FORWARD
 from . import style
 from .alphas import START, unknown
 from .inference import without
-from .looks import NOT_YET, missing, newest_snapshot
+from .looks import ALL_LOST, NOT_YET, finished, missing, newest_snapshot
 from .options import BATCH_ARM, LAYER, STEP, About
 
 if TYPE_CHECKING:
@@ -22,53 +22,64 @@ if TYPE_CHECKING:
 
 
 class Parts(NamedTuple):
-    """For each of ALPHAS: root mean square over the units of a layer of the gap and its parts, in population standard
-    deviations of the unit (mean) or relative (var), [alphas] each. `noise_law`, `bias_law`: what independent normal
-    values would have in layer 1."""
+    """For each of ALPHAS: root mean square over the units of a layer and the seeds of the gap and its parts, in
+    population standard deviations of the unit (mean) or relative (var), [alphas] each. `law`: what mini-batches would
+    make of layer 1 were its values normal."""
 
     total: np.ndarray
     warm_up: np.ndarray
     lag: np.ndarray
-    bias: np.ndarray
-    noise: np.ndarray
-    noise_law: np.ndarray
-    bias_law: np.ndarray
+    mini_batches: np.ndarray
+    law: np.ndarray
 
 
-def gap_parts(trace: Trace, name: str, arm: int, layer: int, step: int, corrected: bool) -> Parts | None:
-    """The gap of the averages that inference before update `step` finds, against the population of the same weights;
-    None before the second look at the population. Between two looks the population is taken from a straight line."""
-    steps, mean, var = lineage.population(trace, arm, layer)
-    n = min(step, trace.step + 1, trace.experiment.settings.steps)
-    if len(steps) < 2 or n < 2:
-        return None
-    _, new = lineage.rows(trace, f"batch_{name}", arm, layer=layer, stop=n)
-    mean, var = (moving.between(steps, q.astype(np.float64), n + 1) for q in (mean, var))
-    whole, unit = (mean, np.sqrt(var)) if name == "mean" else (var, var)
-    found, laws = [], []
-    settings = trace.experiment.arm_settings[arm]
-    K, N = settings.mini_batch, settings.n_train if settings.sampling == "epochs" else None
-    for alpha in moving.ALPHAS:
-        parts = moving.gap(new, whole, alpha, moving.START[name], unit[:-1], corrected)
-        scaled = [np.divide(part, unit[-1], out=np.full_like(part, np.nan), where=unit[-1] > 0) for part in parts]
-        found.append([moving.rms(part) for part in scaled])
-        came_in = 1.0 if corrected and alpha < 1 else 1 - alpha**n
-        noise = (moving.noise_of_means if name == "mean" else moving.noise_of_variances)(alpha, K, n)
-        bias = moving.bias_of_variances(K, N) if name == "var" else 0.0
-        laws.append([noise * came_in / max(1 - alpha**n, 1e-300), bias * came_in])
-    return Parts(*np.array(found).T, *np.array(laws).T)
+def gap_parts(trace: Trace, found: dict[str, np.ndarray], name: str, arm: int, layer: int, at: int, corrected: bool):
+    """The Parts from what the probe `off` saw at step `at`: of the averages that inference before that update finds,
+    against the population of the same weights."""
+    sizes = np.square(found["parts"][:, ("mean", "var").index(name), layer - 1])  # [seeds, alphas, PARTS]
+    total, warm_up, lag, mini_batches, without_start = np.sqrt(np.nanmean(sizes, 0)).T
+    settings, alphas = trace.experiment.arm_settings[arm], np.array(moving.ALPHAS)
+    N = settings.n_train if settings.sampling == "epochs" else None
+    law = np.array([moving.law(name, alpha, settings.mini_batch, N, at) for alpha in moving.ALPHAS])
+    if corrected:
+        came_in = np.where(alphas < 1, 1 - alphas**at, 1.0)
+        total, lag, mini_batches, law = without_start, lag / came_in, mini_batches / came_in, law / came_in
+        warm_up = np.where(alphas < 1, 0.0, warm_up)
+    return Parts(total, warm_up, lag, mini_batches, law)
+
+
+def why_off_needs(trace: Trace, *, arm: int, step: int, **_: object) -> list[tuple[str, int, dict]]:
+    at = newest_snapshot(trace, step)
+    return [("off", at, {})] if at and cannot(trace, arm, at) is None else []
+
+
+def cannot(trace: Trace, arm: int, at: int) -> str | None:
+    """Why the gap before update `at` cannot be taken apart."""
+    if wrong := unknown(trace, arm, at):
+        return wrong
+    for name in ("batch_size", "sampling"):
+        if (when := lineage.changed(trace, arm, name)) is not None and when < at:
+            return (
+                f"At step {when} this arm changed its {about(name).label.lower()}: its mini-batches are of two kinds."
+                "<br>Look at the arm as it was, or at an earlier step."
+            )
+    return None
 
 
 def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.Figure:
-    """Warm-up, lag, bias and noise of the moving averages against alpha."""
-    if wrong := unknown(trace, arm, step):
+    """Warm-up, lag and mini-batches: the parts of the moving averages' gap, against alpha."""
+    at = newest_snapshot(trace, step)
+    if wrong := cannot(trace, arm, at or 0):
         return style.said(wrong)
-    for name in ("batch_size", "sampling"):
-        if (at := lineage.changed(trace, arm, name)) is not None and at < step:
-            return style.said(
-                f"At step {at} this arm changed its {about(name).label.lower()}: noise and bias are then of two kinds."
-                "<br>Look at the arm as it was, or at an earlier step."
-            )
+    if at is None:
+        return style.said(NOT_YET)
+    if at == 0:
+        return style.said("Before update 0 nothing has been averaged yet. Choose a later step.")
+    found = trace.look("off", arm, at)
+    if wrong := missing(found):
+        return wrong
+    if np.isnan(found["parts"]).all():
+        return style.said(ALL_LOST.format(at))
     figure = make_subplots(1, 2, horizontal_spacing=0.13)
     names, best, measured = [f"{alpha:g}" for alpha in moving.ALPHAS], [], []
     settings = trace.experiment.arm_settings[arm]
@@ -77,50 +88,55 @@ def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.
         "total": ("whole gap", {"color": style.color(arm), "width": 3}),
         "warm_up": ("warm-up: the start is 0 and 1", {"color": style.COLORS[4], "dash": "dashdot"}),
         "lag": ("lag: the weights have moved", {"color": style.COLORS[5], "dash": "dash"}),
-        "bias": ("bias: mini-batches differ in the mean", {"color": style.GRAY, "dash": "longdash"}),
-        "noise": ("noise: K is finite", {"color": style.COLORS[3], "dash": "solid"}),
-        "noise_law": ("law of the noise, layer 1", {"color": style.COLORS[3], "dash": "dot"}),
-        "bias_law": ("law of the bias, layer 1", {"color": style.GRAY, "dash": "dot"}),
+        "mini_batches": ("mini-batches: K is finite", {"color": style.COLORS[3], "dash": "solid"}),
+        "law": ("their law, layer 1", {"color": style.COLORS[3], "dash": "dot"}),
     }
     for column, (name, symbol) in enumerate((("mean", "μ̄"), ("var", "σ̄²")), 1):
-        told = gap_parts(trace, name, arm, layer, step, start == "corrected")
-        if told is None or np.isnan(told.total).all():
-            return style.said("The population has not been measured twice yet. It comes with the scores.")
+        told = gap_parts(trace, found, name, arm, layer, at, start == "corrected")
+        if not np.isfinite(told.total).any():
+            return style.said("The population of this layer has no spread: there is nothing to measure the gap in.")
         for part, (words, line) in lines.items():
             values = getattr(told, part)
             figure.add_scatter(
                 x=names, y=style.numbers(np.where(values > 0, values, np.nan)), name=words, legendgroup=part,
-                mode="lines" if part.endswith("law") else "lines+markers", line=line,
-                showlegend=column == (2 if part == "bias_law" else 1), row=1, col=column,
+                mode="lines" if part == "law" else "lines+markers", line=line,
+                showlegend=column == 1, row=1, col=column,
                 hovertemplate=f"α = %{{x}}: %{{y:.3g}}<extra>{words}</extra>",
             )  # fmt: skip
         i = int(np.nanargmin(told.total))
         best.append(f"{symbol} is nearest at α = {names[i]}")
-        if told.noise_law[nearest] > 0:
-            measured.append(f"{told.noise[nearest] / told.noise_law[nearest]:.2g} times the law's for {symbol}")
+        if layer == 1 and told.law[nearest] > 0:
+            measured.append(f"{told.mini_batches[nearest] / told.law[nearest]:.2g} times the law's for {symbol}")
         figure.add_scatter(
             x=[names[i]], y=[float(told.total[i])], mode="markers", showlegend=False, hoverinfo="skip",
             row=1, col=column,
             marker={"symbol": "circle-open", "size": 16, "color": style.color(arm), "line": {"width": 2}},
         )  # fmt: skip
-        top = float(np.nanmax(told.total))
-        reach = [np.log10(top) - 6, np.log10(top) + 0.5] if top > 0 else None  # what is below a millionth is nothing
         unit = "in σ<sub>pop</sub>" if name == "mean" else "relative to σ²<sub>pop</sub>"
         figure.update_xaxes(title="α (not to scale)", type="category", row=1, col=column)
-        figure.update_yaxes(
-            title=f"gap of {symbol}, {unit}", type="log", exponentformat="power", range=reach, row=1, col=column
-        )
-    said = f"Layer {layer}, against the population of the weights before update {step}: "
-    said += f"{', '.join(best)}. Root mean square over the units. "
+        figure.update_yaxes(title=f"gap of {symbol}, {unit}", type="log", row=1, col=column)
+    said = f"Layer {layer}, against the population of the weights before update {at}: {', '.join(best)}."
+    notes = [said, "Root mean square over the units."]
     if measured:
-        said += f"At α = {names[nearest]} the noise measured is {' and '.join(measured)}; "
-    said += "the law is layer 1's, of independent examples, for σ̄² normal ones. "
-    if layer == 1 and settings.standardize and settings.placement == "before":
-        said += (
-            "Layer 1 is special: its inputs are standardized and never move, so its μ_pop is 0, where the averages "
-            "start; choose a higher layer to see lag and warm-up. "
+        notes.append(
+            f"At α = {names[nearest]} what mini-batches of {settings.mini_batch} make is {' and '.join(measured)}."
         )
-    return style.finished(figure, height=460, note=f"{said}Between two scorings the population is interpolated.")
+    drawn = "of an epoch" if settings.sampling == "epochs" else "drawn with replacement"
+    notes.append(f"The law: {drawn}, noise and bias of layer 1, for σ̄² of normal values.")
+    if layer == 1 and settings.standardize and settings.placement == "before":
+        notes.append(
+            "Layer 1 is special: its inputs are standardized and never move, so its population mean is 0, where the "
+            "averages start; choose a higher layer to see lag and warm-up."
+        )
+    replayed, alpha = int(found["replayed"][0]), settings.alpha
+    notes.append(
+        "Every step was trained again for this, to the last bit, and the population measured along the way."
+        if replayed >= at
+        else f"The last {replayed} steps were trained again for this, to the last bit, and the population measured "
+        f"along the way; older ones, which hold {alpha**replayed:.1g} of the average at α = {alpha:g}, are interpolated "
+        "between scorings."
+    )
+    return finished(figure, 460, *notes)
 
 
 PRACTICE = (8, 32, 128)
@@ -178,9 +194,10 @@ def in_practice(trace: Trace, *, arm: int, step: int) -> go.Figure:
 ABOUT = {
     "why_off": About(
         "Why they are off",
-        "The gap between moving average and population in its four parts, which add up unit by unit.",
+        "The gap between moving average and population in its three parts, which add up unit by unit.",
         why_off,
         (BATCH_ARM, LAYER, STEP, START),
+        why_off_needs,
     ),
     "in_practice": About(
         "Population statistics in practice",

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from .. import lineage, moving
+from .. import lineage
 from ..data import DATASETS
-from ..trace import EVERYTHING
 from . import style
 from .gradients import NOTHING
 from .moving import NO_BATCH_NORM
@@ -78,111 +77,84 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
     unit = "mean squared error" if DATASETS[settings.data].task == "regression" else "cross-entropy E (nats)"
     log = {"type": "log", "tickformat": "~g", "dtick": "D2"} if quantity == "loss" else {}
     figure.update_yaxes(title=unit if quantity == "loss" else "accuracy (share of examples)", **log)
-    note = explained(told, settings, cause(trace, arm, int(told.steps[widest(told, 1)])))
+    test = told if (split, quantity) == ("test", "loss") else three(trace, arm, "test", "loss")
+    note = explained(test, settings, cause(trace, arm, moment(trace, test, arm)))
     over = f" Means over {seeds} seeds; bands from the least to the greatest." if seeds > 1 else ""
     return style.finished(figure, note=note + over)
 
 
 class Cause(NamedTuple):
-    """Why moving averages are off the population of the weights before update t, in the layer where they are most.
+    """Test loss before update t with the moving averages; with them less their warm-up, lag, or what mini-batches made;
+    with the population's statistics. Means over the seeds."""
 
-    name: mean, in units of the square root of population variance + delta, or var, relative to that sum; root mean
-    squares over the units of the layer. mini_batches: noise and bias together.
-    """
-
-    name: str
-    layer: int
-    total: float
+    t: int
+    nothing: float
     warm_up: float
     lag: float
     mini_batches: float
+    all: float
 
 
-def found_before(trace: Trace, name: str, arm: int, t: int) -> np.ndarray | None:
-    """The moving mean or var [seeds, L, d] that inference before update t uses; None where it is not kept."""
-    alpha, start = trace.experiment.arm_settings[arm].alpha, moving.START[name]
-    if t == 0:
-        return np.float64(start)
-    if t == trace.first and (before := lineage.parent(trace)):
-        return found_before(before[0], name, before[1], t)
-    rows = trace.read(f"moving_{name}", arm, start=t - 1, stop=t + 1, points=EVERYTHING)
-    if t - 1 in rows.steps:
-        return rows.mean[0].astype(np.float64)
-    if t in rows.steps and alpha > 0:  # of a thinned run: take the last mini-batch out again
-        new = trace.read(f"batch_{name}", arm, start=t, stop=t + 1, points=EVERYTHING).mean[0].astype(np.float64)
-        return (rows.mean[0] - (1 - alpha) * new) / alpha
-    return None
+ONE_KIND = ("alpha", "batch_size", "sampling", "statistics")
 
 
-def cause(trace: Trace, arm: int, t: int) -> Cause | None:
-    """The gap of the recorded averages in its parts, where it is widest; None where they are not kept, or not known
-    from the beginning. The population between two scorings is taken from a straight line."""
+def moment(trace: Trace, told: Three, arm: int) -> int | None:
+    """The step at which the cause is asked: where the losses are widest apart after step 0, among those that can be
+    looked at. None where no single cause can be told: frozen averages, or a fork that changed what they are made of."""
     settings = trace.experiment.arm_settings[arm]
-    steps, *population = lineage.population(trace, arm)
-    new = any(
-        lineage.changed(trace, arm, name) is not None for name in ("alpha", "batch_size", "sampling", "statistics")
-    )
-    if new:
+    if settings.statistics == "moving" or any(lineage.changed(trace, arm, name) is not None for name in ONE_KIND):
         return None
-    if t not in steps or steps[0] > 0:
+    there = np.isin(told.steps, [*trace.snapshots(), *trace.looks("off", arm)[0]]) & (told.steps > trace.first)
+    return int(told.steps[there][widest(Three(*(q[there] for q in told)))]) if there.any() else None
+
+
+def three_needs(trace: Trace, *, arm: int, split: str, quantity: str) -> list[tuple[str, int, dict]]:
+    if trace.experiment.arm_settings[arm].norm != "batch":
+        return []
+    at = moment(trace, three(trace, arm, "test", "loss"), arm)
+    return [] if at is None else [("off", at, {})]
+
+
+def cause(trace: Trace, arm: int, t: int | None) -> Cause | None:
+    """What the probe `off` saw before update t; None where it has not looked."""
+    found = trace.look("off", arm, t) if t is not None else None
+    if found is None or "wrong" in found or not np.isfinite(found["loss"]).any():
         return None
-    at, worst = list(steps).index(t), None
-    mean, var = (q[at].astype(np.float64) for q in population)
-    unit = {"mean": np.sqrt(var + settings.delta), "var": var + settings.delta}  # what the norm divides by
-    for name, values, last in zip(unit, population, (mean, var), strict=True):
-        found = found_before(trace, name, arm, t)
-        if found is None or not np.isfinite(found).all():
-            return None
-        old = settings.alpha**t
-        warm_up = old * (moving.START[name] - last)
-        lag = moving.averaged(steps, values, t, settings.alpha) - (1 - old) * last
-        parts = [found - last, warm_up, lag, found - last - warm_up - lag]
-        scaled = [np.divide(q, unit[name], out=np.zeros_like(q), where=unit[name] > 0) for q in parts]
-        sizes = np.array([[moving.rms(q[:, l]) for l in range(q.shape[1])] for q in scaled])
-        l = int(np.nan_to_num(sizes[0]).argmax())
-        if worst is None or sizes[0, l] > worst.total:
-            worst = Cause(name, l + 1, *(float(size) for size in sizes[:, l]))
-    return worst
+    return Cause(t, *(float(loss) for loss in np.nanmean(found["loss"], 0)))
 
 
 def explained(told: Three, settings: Settings, found: Cause | None) -> str:
-    """Why the three differ, from the numbers at hand; `found` is the cause where they are widest apart after step 0."""
-    alpha, worst, later = settings.alpha, widest(told), widest(told, 1)
-    t, losses = int(told.steps[later]), "{:.3g} with moving averages, {:.3g} with population statistics. "
-    said = f"Widest apart at step {int(told.steps[worst])}: "
-    said += losses.format(told.moving[worst], told.population[worst])
-    if told.steps[worst] == 0:
-        said += "Nothing has come in yet: the averages are the 0 and 1 they started at. "
-        if t > 0:
-            said += f"After that, at step {t}: {losses.format(told.moving[later], told.population[later])}"
+    """Why the three differ, from the numbers at hand."""
+    worst = widest(told)
+    t, K, alpha = int(told.steps[worst]), settings.mini_batch, settings.alpha
+    said = f"Test loss, widest apart at step {t}: "
+    said += f"{told.moving[worst]:.3g} with moving averages, {told.population[worst]:.3g} with population statistics."
+    if t == 0:
+        said += " Nothing has come in yet: the averages are the 0 and 1 they started at."
     if settings.statistics == "moving":
-        said += "This arm trains with its averages frozen: they stand still while the weights move. "
-    elif found is not None and t > 0:
-        symbol, unit = {
-            "mean": ("μ̄", "√(σ²_pop + δ)"),
-            "var": ("σ̄²", "(σ²_pop + δ)"),
-        }[found.name]
+        said += " This arm trains with its averages frozen: they stand still while the weights move."
+    elif found is not None:
         parts = {
-            f"warm-up, as α^t = {alpha**t:.1g} of the 0 and 1 they started at is still in them": found.warm_up,
-            f"lag, as the weights have moved in the 1/(1−α) = {1 / max(1 - alpha, 1e-12):.3g} steps that they are "
-            "behind": found.lag,
-            f"the noise and bias of mini-batches of {settings.mini_batch}": found.mini_batches,
+            f"their warm-up (αᵗ = {alpha**found.t:.1g} of the 0 and 1 they started at is in them)": found.warm_up,
+            f"their lag (they are about 1/(1−α) = {1 / max(1 - alpha, 1e-12):.3g} steps behind the weights)": found.lag,
+            f"the noise and bias of mini-batches of {K}": found.mini_batches,
         }
-        most = max(parts, key=parts.__getitem__)
+        each = [f"{loss:.3g} without {words}" for words, loss in parts.items()]
         said += (
-            f"{symbol} is furthest off in layer {found.layer}, by {found.total:.2g} {unit}, "
-            f"and the largest part is {most}: warm-up {found.warm_up:.2g}, "
-            f"lag {found.lag:.2g}, mini-batches {found.mini_batches:.2g}. "
+            f" At step {found.t} the test loss with moving averages, {found.nothing:.3g}, would be "
+            f"{', '.join(each[:-1])} and {each[-1]}; {found.all:.3g} without all three, which is the population's."
         )
-    newest = f"{told.moving[-1]:.3g} against {told.population[-1]:.3g}; with mini-batch statistics {told.batch[-1]:.3g}"
-    return f"{said}At the newest step: {newest}."
+    said += f" With mini-batch statistics every example is normalized by its own mini-batch of {K}, as in training"
+    batch, population = told.batch[-1], told.population[-1]
+    said += f": {batch:.3g} at the newest step, against {population:.3g} with the population's"
+    noisy = np.isfinite(batch) and np.isfinite(population) and batch > 1.1 * population and K < 64
+    return f"{said}; so few examples make noisy statistics, another for each mini-batch." if noisy else f"{said}."
 
 
-def widest(told: Three, first: int = 0) -> int:
-    """The place where the losses with moving averages and with population statistics are furthest apart, among those
-    from step `first` on where there are any."""
+def widest(told: Three) -> int:
+    """The place where the losses with moving averages and with population statistics are furthest apart."""
     apart = np.abs(np.nan_to_num(told.moving, nan=0, posinf=1e30) - np.nan_to_num(told.population, nan=0, posinf=1e30))
-    return int(np.where(told.steps >= first, apart, -1).argmax())
+    return int(apart.argmax())
 
 
 def without(trace: Trace, what: str) -> str:
@@ -200,5 +172,6 @@ ABOUT = {
         "The same weights on the same data: what changes is only what batch norm normalizes with.",
         three_losses,
         (BATCH_ARM, SPLIT, QUANTITY),
+        three_needs,
     ),
 }

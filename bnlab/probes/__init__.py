@@ -32,11 +32,14 @@ class Asked(NamedTuple):
 
 class Seen(NamedTuple):
     """What a run has recorded of one stack, for the probes that look back: `steps` [n], their batch means and variances
-    [n, L, B, d], from step 0 on also of a fork; the steps that have a snapshot, and the snapshot of a step."""
+    [n, L, B, d], from step 0 on also of a fork; the `scored` steps [m], and the population's mean and variance there
+    [m, L, B, d]; the steps that have a snapshot, and the snapshot of a step."""
 
     steps: np.ndarray
     batch_mean: np.ndarray
     batch_var: np.ndarray
+    scored: np.ndarray
+    population: tuple[np.ndarray, np.ndarray]
     snapshots: list[int]
     vector: Callable[[int], np.ndarray]
 
@@ -78,6 +81,13 @@ PROBES["alphas"] = Probe(
     "Loss at one step's weights with the moving averages of many alphas.",
     "inference.look_at_all",
     30,
+    back=True,
+)
+PROBES["off"] = Probe(
+    "Why moving averages are off",
+    "Warm-up, lag and mini-batches, with the population measured at every step, and the loss without each.",
+    "off",
+    700,
     back=True,
 )
 PROBES["practice"] = Probe(

@@ -40,13 +40,17 @@ def averages(seen: Seen, alpha: float, steps: np.ndarray) -> list[np.ndarray]:
     ]
 
 
-def scored(group: Group, split: str, mean: np.ndarray, var: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Loss and accuracy [S] of the group over a split with these statistics [L, B, d]; NaN without batch norm."""
+def scored(
+    group: Group, split: str, mean: np.ndarray, var: np.ndarray, only: slice | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Loss and accuracy [S] of the group over a split with these statistics [L, B, d]; NaN without batch norm. `only`:
+    of one network, with its statistics alone."""
     loss, accuracy = np.full((2, group.stack.S), np.nan, np.float32)
     x, y = group.splits[split]
     for slots, networks, b in group.alike:
-        if b is None:
+        if b is None or only not in (None, slots):
             continue
+        b = slice(0, 1) if only else b
         given = [torch.from_numpy(q[:, b, None]).to(group.stack.dtype) for q in (mean, var)]
         count = slots.stop - slots.start
         outputs, _ = networks.forward(x.expand(count, *x.shape), Statistics(*(q.unbind(0) for q in given)))

@@ -127,4 +127,4 @@ def step(experiment: Experiment, look: dict[str, Any]) -> str | None:
     if st.segmented_control(options=which, default="newest", required=True, **look) == "newest" or most == 0:
         return None
     slider = {"label": "Step t (updates)", "key": f"option-step-{most}", "persist_state": "session"}
-    return str(st.slider(min_value=0, max_value=most, value=0, width=260, **slider))
+    return str(st.slider(min_value=0, max_value=most, value=most, width=260, **slider))

@@ -1,0 +1,120 @@
+"""Why moving averages are off: the training is repeated from a snapshot, the population measured at every step of it.
+
+Between two scorings the population is not a straight line, and what the line misses would be booked on mini-batches.
+So the last REPLAYED steps before update t are trained again from a snapshot, to the last bit, on the copy; older
+steps, which weigh alpha^REPLAYED, are straight lines between the scorings. What part of the gap harms is answered by
+scoring the network without it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..moving import ALPHAS, START, averaged, between, complete, gap, rms
+from ..registry import Late
+from .inference import scored
+
+if TYPE_CHECKING:
+    from ..train import Group
+    from . import Seen
+
+torch = Late("torch")
+
+REPLAYED = 200
+FARTHEST = 4 * REPLAYED  # steps before t from which to begin, where there is no nearer snapshot
+AT_ONCE = 8  # networks with batch norm of which every step is measured; of n times as many every n-th
+PARTS = ("total", "warm_up", "lag", "mini_batches", "corrected")  # corrected: the total without the start
+WITHOUT = ("nothing", "warm_up", "lag", "mini_batches", "all")
+
+
+def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
+    """`loss` [S, 5]: test loss with the moving averages, less each part of WITHOUT, and with the population.
+    `parts` [S, 2, L, alphas, 5]: root mean square over the units of PARTS, of means in sigma_pop and of variances
+    relative to sigma2_pop, for ALPHAS; NaN where not every step's batch statistics are kept. `replayed` [S]: the steps
+    trained again. NaN for networks without batch norm, or whose averages are frozen. Raises ValueError where the
+    nearest snapshot is too long ago.
+    """
+    stack, t = group.stack, group.stack.t
+    loss = np.full((stack.S, len(WITHOUT)), np.nan)
+    parts = np.full((stack.S, 2, stack.L, len(ALPHAS), len(PARTS)), np.nan)
+    told = {"loss": loss, "parts": parts, "replayed": np.full(stack.S, np.nan)}
+    if stack.frozen or not stack.B:
+        return told
+    first, steps, *population = path(group, seen)
+    told["replayed"][:] = t - first
+    recorded = seen.steps < t
+    whole = t > 0 and np.count_nonzero(recorded) == t and complete(seen.steps[recorded])
+    for slots, _, b in group.alike:
+        if b is None:
+            continue
+        mine = [values[:, :, b.start].astype(float) for values in population]  # [n, L, d]
+        loss[slots.start] = losses(group, slots, b, steps, mine)
+        if whole:
+            unit = np.sqrt(mine[1][-1]), mine[1][-1]
+            of = zip((seen.batch_mean, seen.batch_var), mine, START.values(), strict=True)
+            for i, (new, values, start) in enumerate(of):
+                for l in range(stack.L):
+                    exact = between(steps, values[:, l], t + 1)
+                    parts[slots.start, i, l] = sizes(new[recorded][:, l, b.start], exact, start, unit[i][l])
+    return told
+
+
+def losses(group: Group, slots: slice, b: slice, steps: np.ndarray, population: list[np.ndarray]) -> list[float]:
+    """Test loss of one network with its moving averages less each part of WITHOUT; population [n, L, d] at `steps`."""
+    stack, t, alpha = group.stack, group.stack.t, group.stack.settings[slots.start].alpha
+    left: dict[str, list[np.ndarray]] = {name: [] for name in WITHOUT}
+    for moving, values, start in zip((stack.moving_mean, stack.moving_var), population, START.values(), strict=True):
+        m, p, old = moving[:, b].flatten(1).double().cpu().numpy(), values[-1], alpha**t
+        warm_up = old * (start - p)
+        lag = averaged(steps, values, t, alpha) - (1 - old) * p if t else 0 * p
+        for name, part in zip(WITHOUT, (0 * p, warm_up, lag, m - p - warm_up - lag, m - p), strict=True):
+            left[name].append(m - part)
+    pairs = [[q.astype(np.float32)[:, None] for q in (mean, np.maximum(var, 0))] for mean, var in left.values()]
+    return [float(scored(group, "test", *pair, only=slots)[0][slots.start]) for pair in pairs]
+
+
+def sizes(new: np.ndarray, population: np.ndarray, start: float, unit: np.ndarray) -> np.ndarray:
+    """PARTS for each of ALPHAS, [alphas, 5], root mean squares over the units, in `unit`s."""
+    told = []
+    for alpha in ALPHAS:
+        all_parts = [*gap(new, population, alpha, start), gap(new, population, alpha, start, corrected=True).total]
+        told.append([rms(np.divide(part, unit, out=np.full_like(part, np.nan), where=unit > 0)) for part in all_parts])
+    return np.array(told)
+
+
+def path(group: Group, seen: Seen) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+    """From which step on the population was measured anew; steps [n] up to this one, with the scorings before that, and
+    population means and variances there [n, L, B, d]."""
+    stack, t = group.stack, group.stack.t
+    before = [s for s in seen.snapshots if t - FARTHEST <= s < t]
+    start = max([s for s in before if s <= t - REPLAYED], default=min(before, default=t))
+    if start == t > 0:
+        raise ValueError(f"no snapshot of the weights is left of the {FARTHEST} steps before {t}, to train again from.")
+    now = stack.snapshot()
+    if start < t:
+        stack.restore(start, seen.vector(start))
+    every = -(-stack.B // AT_ONCE) or 1
+    first = max(start, t - REPLAYED)
+    steps, found = [], []
+    for s in range(start, t + 1):
+        if s >= first and (s == t or (s - first) % every == 0):
+            steps.append(s)
+            found.append(measured(group))
+        if s < t:
+            group.step(s, False)
+    stack.restore(t, now)
+    old = seen.scored < steps[0]
+    exact = zip(seen.population, zip(*found, strict=True), strict=True)
+    return first, np.concatenate([seen.scored[old], steps]), *(np.concatenate([a[old], np.stack(b)]) for a, b in exact)
+
+
+def measured(group: Group) -> tuple[np.ndarray, np.ndarray]:
+    """Population means and variances [L, B, d] of the weights as they are."""
+    x, found = group.splits["train"][0], []
+    for _, networks, b in group.alike:
+        if b is not None:
+            _, used = networks.forward(x.unsqueeze(0))
+            found.append([torch.stack(q)[:, :, 0] for q in used])
+    return tuple(torch.cat(q, 1).cpu().numpy() for q in zip(*found, strict=True))
