@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bnlab import figures
 from bnlab.experiment import Experiment
 from bnlab.store import RunStore
-from bnlab.work import execute
+from bnlab.work import execute, look
 
 THERE = Path(__file__).parents[1] / "bnlab" / "example" / "runs.sqlite"
 LAST = Experiment().settings.steps - 1
@@ -28,6 +29,7 @@ def main() -> None:
         store = RunStore(directory)
         run = store.create(Experiment(), device="cpu")
         execute(store, run.id, lambda: None)
+        look_back(store, run.id)
         thin(store, run.id)
         store.db.execute("vacuum")
         store.db.execute("pragma journal_mode = delete")  # one file
@@ -36,6 +38,17 @@ def main() -> None:
         (new := THERE.with_suffix(".new")).write_bytes(store.path.read_bytes())
         os.replace(new, THERE)
     print(f"{THERE.name}: {THERE.stat().st_size / 1e6:.1f} MB")
+
+
+def look_back(store: RunStore, run_id: str) -> None:
+    """Take the looks that need every step's statistics, as long as they are there."""
+    for name in ("three_losses", "why_off", "alpha_curve"):
+        for arm, settings in enumerate(Experiment().arm_settings):
+            trace = store.trace(run_id)
+            for probe, step, options in (
+                figures.needs(name, trace, {"arm": str(arm)}) if settings.norm == "batch" else ()
+            ):
+                look(store, run_id, probe, options, step, trace.snapshot(step))
 
 
 def thin(store: RunStore, run_id: str) -> None:

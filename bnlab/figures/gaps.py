@@ -69,13 +69,13 @@ def cannot(trace: Trace, arm: int, at: int) -> str | None:
 def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.Figure:
     """Warm-up, lag and mini-batches: the parts of the moving averages' gap, against alpha."""
     at = newest_snapshot(trace, step)
-    if wrong := cannot(trace, arm, at or 0):
+    found = trace.look("off", arm, at) if at else None
+    if found is None and (wrong := cannot(trace, arm, at or 0)):  # what has been looked at needs no rows any more
         return style.said(wrong)
     if at is None:
         return style.said(NOT_YET)
     if at == 0:
         return style.said("Before update 0 nothing has been averaged yet. Choose a later step.")
-    found = trace.look("off", arm, at)
     if wrong := missing(found):
         return wrong
     if np.isnan(found["parts"]).all():
@@ -133,8 +133,8 @@ def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.
         "Every step was trained again for this, to the last bit, and the population measured along the way."
         if replayed >= at
         else f"The last {replayed} steps were trained again for this, to the last bit, and the population measured "
-        f"along the way; older ones, which hold {alpha**replayed:.1g} of the average at α = {alpha:g}, are interpolated "
-        "between scorings."
+        f"along the way; older ones, which hold {alpha**replayed:.1g} of the average at α = {alpha:g}, are "
+        "interpolated between scorings."
     )
     return finished(figure, 460, *notes)
 
