@@ -61,6 +61,17 @@ def population(
     return found
 
 
+def start_left(trace: Trace, arm: int, t: int) -> float:
+    """What the start, 0 and 1, still weighs in the arm's moving averages before update t; NaN where frozen ones came
+    from a run that was deleted."""
+    told = periods(trace, arm)
+    begins = [0, *(step for step, _ in told[1:]), t]
+    if told[0][0] > 0 and told[0][1].statistics == "moving":
+        return float("nan")
+    pairs = zip(told, begins, begins[1:], strict=False)
+    return float(np.prod([s.alpha ** max(0, min(to, t) - at) for (_, s), at, to in pairs if s.statistics == "batch"]))
+
+
 def seen(trace: Trace) -> list[Seen]:
     """What was recorded of each stack, for the probes that look back."""
     before, found = parent(trace) if trace.first else None, []
@@ -83,7 +94,8 @@ def seen(trace: Trace) -> list[Seen]:
             steps = np.concatenate([earlier.steps[earlier.steps < trace.first], steps])
             scored = np.concatenate([earlier.scored[earlier.scored < trace.first], scored])
         vector = lambda step, i=i: trace.snapshot(step)[i]  # noqa: E731
-        found.append(Seen(steps, *both, scored, tuple(measured), trace.snapshots(), vector))
+        left = lambda t, slots=slots: np.array([start_left(trace, n.arm, t) for n in slots])  # noqa: E731
+        found.append(Seen(steps, *both, scored, tuple(measured), trace.snapshots(), vector, left))
     return found
 
 

@@ -66,6 +66,12 @@ class Networks:
         nothing = self.readout[:, :, :0], self.readout_bias[:, :, :0]
         return Networks(self.norm, self.placement, self.activation, *weights, self.delta, *nothing)
 
+    def double(self) -> Networks:
+        """The same networks in float64."""
+        many = ([q.double() for q in part] for part in (self.weight, self.bias, self.gamma, self.beta))
+        one = (q.double() for q in (self.delta, self.readout, self.readout_bias))
+        return Networks(self.norm, self.placement, self.activation, *many, *one)
+
     def normalized(self, x: Tensor, layer: int, given: Statistics | None, used: Statistics) -> Tensor:
         """x after this layer's norm; batch norm's statistics are appended to `used`."""
         if self.norm == "batch" and given is not None and layer < len(given.mean):

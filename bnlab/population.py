@@ -11,11 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .mlp import Networks, Statistics
+from .registry import Late
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FITS = 2**26  # values of one layer that are held at once; more are streamed
+torch = Late("torch")
+
+FITS = 2**25  # values, in float64, of one layer that are held at once; more are streamed
 
 
 def pooled(parts: list[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -53,6 +56,21 @@ def streamed(networks: Networks, x: Tensor, chunk: int) -> Statistics:
         found.mean.append(mean)
         found.var.append(var)
     return found
+
+
+def population(networks: Networks, x: Tensor) -> tuple[Tensor, Statistics]:
+    """Outputs [S, N, n_out] for all training examples x [S, N, n_in], in x's dtype, and the population statistics of
+    every layer, [S, 1, d] each, in float64: float32 would lose digits from layer to layer."""
+    exact, dtype = networks.double(), x.dtype
+    examples = FITS // (len(x) * networks.readout.shape[1])  # as many as may be held at once
+    x = x.double()
+    if x.shape[1] <= examples:
+        outputs, found = exact.forward(x)
+    else:
+        chunk = max(1, examples)
+        found = streamed(exact, x, chunk)
+        outputs = torch.cat([exact.forward(part, found)[0] for part in x.split(chunk, 1)], 1)
+    return outputs.to(dtype), found
 
 
 def of_mini_batches(networks: Networks, x: Tensor, K: int) -> Statistics:

@@ -11,7 +11,7 @@ import numpy as np
 from .data import DATASETS, split
 from .experiment import Experiment
 from .mlp import Statistics
-from .population import FITS, streamed
+from .population import population
 from .quantities import Rows
 from .registry import Late
 from .sampling import DRAWN, mini_batches
@@ -123,15 +123,11 @@ class Group:
             for name, x in whole.items():
                 yield self.score(name, "moving", slots, [networks.forward(x, moving)[0]])
             x = whole["train"]
-            if x.shape[0] * x.shape[1] * self.stack.d <= FITS:
-                outputs, population = networks.forward(x)
-            else:
-                chunk = max(1, FITS // (x.shape[0] * self.stack.d))
-                population = Statistics(*([q.to(x.dtype) for q in part] for part in streamed(networks, x, chunk)))
-                outputs = torch.cat([networks.forward(part, population)[0] for part in x.split(chunk, 1)], 1)
+            outputs, found = population(networks, x)
+            found = Statistics(*([q.to(x.dtype) for q in part] for part in found))
             yield self.score("train", "population", slots, [outputs])
-            yield self.score("test", "population", slots, [networks.forward(whole["test"], population)[0]])
-            moments.append([torch.stack(part)[:, :, 0] for part in population])
+            yield self.score("test", "population", slots, [networks.forward(whole["test"], found)[0]])
+            moments.append([torch.stack(part)[:, :, 0] for part in found])
         if moments:
             mean, var = (torch.cat(part, 1).cpu().numpy() for part in zip(*moments, strict=True))
             self.population = Population(self.index, self.batch_slots, mean, var)

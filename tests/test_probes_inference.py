@@ -106,29 +106,60 @@ def batch_norms(dtype):
         return group, [(slots, networks) for slots, networks, b in group.alike if b]
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 1000])
-def test_streamed_population_statistics_are_those_of_one_pass(chunk):
-    group, kinds = batch_norms(torch.float32)
-    exact, exact_kinds = batch_norms(torch.float64)
-    for (slots, networks), (_, doubles) in zip(kinds, exact_kinds, strict=True):
-        with torch.no_grad():
-            x = group.splits["train"][0].expand(slots.stop - slots.start, -1, -1)
-            found = streamed(networks, x, chunk)
-            doubles.forward(x.double())
-            _, whole = doubles.forward(exact.splits["train"][0].expand(x.shape[0], -1, -1))
-        for l in range(4):
-            scale = whole.var[l].sqrt()
-            assert ((found.mean[l] - whole.mean[l]) / scale).abs().max() < 2e-6
-            torch.testing.assert_close(found.var[l], whole.var[l], rtol=5e-6, atol=0)
+def in_numpy(stack, slot, x):
+    """Population means and variances [L, d] of one network with batch norm, in float64."""
+    s, inner, found = stack.settings[slot], slot - stack.normed.start, []
+    h = {"relu": lambda a: np.maximum(a, 0), "tanh": np.tanh}[s.activation]
+    for l, layer in enumerate(stack.layers):
+        a = x @ layer.weight[slot].double().numpy() + layer.bias[slot].double().numpy()
+        q = a if s.placement == "before" else h(a)
+        found.append((q.mean(0), q.var(0)))
+        gamma, beta = (stack.p[name][l, inner].double().numpy() for name in ("gamma", "beta"))
+        y = gamma * (q - q.mean(0)) / np.sqrt(q.var(0) + float(stack.delta[slot])) + beta
+        x = h(y) if s.placement == "before" else y
+    return (np.stack(q) for q in zip(*found, strict=True))
 
 
-def test_streamed_population_statistics_in_float64_are_exact():
+@pytest.mark.parametrize("fits", [2**25, 1000])
+@pytest.mark.parametrize(("data", "activation", "depth"), [("wine", "relu", 20), ("breast_cancer", "relu", 20),
+                         ("digits", "tanh", 6)])  # fmt: skip
+def test_population_statistics_are_those_of_float64(monkeypatch, fits, data, activation, depth):
+    monkeypatch.setattr(sys.modules["bnlab.population"], "FITS", fits)
+    settings = Settings(data=data, standardize=False, depth=depth, width=8, activation=activation, steps=10, norm="batch",
+                        batch_size=16, score_every=10)  # fmt: skip
+    experiment = Experiment(
+        settings=settings, arms=(Arm(label="before"), Arm(label="after", changes={"placement": "after"}))
+    )
+    *_, last = train(experiment)
+    group = Group(experiment, 0, "cpu", torch.float32)
+    group.stack.restore(10, last.weights[0])
+    for b, slot in enumerate(group.batch_slots):
+        mean, var = in_numpy(group.stack, slot, group.splits["train"][0].double().numpy())
+        np.testing.assert_allclose(last.population[0].var[:, b], var, rtol=1e-6, atol=1e-20)  # of a dead unit: nothing
+        off = np.abs(last.population[0].mean[:, b] - mean)
+        assert (off <= 1e-6 * np.maximum(np.abs(mean), np.sqrt(var)) + 1e-12).all()
+
+
+def test_an_arms_population_is_the_same_in_any_company():
+    arms = (Arm(label="no"), Arm(label="before", changes=BN), Arm(label="after", changes=BN | {"placement": "after"}))
+    settings = Settings(data="wine", depth=3, width=9, steps=0)
+    whole = next(iter(train(Experiment(settings=settings, arms=arms)))).population[0]
+    for arm in arms[1:]:
+        alone = next(iter(train(Experiment(settings=settings, arms=(arm,))))).population[0]
+        assert any(
+            np.array_equal(alone.mean[:, 0], whole.mean[:, b]) and np.array_equal(alone.var[:, 0], whole.var[:, b])
+            for b in range(2)
+        )
+
+
+@pytest.mark.parametrize("chunk", [1, 13, 1000])
+def test_streamed_population_statistics_in_float64_are_exact(chunk):
     group, kinds = batch_norms(torch.float64)
     for slots, networks in kinds:
         with torch.no_grad():
             x = group.splits["train"][0].expand(slots.stop - slots.start, -1, -1)
             _, whole = networks.forward(x)
-            found = streamed(networks, x, 13)
+            found = streamed(networks, x, chunk)
         for l in range(4):
             torch.testing.assert_close(found.mean[l], whole.mean[l], rtol=1e-9, atol=1e-12)
             torch.testing.assert_close(found.var[l], whole.var[l], rtol=1e-9, atol=1e-12)
@@ -165,11 +196,11 @@ def test_scores_do_not_change_where_the_population_is_streamed(monkeypatch):
         settings=Settings(depth=3, width=8, steps=2, data="wine"), arms=(Arm(label="bn", changes=BN),)
     )
     whole = next(iter(train(experiment)))
-    monkeypatch.setattr(sys.modules["bnlab.train"], "FITS", 100)
+    monkeypatch.setattr(sys.modules["bnlab.population"], "FITS", 100)
     streamed_record = next(iter(train(experiment)))
     for a, b in zip(whole.scores, streamed_record.scores, strict=True):
-        np.testing.assert_allclose(a.loss, b.loss, rtol=1e-5)
-    np.testing.assert_allclose(whole.population[0].var, streamed_record.population[0].var, rtol=1e-4)
+        np.testing.assert_allclose(a.loss, b.loss, rtol=1e-6)
+    np.testing.assert_allclose(whole.population[0].var, streamed_record.population[0].var, rtol=1e-6)
 
 
 def test_each_mistake_is_what_torch_makes_of_it(trace):
@@ -197,13 +228,14 @@ def test_each_mistake_is_what_torch_makes_of_it(trace):
     def told(name):
         return float(found["loss"][place, names.index(name)])
 
-    K = group.stack.K
+    K, start = group.stack.K, s.alpha**40
+    gathered = start + (group.stack.moving_var - start) * K / (K - 1)
     assert told("right") == pytest.approx(loss(twin(), x, y), rel=1e-4)
     assert told("right") == pytest.approx(trace.scores(arm, "test", "moving")[1][-1, 0], rel=1e-5)
     assert told("never updated") == pytest.approx(
         loss(twin(torch.zeros_like(group.stack.moving_mean), torch.ones_like(group.stack.moving_var)), x, y), rel=1e-4
     )
-    assert told("unbiased") == pytest.approx(loss(twin(None, group.stack.moving_var * K / (K - 1)), x, y), rel=1e-4)
+    assert told("unbiased") == pytest.approx(loss(twin(None, gathered), x, y), rel=1e-4)
     shifted = x + group.splits["train"][0].std(0, correction=0)
     assert told("shifted") == pytest.approx(loss(twin(), shifted, y), rel=1e-4)
     order = torch.argsort(y, stable=True)
@@ -213,21 +245,86 @@ def test_each_mistake_is_what_torch_makes_of_it(trace):
     parts = list(zip(x[order].tensor_split(-(-len(x) // K)), y[order].tensor_split(-(-len(x) // K)), strict=True))
     in_training = sum(loss(model, p, q) * len(q) for p, q in parts) / len(y)
     assert told("train mode") == pytest.approx(in_training, rel=1e-4)
-    model, mean, var = twin().train(), group.stack.moving_mean.clone(), group.stack.moving_var.clone()
-    for l, norm in enumerate(model.norm):  # torch would blend the unbiased variance in
 
-        def blend(_, inputs, l=l):
-            for q, new in ((mean, inputs[0].mean(0)), (var, inputs[0].var(0, correction=0))):
-                q[l, b, 0] = s.alpha * q[l, b, 0] + (1 - s.alpha) * new
+    def after(parts):
+        model, mean, var = twin().train(), group.stack.moving_mean.clone(), group.stack.moving_var.clone()
+        for l, norm in enumerate(model.norm):  # torch would blend the unbiased variance in
 
-        norm.register_forward_pre_hook(blend)
-    for p, q in parts:
-        loss(model, p, q)
-    assert told("polluted") == pytest.approx(loss(twin(mean, var), x, y), rel=1e-3)
+            def blend(_, inputs, l=l):
+                for q, new in ((mean, inputs[0].mean(0)), (var, inputs[0].var(0, correction=0))):
+                    q[l, b, 0] = s.alpha * q[l, b, 0] + (1 - s.alpha) * new
+
+            norm.register_forward_pre_hook(blend)
+        for p, q in parts:
+            loss(model, p, q)
+        return loss(twin(mean, var), x, y)
+
+    assert told("polluted") == pytest.approx(after(parts), rel=1e-3)
     assert abs(told("polluted") - told("right")) > 1e-3
+    x_train, y_train = group.splits["train"]
+    order = torch.argsort(y_train, stable=True)[np.linspace(0, len(y_train) - 1, len(x)).round().astype(int)]
+    as_many = zip(x_train[order].tensor_split(len(parts)), y_train[order].tensor_split(len(parts)), strict=True)
+    assert float(found["control"][place]) == pytest.approx(after(as_many), rel=1e-3)
+    assert found["unshifted_loss"][place] == pytest.approx(trace.scores(arm, "test", "batch")[1][-1, 0], rel=1e-5)
     assert told("alpha swapped") == pytest.approx(
         looked(trace, "inference", 40, alpha=0.1)["loss"][place, -1], rel=1e-5
     )
+
+
+def broken(store, arms, step, fork=None, **settings):
+    """What is seen of the first arm (of a fork: the changed one), and its trace."""
+    asked = {"depth": 2, "width": 8, "data": "wine", "batch_size": 16, "score_every": 5, "steps": 20, "alpha": 0.8}
+    experiment = Experiment(settings=Settings(**asked | settings), arms=arms)
+    run = store.create(experiment)
+    execute(store, run.id, lambda: None)
+    if fork:
+        run = store.fork(run.id, 0, 10, fork)
+        execute(store, run.id, lambda: None)
+    trace = store.trace(run.id)
+    arm = 1 if fork else 0
+    stack, (place, *_) = trace.slots(arm, "steps")
+    seen = lineage.seen(trace)[stack]
+    vector = [trace.snapshot(step)[stack]]
+    copies = Copies(trace.experiment)
+    copies.groups = copies.groups[stack : stack + 1]
+    return {name: q[place] for name, q in copies.look("broken", {}, step, vector, [seen])[0].items()}, trace
+
+
+def test_an_arm_that_trains_with_its_averages_couples_nothing_and_knows_no_training_mode(tmp_path):
+    for fork in (None, {"statistics": "moving"}):
+        arm = Arm(label="bn", changes=BN | ({} if fork else {"statistics": "moving"}))
+        found, _ = broken(RunStore(tmp_path / str(bool(fork))), (arm,), 20, fork)
+        told = dict(zip(MISTAKES, found["loss"], strict=True))
+        assert found["outlier"] == 0
+        assert told["train mode"] == pytest.approx(told["right"], rel=1e-6)
+        assert told["polluted"] == told["right"] == found["control"]
+        assert told["shifted, batch"] == pytest.approx(told["shifted"], rel=1e-6) != pytest.approx(told["right"])
+
+
+@pytest.mark.parametrize(("alpha", "step"), [(0.8, 0), (1.0, 20)])
+def test_of_a_variance_that_nothing_came_into_nothing_is_unbiased(tmp_path, alpha, step):
+    found, _ = broken(RunStore(tmp_path), (Arm(label="bn", changes=BN),), step, alpha=alpha, batch_size=2)
+    told = dict(zip(MISTAKES, found["loss"], strict=True))
+    assert told["unbiased"] == told["right"]
+
+
+def test_the_start_that_is_left_follows_the_alphas_of_a_fork(tmp_path):
+    store, arms = RunStore(tmp_path), (Arm(label="bn", changes=BN),)
+    _, trace = broken(store, arms, 20, {"alpha": 0.5})
+    assert lineage.start_left(trace, 1, 20) == pytest.approx(0.8**10 * 0.5**10)
+    assert lineage.start_left(trace, 0, 15) == pytest.approx(0.8**15)
+    frozen, trace = broken(store, arms, 20, {"statistics": "moving"})
+    assert lineage.start_left(trace, 1, 20) == pytest.approx(0.8**10)
+    store.delete(store.origin(trace.run.id)[0])
+    assert np.isnan(lineage.start_left(store.trace(trace.run.id), 1, 20))
+
+
+def test_batch_norm_takes_a_shift_out_before_the_activation_and_not_after_it(tmp_path):
+    for placement in ("before", "after"):
+        arm = Arm(label="bn", changes=BN | {"placement": placement})
+        found, _ = broken(RunStore(tmp_path / placement), (arm,), 20)
+        apart = found["loss"][list(MISTAKES).index("shifted, batch")] / found["unshifted_loss"] - 1
+        assert abs(apart) < 1e-4 if placement == "before" else abs(apart) > 1e-2
 
 
 def test_an_outlier_reaches_another_example_only_through_batch_norm(trace):

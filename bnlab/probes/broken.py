@@ -38,10 +38,13 @@ MISTAKES = {
     ),
     "never updated": Mistake("never updated", "The moving averages still are 0 and 1."),
     "alpha swapped": Mistake("alpha and momentum swapped", "The old value weighs 1 − α."),
-    "unbiased": Mistake("variance unbiased", "K/(K−1) times the variance that training divides by."),
+    "unbiased": Mistake(
+        "variance unbiased",
+        "The averages gather K/(K−1) times the variance that training divides by; the 1 they started at stays.",
+    ),
     "shifted": Mistake("test inputs shifted", "Every input moved by one standard deviation; moving averages."),
     "shifted, batch": Mistake(
-        "shifted, train mode", "The same, normalized by its own mini-batches: they take the shift out again."
+        "shifted, train mode", "The same in training mode; the line begins at its score without the shift."
     ),
 }
 OUTLIER = 100.0  # what the inputs of one other example are multiplied by
@@ -49,56 +52,75 @@ OUTLIER = 100.0  # what the inputs of one other example are multiplied by
 
 def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
     """`loss` and `accuracy` [S, mistakes]: NaN without batch norm; alpha swapped also where not every step from the
-    first is recorded. `outlier` [S]: how much the probabilities (or outputs) of the other examples of a mini-batch
+    first is recorded. `control` [S]: the loss where as many training examples have been blended in as `polluted` has of
+    the test set. `unshifted_loss`, `unshifted_accuracy` [S]: in training mode, without the shift. `outlier` [S]: how much the probabilities (or outputs) of the other examples of a mini-batch
     change, at most, when one becomes an outlier, in training mode; NaN for K = 1, where there are no others."""
     S, K = group.stack.S, group.stack.K
     loss, accuracy = np.full((2, S, len(MISTAKES)), np.nan, np.float32)
-    outlier = np.full(S, np.nan, np.float32)
+    control, *unshifted, outlier = np.full((4, S), np.nan, np.float32)
     x, y = group.splits["test"]
     in_order = torch.argsort(y, stable=True)
-    shift = group.splits["train"][0].std(0, correction=0)
+    x_train, y_train = group.splits["train"]
+    other = torch.argsort(y_train, stable=True)  # as many, of all labels, in their order
+    other = other[torch.linspace(0, len(other) - 1, len(x), dtype=torch.float64).round().long()]
+    shift = x_train.std(0, correction=0)
+    left = seen.left(group.stack.t) if seen.left else group.stack.alpha[group.stack.batch, 0, 0].numpy() ** group.stack.t
     try:
         swapped = swapped_averages(group, seen) if group.stack.B else []
     except ValueError:  # what it needs is not recorded here; the other mistakes need nothing of it
         swapped = None
     for slots, networks, b in group.alike:
         count = slots.stop - slots.start
-        whole = x.expand(count, *x.shape)
+        right = [group.stack.moving_mean[:, b], group.stack.moving_var[:, b]] if b else None
+        frozen = right if group.stack.frozen else None  # what such an arm normalizes with in training mode too
         if K > 1:
-            outlier[slots] = change(networks, group.mini_batch(group.stack.t)[0][slots])
+            outlier[slots] = change(networks, group.mini_batch(group.stack.t)[0][slots], frozen)
         if b is None:
             continue
-        right = [group.stack.moving_mean[:, b], group.stack.moving_var[:, b]]
-        sorted_parts = x[in_order].expand(count, *x.shape).tensor_split(-(-x.shape[0] // K), 1)
-        in_training = [networks.forward(part) for part in sorted_parts]
-        polluted = [q.clone() for q in right]
-        alpha = group.stack.alpha[slots].to(x.dtype)
-        for _, used in in_training:
-            for q, new in zip(polluted, used, strict=True):
-                q.copy_(alpha * q + (1 - alpha) * torch.stack(new))
+        whole = x.expand(count, *x.shape)
         moved = whole + shift
+        in_training = {
+            name: [given(networks, part, frozen) for part in parts.tensor_split(-(-x.shape[0] // K), 1)]
+            for name, parts in {"train mode": whole[:, in_order], "shifted, batch": moved, "unshifted": whole}.items()
+        }
         fresh = [torch.full_like(q, start) for q, start in zip(right, START.values(), strict=True)]
+        start = torch.from_numpy(np.asarray(left[b])).to(x.dtype)[:, None, None]  # what is left of the 1
         outputs = {
             "right": given(networks, whole, right),
-            "polluted": given(networks, whole, polluted),
+            "polluted": given(networks, whole, blended(group, networks, slots, right, whole[:, in_order])),
             "never updated": given(networks, whole, fresh),
             "alpha swapped": swapped and given(networks, whole, [q[:, b] for q in swapped]),
-            "unbiased": given(networks, whole, [right[0], right[1] * K / max(1, K - 1)]),
+            "unbiased": given(networks, whole, [right[0], start + (right[1] - start) * (K / max(1, K - 1))]),
             "shifted": given(networks, moved, right),
-            "shifted, batch": torch.cat(
-                [networks.forward(p)[0] for p in moved.tensor_split(-(-x.shape[0] // K), 1)], 1
+            **{name: torch.cat(parts, 1) for name, parts in in_training.items()},
+            "control": given(
+                networks, whole, blended(group, networks, slots, right, x_train[other].expand(count, *x.shape))
             ),
-            "train mode": torch.cat([out for out, _ in in_training], 1),
         }
-        for i, name in enumerate(MISTAKES):
-            if outputs[name] is None:
+        for name, out in outputs.items():
+            if out is None:
                 continue
             labels = (y[in_order] if name == "train mode" else y).expand(count, -1)
-            e, share, _ = group.stack.criterion(outputs[name], labels)
-            loss[slots, i] = e.numpy()
-            if share is not None:
-                accuracy[slots, i] = share.numpy()
-    return {"loss": loss, "accuracy": accuracy, "outlier": outlier}
+            e, share, _ = group.stack.criterion(out, labels)
+            if name in MISTAKES:
+                i = list(MISTAKES).index(name)
+                into = loss[slots, i], accuracy[slots, i]
+            else:
+                into = (control[slots], np.empty(count)) if name == "control" else [q[slots] for q in unshifted]
+            for place, values in zip(into, (e, share), strict=True):
+                place[:] = np.nan if values is None else values.numpy()
+    told = {"loss": loss, "accuracy": accuracy, "control": control, "outlier": outlier}
+    return told | dict(zip(("unshifted_loss", "unshifted_accuracy"), unshifted, strict=True))
+
+
+def blended(group: Group, networks: Networks, slots: slice, right: list[Tensor], x: Tensor) -> list[Tensor]:
+    """The averages after training mode has seen x [S, n, n_in] in mini-batches; frozen ones stand still."""
+    averages = [q.clone() for q in right]
+    alpha = group.stack.alpha[slots].to(x.dtype)
+    for part in () if group.stack.frozen else x.tensor_split(-(-x.shape[1] // group.stack.K), 1):
+        for q, new in zip(averages, networks.forward(part)[1], strict=True):
+            q.copy_(alpha * q + (1 - alpha) * torch.stack(new))
+    return averages
 
 
 def swapped_averages(group: Group, seen: Seen) -> list[Tensor]:
@@ -109,15 +131,16 @@ def swapped_averages(group: Group, seen: Seen) -> list[Tensor]:
     return [torch.from_numpy(np.stack(q, 1)[:, :, None]).to(group.stack.dtype) for q in zip(*each, strict=True)]
 
 
-def given(networks: Networks, x: Tensor, statistics: list[Tensor]) -> Tensor:
-    return networks.forward(x, Statistics(*(q.unbind(0) for q in statistics)))[0]
+def given(networks: Networks, x: Tensor, statistics: list[Tensor] | None) -> Tensor:
+    """Outputs with these statistics, [L, S, 1, d] each; None: with x's own."""
+    return networks.forward(x, statistics and Statistics(*(q.unbind(0) for q in statistics)))[0]
 
 
-def change(networks: Networks, x: Tensor) -> np.ndarray:
+def change(networks: Networks, x: Tensor, statistics: list[Tensor] | None) -> np.ndarray:
     """Greatest change of the others' probabilities (or outputs) as the last example's inputs grow OUTLIER times."""
     other = x.clone()
     other[:, -1] *= OUTLIER
-    before, after = (networks.forward(part)[0][:, :-1] for part in (x, other))
+    before, after = (given(networks, part, statistics)[:, :-1] for part in (x, other))
     if before.shape[-1] > 1:
         before, after = before.softmax(-1), after.softmax(-1)
     return (after - before).abs().amax((1, 2)).numpy()

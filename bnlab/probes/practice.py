@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..mlp import Statistics
-from ..population import of_mini_batches
+from ..population import of_mini_batches, population
 
 if TYPE_CHECKING:
     from ..train import Group
@@ -29,10 +29,10 @@ def look(group: Group, batch_size: int) -> dict[str, np.ndarray]:
         if b is None:
             continue
         count = slots.stop - slots.start
-        _, exact = networks.forward(x.expand(count, *x.shape))
+        _, exact = population(networks, x.expand(count, *x.shape))
         other = of_mini_batches(networks, x.expand(count, *x.shape), batch_size)
         for l in range(L):
-            scale = (exact.var[l].double() + networks.delta).sqrt()
+            scale = (exact.var[l] + networks.delta).sqrt()
             off = (other.mean[l] - exact.mean[l]) / scale
             ratio = (other.var[l] + networks.delta).sqrt() / scale
             found["mean_off"][slots, l] = off.square().mean((1, 2)).sqrt().numpy()
