@@ -11,23 +11,43 @@ from .experiment import Arm, Experiment
 from .registry import Late
 from .settings import MAX_LABEL, Settings, about, problems
 from .stack import Stack
+from .train import score_interval
 
 torch = Late("torch")
 
 CHANGEABLE = ("statistics", "alpha", "learning_rate", "batch_size", "weight_decay", "rescale", "optimizer", "sampling")
 OF_BATCH_NORM = ("statistics", "alpha")  # what no other arm reads
+WORDS = {  # of a change, where the setting's own would say nothing on a curve
+    ("statistics", "moving"): "averages frozen",
+    ("statistics", "batch"): "averages no longer frozen",
+    ("rescale", "fixed"): "γ and β frozen",
+    ("rescale", "learned"): "γ and β learned",
+    ("sampling", "epochs"): "mini-batches in epochs",
+    ("sampling", "replacement"): "drawn with replacement",
+}
 
 
 def can_change(settings: Settings) -> tuple[str, ...]:
     """The settings whose change would make a difference to an arm with these."""
     idle = OF_BATCH_NORM if settings.norm != "batch" else ("alpha",) if settings.statistics == "moving" else ()
+    idle += ("rescale",) if settings.norm == "none" else ()
     return tuple(name for name in CHANGEABLE if name not in idle)
 
 
-def forked(experiment: Experiment, arm: int, step: int, changes: dict[str, Any]) -> Experiment:
+def said(name: str, value: Any) -> str:
+    """A change in few words, as a curve is called by it."""
+    told = about(name)
+    known = WORDS.get((name, value)) or (told.choices or {}).get(value)
+    return known or f"{told.label.lower() if name != 'alpha' else 'α'} {value}"
+
+
+def forked(
+    experiment: Experiment, arm: int, step: int, changes: dict[str, Any], more: int | None = None
+) -> Experiment:
     """The question a fork asks: the arm as it was, and with `changes`. Raises ValueError with a sentence.
 
-    What determines the weights' shapes, the data and the norm stay; `step` must leave something to train.
+    What determines the weights' shapes, the data and the norm stay. `more` is how many steps it trains; None: those
+    that the run had left. What it is scored at stays too.
     """
     old, settings = experiment.arms[arm], experiment.arm_settings[arm]
     changes = {name: value for name, value in changes.items() if getattr(settings, name) != value}
@@ -36,20 +56,34 @@ def forked(experiment: Experiment, arm: int, step: int, changes: dict[str, Any])
     for name in changes:
         if name not in CHANGEABLE:
             raise ValueError(f"{name} cannot change in the middle of a training; these can: {', '.join(CHANGEABLE)}.")
-    if settings.norm != "batch" and set(changes) <= set(OF_BATCH_NORM):
-        raise ValueError(
-            f"{' and '.join(changes)} makes no difference to {old.label!r}, which has no batch norm; "
-            "change something else."
+    if not set(changes) & set(can_change(settings)):
+        why = (
+            "trains with its averages frozen"
+            if settings.norm == "batch"
+            else "has no norm"
+            if "rescale" in changes
+            else "has no batch norm"
         )
-    if not step < experiment.settings.steps:
-        raise ValueError(f"step is {step}; the run ends at {experiment.settings.steps}. Choose an earlier step.")
-    words = ", ".join(f"{about(name).label.lower()} {value}" for name, value in changes.items())
+        raise ValueError(
+            f"{' and '.join(changes)} makes no difference to {old.label!r}, which {why}; change something else."
+        )
+    shared = experiment.settings
+    if more is None and not step < shared.steps:
+        raise ValueError(
+            f"step is {step}; the run ends at {shared.steps}. Choose an earlier step, or how many more steps to train."
+        )
+    if more is not None and more < 1:
+        raise ValueError(f"a fork of {more} steps has nothing to train; allowed is 1 or more.")
+    words = ", ".join(said(name, value) for name, value in changes.items())
     label = f"{old.label}: {words}"
     new = Arm(
         label=label if len(label) <= MAX_LABEL else label[: MAX_LABEL - 1].rstrip() + "…", changes=old.changes | changes
     )
     try:
-        return experiment.model_copy(update={"arms": (old, new)})
+        if more is not None and step + more != shared.steps:
+            every = shared.score_every or score_interval(experiment)
+            shared = shared.model_copy(update={"steps": step + more, "score_every": every})
+        return experiment.model_copy(update={"arms": (old, new), "settings": shared})
     except ValidationError as error:
         raise ValueError(
             " ".join(sentence.removeprefix(f"arm {new.label!r}: ") for sentence in problems(error))

@@ -19,6 +19,7 @@ from .optimizers import OPTIMIZERS
 
 SECTIONS = ("Data", "Network", "Normalization", "Training", "Recording")
 MAX_ARMS, MAX_SEEDS, MAX_LABEL = 6, 8, 40
+ALONE = "batch_size is 1; batch norm needs at least 2 examples to have a variance. Raise it or choose layer norm."
 
 
 class About(NamedTuple):
@@ -250,10 +251,7 @@ class Settings(Frozen):
                 f"Lower it to at most {self.n_train} or choose full."
             )
         if self.norm == "batch" and self.statistics == "batch" and self.mini_batch == 1:
-            raise ValueError(
-                "batch_size is 1; batch norm needs at least 2 examples to have a variance. "
-                "Raise it or choose layer norm."
-            )
+            raise ValueError(ALONE)
         if self.norm == "layer" and self.width == 1:
             raise ValueError(
                 "width is 1; layer norm needs at least 2 units to have a variance. Raise it or choose batch norm."

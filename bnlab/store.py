@@ -150,15 +150,16 @@ class RunStore:
             db.execute("insert into runs values (?, ?, ?, 'queued', '', -1, ?, ?, ?, 0, '[]', 0)", row)
         return self.run(run_id)
 
-    def fork(self, run_id: str, arm: int, step: int, changes: dict) -> Run:
-        """Keep a question that goes on where an arm of a run was at a step, as it was and with changes; queued.
+    def fork(self, run_id: str, arm: int, step: int, changes: dict, more: int | None = None) -> Run:
+        """Keep a question that goes on where an arm of a run was at a step, as it was and with changes; queued. It
+        trains `more` steps, or as many as the run had left.
 
         Raises KeyError, and ValueError with a sentence where there is no snapshot or nothing to change.
         """
         parent = self.run(run_id)
         if not self.snapshot(run_id, step):
             raise ValueError(f"there is no snapshot of the weights at step {step}; choose a step that has one.")
-        experiment = forked(parent.experiment, arm, step, changes)
+        experiment = forked(parent.experiment, arm, step, changes, more)
         run = self.create(experiment, f"Fork at step {step}: {experiment.arms[1].label}")
         with self.transaction() as db:
             db.execute("insert into forks values (?, ?, ?, ?)", (run.id, run_id, arm, step))

@@ -9,8 +9,9 @@ me = session.begin()
 st.title("Inference", anchor=False)
 st.markdown(
     "In training batch norm takes mean and variance from the mini-batch. A single example has none: at inference "
-    "**moving averages** or **population statistics** take their place. That is the whole difference between "
-    "`model.train()` and `model.eval()`, and most of what goes wrong with batch norm."
+    "**moving averages** or **population statistics** take their place. For batch norm, `model.train()` normalizes with "
+    "the mini-batch and writes its statistics into the moving averages; `model.eval()` normalizes with the moving "
+    "averages and writes nothing."
 )
 run = board.looked_at(me)
 if run is None:
@@ -25,16 +26,20 @@ st.header("Conventions", anchor=False)
 st.markdown(
     "The same batch norm in other libraries' words. alpha weighs the **old** value; PyTorch's momentum the new one."
 )
+whose, own = controls.normed_arm(run)
 with st.container(horizontal=True):
-    alpha = controls.number("alpha", 0.9, 0.0, 1.0, 0.01)
-    K = controls.number("batch_size", 128, 2, 1024, 1)
+    key = run.id if run else ""
+    alpha = controls.number("alpha", own.alpha, 0.0, 1.0, 0.01, key)
+    K = controls.number("batch_size", max(2, own.mini_batch), 2, own.n_train, 1, key)
 lines = [  # as Markdown: a data frame would load pandas for four lines
     "| library | the same batch norm | variance that is averaged | its moving variance, times this, is the lab's |",
     "| --- | --- | --- | --- |",
 ]
-for row in conventions(alpha, 1e-5, K, 64):
+for row in conventions(alpha, own.delta, K, own.width):
     factor = "1" if row.factor == 1 else f"(K-1)/K = {row.factor:.6g}"
     lines.append(f"| {row.library} | `{row.line}` | {row.averages} | {factor} |")
 st.markdown("\n".join(lines))
-st.caption("The factor holds for what has come in; the 1 that every moving variance starts at is the same in all.")
+st.caption(
+    f"{whose} The factor holds for what has come in; the 1 that every moving variance starts at is the same in all."
+)
 session.write_address(me, me.asked()[0])

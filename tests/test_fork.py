@@ -6,6 +6,7 @@ import torch
 
 from bnlab import Arm, Experiment, Settings
 from bnlab.fork import CHANGEABLE, can_change, forked
+from bnlab.lineage import rows
 from bnlab.store import RunStore
 from bnlab.train import Group
 from bnlab.work import beginning, execute
@@ -57,6 +58,52 @@ def test_alpha_changes_nothing_of_the_training_and_frozen_averages_stand_still(p
     np.testing.assert_array_equal(frozen[0], store.trace(run_id).read("moving_var", 1).mean[19])
 
 
+@pytest.mark.parametrize("step", [30, 60])
+def test_a_fork_may_train_on_beyond_its_parents_end(parent, step):
+    """Held against a run that was that long from the first."""
+    store, run_id = parent
+    asked = store.run(run_id).experiment
+    longer = store.create(asked.model_copy(update={"settings": asked.settings.model_copy(update={"steps": 85})}))
+    execute(store, longer.id, lambda: None)
+    run = store.fork(run_id, 2, step, {"statistics": "moving"}, 85 - step)
+    execute(store, run.id, lambda: None)
+    mine, whole = store.trace(run.id), store.trace(longer.id)
+    assert (mine.first, mine.step, mine.run.status) == (step, 85, "done")
+    for quantity in ("loss", "grad_norm", "batch_mean", "moving_var", "gamma"):
+        a, b = mine.read(quantity, 0), whole.read(quantity, 2, start=step)
+        np.testing.assert_array_equal(a.steps, b.steps)
+        np.testing.assert_array_equal(a.mean, b.mean)
+    ours, theirs = (t.scores(arm, "test", "population") for t, arm in ((mine, 0), (whole, 2)))
+    np.testing.assert_array_equal(ours[0], theirs[0][theirs[0] >= step])
+    np.testing.assert_array_equal(ours[1], theirs[1][theirs[0] >= step])
+    frozen = mine.read("moving_var", 1).mean
+    assert (frozen == whole.read("moving_var", 2, start=step - 1, stop=step).mean).all()
+    steps, values = rows(mine, "batch_var", 0)
+    np.testing.assert_array_equal(steps, np.arange(85))
+    np.testing.assert_array_equal(values, whole.read("batch_var", 2).mean)
+
+
+def test_a_longer_fork_is_scored_at_its_parents_steps(tmp_path):
+    store = RunStore(tmp_path)
+    settings = Settings(depth=2, width=8, steps=60, data="wine", norm="batch")
+    run = store.create(Experiment(settings=settings, arms=(Arm(label="bn"),)))
+    execute(store, run.id, lambda: None)
+    fork = store.fork(run.id, 0, 60, {"learning_rate": 0.01}, 500)
+    assert fork.experiment.settings.score_every == np.diff(store.trace(run.id).snapshots())[0]
+
+
+def test_a_fork_is_called_by_what_it_does():
+    experiment = Experiment(arms=(Arm(label="BN", changes=BN), Arm(label="f", changes=BN | {"statistics": "moving"})))
+    for arm, changes, label in (
+        (0, {"statistics": "moving"}, "BN: averages frozen"),
+        (1, {"statistics": "batch"}, "f: averages no longer frozen"),
+        (0, {"alpha": 0.5, "learning_rate": 0.01}, "BN: α 0.5, learning rate 0.01"),
+        (0, {"optimizer": "adam", "batch_size": 8}, "BN: Adam, mini-batch size 8"),
+        (0, {"rescale": "fixed"}, "BN: γ and β frozen"),
+    ):
+        assert forked(experiment, arm, 10, changes).arms[1].label == label
+
+
 def test_a_paused_fork_goes_on_as_if_it_had_not_been(parent):
     store, run_id = parent
     whole, broken = (store.fork(run_id, 2, 30, {"learning_rate": 0.02}) for _ in range(2))
@@ -93,7 +140,7 @@ def test_what_cannot_fork_is_said_in_a_sentence(parent):
         (30, {"alpha": 0.8}, "nothing is changed"),
         (30, {"depth": 5}, "depth cannot change in the middle of a training; these can: statistics"),
         (31, {"alpha": 0.5}, "there is no snapshot of the weights at step 31"),
-        (60, {"alpha": 0.5}, "step is 60; the run ends at 60. Choose an earlier step."),
+        (60, {"alpha": 0.5}, "step is 60; the run ends at 60. Choose an earlier step, or how many more steps to train."),
     ):
         with pytest.raises(ValueError, match=said):
             store.fork(run_id, 1, step, changes)
@@ -104,6 +151,7 @@ def test_what_cannot_fork_is_said_in_a_sentence(parent):
         (1, {"batch_size": 1000}, "batch_size is 1000; wine has only 142 training examples. Lower it to at most 142 or "
          "choose full."),
         (0, {"alpha": 0.5}, "alpha makes no difference to 'none', which has no batch norm; change something else."),
+        (0, {"rescale": "fixed"}, "rescale makes no difference to 'none', which has no norm; change something else."),
     ):  # fmt: skip
         with pytest.raises(ValueError) as error:
             store.fork(run_id, arm, 30, changes)
@@ -113,6 +161,7 @@ def test_what_cannot_fork_is_said_in_a_sentence(parent):
 def test_only_what_makes_a_difference_to_an_arm_can_change():
     assert can_change(Settings(norm="batch")) == CHANGEABLE
     assert "alpha" not in can_change(Settings(norm="batch", statistics="moving"))
+    assert "rescale" in can_change(Settings(norm="layer")) and "rescale" not in can_change(Settings(norm="none"))
     for norm in ("none", "layer"):
         assert not {"alpha", "statistics"} & set(can_change(Settings(norm=norm)))
         assert {"learning_rate", "batch_size"} <= set(can_change(Settings(norm=norm)))

@@ -31,8 +31,8 @@ def page(run_id: str = "") -> AppTest:
     return at
 
 
-def recorded(store) -> str:
-    settings = Settings(depth=2, width=8, steps=40, data="wine", batch_size=16, score_every=10)
+def recorded(store, **more) -> str:
+    settings = Settings(depth=2, width=8, steps=40, data="wine", batch_size=16, score_every=10, **more)
     run = store.create(
         Experiment(settings=settings, arms=(Arm(label="bn", changes={"norm": "batch"}), Arm(label="no")))
     )
@@ -51,13 +51,19 @@ def test_every_view_opens(lab):
 
 
 def test_the_conventions_follow_alpha_and_K(lab):
-    at = page()
-    at.number_input(key="number-alpha").set_value(0.99).run()
-    at.number_input(key="number-batch_size").set_value(2).run()
+    run_id = recorded(lab, alpha=0.95, delta=1e-3)
+    at = page(run_id)
+    alpha, K = (at.number_input(key=f"number-{name}-{run_id}") for name in ("alpha", "batch_size"))
+    assert (alpha.value, K.value, K.max) == (0.95, 16, 142)  # the arm's own, and up to N
+    assert alpha.proto.format == "%g"  # 0.999 is shown as it is used
+    (table,) = (text.value for text in at.markdown if text.value.startswith("| library"))
+    assert "`torch.nn.BatchNorm1d(8, eps=0.001, momentum=0.05)` | unbiased (1/(K-1)) | (K-1)/K = 0.9375 |" in table
+    at.number_input(key=f"number-alpha-{run_id}").set_value(0.99).run()
+    at.number_input(key=f"number-batch_size-{run_id}").set_value(2).run()
     assert not at.exception
     (table,) = (text.value for text in at.markdown if text.value.startswith("| library"))
     rows = {line.split(" | ")[0].strip("| "): line for line in table.splitlines()}
-    torch = "`torch.nn.BatchNorm1d(64, eps=1e-05, momentum=0.01)` | unbiased (1/(K-1)) | (K-1)/K = 0.5 |"
+    torch = "`torch.nn.BatchNorm1d(8, eps=0.001, momentum=0.01)` | unbiased (1/(K-1)) | (K-1)/K = 0.5 |"
     assert rows["PyTorch"].endswith(torch)
     assert "momentum=0.99" in rows["Keras"] and rows["Keras"].endswith("| biased (1/K) | 1 |")
 
@@ -78,6 +84,22 @@ def test_a_fork_is_asked_for_and_shown(lab):
     assert at.session_state.mine.run == fork.id
 
 
+def test_a_run_goes_on_frozen_from_its_last_step(lab):
+    run_id = recorded(lab)
+    at = page(run_id)
+    at.select_slider(key=f"fork-step-{run_id}").set_value(40).run()
+    at.number_input(key=f"fork-more-{run_id}-40").set_value(7).run()
+    (group,) = (g for g in at.get("button_group") + at.get("selectbox") if g.key == f"fork-statistics-{run_id}-0")
+    group.set_value("moving").run()
+    at.button(key="fork-train").click().run()
+    assert not at.exception
+    fork = lab.runs()[0]
+    assert lab.origin(fork.id) == (run_id, 0, 40) and fork.experiment.settings.steps == 47
+    execute(lab, fork.id, lambda: None)
+    assert [arm.label for arm in fork.experiment.arms] == ["bn", "bn: averages frozen"]
+    assert lab.run(fork.id).status == "done"
+
+
 def test_an_arm_is_offered_only_what_can_change_it(lab):
     run_id = recorded(lab)
     at = page(run_id)
@@ -86,7 +108,8 @@ def test_an_arm_is_offered_only_what_can_change_it(lab):
     keys = [widget.key for widget in at.selectbox if widget.key and widget.key.startswith("fork-")]
     keys += [group.key for group in at.get("button_group") if group.key and group.key.startswith("fork-")]
     assert sorted(keys) == sorted(
-        [f"fork-arm-{run_id}", f"fork-learning_rate-{run_id}-1", f"fork-batch_size-{run_id}-1"]
+        [f"fork-arm-{run_id}"]
+        + [f"fork-{n}-{run_id}-1" for n in ("batch_size", "learning_rate", "optimizer", "sampling", "weight_decay")]
     )
 
 

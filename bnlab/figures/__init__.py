@@ -21,6 +21,7 @@ from . import (
     inference,
     moving,
     predicted,
+    single,
 )
 from .options import STEP, About, Option, asked, choice
 
@@ -89,7 +90,7 @@ FIGURES["gradient_heatmap"] = About(
     gradients.gradient_heatmap,
     (WHICH,),
 )
-for more in (moving, distributions, predicted, inference, alphas, gaps, broken, dials, contest, geometry):
+for more in (moving, distributions, predicted, inference, alphas, gaps, broken, single, dials, contest, geometry):
     FIGURES |= more.ABOUT
 
 

@@ -47,24 +47,26 @@ def unknown(trace: Trace, arm: int, stop: int) -> str | None:
 
 
 class AnyAlpha(NamedTuple):
-    """One unit's moving mean or variance with another alpha, [n]; `online` with the alpha of the training."""
+    """One unit's moving mean or variance with another alpha, [n], plain and bias-corrected; `online` with the alpha of
+    the training."""
 
     steps: np.ndarray
     again: np.ndarray
+    corrected: np.ndarray
     online: np.ndarray
     checked: np.ndarray
     population: np.ndarray
 
 
-def any_alpha(trace: Trace, name: str, arm: int, seed: int, layer: int, unit: int, alpha: float, corrected: bool):
+def any_alpha(trace: Trace, name: str, arm: int, seed: int, layer: int, unit: int, alpha: float) -> AnyAlpha:
     """`name` is mean or var; `unit` counts from 0. Every step must be kept."""
     steps, new = lineage.rows(trace, f"batch_{name}", arm, layer=layer, unit=unit)
     _, online = lineage.rows(trace, f"moving_{name}", arm, layer=layer, unit=unit)
-    again = moving.moving_averages(new[:, seed], alpha, moving.START[name], corrected)
+    again, corrected = (moving.moving_averages(new[:, seed], alpha, moving.START[name], how) for how in (False, True))
     checked, *population = lineage.population(trace, arm, layer, unit)
     values = population[0 if name == "mean" else 1][:, seed]
     few = evenly(len(steps), SHOWN)
-    return AnyAlpha(steps[few], again[few], online[few, seed], checked, values)
+    return AnyAlpha(steps[few], again[few], corrected[few], online[few, seed], checked, values)
 
 
 def trained(trace: Trace, arm: int) -> str:
@@ -73,14 +75,14 @@ def trained(trace: Trace, arm: int) -> str:
     return told if at is None else f"{told} from step {at} on"
 
 
-def recomputed(trace: Trace, *, arm: int, seed: int, layer: int, unit: int, alpha: float, start: str) -> go.Figure:
-    """Moving averages of the chosen alpha from the recorded batch statistics; nothing is trained."""
+def recomputed(trace: Trace, *, arm: int, seed: int, layer: int, unit: int, alpha: float) -> go.Figure:
+    """Moving averages of the chosen alpha from the recorded batch statistics, plain and corrected; nothing is trained."""
     if wrong := unknown(trace, arm, trace.step + 1):
         return style.said(wrong)
     figure = make_subplots(1, 2, horizontal_spacing=0.13)
     color, z = style.color(arm), subject(trace, arm)
     for column, (name, symbol) in enumerate((("mean", "μ̄"), ("var", "σ̄²")), 1):
-        told = any_alpha(trace, name, arm, seed, layer, unit - 1, alpha, start == "corrected")
+        told = any_alpha(trace, name, arm, seed, layer, unit - 1, alpha)
         for label, x, y, look in (
             (
                 trained(trace, arm),
@@ -89,6 +91,12 @@ def recomputed(trace: Trace, *, arm: int, seed: int, layer: int, unit: int, alph
                 {"mode": "lines", "line": {"color": style.GRAY, "dash": "dot"}},
             ),
             (f"α = {alpha:g}", told.steps, told.again, {"mode": "lines", "line": {"color": color, "width": 2.2}}),
+            (
+                f"α = {alpha:g}, bias-corrected",
+                told.steps,
+                told.corrected,
+                {"mode": "lines", "line": {"color": color, "dash": "dash", "width": 1.4}},
+            ),
             (
                 "population",
                 told.checked,
@@ -102,10 +110,25 @@ def recomputed(trace: Trace, *, arm: int, seed: int, layer: int, unit: int, alph
             )  # fmt: skip
         figure.update_xaxes(title="step", row=1, col=column)
         figure.update_yaxes(title=f"{symbol} of {z}, layer {layer}, unit {unit}", row=1, col=column)
-    note = "Nothing was trained for this. Every step's batch statistics are kept, so this is exact."
+    note = (
+        "Nothing was trained for this. Bias-corrected: what is left of the start, 0 and 1, is divided out, as Adam does; "
+        "the charts below have the plain average, as training has. " + stored(trace, arm)
+    )
     if trace.first:
         note += f" The steps before {trace.first} are those of the run that this one was forked from."
     return style.finished(figure, note=note)
+
+
+def stored(trace: Trace, arm: int) -> str:
+    """What is kept for averages of any alpha, and what bounds it, in words."""
+    s = trace.experiment.arm_settings[arm]
+    size = 2 * 4 * s.depth * s.width * len(trace.experiment.seeds) * (trace.step + 1)
+    told = f"{size / 1e6:.0f} MB" if size >= 1e7 else f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
+    return (
+        "Kept for it are mean and variance of every unit over the mini-batch, at every step, 8 bytes together: "
+        f"{told} of this arm, a part of the run's budget of {trace.experiment.settings.budget_mb} MB. Where that is used "
+        "up steps are thinned, and this chart says so instead."
+    )
 
 
 def inference_needs(trace: Trace, *, arm: int, alpha: float) -> list[tuple[str, int, dict]]:
@@ -171,7 +194,7 @@ def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
         )  # fmt: skip
         if np.isfinite(loss).any():
             i = int(np.nanargmin(loss))
-            best.append(f"least on the {split} set at α = {names[i]} ({loss[i]:.3g})")
+            best.append(f"least on the {split} set at α = {names[i]} ({style.amount(loss[i])})")
             figure.add_scatter(
                 x=[names[i]], y=[float(loss[i])], mode="markers", showlegend=False, hoverinfo="skip",
                 marker={"symbol": "circle-open", "size": 16, "color": style.color(arm), "line": {"width": 2}},
@@ -180,7 +203,7 @@ def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
     if at in steps:
         style.reference(figure, float(losses[list(steps).index(at)].mean()), "population statistics, test set")
     figure.update_xaxes(title="α, weight of the old value (not to scale)", type="category")
-    figure.update_yaxes(title="loss E in inference mode")
+    figure.update_yaxes(title="loss E in inference mode", type="log", tickformat="~g", dtick="D2")
     return style.finished(figure, note=f"Weights of step {at}: {'; '.join(best)}.")
 
 
@@ -208,18 +231,18 @@ ABOUT = {
         "Any alpha, afterwards",
         "Moving averages play no role in training. Move alpha: the averages are made anew from recorded statistics.",
         recomputed,
-        (BATCH_ARM, SEED, LAYER, UNIT, ALPHA, START),
+        (BATCH_ARM, SEED, LAYER, UNIT, ALPHA),
     ),
     "alpha_inference": About(
         "Inference loss with this alpha",
-        "How the network would score at each snapshot had it averaged with the chosen alpha.",
+        "How the network would score at each snapshot had it averaged with the chosen alpha, without bias correction.",
         alpha_inference,
         (BATCH_ARM, ALPHA),
         inference_needs,
     ),
     "alpha_curve": About(
         "Inference loss against alpha",
-        "Small alphas are noisy, large ones late; the ring marks the least loss.",
+        "Small alphas are noisy, large ones late; the ring marks the least loss. Without bias correction.",
         alpha_curve,
         (BATCH_ARM, STEP),
         alphas_needs,

@@ -1,7 +1,8 @@
-"""Mistakes on purpose, one outlier, two examples: what batch norm does where it is used wrongly or cannot work."""
+"""Mistakes on purpose, and one outlier: what batch norm does where it is used wrongly."""
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,12 +12,12 @@ from ..data import DATASETS
 from ..probes.broken import MISTAKES
 from . import style
 from .alphas import unknown
-from .inference import without
 from .looks import NOT_YET, missing, newest_snapshot
 from .options import STEP, About, Option
 
 if TYPE_CHECKING:
     from ..reading import Trace
+    from ..settings import Settings
 
 
 def broken_needs(trace: Trace, *, step: int, **_: object) -> list[tuple[str, int, dict]]:
@@ -24,21 +25,30 @@ def broken_needs(trace: Trace, *, step: int, **_: object) -> list[tuple[str, int
     return [("broken", at, {})] if at is not None else []
 
 
-SWAPPED, POLLUTED = (list(MISTAKES).index(name) for name in ("alpha swapped", "polluted"))
+SWAPPED, POLLUTED, IN_BATCHES = (list(MISTAKES).index(name) for name in ("alpha swapped", "polluted", "shifted, batch"))
+TOUCH = 1e-3  # relative: losses that are nearer than this are said to be the same
 
 
 class Costs(NamedTuple):
-    """One arm's test loss and accuracy with each of MISTAKES, [mistakes], mean over the seeds; NaN: not known."""
+    """One arm's test loss and accuracy with each of MISTAKES, and what they should be: [mistakes], means over the seeds;
+    NaN: not known. control: the loss where training examples have polluted the averages."""
 
     loss: np.ndarray
     accuracy: np.ndarray
+    right: np.ndarray
+    right_accuracy: np.ndarray
+    control: float = np.nan
 
 
 def costs(trace: Trace, arm: int, at: int, found: dict[str, np.ndarray]) -> Costs:
-    loss, accuracy = (found[name].mean(0).astype(np.float64) for name in ("loss", "accuracy"))
+    mean = {name: values.astype(np.float64).mean(0) for name, values in found.items()}
+    loss, accuracy = mean["loss"], mean["accuracy"]
+    right, right_accuracy = (np.full(len(MISTAKES), q[0]) for q in (loss, accuracy))
+    right[IN_BATCHES] = mean.get("unshifted_loss", np.nan)  # looks of older runs have not seen it
+    right_accuracy[IN_BATCHES] = mean.get("unshifted_accuracy", np.nan)
     if unknown(trace, arm, at):
         loss[SWAPPED] = accuracy[SWAPPED] = np.nan
-    return Costs(loss, accuracy)
+    return Costs(loss, accuracy, right, right_accuracy, mean.get("control", np.nan))
 
 
 def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
@@ -49,7 +59,7 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
     arms = [arm for arm, settings in enumerate(trace.experiment.arm_settings) if settings.norm == "batch"]
     if not arms:
         return style.said("No arm of this run has batch norm, so nothing of this can go wrong.")
-    figure, chosen, symptoms, stems = go.Figure(), int(mistake), [], []
+    figure, chosen, symptoms, stems, spread = go.Figure(), int(mistake), [], [], []
     labels, told = zip(*MISTAKES.values(), strict=True)
     for place, arm in enumerate(arms):
         found = trace.look("broken", arm, at)
@@ -58,8 +68,10 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
         cost, name, color = costs(trace, arm, at, found), style.label(trace, arm), style.color(arm)
         y = np.arange(len(labels)) + (place + 1) / (len(arms) + 1) - 0.5
         loss = np.where(np.isfinite(cost.loss), cost.loss, np.nan)
-        side = np.where(loss < loss[0], "middle left", "middle right").tolist()
-        text = [f"{value:.3g}" if np.isfinite(value) else "" for value in loss]
+        right = np.where(np.isfinite(cost.right), cost.right, loss)
+        side = np.where(loss < right, "middle left", "middle right").tolist()
+        text = [style.amount(value) if np.isfinite(value) else "" for value in loss]
+        spread += [*loss, *right]
         figure.add_scatter(
             x=style.numbers(loss), y=style.numbers(y), name=name, mode="markers+text", legendgroup=name,
             marker={"color": color, "symbol": style.symbol(arm), "size": 10}, text=text, textposition=side,
@@ -68,7 +80,7 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
             selectedpoints=None if chosen == 0 else [0, chosen], unselected={"marker": {"opacity": 0.25}},
         )  # fmt: skip
         gaps = np.full(len(labels), np.nan)
-        ends = np.stack([np.full_like(loss, loss[0]), loss, gaps], 1).ravel(), np.stack([y, y, gaps], 1).ravel()
+        ends = np.stack([right, loss, gaps], 1).ravel(), np.stack([y, y, gaps], 1).ravel()
         stems.append((name, color, *ends))
         symptoms.append(symptom(trace, arm, at, cost, chosen))
     for name, color, x, y in stems:  # from what it should be to what it is
@@ -76,9 +88,12 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
             x=style.numbers(x), y=style.numbers(y), mode="lines", line={"color": color, "width": 2}, opacity=0.4,
             legendgroup=name, showlegend=False, hoverinfo="skip",
         )  # fmt: skip
-    figure.update_layout(margin={"r": 64})
-    figure.update_xaxes(title="test loss E; the line begins at what it should be", type="log", tickformat="~g")
-    figure.update_yaxes(range=[len(labels) - 0.5, -0.5], tickvals=list(range(len(labels))), ticktext=labels)
+    spread = np.log10([value for value in spread if np.isfinite(value) and value > 0] or [1.0])
+    room = 0.25 * max(0.2, np.ptp(spread))  # for the numbers beside the points, also where the screen is narrow
+    title = "test loss E; the line begins at what it should be"
+    figure.update_xaxes(title=title, type="log", tickformat="~g", range=[spread.min() - room, spread.max() + room])
+    broken = ["<br>".join(wrap(label, 16)) for label in labels]
+    figure.update_yaxes(range=[len(labels) - 0.5, -0.5], tickvals=list(range(len(labels))), ticktext=broken)
     note = (
         f"{labels[chosen].capitalize()}. {told[chosen]} {' '.join(symptoms)}"
         if chosen
@@ -94,19 +109,47 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
 
 def symptom(trace: Trace, arm: int, at: int, cost: Costs, chosen: int) -> str:
     """What a mistake does to one arm, as a sentence."""
-    name, loss, accuracy = style.label(trace, arm), cost.loss, cost.accuracy
+    name, (loss, was) = style.label(trace, arm), (q[chosen] for q in (cost.loss, cost.right))
     why = unknown(trace, arm, at) if chosen == SWAPPED else None
     if why:
         return f"{name}: not known. {why.replace('<br>', ' ')}"
-    right = "" if np.isnan(accuracy[0]) else f", {accuracy[chosen]:.1%} right instead of {accuracy[0]:.1%}"
-    said = f"{name}: test loss {loss[chosen]:.3g} instead of {loss[0]:.3g}{right}."
-    if loss[chosen] < loss[0]:
-        said += (
-            " It is lower because statistics of the test set have leaked in: this is no longer a test."
-            if chosen == POLLUTED
-            else " It is lower here; the mistake happens to suit these weights, and need not at another step."
-        )
+    accuracy, before = cost.accuracy[chosen], cost.right_accuracy[chosen]
+    share = "" if np.isnan(accuracy + before) else f", {accuracy:.1%} right instead of {before:.1%}"
+    said = f"{name}: test loss {style.amount(loss)} instead of {style.amount(was)}{share}."
+    if chosen == IN_BATCHES:
+        return said + shifted(trace.experiment.arm_settings[arm], loss, was)
+    if chosen == POLLUTED:
+        return said + leaked(loss, was, cost.control)
+    if loss < was * (1 - TOUCH):
+        said += " It is lower here; the mistake happens to suit these weights, and need not at another step."
     return said
+
+
+def shifted(settings: Settings, loss: float, was: float) -> str:
+    """Whether an arm's own mini-batches took the shift of the inputs out again."""
+    if np.isnan(was):
+        return ""
+    if settings.statistics == "moving":
+        return " Its training mode has moving averages too, so nothing takes the shift out."
+    if abs(loss - was) <= TOUCH * was:
+        return " The first layer's batch mean takes the shift out again: a = Wx + b moves by the same for every example."
+    if settings.placement == "after":
+        return " The shift stays: it has gone through h before the norm, and h(a + c) is not h(a) and a constant."
+    return " The shift stays in part."
+
+
+def leaked(loss: float, was: float, control: float) -> str:
+    """What of polluted averages comes from the test set: training examples in their place are the control."""
+    if np.isnan(control):
+        return ""
+    if abs(loss - was) <= TOUCH * was and abs(control - was) <= TOUCH * was:
+        return " The averages stand as they were."
+    said = f" As many training examples, sorted too, give {style.amount(control)}"
+    if loss >= was:
+        return f"{said}."
+    if control <= loss * (1 + TOUCH):
+        return f"{said}: it is lower because the averages are newer, not because test examples have leaked in."
+    return f"{said}: the test set's own statistics have leaked in and lower it, so this is no longer a test."
 
 
 MISTAKE = Option(
@@ -139,62 +182,21 @@ def outlier(trace: Trace, *, step: int) -> go.Figure:
             x=values,
             orientation="h",
             marker={"color": colors},
-            text=[f"{v:.3g}" for v in values],
+            text=[style.amount(v) for v in values],
             textposition="outside",
             cliponaxis=False,
-            hovertemplate="%{y}: %{x:.4g}<extra></extra>",
+            hovertemplate="%{y}: %{text}<extra></extra>",
         )
     )
     title = f"greatest change of a {'prediction (in deviations of the target)' if regression else 'probability'}"
-    figure.update_xaxes(title=title, rangemode="tozero")
-    figure.update_yaxes(autorange="reversed")
+    top = max(1.0, *(v for v in values if np.isfinite(v)), 0)
+    figure.update_xaxes(title=title, range=[0, 1.12 * top])  # room for the number behind the bar
+    figure.update_yaxes(range=[len(labels) - 0.5, -0.5])  # explicit: what is drawn first must not decide it
     note = (
         f"Step {at}. The inputs of one example grow a hundredfold; these are the others of its mini-batch. "
-        "Only batch norm lets it through."
+        "Only batch norm lets it through, and only where it normalizes with the mini-batch."
     )
     return style.finished(figure, height=140 + 36 * len(labels), note=note)
-
-
-def single_needs(trace: Trace, *, step: int) -> list[tuple[str, int, dict]]:
-    at = newest_snapshot(trace, step)
-    return [("single", at, {})] if at is not None else []
-
-
-def two_examples(trace: Trace, *, step: int) -> go.Figure:
-    """The share of the gradient that passes each batch norm, with the run's mini-batches and with two examples."""
-    at = newest_snapshot(trace, step)
-    if at is None:
-        return style.said(NOT_YET)
-    normed = [settings for settings in trace.experiment.arm_settings if settings.norm == "batch"]
-    if not normed:
-        return style.said(without(trace, "gradient that its norm could take away"))
-    if all(settings.statistics == "moving" for settings in normed):
-        return style.said("Batch norm trains with frozen averages here: it takes nothing of the gradient away.")
-    figure, alone = go.Figure(), []
-    for arm, settings in enumerate(trace.experiment.arm_settings):
-        found = trace.look("single", arm, at)
-        if wrong := missing(found):
-            return wrong
-        layers, name = np.arange(1, found["passing"].shape[1] + 1), style.label(trace, arm)
-        if np.isfinite(found["alone"]).any():  # a network that has diverged has no outputs to compare
-            alone.append(f"{np.nanmax(found['alone']):.1g} ({name})")
-        if settings.norm == "batch" and settings.statistics == "batch":
-            lines = {settings.mini_batch: ("passing", "solid"), 2: ("passing_of_two", "dot")}  # one line for K = 2
-            for K, (key, dash) in lines.items():
-                figure.add_scatter(
-                    x=layers, y=style.numbers(found[key].mean(0)), name=f"{name}, K = {K}", mode="lines+markers",
-                    line={"color": style.color(arm), "dash": dash},
-                    marker={"symbol": style.symbol(arm) + ("-open" if dash == "dot" else "")},
-                    hovertemplate=f"layer %{{x}}: %{{y:.3g}}<extra>{name}, K = {K}</extra>",
-                )  # fmt: skip
-    figure.update_xaxes(title="layer l (1 is next to the input)")
-    figure.update_yaxes(title="share of the gradient that passes the norm", range=[-0.03, 1.03])
-    note = (
-        f"Step {at}. Batch norm's backward pass takes two of the K dimensions of each unit's gradient away: its mean, "
-        "and its component along â. Of two examples nothing is left but for δ. In inference mode single examples work: "
-        f"alone and in a batch, outputs differ by at most {', '.join(alone) or 'nothing: all have diverged'}."
-    )
-    return style.finished(figure, note=note)
 
 
 ABOUT = {
@@ -207,16 +209,9 @@ ABOUT = {
     ),
     "outlier": About(
         "One outlier, another's prediction",
-        "In training mode batch norm couples the examples of a mini-batch; layer norm and none do not.",
+        "In training mode batch norm couples the examples of a mini-batch; layer norm, none and frozen averages do not.",
         outlier,
         (STEP,),
         broken_needs,
-    ),
-    "two_examples": About(
-        "Two examples, or one",
-        "What batch norm's backward pass lets through. Dotted: mini-batches of two, of which almost nothing is left.",
-        two_examples,
-        (STEP,),
-        single_needs,
     ),
 }

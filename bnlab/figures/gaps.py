@@ -10,7 +10,6 @@ from plotly.subplots import make_subplots
 
 from .. import lineage, moving
 from ..settings import about
-from ..train import FORWARD
 from . import style
 from .alphas import START, unknown
 from .inference import without
@@ -19,6 +18,7 @@ from .options import BATCH_ARM, LAYER, STEP, About
 
 if TYPE_CHECKING:
     from ..reading import Trace
+    from ..settings import Settings
 
 
 class Parts(NamedTuple):
@@ -139,13 +139,21 @@ def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.
     return finished(figure, 460, *notes)
 
 
-PRACTICE = (8, 32, 128)
+SMALL = 64  # examples; a step of fewer takes hardly less time on a processor, as measured
+PRACTICE = (8, 32, 128)  # beside the run's own K
+
+
+def sizes(settings: Settings) -> dict[int, str]:
+    """The mini-batch sizes that are looked at, each with what it is called; of two that divide alike the run's own."""
+    N, K = settings.n_train, settings.mini_batch
+    found = {max(1, N // size): size for size in (*PRACTICE, *([K] if K > 1 else []))}
+    return {size: pieces(N, size) + (" (the run's K)" if size == K else "") for size in sorted(found.values())}
 
 
 def practice_needs(trace: Trace, *, arm: int, step: int) -> list[tuple[str, int, dict]]:
-    at = newest_snapshot(trace, step)
-    there = trace.experiment.arm_settings[arm].norm == "batch" and at is not None
-    return [("practice", at, {"batch_size": K}) for K in PRACTICE] if there else []
+    at, settings = newest_snapshot(trace, step), trace.experiment.arm_settings[arm]
+    there = settings.norm == "batch" and at is not None
+    return [("practice", at, {"batch_size": K}) for K in sizes(settings)] if there else []
 
 
 def pieces(N: int, K: int) -> str:
@@ -157,37 +165,49 @@ def pieces(N: int, K: int) -> str:
 
 
 def in_practice(trace: Trace, *, arm: int, step: int) -> go.Figure:
-    """The practitioner's statistics against the population's, layer by layer, for three mini-batch sizes."""
+    """The practitioner's statistics against the population's, layer by layer, for some mini-batch sizes."""
     settings = trace.experiment.arm_settings[arm]
     if settings.norm != "batch":
         return style.said(without(trace, "statistics"))
     at = newest_snapshot(trace, step)
     if at is None:
         return style.said(NOT_YET)
-    figure, told = make_subplots(1, 2, horizontal_spacing=0.13), []
-    for i, K in enumerate(PRACTICE):
+    figure, told, off = make_subplots(1, 2, horizontal_spacing=0.13), [], []
+    for i, (K, size) in enumerate(sizes(settings).items()):
         found = trace.look("practice", arm, at, batch_size=K)
         if wrong := missing(found):
             return wrong
-        layers, size = np.arange(1, found["mean_off"].shape[1] + 1), pieces(settings.n_train, K)
-        for column, name in ((1, "mean_off"), (2, "std_ratio")):
+        means, ratios = (found[name].mean(0) for name in ("mean_off", "std_ratio"))
+        layers, own = np.arange(1, len(means) + 1), K == settings.mini_batch
+        color = style.color(arm) if own else style.COLORS[i % 3 + 3]
+        for column, values in ((1, means), (2, ratios)):
             figure.add_scatter(
-                x=layers, y=style.numbers(found[name].mean(0)), name=size, legendgroup=str(K),
+                x=layers, y=style.numbers(values), name=size, legendgroup=str(K),
                 showlegend=column == 1, mode="lines+markers", row=1, col=column,
-                line={"color": style.COLORS[i + 3], "dash": style.DASHES[i]}, marker={"symbol": style.SYMBOLS[i]},
+                line={"color": color, "dash": style.DASHES[i], "width": 3 if own else 2},
+                marker={"symbol": style.SYMBOLS[i]},
                 hovertemplate=f"layer %{{x}}: %{{y:.4g}}<extra>{size}</extra>",
             )  # fmt: skip
-        told.append(f"{found['loss_mini_batches'].mean():.3g} with {size}")
+        told.append(f"{style.amount(found['loss_mini_batches'].mean())} with {size}")
+        if len(layers) > 1 and np.isfinite(means).all() and np.isfinite(ratios).all():
+            off.append((size, int(means.argmax()) + 1, int(np.abs(np.log(ratios)).argmax()) + 1))
     figure.update_xaxes(title="layer l (1 is next to the input)")
     figure.update_yaxes(title="difference of means, in σ<sub>pop</sub>", row=1, col=1)
     figure.update_yaxes(title="ratio of standard deviations", row=1, col=2)
     style.reference(figure, 1.0, "the population's", column=2)
-    steps = FORWARD * settings.n_train / settings.mini_batch
+    N, K = settings.n_train, settings.mini_batch
     note = (
-        f"Step {at}. Test loss {found['loss_population'].mean():.3g} with the population's statistics; "
-        f"{', '.join(told)}. Either is one pass over {settings.n_train} examples, as much as "
-        f"{steps:.2g} training steps: forward only, {FORWARD:g} of what an example costs in training."
+        f"Step {at}. Test loss {style.amount(found['loss_population'].mean())} with the population's statistics; "
+        f"{', '.join(told)}. "
     )
+    if off:
+        size, mean, std = off[0]
+        note += f"With {size} the means are most off in layer {mean}, the standard deviations in layer {std}. "
+    steps = style.amount(N / 3 / K, 2)  # backward are two products more for each of forward
+    note += (
+        f"Either is one pass forward over {N} examples, in multiply-adds as much as {steps} training steps with K = {K}"
+    )
+    note += "; in time fewer, as a step of so few examples is mostly overhead." if K < SMALL else "."
     return style.finished(figure, note=note)
 
 
@@ -201,8 +221,8 @@ ABOUT = {
     ),
     "in_practice": About(
         "Population statistics in practice",
-        "Pooled over mini-batches that normalize by themselves, instead of layer by layer over all examples: "
-        "off more for smaller mini-batches and in higher layers.",
+        "Pooled over mini-batches that normalize by themselves, instead of layer by layer over all examples: exact in "
+        "layer 1, whose inputs are the same, and above it off the more, the smaller the mini-batches.",
         in_practice,
         (BATCH_ARM, STEP),
         practice_needs,

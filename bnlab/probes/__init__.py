@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..data import DATASETS
 from ..experiment import Experiment
 from ..registry import Registry
 from ..train import Group, score_interval
@@ -97,7 +98,7 @@ PROBES["practice"] = Probe(
     "Statistics pooled over mini-batches beside those of the whole training set.",
     "practice",
     22,
-    {"batch_size": Asked(32, 2, 1024)},
+    {"batch_size": Asked(32, 2, max(data.n_train for data in DATASETS.values()))},
 )
 PROBES["broken"] = Probe(
     "Broken on purpose", "The mistakes everyone makes, and their symptoms.", "broken", 6, back=True

@@ -31,20 +31,22 @@ PAIRS = 16  # mini-batches of two that are looked at
 
 
 def look(group: Group) -> dict[str, np.ndarray]:
-    """`alone` [S]: greatest difference of outputs in inference mode between test examples alone and together.
+    """`alone`, `alone_in_training` [S]: greatest difference of outputs between test examples alone and together, in
+    inference mode and in training mode, where batch norm that is not frozen finds no variance in a lone example.
     `passing`, `passing_of_two` [S, L]: share of the gradient's norm that passes the batch norm of a layer, mean over
     units, with mini-batches of K and of 2; NaN without batch norm and where it is frozen, which lets all pass."""
     S, L = group.stack.S, group.stack.L
-    alone, whole, of_two = np.zeros(S), np.full((S, L), np.nan), np.full((S, L), np.nan)
+    alone, in_training, whole, of_two = np.zeros(S), np.zeros(S), *np.full((2, S, L), np.nan)
     test = group.splits["test"][0][:32]
     for slots, networks, b in group.alike:
         count = slots.stop - slots.start
         x = test.expand(count, *test.shape)
         averages = (group.stack.moving_mean[:, b], group.stack.moving_var[:, b]) if b else None
         given = Statistics(*(q.unbind(0) for q in averages)) if b else None
-        together = networks.forward(x, given)[0]
-        each = torch.cat([networks.forward(x[:, i : i + 1], given)[0] for i in range(x.shape[1])], 1)
-        alone[slots] = (together - each).abs().amax((1, 2)).numpy()
+        for into, used in ((alone, given), (in_training, given if group.stack.frozen else None)):
+            together = networks.forward(x, used)[0]
+            each = torch.cat([networks.forward(x[:, i : i + 1], used)[0] for i in range(x.shape[1])], 1)
+            into[slots] = (together - each).abs().amax((1, 2)).numpy()
     x, y = group.mini_batch(group.stack.t)
     for slot in () if group.stack.frozen else range(group.stack.batch.start, group.stack.batch.stop):
         one, two = (with_batch(group, slot, K) for K in (group.stack.K, 2))
@@ -56,7 +58,7 @@ def look(group: Group) -> dict[str, np.ndarray]:
             two.stack.gradient(two.x.copy_(x[slot : slot + 1, at]), y[slot : slot + 1, at])
             seen.append(passing(two.stack))
         of_two[slot] = torch.stack(seen).nanmean(0).numpy()
-    return {"alone": alone, "passing": whole, "passing_of_two": of_two}
+    return {"alone": alone, "alone_in_training": in_training, "passing": whole, "passing_of_two": of_two}
 
 
 def passing(stack: Stack) -> Tensor:

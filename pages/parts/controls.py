@@ -9,6 +9,7 @@ import streamlit as st
 from bnlab.address import read, written
 from bnlab.data import DATASETS
 from bnlab.settings import MAX_SEEDS, SECTIONS, Settings, about, allowed, limits
+from bnlab.store import Run
 
 from . import live, session
 from .words import escaped
@@ -125,7 +126,18 @@ def seeds(me: session.Session) -> Places:
     return {"seeds ": st.empty()}
 
 
-def number(name: str, value: float, least: float, most: float, step: float) -> float:
-    """A number that is asked for outside the question, with the words of the setting it resembles."""
-    look = {"min_value": least, "max_value": most, "step": step, "width": 220}
-    return st.number_input(label(name), value=value, key=f"number-{name}", help=about(name).help, **look)
+def normed_arm(run: Run | None) -> tuple[str, Settings]:
+    """The settings of a run's first arm with batch norm, or the defaults; and whose they are, in words."""
+    for arm, settings in zip(run.experiment.arms, run.experiment.arm_settings, strict=True) if run else ():
+        if settings.norm == "batch":
+            told = f"α, K, δ = {settings.delta:g} and width {settings.width} are those of the arm {escaped(arm.label)}"
+            return f"{told}, unless you change them.", settings
+    return "α, K, δ and width are the lab's defaults, as no arm here has batch norm.", Settings()
+
+
+def number(name: str, value: float, least: float, most: float, step: float, key: str) -> float:
+    """A number that is asked for outside the question, with the words of the setting it resembles; shown as it is."""
+    look = {"min_value": least, "max_value": most, "step": step, "width": 220, "help": about(name).help}
+    return st.number_input(
+        label(name), value=value, key=f"number-{name}-{key}", format="%d" if isinstance(step, int) else "%g", **look
+    )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import streamlit as st
 
 from bnlab import opened
-from bnlab.fork import can_change
+from bnlab.fork import CHANGEABLE, can_change
+from bnlab.settings import limits
 from bnlab.store import Run
 
 from . import board, controls, session
 from .words import escaped
 
-OFFERED = ("statistics", "alpha", "learning_rate", "batch_size")  # of those that can change an arm
+# of those that can change an arm; not gamma and beta, whose "fixed at 1 and 0" would freeze them where they are
+OFFERED = tuple(name for name in CHANGEABLE if name != "rescale")
 
 
 def show(me: session.Session, run: Run) -> None:
@@ -28,7 +30,7 @@ def show(me: session.Session, run: Run) -> None:
     with st.container():
         if said := me.take("said"):
             st.error(escaped(said), icon=":material/error:")
-    steps = [t for t in opened.holder(run.id).trace(run.id).snapshots() if t < run.experiment.settings.steps]
+    steps, end = opened.holder(run.id).trace(run.id).snapshots(), run.experiment.settings.steps
     if board.is_example(run):
         st.info("The example cannot be forked. Train a run of your own in the Lab.")
         return
@@ -48,6 +50,11 @@ def show(me: session.Session, run: Run) -> None:
             width=200,
         )
         step = st.select_slider("At step", steps, steps[len(steps) // 2], key=f"fork-step-{run.id}", width=320)
+        more = st.number_input(
+            "Steps to train", 1, limits("steps")[1], end - step if step < end else max(1, end),
+            key=f"fork-more-{run.id}-{step}", width=160,
+            help="As many as the run had left from there, unless you ask for others. From its last step a run goes on.",
+        )  # fmt: skip
     settings = run.experiment.arm_settings[arm]
     beside = settings.model_dump()
     with st.container(horizontal=True, key="fork-changes"):
@@ -58,15 +65,15 @@ def show(me: session.Session, run: Run) -> None:
     changed = {name: value for name, value in changes.items() if value != beside[name]}
     st.button(
         "Fork and train", type="primary", icon=":material/fork_right:", key="fork-train", on_click=fork,
-        args=(me, run.id, arm, step, changed), disabled=not changed,
+        args=(me, run.id, arm, step, changed, more), disabled=not changed,
         help="Starts a new run and opens it in the Lab." if changed else "Choose something that differs first.",
     )  # fmt: skip
 
 
-def fork(me: session.Session, run_id: str, arm: int, step: int, changes: dict) -> None:
+def fork(me: session.Session, run_id: str, arm: int, step: int, changes: dict, more: int) -> None:
     """Make the fork and let it train; what is wrong with it is said on the page."""
     try:
-        run = opened.store().fork(run_id, arm, step, changes)
+        run = opened.store().fork(run_id, arm, step, changes, more)
         opened.jobs().start(run.id)
     except (KeyError, ValueError) as error:
         me.said = str(error.args[0])

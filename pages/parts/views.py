@@ -27,7 +27,7 @@ INFERENCE = {
     "Why they are off": ("why_off",),
     "Population": ("in_practice",),
     "Broken on purpose": ("mistakes", "outlier"),
-    "One example, or two": ("two_examples",),
+    "One example, or two": ("alone", "two_examples"),
 }
 WHY = {
     "Shift or smoothness": ("dials", "smoothness", "covariate_shift"),
