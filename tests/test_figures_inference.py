@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from bnlab import Arm, Experiment, Settings, figures, moving
-from bnlab.figures import alphas, inference
+from bnlab.figures import alphas, inference, style
 from bnlab.figures.alphas import any_alpha, unknown
-from bnlab.figures.broken import POLLUTED, Costs, symptom
+from bnlab.figures.broken import IN_BATCHES, POLLUTED, Costs, symptom
 from bnlab.figures.gaps import gap_parts
 from bnlab.figures.inference import cause, three
 from bnlab.probes.broken import MISTAKES
@@ -15,7 +15,7 @@ from bnlab.train import train
 from bnlab.work import execute, look
 
 NAMES = ("three_losses", "recomputed", "alpha_inference", "alpha_curve", "why_off", "in_practice", "mistakes")
-NAMES += ("outlier", "two_examples")
+NAMES += ("outlier", "alone", "two_examples")
 EXPERIMENT = Experiment(
     settings=Settings(depth=3, width=8, steps=60, data="wine", batch_size=16, score_every=10, alpha=0.95),
     arms=(
@@ -80,10 +80,21 @@ def test_the_three_losses_are_the_recorded_scores(run, records):
 
 @pytest.mark.parametrize("name", ["mean", "var"])
 def test_the_training_alpha_made_anew_is_the_recorded_average(run, name):
-    told = any_alpha(run[0].trace(run[1]), name, 1, 1, 2, 3, 0.95, False)
+    told = any_alpha(run[0].trace(run[1]), name, 1, 1, 2, 3, 0.95)
     np.testing.assert_allclose(told.again, told.online, rtol=1e-5, atol=1e-7)
-    other = any_alpha(run[0].trace(run[1]), name, 1, 1, 2, 3, 0.5, False)
+    other = any_alpha(run[0].trace(run[1]), name, 1, 1, 2, 3, 0.5)
     assert np.abs(other.again - told.online).max() > 1e-3
+    left = 0.95 ** (told.steps + 1.0)  # Adam's correction, by its own formula
+    np.testing.assert_allclose(told.corrected, (told.online - left * moving.START[name]) / (1 - left), rtol=1e-3, atol=1e-5)
+
+
+def test_any_alpha_shows_the_corrected_average_beside_the_plain_one_and_what_is_kept(run):
+    drawn = figures.draw("recomputed", run[0].trace(run[1]), {"alpha": "0.5"})
+    assert [line.name for line in drawn.data[:4]] == [
+        "trained with α = 0.95", "α = 0.5", "α = 0.5, bias-corrected", "population",
+    ]  # fmt: skip
+    kept = 2 * 4 * 3 * 8 * 2 * 61  # mean and variance, float32, layers, units, seeds, steps
+    assert f"{kept / 1e3:.0f} kB of this arm, a part of the run's budget of 512 MB" in drawn.layout.meta["note"]
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +246,7 @@ def test_the_unchanged_arm_of_a_fork_has_its_parents_history(store):
     grandchild = forked(store, child, 30, weight_decay=0.01)
     for trace in (child, grandchild):
         for name in ("mean", "var"):
-            for told, true in zip(*(any_alpha(t, name, 0, 0, 2, 3, 0.7, False) for t in (trace, parent)), strict=True):
+            for told, true in zip(*(any_alpha(t, name, 0, 0, 2, 3, 0.7) for t in (trace, parent)), strict=True):
                 assert np.array_equal(told, true)
         for probe in ("alphas", "off"):
             look(store, trace.run.id, probe, {}, 40, trace.snapshot(40))
@@ -252,7 +263,7 @@ def test_the_unchanged_arm_of_a_fork_has_its_parents_history(store):
 def test_the_changed_arm_of_a_fork_has_the_parents_steps_and_then_its_own(store):
     parent = recorded(store)
     child = forked(store, parent, alpha=0.3)
-    found = any_alpha(child, "var", 1, 0, 1, 2, 0.8, False)
+    found = any_alpha(child, "var", 1, 0, 1, 2, 0.8)
     both = [t.read("batch_var", arm, layer=1, unit=2).mean[:, 0] for t, arm in ((parent, 0), (child, 1))]
     m, again = 1.0, []
     for b in np.concatenate([both[0][:20], both[1]]).astype(float):
@@ -325,25 +336,92 @@ def test_broken_on_purpose_shows_what_needs_no_history(store, kind):
     assert "not known. " + ("This run is a fork" if kind == "orphan" else "Only 8 of 40") in drawn.layout.meta["note"]
 
 
-def test_a_mistake_that_lowers_the_loss_is_not_praised(store):
-    trace = recorded(store)
-    cost = Costs(np.full(len(MISTAKES), 0.5), np.full(len(MISTAKES), np.nan))
-    cost.loss[POLLUTED] = 0.4
-    assert "statistics of the test set have leaked in" in symptom(trace, 0, 40, cost, POLLUTED)
-    assert "leaked" not in symptom(trace, 0, 40, cost, 1)
+@pytest.mark.parametrize(
+    ("loss", "control", "told"),
+    [
+        (0.4, 0.48, "As many training examples, sorted too, give 0.48: the test set's own statistics have leaked in"),
+        (0.4, 0.4, "give 0.4: it is lower because the averages are newer, not because test examples have leaked in."),
+        (0.4, 0.3, "not because test examples have leaked in."),
+        (0.6, 0.55, "As many training examples, sorted too, give 0.55."),
+        (0.5, 0.5, "The averages stand as they were."),
+        (0.4, np.nan, "test loss 0.4 instead of 0.5."),  # an older look, which has not seen the control
+    ],
+)
+def test_polluted_averages_are_judged_by_the_control(store, loss, control, told):
+    trace, wide = recorded(store, steps=1), np.full(len(MISTAKES), 0.5)
+    cost = Costs(wide.copy(), wide * np.nan, wide, wide * np.nan, control)
+    cost.loss[:] = loss
+    assert symptom(trace, 0, 1, cost, POLLUTED).endswith(told) or f"{told} and lower it" in symptom(
+        trace, 0, 1, cost, POLLUTED
+    )
+    assert ("suit these weights" in symptom(trace, 0, 1, cost, 1)) == (loss < 0.5)
 
 
-def draw_looked(store, name, trace):
-    for probe, step, options in figures.needs(name, trace, {}):
+def test_polluting_with_training_examples_does_as_much_on_moons(store):
+    trace = recorded(store, data="moons", alpha=0.99, steps=60, depth=3, batch_size=32)
+    drawn = draw_looked(store, "mistakes", trace, mistake=str(POLLUTED))
+    note = drawn.layout.meta["note"]
+    found = store.trace(trace.run.id).look("broken", 0, 60)
+    assert found["loss"][0, POLLUTED] < found["loss"][0, 0] and found["control"][0] < found["loss"][0, 0]
+    assert f"give {style.amount(found['control'][0])}" in note
+    assert ("not because test examples" in note) == (found["control"][0] <= found["loss"][0, POLLUTED] * 1.001)
+
+
+def test_a_shift_stays_after_the_activation_and_its_line_begins_at_the_unshifted_score(store):
+    arms = ({"norm": "batch"}, {"norm": "batch", "placement": "after"}, {"norm": "batch", "statistics": "moving"})
+    trace = recorded(store, arms=arms)
+    drawn = draw_looked(store, "mistakes", trace, mistake=str(IN_BATCHES))
+    before, after, frozen = drawn.layout.meta["note"].split("arm ")[1:]
+    assert "first layer's batch mean takes the shift out again" in before
+    assert "has gone through h before the norm" in after
+    assert "moving averages too" in frozen
+    for arm, line in enumerate(drawn.data[3:5]):
+        begins = float(line.x[3 * IN_BATCHES])
+        assert begins == pytest.approx(trace.scores(arm, "test", "batch")[1][-1, 0], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(293.4, "293"), (2.9e2, "290"), (1437, "1440"), (0.0399, "0.0399"), (8.1e-6, "8.1·10⁻⁶"), (0, "0"), (-3.2e-8, "-3.2·10⁻⁸"),
+     (2.5e9, "2.5·10⁹"), (np.nan, "nan")],
+)  # fmt: skip
+def test_numbers_are_written_as_one_would(value, text):
+    assert style.amount(value) == text
+
+
+def draw_looked(store, name, trace, **asked):
+    for probe, step, options in figures.needs(name, trace, asked):
         look(store, trace.run.id, probe, options, step, trace.snapshot(step))
-    return figures.draw(name, store.trace(trace.run.id), {})
+    return figures.draw(name, store.trace(trace.run.id), asked)
 
 
 def test_an_outlier_moves_predictions_of_a_regression_and_none_where_it_is_alone(store):
     drawn = draw_looked(store, "outlier", recorded(store, data="diabetes", steps=5))
     assert drawn.layout.xaxis.title.text == "greatest change of a prediction (in deviations of the target)"
+    assert drawn.layout.xaxis.range[1] > 1
+    drawn = draw_looked(store, "outlier", recorded(store, batch_size=2, steps=5, arms=({"norm": "batch"}, {})))
+    assert tuple(drawn.layout.xaxis.range) == (0, 1.12)  # of a probability, however little it changes
+    assert tuple(drawn.layout.yaxis.range) == (1.5, -0.5)  # first arm on top, whatever was drawn before
     drawn = draw_looked(store, "outlier", recorded(store, arms=({},), batch_size=1, steps=5))
     assert "K = 1: a mini-batch holds no other example" in drawn.layout.annotations[0].text
+
+
+def test_one_example_alone_is_shown_for_every_norm_and_training_alone_is_refused_with_the_way_out(store):
+    arms = ({}, {"norm": "batch"}, {"norm": "layer"}, {"norm": "batch", "statistics": "moving"})
+    trace = recorded(store, arms=arms, steps=5)
+    drawn = draw_looked(store, "alone", trace)
+    training, inference_mode = (np.array(bar.x) for bar in drawn.data)
+    assert (inference_mode < 1e-5).all() and training[1] > 0.01 and (training[[0, 2, 3]] < 1e-5).all()
+    with pytest.raises(ValueError) as error:
+        Settings(norm="batch", batch_size=1)
+    refusal = "batch_size is 1; batch norm needs at least 2 examples to have a variance. Raise it or choose layer norm."
+    assert refusal in str(error.value) and refusal in drawn.layout.meta["note"]
+    assert len(draw_looked(store, "alone", recorded(store, arms=({},), batch_size=1, steps=5)).data) == 2
+
+
+def test_the_loss_against_alpha_has_a_logarithmic_axis(run):
+    store, run_id = run
+    assert draw_looked(store, "alpha_curve", store.trace(run_id)).layout.yaxis.type == "log"
 
 
 def test_two_examples_are_drawn_once_and_only_with_batch_norm(store):
@@ -356,16 +434,26 @@ def test_two_examples_are_drawn_once_and_only_with_batch_norm(store):
 def test_a_run_without_batch_norm_is_told_how_to_get_one(store):
     trace = recorded(store, arms=({},), steps=5)
     for name in NAMES:
-        if name != "outlier":
+        if name not in ("outlier", "alone"):
             assert "No arm of this run has batch norm" in draw_looked(store, name, trace).layout.annotations[0].text
 
 
 def test_the_practitioners_mini_batches_are_called_by_their_real_sizes(store):
-    drawn = draw_looked(store, "in_practice", recorded(store, steps=5))
+    trace = recorded(store, steps=5)
+    drawn = draw_looked(store, "in_practice", trace)
     assert [line.name for line in drawn.data[::2]] == [
-        "17 mini-batches of 8 or 9", "4 mini-batches of 35 or 36", "all 142 examples at once",
+        "17 mini-batches of 8 or 9", "8 mini-batches of 17 or 18 (the run's K)", "4 mini-batches of 35 or 36",
+        "all 142 examples at once",
     ]  # fmt: skip
-    assert "one pass over 142 examples, as much as 3.6 training steps" in drawn.layout.meta["note"]  # 0.4 * 142 / 16
+    note = drawn.layout.meta["note"]
+    assert "over 142 examples, in multiply-adds as much as 3 training steps with K = 16" in note  # 142 / 3 / 16
+    found = store.trace(trace.run.id).look("practice", 0, 5, batch_size=8)
+    worst = [int(q.argmax()) + 1 for q in (found["mean_off"][0], np.abs(np.log(found["std_ratio"][0])))]
+    assert "With 17 mini-batches of 8 or 9 the means are most off in layer {}, the standard deviations in layer {}.".format(
+        *worst) in note
+    drawn = draw_looked(store, "in_practice", recorded(store, data="digits", batch_size=2, steps=2))
+    assert drawn.data[0].name == "718 mini-batches of 2 or 3 (the run's K)"
+    assert "as much as 240 training steps with K = 2; in time fewer" in drawn.layout.meta["note"]
 
 
 @pytest.mark.parametrize("mistake", range(1, 8))
@@ -375,6 +463,7 @@ def test_a_pressed_mistake_tells_its_symptom_in_numbers(run, mistake):
         look(store, run_id, probe, options, step, store.trace(run_id).snapshot(step))
     trace = store.trace(run_id)
     drawn = figures.draw("mistakes", trace, {"mistake": str(mistake)})
-    loss = trace.look("broken", 1, 60)["loss"].mean(0)
-    assert f"test loss {loss[mistake]:.3g} instead of {loss[0]:.3g}" in drawn.layout.meta["note"]
+    found = {name: q.mean(0) for name, q in trace.look("broken", 1, 60).items()}
+    loss, right = found["loss"][mistake], found["unshifted_loss"] if mistake == IN_BATCHES else found["loss"][0]
+    assert f"test loss {style.amount(loss)} instead of {style.amount(right)}" in drawn.layout.meta["note"]
     assert tuple(drawn.data[0].selectedpoints) == (0, mistake)
