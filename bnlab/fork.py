@@ -41,9 +41,7 @@ def said(name: str, value: Any) -> str:
     return known or f"{told.label.lower() if name != 'alpha' else 'α'} {value}"
 
 
-def forked(
-    experiment: Experiment, arm: int, step: int, changes: dict[str, Any], more: int | None = None
-) -> Experiment:
+def forked(experiment: Experiment, arm: int, step: int, changes: dict[str, Any], more: int | None = None) -> Experiment:
     """The question a fork asks: the arm as it was, and with `changes`. Raises ValueError with a sentence.
 
     What determines the weights' shapes, the data and the norm stay. `more` is how many steps it trains; None: those

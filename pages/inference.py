@@ -9,8 +9,8 @@ me = session.begin()
 st.title("Inference", anchor=False)
 st.markdown(
     "In training batch norm takes mean and variance from the mini-batch. A single example has none: at inference "
-    "**moving averages** or **population statistics** take their place. For batch norm, `model.train()` normalizes with "
-    "the mini-batch and writes its statistics into the moving averages; `model.eval()` normalizes with the moving "
+    "**moving averages** or **population statistics** take their place. For batch norm, `model.train()` normalizes "
+    "with the mini-batch and writes its statistics into the moving averages; `model.eval()` normalizes with the moving "
     "averages and writes nothing."
 )
 run = board.looked_at(me)

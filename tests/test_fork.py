@@ -140,7 +140,11 @@ def test_what_cannot_fork_is_said_in_a_sentence(parent):
         (30, {"alpha": 0.8}, "nothing is changed"),
         (30, {"depth": 5}, "depth cannot change in the middle of a training; these can: statistics"),
         (31, {"alpha": 0.5}, "there is no snapshot of the weights at step 31"),
-        (60, {"alpha": 0.5}, "step is 60; the run ends at 60. Choose an earlier step, or how many more steps to train."),
+        (
+            60,
+            {"alpha": 0.5},
+            "step is 60; the run ends at 60. Choose an earlier step, or how many more steps to train.",
+        ),
     ):
         with pytest.raises(ValueError, match=said):
             store.fork(run_id, 1, step, changes)

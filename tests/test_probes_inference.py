@@ -125,8 +125,10 @@ def in_numpy(stack, slot, x):
                          ("digits", "tanh", 6)])  # fmt: skip
 def test_population_statistics_are_those_of_float64(monkeypatch, fits, data, activation, depth):
     monkeypatch.setattr(sys.modules["bnlab.population"], "FITS", fits)
-    settings = Settings(data=data, standardize=False, depth=depth, width=8, activation=activation, steps=10, norm="batch",
-                        batch_size=16, score_every=10)  # fmt: skip
+    settings = Settings(
+        data=data, standardize=False, depth=depth, width=8, activation=activation, steps=10, norm="batch",
+        batch_size=16, score_every=10,
+    )  # fmt: skip
     experiment = Experiment(
         settings=settings, arms=(Arm(label="before"), Arm(label="after", changes={"placement": "after"}))
     )
@@ -313,7 +315,7 @@ def test_the_start_that_is_left_follows_the_alphas_of_a_fork(tmp_path):
     _, trace = broken(store, arms, 20, {"alpha": 0.5})
     assert lineage.start_left(trace, 1, 20) == pytest.approx(0.8**10 * 0.5**10)
     assert lineage.start_left(trace, 0, 15) == pytest.approx(0.8**15)
-    frozen, trace = broken(store, arms, 20, {"statistics": "moving"})
+    _, trace = broken(store, arms, 20, {"statistics": "moving"})
     assert lineage.start_left(trace, 1, 20) == pytest.approx(0.8**10)
     store.delete(store.origin(trace.run.id)[0])
     assert np.isnan(lineage.start_left(store.trace(trace.run.id), 1, 20))

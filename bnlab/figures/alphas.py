@@ -13,7 +13,7 @@ from . import style
 from .gradients import NOTHING
 from .inference import SHOWN, three, without
 from .looks import NOT_YET, missing, newest_snapshot
-from .moving import evenly, subject
+from .moving import decades, evenly, logarithmic, subject
 from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, Option, choice
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def trained(trace: Trace, arm: int) -> str:
 
 
 def recomputed(trace: Trace, *, arm: int, seed: int, layer: int, unit: int, alpha: float) -> go.Figure:
-    """Moving averages of the chosen alpha from the recorded batch statistics, plain and corrected; nothing is trained."""
+    """Moving averages of the chosen alpha from the recorded statistics, plain and corrected; nothing is trained."""
     if wrong := unknown(trace, arm, trace.step + 1):
         return style.said(wrong)
     figure = make_subplots(1, 2, horizontal_spacing=0.13)
@@ -111,8 +111,8 @@ def recomputed(trace: Trace, *, arm: int, seed: int, layer: int, unit: int, alph
         figure.update_xaxes(title="step", row=1, col=column)
         figure.update_yaxes(title=f"{symbol} of {z}, layer {layer}, unit {unit}", row=1, col=column)
     note = (
-        "Nothing was trained for this. Bias-corrected: what is left of the start, 0 and 1, is divided out, as Adam does; "
-        "the charts below have the plain average, as training has. " + stored(trace, arm)
+        "Nothing was trained for this. Bias-corrected: what is left of the start, 0 and 1, is divided out, as Adam "
+        "does; the charts below have the plain average, as training has. " + stored(trace, arm)
     )
     if trace.first:
         note += f" The steps before {trace.first} are those of the run that this one was forked from."
@@ -126,8 +126,8 @@ def stored(trace: Trace, arm: int) -> str:
     told = f"{size / 1e6:.0f} MB" if size >= 1e7 else f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
     return (
         "Kept for it are mean and variance of every unit over the mini-batch, at every step, 8 bytes together: "
-        f"{told} of this arm, a part of the run's budget of {trace.experiment.settings.budget_mb} MB. Where that is used "
-        "up steps are thinned, and this chart says so instead."
+        f"{told} of this arm, a part of the run's budget of {trace.experiment.settings.budget_mb} MB. Where that is "
+        "used up, steps are thinned, and this chart says so instead."
     )
 
 
@@ -203,7 +203,8 @@ def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
     if at in steps:
         style.reference(figure, float(losses[list(steps).index(at)].mean()), "population statistics, test set")
     figure.update_xaxes(title="α, weight of the old value (not to scale)", type="category")
-    figure.update_yaxes(title="loss E in inference mode", type="log", tickformat="~g", dtick="D2")
+    spanned = decades(*(found[f"{split}_loss"].mean(0) for split in ("train", "test")))
+    figure.update_yaxes(title="loss E in inference mode", **logarithmic(spanned))
     return style.finished(figure, note=f"Weights of step {at}: {'; '.join(best)}.")
 
 

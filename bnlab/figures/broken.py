@@ -13,6 +13,7 @@ from ..probes.broken import MISTAKES
 from . import style
 from .alphas import unknown
 from .looks import NOT_YET, missing, newest_snapshot
+from .moving import logarithmic
 from .options import STEP, About, Option
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ TOUCH = 1e-3  # relative: losses that are nearer than this are said to be the sa
 
 
 class Costs(NamedTuple):
-    """One arm's test loss and accuracy with each of MISTAKES, and what they should be: [mistakes], means over the seeds;
+    """One arm's test loss and accuracy with each of MISTAKES, and what they should be, [mistakes], means over seeds;
     NaN: not known. control: the loss where training examples have polluted the averages."""
 
     loss: np.ndarray
@@ -91,7 +92,9 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
     spread = np.log10([value for value in spread if np.isfinite(value) and value > 0] or [1.0])
     room = 0.25 * max(0.2, np.ptp(spread))  # for the numbers beside the points, also where the screen is narrow
     title = "test loss E; the line begins at what it should be"
-    figure.update_xaxes(title=title, type="log", tickformat="~g", range=[spread.min() - room, spread.max() + room])
+    figure.update_xaxes(
+        title=title, **logarithmic(np.ptp(spread) + 2 * room), range=[spread.min() - room, spread.max() + room]
+    )
     broken = ["<br>".join(wrap(label, 16)) for label in labels]
     figure.update_yaxes(range=[len(labels) - 0.5, -0.5], tickvals=list(range(len(labels))), ticktext=broken)
     note = (
@@ -132,9 +135,11 @@ def shifted(settings: Settings, loss: float, was: float) -> str:
     if settings.statistics == "moving":
         return " Its training mode has moving averages too, so nothing takes the shift out."
     if abs(loss - was) <= TOUCH * was:
-        return " The first layer's batch mean takes the shift out again: a = Wx + b moves by the same for every example."
+        return (
+            " The first layer's batch mean takes the shift out again: a = Wx + b moves by the same for every example."
+        )
     if settings.placement == "after":
-        return " The shift stays: it has gone through h before the norm, and h(a + c) is not h(a) and a constant."
+        return " The shift stays: it has gone through h before the norm, and h(a + c) is not h(a) plus a constant."
     return " The shift stays in part."
 
 
@@ -149,7 +154,7 @@ def leaked(loss: float, was: float, control: float) -> str:
         return f"{said}."
     if control <= loss * (1 + TOUCH):
         return f"{said}: it is lower because the averages are newer, not because test examples have leaked in."
-    return f"{said}: the test set's own statistics have leaked in and lower it, so this is no longer a test."
+    return f"{said}: what it is below that, test examples that have leaked in may have done. It is a test no more."
 
 
 MISTAKE = Option(
@@ -209,7 +214,7 @@ ABOUT = {
     ),
     "outlier": About(
         "One outlier, another's prediction",
-        "In training mode batch norm couples the examples of a mini-batch; layer norm, none and frozen averages do not.",
+        "In training mode batch norm couples the examples of a mini-batch; layer norm and frozen averages do not.",
         outlier,
         (STEP,),
         broken_needs,

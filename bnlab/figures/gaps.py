@@ -178,7 +178,7 @@ def in_practice(trace: Trace, *, arm: int, step: int) -> go.Figure:
         if wrong := missing(found):
             return wrong
         means, ratios = (found[name].mean(0) for name in ("mean_off", "std_ratio"))
-        layers, own = np.arange(1, len(means) + 1), K == settings.mini_batch
+        layers, own = np.arange(1, len(means) + 1), settings.mini_batch == K
         color = style.color(arm) if own else style.COLORS[i % 3 + 3]
         for column, values in ((1, means), (2, ratios)):
             figure.add_scatter(
@@ -207,7 +207,7 @@ def in_practice(trace: Trace, *, arm: int, step: int) -> go.Figure:
     note += (
         f"Either is one pass forward over {N} examples, in multiply-adds as much as {steps} training steps with K = {K}"
     )
-    note += "; in time fewer, as a step of so few examples is mostly overhead." if K < SMALL else "."
+    note += "; in time fewer where layers are small and a step of so few examples is mostly overhead." if K < SMALL else "."
     return style.finished(figure, note=note)
 
 

@@ -1,4 +1,4 @@
-"""One example alone, and two: what batch norm can do without a mini-batch, and what two examples leave of a gradient."""
+"""One example alone, and two: what batch norm does without a mini-batch, and what two examples leave of a gradient."""
 
 from __future__ import annotations
 

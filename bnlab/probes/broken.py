@@ -53,8 +53,9 @@ OUTLIER = 100.0  # what the inputs of one other example are multiplied by
 def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
     """`loss` and `accuracy` [S, mistakes]: NaN without batch norm; alpha swapped also where not every step from the
     first is recorded. `control` [S]: the loss where as many training examples have been blended in as `polluted` has of
-    the test set. `unshifted_loss`, `unshifted_accuracy` [S]: in training mode, without the shift. `outlier` [S]: how much the probabilities (or outputs) of the other examples of a mini-batch
-    change, at most, when one becomes an outlier, in training mode; NaN for K = 1, where there are no others."""
+    the test set. `unshifted_loss`, `unshifted_accuracy` [S]: in training mode, without the shift. `outlier` [S]: how
+    much the probabilities (or outputs) of the other examples of a mini-batch change, at most, when one becomes an
+    outlier, in training mode; NaN for K = 1, where there are no others."""
     S, K = group.stack.S, group.stack.K
     loss, accuracy = np.full((2, S, len(MISTAKES)), np.nan, np.float32)
     control, *unshifted, outlier = np.full((4, S), np.nan, np.float32)
@@ -64,7 +65,9 @@ def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
     other = torch.argsort(y_train, stable=True)  # as many, of all labels, in their order
     other = other[torch.linspace(0, len(other) - 1, len(x), dtype=torch.float64).round().long()]
     shift = x_train.std(0, correction=0)
-    left = seen.left(group.stack.t) if seen.left else group.stack.alpha[group.stack.batch, 0, 0].numpy() ** group.stack.t
+    left = (
+        seen.left(group.stack.t) if seen.left else group.stack.alpha[group.stack.batch, 0, 0].numpy() ** group.stack.t
+    )
     try:
         swapped = swapped_averages(group, seen) if group.stack.B else []
     except ValueError:  # what it needs is not recorded here; the other mistakes need nothing of it

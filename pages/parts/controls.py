@@ -8,6 +8,7 @@ import streamlit as st
 
 from bnlab.address import read, written
 from bnlab.data import DATASETS
+from bnlab.figures.style import amount
 from bnlab.settings import MAX_SEEDS, SECTIONS, Settings, about, allowed, limits
 from bnlab.store import Run
 
@@ -130,8 +131,8 @@ def normed_arm(run: Run | None) -> tuple[str, Settings]:
     """The settings of a run's first arm with batch norm, or the defaults; and whose they are, in words."""
     for arm, settings in zip(run.experiment.arms, run.experiment.arm_settings, strict=True) if run else ():
         if settings.norm == "batch":
-            told = f"α, K, δ = {settings.delta:g} and width {settings.width} are those of the arm {escaped(arm.label)}"
-            return f"{told}, unless you change them.", settings
+            told = f"α, K, δ = {amount(settings.delta)} and width {settings.width} are those of"
+            return f"{told} {escaped(arm.label)}, unless you change them.", settings
     return "α, K, δ and width are the lab's defaults, as no arm here has batch norm.", Settings()
 
 
