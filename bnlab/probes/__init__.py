@@ -101,10 +101,10 @@ PROBES["practice"] = Probe(
     {"batch_size": Asked(32, 2, max(data.n_train for data in DATASETS.values()))},
 )
 PROBES["broken"] = Probe(
-    "Broken on purpose", "The mistakes everyone makes, and their symptoms.", "broken", 6, back=True
+    "Broken on purpose", "The mistakes everyone makes, and their symptoms.", "broken", 10, back=True
 )
 PROBES["single"] = Probe(
-    "One example alone, and two", "Inference without a mini-batch; training on mini-batches of two.", "single", 25
+    "One example alone, and two", "Inference without a mini-batch; training on mini-batches of two.", "single", 28
 )
 PROBES["gradient_line"] = Probe(
     "Loss along the gradient",
