@@ -207,7 +207,8 @@ def in_practice(trace: Trace, *, arm: int, step: int) -> go.Figure:
     note += (
         f"Either is one pass forward over {N} examples, in multiply-adds as much as {steps} training steps with K = {K}"
     )
-    note += "; in time fewer where layers are small and a step of so few examples is mostly overhead." if K < SMALL else "."
+    fewer = "; in time fewer where layers are small and a step of so few examples is mostly overhead"
+    note += f"{fewer if K < SMALL else ''}."
     return style.finished(figure, note=note)
 
 
