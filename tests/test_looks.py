@@ -97,6 +97,13 @@ def test_while_a_run_trains_its_newest_look_is_shown(store):
     other = store.trace(run.id)
     figures.settle("surface", other, {})
     assert other.horizon is None, "nothing was looked at: the figure says so"
+    execute(store, run.id, lambda: None)
+    ended = store.trace(run.id)
+    assert ended.run.ended and figures.needs("alpha_curve", ended, {})
+    figures.settle("alpha_curve", ended, {})
+    assert ended.horizon is None, (
+        "the look at the end of a run that has ended comes: no older one is drawn as the newest"
+    )
 
 
 def test_a_looking_process_that_dies_is_told(store):

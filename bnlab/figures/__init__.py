@@ -119,8 +119,9 @@ def needs(name: str, trace: Trace, query: Mapping[str, str]) -> list[tuple[str, 
 
 def settle(name: str, trace: Trace, query: Mapping[str, str]) -> None:
     """Let the trace end at its newest snapshot at which all looks are there that the figure draws; leave it where there
-    is none. While a run trains, its newest snapshot has seldom been looked at yet. Raises as draw()."""
-    if not needs(name, trace, query):
+    is none. While a run trains, its newest snapshot has seldom been looked at yet; that of a run which has ended comes.
+    Raises as draw()."""
+    if trace.run.ended or not needs(name, trace, query):
         return
     for step in reversed(trace.snapshots()[-NEAR:]):
         trace.horizon = step

@@ -95,10 +95,11 @@ def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.
         told = gap_parts(trace, found, name, arm, layer, at, start == "corrected")
         if not np.isfinite(told.total).any():
             return style.said("The population of this layer has no spread: there is nothing to measure the gap in.")
+        least = 1e-6 * np.nanmax(told.total)  # what is smaller is nothing beside the gap
         for part, (words, line) in lines.items():
             values = getattr(told, part)
             figure.add_scatter(
-                x=names, y=style.numbers(np.where(values > 0, values, np.nan)), name=words, legendgroup=part,
+                x=names, y=style.numbers(np.where(values > least, values, np.nan)), name=words, legendgroup=part,
                 mode="lines" if part == "law" else "lines+markers", line=line,
                 showlegend=column == 1, row=1, col=column,
                 hovertemplate=f"α = %{{x}}: %{{y:.3g}}<extra>{words}</extra>",
@@ -121,8 +122,8 @@ def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.
         notes.append(
             f"At α = {names[nearest]} what mini-batches of {settings.mini_batch} make is {' and '.join(measured)}."
         )
-    drawn = "of an epoch" if settings.sampling == "epochs" else "drawn with replacement"
-    notes.append(f"The law: {drawn}, noise and bias of layer 1, for σ̄² of normal values.")
+    drawn = "in epochs" if settings.sampling == "epochs" else "with replacement"
+    notes.append(f"The law is layer 1's, noise and bias, of mini-batches drawn {drawn}; for σ̄² of normal values.")
     if layer == 1 and settings.standardize and settings.placement == "before":
         notes.append(
             "Layer 1 is special: its inputs are standardized and never move, so its population mean is 0, where the "
