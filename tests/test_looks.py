@@ -102,7 +102,7 @@ def test_while_a_run_trains_its_newest_look_is_shown(store):
     assert ended.run.ended and figures.needs("alpha_curve", ended, {})
     figures.settle("alpha_curve", ended, {})
     assert ended.horizon is None, (
-        "the look at the end of a run that has ended comes: no older one is drawn as the newest"
+        "the look at its end comes: no older one is drawn as the newest"
     )
 
 
