@@ -8,42 +8,38 @@ import numpy as np
 
 from .data import DATASETS
 from .figures import gradients, style
+from .figures.curves import STATISTICS
 from .reading import Trace
 from .store import Run
 
 RECENT = 20  # mini-batches the loss of a card is the mean of
 PREFERRED = ("moving", "none", "population", "batch")  # whose test score a card shows: the statistics of inference
-STATISTICS = {
-    "moving": "moving averages",
-    "population": "population statistics",
-    "batch": "batch statistics",
-}
 
 
 class Card(NamedTuple):
     """One arm in numbers, means over its seeds; None where there is none yet.
 
     loss: mean of the last RECENT mini-batches. score: accuracy (share), or loss for a regression, over the test set
-    with `statistics` in the norms. diverged: how many of its networks did.
+    with `statistics` in the norms, as it was scored at step `scored`.
     """
 
     loss: float | None
     score: float | None
     statistics: str
-    diverged: int
+    scored: int
 
 
 def card(trace: Trace, arm: int) -> Card:
     loss = None
     if trace.step >= 0:
         loss = average(trace.read("loss", arm, start=max(0, trace.step - RECENT)).mean[-RECENT:])
-    score, used = None, ""
+    score, used, at = None, "", -1
     for statistics in PREFERRED:
         steps, losses, accuracies = trace.scores(arm, "test", statistics, points=1)
         if len(steps):
-            score, used = average((losses if accuracies is None else accuracies)[-1]), statistics
+            score, used, at = average((losses if accuracies is None else accuracies)[-1]), statistics, int(steps[-1])
             break
-    return Card(loss, score, used, sum(a == arm for a, _ in trace.diverged))
+    return Card(loss, score, used, at)
 
 
 def average(values: np.ndarray) -> float | None:
@@ -91,6 +87,7 @@ def shown(trace: Trace, arm: int) -> dict[str, Any]:
     regression = DATASETS[settings.data].task == "regression"
     over = f" over {len(experiment.seeds)} seeds" if len(experiment.seeds) > 1 else ""
     using = f", with {STATISTICS[told.statistics]}" if told.statistics in STATISTICS else ""
+    earlier = f" at step {told.scored}" if told.score is not None and told.scored < trace.step else ""
     rows = [
         {
             "name": "Loss",
@@ -98,18 +95,19 @@ def shown(trace: Trace, arm: int) -> dict[str, Any]:
             "help": f"Training loss, mean of the last {RECENT} mini-batches{over}.",
         },
         {
-            "name": "Test loss" if regression else "Test accuracy",
+            "name": ("Test loss" if regression else "Test accuracy") + earlier,
             "value": "–" if told.score is None else f"{told.score:.3g}" if regression else f"{100 * told.score:.1f} %",
             "help": f"Over the whole test set{using}, mean{over}." if over else f"Over the whole test set{using}.",
         },
     ]
     verdict = gradients.verdict(trace, arm)
+    remedy = "; lower the learning rate" if verdict.help == gradients.UNDEFINED else ""
     return {
         "label": experiment.arms[arm].label,
         "color": style.color(arm),
         "dash": style.dash(arm),
         "rows": rows,
-        "verdict": verdict.words,
+        "verdict": verdict.words + remedy,
         "verdict_help": verdict.help,
         "tone": verdict.tone,
     }

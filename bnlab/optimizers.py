@@ -1,7 +1,7 @@
 """The update rules, on one long vector that holds every parameter of a stack.
 
 All give a direction d and a number c, so that the update is w <- w - learning_rate * c * d. The same arithmetic as
-torch.optim's, written out because constructing a torch optimizer imports a compiler (FACTS: 1 to 5 seconds, 72 MB).
+torch.optim's, written out because constructing a torch optimizer imports a compiler: 1 to 5 seconds, 72 MB.
 """
 
 from __future__ import annotations

@@ -51,6 +51,10 @@ def one_of(names: Mapping[str, Any]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def formulas(registry: Mapping[str, Any]) -> str:
+    return "; ".join(f"{thing.label} {thing.formula}" for thing in registry.values())
+
+
 def labels(registry: Mapping[str, Any]) -> dict[str, str]:
     return {name: thing.label for name, thing in registry.items()}
 
@@ -88,7 +92,7 @@ class Settings(Frozen):
         "sigmoid",
         "Activation",
         "Network",
-        "The nonlinearity h of each hidden layer.",
+        f"The nonlinearity of each hidden layer, h(u): {formulas(ACTIVATIONS)}.",
         symbol="h",
         choices=labels(ACTIVATIONS),
     )

@@ -3,8 +3,9 @@
 import pytest
 
 from bnlab import cards, figures
+from bnlab.activations import ACTIVATIONS
 from bnlab.experiment import Arm, Experiment, Settings
-from bnlab.settings import MAX_LABEL
+from bnlab.settings import MAX_LABEL, about
 from bnlab.store import RunStore
 from bnlab.work import execute
 
@@ -57,3 +58,34 @@ def test_a_label_is_literal_on_cards_and_in_notes_and_escaped_where_plotly_reads
             assert "&lt;" not in figure.layout.meta["note"]
     note = figures.draw("gradient_flow", trace, {}).layout.meta["note"]
     assert f"{HTML}: " in note
+
+
+def test_a_score_that_is_not_the_newest_says_of_which_step_it_is(tmp_path):
+    store = RunStore(tmp_path)
+    run = store.create(Experiment(settings=SMALL.model_copy(update={"score_every": 4}), arms=ARMS[:1]))
+    execute(store, run.id, lambda: None, steps=3)
+    (arm,) = cards.state(store.trace(run.id))["arms"]
+    assert arm["rows"][1]["name"] == "Test accuracy at step 0"
+
+
+def test_a_score_of_the_newest_step_needs_no_step(trace):
+    assert {arm["rows"][1]["name"] for arm in cards.state(trace)["arms"]} == {"Test accuracy"}
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_a_card_of_a_network_that_diverged_says_when_and_what_to_do(tmp_path, seeds):
+    store = RunStore(tmp_path)
+    settings = Settings(depth=5, learning_rate=30.0, activation="relu", batch_size=64, steps=12)
+    run = store.create(Experiment(settings=settings, arms=ARMS[:1], seeds=seeds))
+    execute(store, run.id, lambda: None)
+    diverged = store.run(run.id).diverged
+    assert diverged, "the test's own network is to diverge"
+    (arm,) = cards.state(store.trace(run.id))["arms"]
+    assert arm["tone"] == "diverged" and f"at step {min(diverged.values())[0]}" in arm["verdict"]
+    assert arm["verdict"].endswith("; lower the learning rate")
+    assert ("both seeds" in arm["verdict"]) == (len(seeds) == 2)
+
+
+def test_the_formula_of_every_activation_is_told():
+    for activation in ACTIVATIONS.values():
+        assert f"{activation.label} {activation.formula}" in about("activation").help

@@ -60,8 +60,33 @@ def test_a_curve_is_the_mean_over_the_seeds_that_have_not_diverged():
     values = np.array([[1.0, 3.0], [2.0, np.nan], [np.nan, np.nan]])
     told = curves.curve(Series(np.arange(3), values, values - 0.5, values + 0.5), 1)
     np.testing.assert_array_equal(told.raw, [2, 2, np.nan])
-    np.testing.assert_array_equal(told.low, [0.5, 1.5, np.nan])
-    np.testing.assert_array_equal(told.high, [3.5, 2.5, np.nan])
+    np.testing.assert_array_equal(told.low, [1, 2, np.nan])
+    np.testing.assert_array_equal(told.high, [3, 2, np.nan])
+    np.testing.assert_array_equal(told.least, [0.5, 1.5, np.nan])
+    np.testing.assert_array_equal(told.greatest, [3.5, 2.5, np.nan])
+
+
+@pytest.mark.parametrize("smoothing", ["1", "10", "200"])
+@pytest.mark.parametrize("kind", [Scored, "Long"])
+def test_the_mean_line_lies_in_its_band_over_a_raw_ghost(trace, smoothing, kind):
+    falling = np.geomspace(2, 0.01, 400)[:, None] * np.array([1, 1.05])  # a mean of the last steps lags behind
+    falling[300:, 1] = np.nan
+    many = (Long if kind == "Long" else kind)(EXPERIMENT, {("loss", arm): falling.astype(np.float32) for arm in (0, 1)})
+    low, high, *ghost, line = figures.draw("loss", many, {"smoothing": smoothing, "splits": "batch"}).data[:4]
+    if smoothing == "1" and kind is Scored:
+        assert ghost == [ghost[0]] and ghost[0].name, "raw values need no ghost"
+        line, ghost = ghost[0], []
+    assert (low.y <= line.y + 1e-6).all() and (line.y <= high.y + 1e-6).all()
+    assert len(ghost) in (0, 1) and all(one.opacity < 1 for one in ghost)
+
+
+def test_the_band_is_smoothed_seed_by_seed(trace):
+    low, high = (line for line in figures.draw("loss", trace, {"splits": "batch", "smoothing": "10"}).data[:2])
+    by_hand = [[trace.values["loss", 0][max(0, t - 9) : t + 1, seed].mean() for seed in (0, 1)] for t in range(N)]
+    np.testing.assert_allclose(low.y, np.min(by_hand, 1), rtol=1e-5)
+    np.testing.assert_allclose(high.y, np.max(by_hand, 1), rtol=1e-5)
+    ghost = figures.draw("loss", trace, {"splits": "batch", "smoothing": "10"}).data[2]
+    np.testing.assert_allclose(ghost.y, trace.values["loss", 0].mean(1), rtol=1e-6)
 
 
 @pytest.mark.parametrize("quantity", ["loss", "accuracy"])
@@ -81,7 +106,7 @@ def test_the_lines_are_what_was_recorded(trace, quantity):
 
 
 def test_the_band_spans_the_seeds(trace):
-    low, high = (line for line in figures.draw("loss", trace, {"splits": "batch"}).data[:2])
+    low, high = (line for line in figures.draw("loss", trace, {"splits": "batch", "smoothing": "1"}).data[:2])
     np.testing.assert_allclose(low.y, trace.values["loss", 0].min(1), rtol=1e-6)
     np.testing.assert_allclose(high.y, trace.values["loss", 0].max(1), rtol=1e-6)
 
@@ -117,17 +142,38 @@ def test_the_words_of_two_divergences_stand_apart_and_step_0_has_a_place_on_a_lo
 
 def test_an_arm_that_diverges_does_not_flatten_the_others(trace):
     trace.diverged = {(1, 3): (19, 1)}
-    trace.values["loss", 1][18] = 1e20
+    trace.values["loss", 1][18, 0] = 1e20
     figure = figures.draw("loss", trace, {})
     low, high = figure.layout.yaxis.range
     assert low < 0 and log(10) < high < 2 * log(10)
-    assert "The axis ends above the arms that did not diverge" in figure.layout.meta["note"]
+    assert "The axis is chosen for the networks that did not diverge; a" in figure.layout.meta["note"]
     assert figures.draw("loss", trace, {"y": "log"}).layout.yaxis.range is None
     trace.scored[0, "test", "none"][1][:] = 7  # overfitted
     trace.values["loss", 0][5] = np.inf
     assert 7 < figures.draw("loss", trace, {}).layout.yaxis.range[1] < 10
     trace.diverged |= {(0, 3): (19, 1)}
-    assert figures.draw("loss", trace, {}).layout.yaxis.range is None, "none is left to end above"
+    assert figures.draw("loss", trace, {}).layout.yaxis.range[1] < 10, "one network of each arm lasts"
+    trace.values["loss", 1][18, 1] = 1e9
+    assert figures.draw("loss", trace, {}).layout.yaxis.range[1] < 10, "a spike of a network that comes back"
+    trace.diverged |= {(0, 5): (19, 1), (1, 5): (19, 1)}
+    figure = figures.draw("loss", trace, {})
+    assert log(10) < figure.layout.yaxis.range[1] < 10, "how they began"
+    assert "The axis is chosen for the start" in figure.layout.meta["note"]
+
+
+@pytest.mark.parametrize("smoothing", ["1", "10"])
+def test_a_logarithmic_axis_leaves_step_0_out_and_says_so(trace, smoothing):
+    figure = figures.draw("loss", trace, {"x": "log", "smoothing": smoothing})
+    assert all((np.asarray(line.x) > 0).all() and len(line.x) == len(line.y) for line in figure.data)
+    marks = next(line for line in figure.data if line.name == "none: test")
+    assert list(marks.x) == [20, 40] and len(marks.error_y.array) == 2
+    assert "no place for step 0" in figure.layout.meta["note"]
+    assert "no place for step 0" not in figures.draw("loss", trace, {}).layout.meta["note"]
+
+
+def test_a_wide_logarithmic_axis_has_ticks_at_powers_of_ten_only(trace):
+    trace.values["loss", 0][5] = 1e9
+    assert set(figures.draw("loss", trace, {"y": "log"}).layout.yaxis.tickvals) <= {10.0**k for k in range(-12, 13)}
 
 
 def test_a_line_ends_where_its_network_diverged(trace):
@@ -194,7 +240,7 @@ def test_the_note_says_what_a_point_stands_for(trace, smoothing, words):
 def test_a_single_step_and_powers_of_ten_can_be_read(trace):
     short = Scored(EXPERIMENT, {key: v[:1] for key, v in trace.values.items()})
     assert drawn(short, splits="batch")["none: mini-batch"].mode == "lines+markers"
-    assert figures.draw("loss", trace, {"y": "log"}).layout.yaxis.exponentformat == "power"
+    assert style.LOOK.layout.yaxis.exponentformat == style.LOOK.layout.xaxis.exponentformat == "power"
 
 
 def test_what_cannot_be_drawn_is_a_sentence():
@@ -202,3 +248,9 @@ def test_what_cannot_be_drawn_is_a_sentence():
     assert figures.draw("loss", nothing, {}).layout.annotations[0].text == "No step is recorded yet."
     regression = KnownTrace(Experiment(settings=Settings(data="diabetes")))
     assert "has no accuracy" in figures.draw("accuracy", regression, {}).layout.annotations[0].text
+
+
+def test_the_page_gets_the_words_of_an_empty_chart_as_plain_text():
+    figure = style.said("R&amp;D &lt;b&gt;:<br>nothing.")
+    assert figure.layout.meta["said"] == "R&D <b>: nothing." and figure.layout.meta["note"] == ""
+    assert figure.layout.annotations[0].text.startswith("R&amp;D")

@@ -118,3 +118,18 @@ def test_networks_that_diverged_are_named(trace, name):
     trace.diverged = {(1, 5): (30, 2), (1, 3): (20, 2), (0, 3): (40, 1)}
     note = figures.draw(name, trace, {}).layout.meta["note"]
     assert note.endswith(" none diverged at step 40 (1 of 2 seeds). BN diverged at step 20 (2 of 2 seeds).")
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_the_axis_is_that_of_networks_that_last(trace, lost):
+    seeds = EXPERIMENT.seeds
+    trace.diverged = {(arm, seeds[i]): (30, 2) for arm in range(len(EXPERIMENT.arms)) for i in range(lost)}
+    for name in ("a_sample", "z_sample"):
+        for arm in range(len(EXPERIMENT.arms)):
+            trace.values[name, arm][30, :lost] *= 1e20
+            trace.values[name, arm][31:, :lost] = np.nan
+    figure = figures.draw("distributions", trace, {})
+    low, high = figure.layout.yaxis.range
+    assert -100 < low < high < 100
+    words = "that did not diverge" if lost == 1 else "for the start, before the networks diverged"
+    assert words in figure.layout.meta["note"]

@@ -44,8 +44,8 @@ def test_the_ends_and_what_is_no_number_are_left_out_of_the_fit():
     ("factor", "words"),
     [
         (0.24, f"vanishing: ×0.24 per layer: layer 1 gets {0.24**19:.2g} of layer 20's signal"),
-        (1.0, "healthy: ×1.00 per layer: layer 1 gets 1 times layer 20's signal"),
-        (1.9, f"exploding: ×1.90 per layer: layer 1 gets {1.9**19:.2g} times layer 20's signal"),
+        (1.0, "healthy: ×1.00 per layer: layer 1 gets as much signal as layer 20"),
+        (1.9, "exploding: ×1.90 per layer: layer 1 gets 2e5 times layer 20's signal"),
     ],
 )
 def test_the_verdict_says_what_layer_1_gets(factor, words):
@@ -67,7 +67,8 @@ def test_the_verdict_names_what_is_no_number():
     broken = flowing(1, 1, diverged={(0, 5): (12, 4)})
     broken.values["signal_grad_norm", 0][12:, 1] = np.nan
     told = gradients.verdict(broken, 0)
-    assert told.words == "diverged at step 12, first in layer 4"
+    assert told.words.startswith("1 of 2 seeds diverged, first at step 12 in layer 4; the rest: healthy: ×1.00 per ")
+    assert told.tone == "diverged", "what diverged is not green"
     assert gradients.verdict(flowing(1, 1, depth=1), 0).words == "one hidden layer"
 
 
@@ -79,14 +80,16 @@ def test_the_verdict_names_what_is_no_number():
         (1.26, 4, "healthy"),  # twice
         (1.26, 60, "exploding"),  # a millionfold
         (1.01, 100, "healthy"),
-        (0.1, 2, "healthy"),
+        (0.4, 2, "healthy"),
+        (0.1, 2, "vanishing"),
         (0.1, 4, "vanishing"),
     ],
 )
 def test_the_tone_is_what_arrives_over_the_whole_depth(factor, depth, tone):
     told = gradients.verdict(flowing(factor, 1, depth=depth), 0)
     assert told.tone == tone
-    assert told.words.startswith(f"{tone}: ×{factor:.2f} per layer: layer 1 gets {factor ** (depth - 1):.2g} ")
+    arrives = gradients.rounded(factor ** (depth - 1))
+    assert told.words.startswith(f"{tone}: ×{factor:.2f} per layer: layer 1 gets {arrives} ")
     assert told.help.endswith(f"over all {depth} layers.")
 
 
@@ -112,7 +115,7 @@ def test_the_flow_shows_every_layer_of_every_arm_at_the_chosen_step():
 
 
 def test_the_mean_over_the_seeds_is_geometric():
-    np.testing.assert_allclose(gradients.middle_of(np.array([[1e-8, 1, 0], [1e-4, 4, 1]])), [1e-6, 2, 0])
+    np.testing.assert_allclose(gradients.middle_of(np.array([[1e-8, 1, 0], [1e-4, 4, 0]])), [1e-6, 2, 0])
     some = np.array([[1e-8, np.nan, np.inf], [np.nan, np.nan, 1]])
     np.testing.assert_allclose(gradients.middle_of(some), [1e-8, np.nan, np.inf])
     np.testing.assert_allclose(gradients.middle_of(some.T, axis=1), [1e-8, np.nan, np.inf])
@@ -147,8 +150,8 @@ def test_nothing_is_drawn_of_a_network_that_has_diverged():
     both, half = [d for d in figure.data if d.mode == "lines+markers"][:2]
     assert np.isnan(both.y).all() and not [d for d in figure.data if d.mode == "markers"]
     np.testing.assert_allclose(half.y, trace.values["signal_grad_norm", 1][25, 0], rtol=1e-6)
-    assert "none diverged at step 12, first in layer 4." in figure.layout.meta["note"]
-    assert "BN diverged at step 20, first in layer 1." in figure.layout.meta["note"]
+    assert "none: both seeds diverged, first at step 12 in layer 4." in figure.layout.meta["note"]
+    assert "BN: 1 of 2 seeds diverged, first at step 20 in layer 1; the rest: healthy: " in figure.layout.meta["note"]
     before = figures.draw("gradient_flow", trace, {"step": "11"}).layout.meta["note"]
     assert "none: healthy" in before
 
@@ -182,3 +185,74 @@ def test_all_arms_share_one_color_scale():
     figure = figures.draw("gradient_heatmap", flowing(0.1, 1), {"which": "signal_grad_norm"})
     assert len(figure.data) == 2 and all(d.coloraxis == "coloraxis" for d in figure.data)
     assert figure.layout.coloraxis.cmin == pytest.approx(np.log10(2 * 3**0.5 * 0.1**19), abs=1e-4)
+
+
+def shaped(*norms, seeds=(3, 5), diverged=None):
+    """A trace of one arm whose networks have these signal gradients, [L] each, at every step."""
+    values = np.repeat(np.array(norms, np.float32)[None], N, 0)
+    settings = Settings(depth=values.shape[2], width=4, steps=N)
+    experiment = Experiment(settings=settings, arms=ARMS[:1], seeds=tuple(seeds)[: len(norms)])
+    return KnownTrace(experiment, {(q, 0): values.copy() for q in gradients.NORMS}, diverged=diverged)
+
+
+@pytest.mark.parametrize(
+    ("norms", "words"),
+    [
+        (
+            [1.5, *0.82 ** np.arange(98, 0, -1), 1],
+            "vanishing: ×0.82 per layer: dips to 3.6e-9 of layer 100's signal at",
+        ),
+        (
+            [0.01, *1.2 ** np.arange(98, 0, -1), 1],
+            "exploding: ×1.20 per layer: rises to 5.8e7 times layer 100's signal",
+        ),
+        ([0.04, 0.2, 1], "vanishing: ×0.20 per layer: layer 1 gets 0.04 of layer 3's signal"),
+        ([0.00256**2, 0.00256, 1], "vanishing: ×0.0026 per layer: layer 1 gets 6.6e-6 of layer 3's signal"),
+        ([0.998, 1.001, 0.999, 1], "healthy: ×1.00 per layer: layer 1 gets as much signal as layer 4"),
+        ([130 * 0.5, 30, 8, 1, 0.5], "exploding: ×3.72 per layer: layer 1 gets 130 times layer 5's signal"),
+    ],
+)
+def test_the_verdict_agrees_with_the_whole_profile(norms, words):
+    told = gradients.verdict(shaped(norms), 0)
+    assert told.words.startswith(words)
+    assert told.words.startswith(told.tone)
+
+
+def test_seeds_without_a_gradient_are_counted_and_leave_the_others_alone():
+    flow, dead = 0.8 ** np.arange(3, -1, -1.0), [0, 0, 0.5, 1]
+    trace = shaped(flow, dead, flow, seeds=(3, 5, 7))
+    told = gradients.verdict(trace, 0)
+    assert told.words.endswith("; 1 of 3 seeds has no gradient") and "×0.8" in told.words
+    assert told.tone == "dead"
+    assert gradients.verdict(shaped(dead, dead), 0).words == "no gradient"
+    figure = figures.draw("gradient_flow", trace, {})
+    line, zeros = (next(d for d in figure.data if d.mode == mode) for mode in ("lines+markers", "markers"))
+    np.testing.assert_allclose(line.y[:2], flow[:2], rtol=1e-6)
+    assert zeros.x.tolist() == [1, 2] and "0 in %{customdata} of 3 seeds" in zeros.hovertemplate
+    assert "× at the foot: 0 in one seed or more." in figure.layout.meta["note"]
+    _, z = gradients.heat(trace, "signal_grad_norm", 0)
+    np.testing.assert_allclose(z[0], np.log10(flow[0]), rtol=1e-5)
+    assert "in some seeds the color is the others'" in figures.draw("gradient_heatmap", trace, {}).layout.meta["note"]
+
+
+def test_where_every_signal_is_0_every_layer_has_a_mark():
+    figure = figures.draw("gradient_flow", shaped(np.zeros(4), np.zeros(4)), {})
+    for axis in ("y", "y2"):
+        (zeros,) = (d for d in figure.data if d.mode == "markers" and d.yaxis == axis)
+        assert zeros.x.tolist() == [1, 2, 3, 4] and np.isfinite(zeros.y).all() and min(zeros.y) > 0
+    assert figure.layout.yaxis.ticktext == figure.layout.yaxis2.ticktext == ("0",)
+    assert "× at the foot: 0." in figure.layout.meta["note"]
+
+
+def test_the_colors_are_those_of_networks_that_last():
+    trace = shaped([0.1, 1], [0.1, 1], diverged={(0, 5): (9, 1)})
+    for values in trace.values.values():
+        values[9, 1], values[10:, 1] = 1e28, np.nan
+    figure = figures.draw("gradient_heatmap", trace, {})
+    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == pytest.approx((-1, 0), abs=1e-6)
+    assert "The colors are chosen for the networks that did not diverge." in figure.layout.meta["note"]
+    trace.diverged |= {(0, 3): (9, 1)}
+    for values in trace.values.values():
+        values[9, 0], values[10:, 0] = 1e28, np.nan
+    axis = figures.draw("gradient_heatmap", trace, {}).layout.coloraxis
+    assert (axis.cmin, axis.cmax) == pytest.approx((-1, 0), abs=1e-6), "how they began"

@@ -181,3 +181,16 @@ def test_one_step_is_a_visible_point(trace, name, lines):
     short = KnownTrace(EXPERIMENT, {key: rows[:1] for key, rows in trace.values.items()}, trace.whole)
     drawn = [d for d in figures.draw(name, short, {}).data if d.mode == "lines+markers" and d.x is not None]
     assert len([d for d in drawn if len(d.x) == 1]) == lines
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_the_axes_of_gamma_and_beta_are_those_of_networks_that_last(trace, lost):
+    trace.diverged = {(1, EXPERIMENT.seeds[i]): (30, 2) for i in range(lost)}
+    for name in ("gamma", "beta"):
+        trace.values[name, 1][30, :lost] = 1e9
+        trace.values[name, 1][31:, :lost] = np.nan
+    for seed in range(2):
+        figure = figures.draw("gamma_beta", trace, {"seed": str(seed)})
+        for axis, start in ((figure.layout.yaxis, 1), (figure.layout.yaxis2, 0)):
+            assert -100 < axis.range[0] < start < axis.range[1] < 100
+        assert figure.layout.meta["note"].count("The axis is chosen for the") == 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bnlab import Arm, Experiment, Settings, figures, theory
-from bnlab.figures import contest, dials, geometry, looks, predicted
+from bnlab.figures import contest, dials, geometry, predicted, style
 from bnlab.figures.gradients import fitted_factor
 from bnlab.store import RunStore
 from bnlab.train import train
@@ -229,8 +229,8 @@ def test_the_layer_is_the_highest_unless_asked(run):
     ],
 )
 def test_ticks_can_be_read(low, high, text):
-    assert looks.ticks(low, high)["ticktext"] == text
-    assert looks.ticks(2.0, 2.1)["type"] == "linear"
+    assert style.ticks(low, high)["ticktext"] == text
+    assert style.ticks(2.0, 2.1) is None
 
 
 def test_a_lower_layer_norm_is_singular_by_construction(run):
@@ -260,3 +260,27 @@ def test_the_law_beside_the_product_of_jacobians_is_the_published_one_and_measur
     (rings,) = (line for line in drawn.data if line.mode == "markers")
     np.testing.assert_allclose(rings.y, law)
     assert "Rings: the law" in drawn.layout.meta["note"]
+
+
+def test_one_layer_has_one_tick_and_every_line_of_the_legend_can_be_seen(tmp_path):
+    store = RunStore(tmp_path)
+    run = store.create(
+        EXPERIMENT.model_copy(update={"settings": Settings(depth=1, width=8, steps=1, data="wine", batch_size=16)})
+    )
+    execute(store, run.id, lambda: None)
+    drawn = figures.draw("predicted", store.trace(run.id), {})
+    assert drawn.layout.xaxis.dtick == 1 and list(drawn.layout.xaxis.range) == [0.5, 1.5]
+    assert all("markers" in line.mode for line in drawn.data if len(line.x) == 1)
+
+
+def test_of_a_hundred_layers_some_have_bars_and_each_arm_others(tmp_path):
+    store = RunStore(tmp_path)
+    deep = Settings(depth=100, width=4, steps=1, data="wine", batch_size=16, activation="linear")
+    run = store.create(Experiment(settings=deep, arms=ARMS[:2], seeds=(0, 1)))
+    execute(store, run.id, lambda: None)
+    drawn = figures.draw("predicted", store.trace(run.id), {})
+    barred = [
+        set(d.x[np.isfinite(d.error_y.array)]) for d in drawn.data if d.error_y.array is not None and d.showlegend
+    ]
+    assert [8 <= len(layers) <= predicted.BARS for layers in barred] == [True, True]
+    assert not barred[0] & barred[1]

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from ..data import DATASETS
 from . import style
+from .lasting import bounds, lasting, room, ruled
 
 if TYPE_CHECKING:
     from ..reading import Series, Trace
@@ -21,19 +22,21 @@ STATISTICS = {
     "moving": "moving averages",
     "population": "population statistics",
     "batch": "batch statistics",
-    "none": "no statistics",
 }
 NOTHING = "No step is recorded yet."
 
 
 class Curve(NamedTuple):
-    """An arm's mini-batch values: raw and smoothed mean over the seeds [n], and their range."""
+    """An arm's mini-batch values, [n] each: mean over the seeds, raw and smoothed; least and greatest of the seeds'
+    smoothed ones; least and greatest of all values that a point stands for."""
 
     steps: np.ndarray
     raw: np.ndarray
     smooth: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    least: np.ndarray
+    greatest: np.ndarray
 
 
 def smoothed(steps: np.ndarray, values: np.ndarray, window: int) -> np.ndarray:
@@ -50,11 +53,12 @@ def smoothed(steps: np.ndarray, values: np.ndarray, window: int) -> np.ndarray:
 
 
 def curve(series: Series, window: int) -> Curve:
-    """Summed up over the seeds: mean line, smoothed line, least and greatest value."""
+    """Each seed is smoothed by itself, so that the mean of the smoothed ones lies among them."""
+    lines = np.stack([smoothed(series.steps, values, window) for values in series.mean.T], 1)
     with np.errstate(invalid="ignore"):
-        raw = present_mean(series.mean)
-        low, high = np.fmin.reduce(series.low, 1), np.fmax.reduce(series.high, 1)
-    return Curve(series.steps, raw, smoothed(series.steps, raw, window), low, high)
+        ends = np.fmin.reduce(lines, 1), np.fmax.reduce(lines, 1)
+        ends += np.fmin.reduce(series.low, 1), np.fmax.reduce(series.high, 1)
+    return Curve(series.steps, present_mean(series.mean), present_mean(lines), *ends)
 
 
 def present_mean(values: np.ndarray) -> np.ndarray:
@@ -80,35 +84,34 @@ def accuracy(trace: Trace, *, splits: str, statistics: str, smoothing: str, x: s
 def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: int, x: str, y: str) -> go.Figure:
     if trace.step < 0:
         return style.said(NOTHING, HEIGHT)
-    figure, wide, tops = go.Figure(), 1, [value for value, _ in chance(trace, quantity)]
-    gone = {arm for arm, _ in trace.diverged}
+    figure, wide, drawn = go.Figure(), 1, []
     arms = [arm for arm in range(len(trace.experiment.arms)) if quantity == "loss" or classifies(trace, arm)]
     points = max(150, POINTS // (2 * len(arms)) // (2 if len(trace.experiment.seeds) > 1 else 1))
     for arm in arms:
-        before = len(figure.data)
+        seeds = lasting(trace, arm)
         if "batch" in splits.split("+") and trace.experiment.settings.steps:
             series = trace.read(quantity, arm, points=points // 2)
             wide = max(wide, width(series))
             mini_batch(figure, trace, quantity, arm, series, window)
+            drawn.append((arm, series.high[:, seeds]))
         for split in ("train", "test"):
             if split in splits.split("+"):
-                scored(figure, trace, quantity, arm, split, statistics)
-        if arm not in gone:
-            tops += [np.max(line.y, where=np.isfinite(line.y), initial=0) for line in figure.data[before:]]
+                drawn.append((arm, scored(figure, trace, quantity, arm, split, statistics)[:, seeds]))
     diverged(figure, trace, arms, x)
     for i, (value, name) in enumerate(chance(trace, quantity)):
         style.reference(figure, value, name, where=("end", "middle", "start")[i % 3])
     figure.update_xaxes(title="step t (updates)", type=x, unifiedhovertitle={"text": "step %{x}"})
     figure.update_layout(hovermode="x unified")
     figure.update_yaxes(title=measure(trace, quantity), type=y)
-    if y == "log":
-        figure.update_yaxes(exponentformat="power")
-    elif quantity == "accuracy":
-        figure.update_yaxes(range=[-0.02, 1.03])
     told = note(trace, window, wide)
-    if quantity == "loss" and y == "linear" and gone and not gone.issuperset(arms):
-        figure.update_yaxes(range=[-0.03 * max(tops), 1.1 * max(tops)])
-        told += " The axis ends above the arms that did not diverge; a logarithmic one shows the others whole."
+    if x == "log" and style.without_0(figure):
+        told += " A logarithmic axis has no place for step 0, which is left out."
+    if y == "linear" and quantity == "accuracy":
+        figure.update_yaxes(range=[-0.02, 1.03])
+    elif y == "linear" and (ends := bounds(trace, drawn)):
+        figure.update_yaxes(range=room(0, max(ends[1], *(value for value, _ in chance(trace, quantity)))))
+        told += f"{ruled(trace, arms)[:-1]}; a logarithmic one shows everything."
+    style.ticked(figure)
     return style.finished(figure, height=HEIGHT, note=told)
 
 
@@ -135,11 +138,11 @@ def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, series:
     x, name = style.numbers(told.steps), f"{style.label(trace, arm)}: mini-batch"
     if len(trace.experiment.seeds) > 1:
         style.band(figure, x, told.low, told.high, rgb, name, False)
-    elif window > 1 or not series.exact:
+    if window > 1 or not series.exact:
         if series.exact:
             gx, ghost = x, told.raw
         else:  # both ends of every bucket, so that no spike is lost
-            gx, ghost = np.repeat(x, 2), np.stack([told.low, told.high], 1).ravel()
+            gx, ghost = np.repeat(x, 2), np.stack([told.least, told.greatest], 1).ravel()
         figure.add_scatter(
             x=gx,
             y=style.numbers(ghost),
@@ -161,13 +164,13 @@ def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, series:
     )
 
 
-def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str, statistics: str) -> None:
-    """The scores over a whole split as marks: filled for the test set, open for the training set."""
+def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str, statistics: str) -> np.ndarray:
+    """The scores over a whole split as marks: filled for the test set, open for the training set. Gives [n, seeds]."""
     kind = statistics if trace.experiment.arm_settings[arm].norm == "batch" else "none"
     steps, losses, accuracies = trace.scores(arm, split, kind, MARKS)
     values = losses if quantity == "loss" else accuracies
     if values is None or not len(steps):
-        return
+        return np.empty((0, len(trace.experiment.seeds)))
     name = f"{style.label(trace, arm)}: {split}" + (f", {STATISTICS[kind]}" if kind != "none" else "")
     with np.errstate(invalid="ignore"):
         low, high = np.fmin.reduce(values, 1), np.fmax.reduce(values, 1)
@@ -189,6 +192,7 @@ def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str,
         error_y=spread if values.shape[1] > 1 else None,
         hovertemplate=f"%{{y:.4~g}}{unit(trace, quantity, arm)}<extra>{name}</extra>",
     )
+    return values
 
 
 def unit(trace: Trace, quantity: str, arm: int) -> str:
@@ -234,8 +238,6 @@ def note(trace: Trace, window: int, wide: int) -> str:
         lines = f"Lines: mini-batch values, mean of the last {window} steps."
     elif wide > 1:
         lines = f"Lines: mini-batch values, each point the mean of {wide} steps."
-    over = " The pale line spans their least and greatest." if wide > 1 else ""
-    if seeds > 1:
-        ends = "value" if wide > 1 else "seed"
-        over = f" Means over {seeds} seeds; bands and bars: from the least to the greatest {ends}."
-    return f"{lines}{over} Marks: the whole set, with the statistics named in the legend."
+    over = f" Means over {seeds} seeds; bands and bars: from the least to the greatest seed." if seeds > 1 else ""
+    pale = " The pale line spans their least and greatest." if wide > 1 else ""
+    return f"{lines}{pale}{over} Marks: the whole set, with the statistics named in the legend."

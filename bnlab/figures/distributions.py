@@ -10,7 +10,8 @@ from plotly.subplots import make_subplots
 
 from ..activations import ACTIVATIONS
 from . import style
-from .gradients import departed, nothing
+from .gradients import nothing
+from .lasting import bounds, departed, lasting, room, ruled
 from .moving import evenly, percentiles
 from .options import ARM, LAYER, STEP, About, choice
 
@@ -34,12 +35,12 @@ class Spread(NamedTuple):
 
 
 def spread(trace: Trace, which: str, arm: int, layer: int) -> Spread:
-    """Of the sampled values `which` ("a" or "z") of a layer, over all seeds; neighboring steps are pooled."""
+    """Of the sampled values `which` ("a" or "z") of a layer, over the seeds that last; neighboring steps are pooled."""
     series = trace.read(f"{which}_sample", arm, layer=layer, points=2 * POINTS)
     n = len(series.steps)
     if not n:
         return Spread(series.steps, np.empty((0, len(WANTED)), np.float32), 0)
-    values = series.mean.reshape(n, -1)
+    values = series.mean[:, lasting(trace, arm)].reshape(n, -1)
     together = -(-n // POINTS)  # rows a pool
     missing = -n % together
     values = np.concatenate([values, np.full((missing, values.shape[1]), np.nan, values.dtype)])
@@ -143,7 +144,7 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
     names = [style.label(trace, i) for i in range(len(arms))]
     gaps = {"horizontal_spacing": 0.04, "vertical_spacing": 0.11}
     figure = make_subplots(rows, columns, shared_xaxes="all", shared_yaxes="all", subplot_titles=names, **gaps)
-    size = 0
+    size, drawn = 0, []
     for i in range(len(arms)):
         told, color, place = (
             spread(trace, which, i, layer),
@@ -151,6 +152,7 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
             {"row": i // columns + 1, "col": i % columns + 1},
         )
         x, size = style.numbers(told.steps), max(size, told.size)
+        drawn.append((i, told.bands))
         for low, high, label in ((0, 4, "5 to 95 %"), (1, 3, "15 to 85 %")):
             style.band(figure, x, told.bands[:, low], told.bands[:, high], color, label, False, **place)
         figure.add_scatter(
@@ -167,6 +169,9 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
     figure.update_xaxes(title="step", row=rows)
     figure.update_annotations(font_size=13)
     note = f"{NAMES[which].capitalize()}: median, 15 to 85 % and 5 to 95 %, each of a sample of {size} values."
+    if ends := bounds(trace, drawn):
+        figure.update_yaxes(range=room(*ends))
+        note += ruled(trace, range(len(arms)))
     note += departed(trace)
     return style.finished(figure, height=250 * rows + 110, note=note)
 

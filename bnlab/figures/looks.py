@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import ceil, log10
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,36 +107,7 @@ def line(figure: go.Figure, x, y, name: str, arm: int, column: int, dash: str, s
     )  # fmt: skip
 
 
-def ticks(low: float, high: float) -> dict:
-    """A logarithmic axis from low to high that can be read: powers of ten, or plain 0.2, 0.5, 1 where it spans little;
-    linear from 0 where it spans hardly anything."""
-    if not high > low * 3:
-        return {"type": "linear", "rangemode": "tozero"}
-    first, last = ceil(log10(low)) - 1, ceil(log10(high))
-    stride = max(1, ceil((last - first) / 8))
-    mantissas = (1, 2, 5) if last - first <= 3 else (1,)
-    values = [m * 10.0**k for k in range(first, last + 1, stride) for m in mantissas]
-    return {"type": "log", "tickvals": values, "ticktext": [written(v) for v in values]}
-
-
-def written(value: float) -> str:
-    """0.02, 5, 200; beyond a ten-thousandth and ten thousand a power of ten."""
-    if 1e-4 < value < 2e4:
-        return f"{value:g}"
-    mantissa, power = f"{value:.0e}".split("e")
-    return ("" if mantissa == "1" else f"{mantissa}·") + f"10<sup>{int(power)}</sup>".replace("-", "−")
-
-
 def finished(figure: go.Figure, height: int, *notes: str) -> go.Figure:
     """style.finished, with ticks on every logarithmic axis that fit what is drawn on it."""
-    for letter, axes in (("x", figure.select_xaxes()), ("y", figure.select_yaxes())):
-        for axis in axes:
-            if axis.type != "log":
-                continue
-            name = axis.plotly_name.replace("axis", "")
-            drawn = [t[letter] for t in figure.data if (t[f"{letter}axis"] or letter) == name]
-            values = np.concatenate([np.array(v, float) for v in drawn]) if drawn else np.array([])
-            values = values[np.isfinite(values) & (values > 0)]
-            if values.size:
-                axis.update(ticks(values.min(), values.max()))
+    style.ticked(figure, least={"type": "linear", "rangemode": "tozero"})
     return style.finished(figure, height=height, note=" ".join(note for note in notes if note))

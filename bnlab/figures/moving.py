@@ -11,6 +11,7 @@ from plotly.subplots import make_subplots
 
 from . import style
 from .gradients import NOTHING, nothing
+from .lasting import bounds, lasting, room, ruled, wholly
 from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, choice
 
 if TYPE_CHECKING:
@@ -133,11 +134,12 @@ def rows_kept(steps: np.ndarray) -> str:
 
 
 def learned(trace: Trace, name: str, arm: int, seed: int, layer: int, unit: int) -> Learned:
-    """`name` is gamma or beta. Networks that diverged are left out of the percentiles."""
+    """`name` is gamma or beta. Networks that diverge are left out of the percentiles, unless all do."""
     series = trace.read(name, arm, layer=layer, points=SPREAD_POINTS)
     few = evenly(len(series.steps), SPREAD_POINTS)
     values = series.mean[few]
-    return Learned(series.steps[few], percentiles(values.reshape(len(few), -1), SPREAD), values[:, seed, unit])
+    some = values[:, lasting(trace, arm)]
+    return Learned(series.steps[few], percentiles(some.reshape(len(few), -1), SPREAD), values[:, seed, unit])
 
 
 def percentiles(values: np.ndarray, wanted: tuple[float, ...]) -> np.ndarray:
@@ -168,9 +170,13 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
         return style.said(nothing(trace))
     told, color, z = moving(trace, arm, seed, layer, unit - 1), style.color(arm), subject(trace, arm)
     mode = style.mode(told.mean.moving)
-    dots = {"mode": "markers", "marker": {"color": color, "size": 4}, "opacity": 0.85}
+    dots = {
+        "mode": "markers",
+        "marker": {"color": color, "size": 3},
+        "opacity": 0.7,
+    }  # the average is read through them
     thin = {"mode": mode, "line": {"color": color, "width": 1}, "opacity": 0.8}
-    solid = {"mode": mode, "line": {"color": color, "width": 2.2, "dash": style.dash(arm)}}
+    solid = {"mode": mode, "line": {"color": color, "width": 3, "dash": style.dash(arm)}}
     marks = {"mode": "markers", "marker": {"color": style.GRAY, "size": 7, "symbol": "diamond-open"}}
     joined = marks | {"mode": "lines+markers", "line": {"color": style.GRAY, "width": 1.5}}
     figure = make_subplots(2, 2, shared_xaxes=True, vertical_spacing=0.05, horizontal_spacing=0.13, row_heights=[3, 2])
@@ -333,10 +339,16 @@ def gamma_beta(trace: Trace, *, arm: int, seed: int, layer: int, unit: int) -> g
                 row=1,
                 col=column,
             )
+        lasts = wholly(trace, arm) or seed in lasting(trace, arm)
+        ends = bounds(trace, [(arm, told.bands), *[(arm, told.unit)] * lasts])
+        if ends:
+            figure.update_yaxes(range=room(min(ends[0], start), max(ends[1], start)), row=1, col=column)
         style.reference(figure, start, "", column)
         figure.update_yaxes(title=f"{symbol} of layer {layer}", row=1, col=column)
         figure.update_xaxes(title="step", row=1, col=column)
     note = "Bands: percentiles over all units and seeds. Dotted: the start, γ = 1 and β = 0." + end(trace, arm, seed)
+    if any(a == arm for a, _ in trace.diverged):
+        note += ruled(trace, [arm])
     return style.finished(figure, height=380, note=note)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..experiment import Settings
     from ..reading import Trace
 
+BARS = 12  # of an arm in a panel, about; arms take turns, so that they do not cover each other
 QUANTILES = 15  # sizes of inputs that stand for the examples
 
 
@@ -88,28 +89,33 @@ def predicted(trace: Trace) -> go.Figure:
         told = prediction(trace, arm)
         if told is None:
             return style.said(FORK if trace.first else nothing(trace) or NOTHING)
+        every, small = -(-settings.depth // BARS), settings.depth > 30  # many marks and bars are no picture
         layers, name, rgb = np.arange(1, settings.depth + 1), style.label(trace, arm), style.color(arm)
         for column in (1, 2, 3):
             m, low, high, p = (q[column - 1] for q in (told.measured, told.low, told.high, told.predicted))
             there = np.isfinite(m) & (m > 0)
+            barred = there & (layers % every == (arm * every // len(trace.experiment.arms)) % every)
             figure.add_scatter(
                 x=layers[there], y=style.numbers(m[there]), mode="markers", name=f"{name}: measured", legendgroup=name,
-                marker={"color": rgb, "symbol": style.symbol(arm), "size": 7}, showlegend=column == 1,
+                marker={"color": rgb, "symbol": style.symbol(arm), "size": 4 if small else 7}, showlegend=column == 1,
                 error_y=None if len(trace.experiment.seeds) == 1 else {
-                    "array": style.numbers((high - m)[there]), "width": 2,
-                    "arrayminus": style.numbers((m - low)[there]),
+                    "array": style.numbers(np.where(barred, high - m, np.nan)[there]), "width": 2, "thickness": 1.2,
+                    "arrayminus": style.numbers(np.where(barred, m - low, np.nan)[there]),
                 },
                 hovertemplate=f"layer %{{x}}: %{{y:.3g}}<extra>{name}, measured</extra>", row=1, col=column,
             )  # fmt: skip
             drawn = np.isfinite(p) & (p > 1e-300)
             figure.add_scatter(
-                x=layers[drawn], y=p[drawn], mode="lines", name=f"{name}: predicted", legendgroup=name,
-                line={"color": rgb, "dash": style.dash(arm), "width": 1.5}, showlegend=column == 1,
+                x=layers[drawn], y=p[drawn], mode="lines" if settings.depth > 1 else "markers",
+                name=f"{name}: predicted", legendgroup=name, showlegend=column == 1,
+                line={"color": rgb, "dash": style.dash(arm), "width": 1.5},
+                marker={"color": rgb, "symbol": "line-ew", "size": 22, "line": {"color": rgb, "width": 1.5}},
                 hovertemplate=f"layer %{{x}}: %{{y:.3g}}<extra>{name}, predicted</extra>", row=1, col=column,
             )  # fmt: skip
         notes.append(f"{name}: {words(told)}")
     for column, title in enumerate(PANELS, 1):
-        figure.update_xaxes(title="layer l", row=1, col=column)
+        depth = max(settings.depth for settings in trace.experiment.arm_settings)
+        figure.update_xaxes(title="layer l", **style.layers(depth), row=1, col=column)
         figure.update_yaxes(title=title, type="log", row=1, col=column)
     said = "Step 0. Factors are of norms, not squared norms, per layer towards the input, fitted to the middle layers. "
     return finished(figure, 440, said.strip(), *notes)
@@ -130,8 +136,9 @@ def words(told: Prediction) -> str:
 ABOUT = {
     "predicted": About(
         "Predicted and measured, before the first update",
-        "Lines are theory, points the initial networks, bars their range over the seeds: gradients and forward "
-        "variance per layer for this activation, init, norm and placement (Schoenholz 2017, Yang 2019).",
+        "Lines are theory, points the initial networks, bars (at some layers, where there are many) their range over "
+        "the seeds: gradients and forward variance per layer for this activation, init, norm and placement "
+        "(Schoenholz 2017, Yang 2019).",
         predicted,
     ),
 }

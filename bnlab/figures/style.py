@@ -6,7 +6,8 @@ black; the dash says the same once more.
 
 from __future__ import annotations
 
-from html import escape
+from html import escape, unescape
+from math import ceil, log10
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -97,7 +98,60 @@ def reference(figure: go.Figure, y: float, name: str, column: int = 1, where: st
     )  # fmt: skip
 
 
-AXIS = {"gridcolor": GRID, "linecolor": GRAY, "zeroline": False, "automargin": True}
+def layers(depth: int) -> dict[str, object]:
+    """The axis of layers 1..depth: ticks at whole numbers, and none at layers that do not exist."""
+    return {"dtick": whole(depth), "range": [0.5, 1.5] if depth == 1 else None}
+
+
+def without_0(figure: go.Figure) -> bool:
+    """Take the steps that a logarithmic axis has no place for off all lines; whether there were some."""
+    found = False
+    for line in figure.data:
+        there = np.asarray(line.x) > 0
+        if there.all():
+            continue
+        found = True
+        line.update(x=line.x[there], y=line.y[there])
+        if getattr(line, "error_y", None) is not None and line.error_y.array is not None:
+            line.error_y.update(array=line.error_y.array[there], arrayminus=line.error_y.arrayminus[there])
+    return found
+
+
+def ticks(low: float, high: float) -> dict[str, object] | None:
+    """Ticks of a logarithmic axis from low to high that can be read: powers of ten, or plain 0.2, 0.5, 1 where it spans
+    little; None where it spans so little that only plotly finds some."""
+    if not high > low * 3:
+        return None
+    first, last = ceil(log10(low)) - 1, ceil(log10(high))
+    stride = max(1, ceil((last - first) / 8))
+    mantissas = (1, 2, 5) if last - first <= 3 else (1,)
+    values = [m * 10.0**k for k in range(first, last + 1, stride) for m in mantissas]
+    return {"tickvals": values, "ticktext": [written(v) for v in values]}
+
+
+def written(value: float) -> str:
+    """0.02, 5, 200; beyond a ten-thousandth and ten thousand a power of ten."""
+    if 1e-4 < value < 2e4:
+        return f"{value:g}"
+    mantissa, power = f"{value:.0e}".split("e")
+    return ("" if mantissa == "1" else f"{mantissa}·") + f"10<sup>{int(power)}</sup>".replace("-", "−")
+
+
+def ticked(figure: go.Figure, least: dict[str, object] | None = None) -> None:
+    """Give every logarithmic axis ticks that fit what is drawn on it; `least`: where that spans too little."""
+    for letter, axes in (("x", figure.select_xaxes()), ("y", figure.select_yaxes())):
+        for axis in axes:
+            if axis.type != "log":
+                continue
+            name = axis.plotly_name.replace("axis", "")
+            drawn = [t[letter] for t in figure.data if (t[f"{letter}axis"] or letter) == name]
+            values = np.concatenate([np.array(v, float) for v in drawn]) if drawn else np.array([])
+            values = values[np.isfinite(values) & (values > 0)]
+            if values.size:
+                axis.update(ticks(values.min(), values.max()) or least or {"dtick": "D1", "tickformat": "~g"})
+
+
+AXIS = {"gridcolor": GRID, "linecolor": GRAY, "zeroline": False, "automargin": True, "exponentformat": "power"}
 LOOK = go.layout.Template(  # set at once: property by property costs four times as much, at every update of every chart
     layout={
         "paper_bgcolor": "rgba(0,0,0,0)",
@@ -118,9 +172,14 @@ def finished(figure: go.Figure, height: int = HEIGHT, note: str = "") -> go.Figu
 
 
 def said(text: str, height: int = 260) -> go.Figure:
-    """An empty figure that says in words why it is empty; `height` of what will take its place."""
+    """An empty figure that says in words why it is empty; `height` of what will take its place.
+
+    The page takes the words from layout.meta and wraps them; the annotation is for who looks at the figure elsewhere.
+    """
     figure = go.Figure()
     figure.add_annotation(text=text, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper", font={"size": 15})
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
-    return finished(figure, height=height)
+    finished(figure, height=height)
+    figure.layout.meta["said"] = unescape(text.replace("<br>", " "))
+    return figure

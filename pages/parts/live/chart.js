@@ -19,7 +19,9 @@ export default function ({ data, parentElement }) {
     me.note.className = "live-note";
     me.words.className = "live-words";
     me.words.setAttribute("role", "status");
-    parentElement.append(me.plot, me.note, me.words);
+    const root = parentElement.appendChild(document.createElement("div"));
+    root.className = "live-chart";
+    root.append(me.plot, me.note, me.words);
     charts.set(parentElement, me);
   }
   me.plot.setAttribute("role", "img");
@@ -65,11 +67,17 @@ async function ask(me) {
     me.seen = answer.headers.get("x-version");
     me.figure = figure;
     await draw(me);
-    write(me.words, "");
+    say(me, figure.layout.meta?.said);
   } else if (answer.status === 204) {
     if (me.figure && me.look !== look(me.plot).text) await draw(me); // the theme has changed
-    write(me.words, "");
+    say(me, me.figure?.layout.meta?.said);
   } else write(me.words, await answer.text());
+}
+
+// a figure that only says why it is empty says it in the page's own words, which wrap and are read aloud, in its place
+function say(me, said = "") {
+  me.plot.classList.toggle("live-empty", !!said);
+  write(me.words, said);
 }
 
 const look = (element) => {

@@ -1,0 +1,74 @@
+"""Networks that last and networks that diverge: who they are, what to say, and which of them rule the axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ..reading import Trace
+
+SPIKE = 20  # times the range of the middle 80 percent: what lies farther off is a spike
+
+
+def lasting(trace: Trace, arm: int) -> np.ndarray:
+    """Which of the seeds, by place, have not diverged in this arm; all where none is left."""
+    places = [i for i, seed in enumerate(trace.experiment.seeds) if (arm, seed) not in trace.diverged]
+    return np.array(places or range(len(trace.experiment.seeds)))
+
+
+def wholly(trace: Trace, arm: int) -> bool:
+    """Whether every network of the arm has diverged."""
+    return all((arm, seed) in trace.diverged for seed in trace.experiment.seeds)
+
+
+def bounds(trace: Trace, drawn: Iterable[tuple[int, np.ndarray]]) -> tuple[float, float] | None:
+    """From where to where an axis goes: (arm, values [n, ...] over time, of the lasting() seeds) are drawn on it.
+
+    None where nobody has diverged, for then plotly's own choice shows everything, and where nothing is finite. Else the
+    range of networks that last, how they began and most of what came then: one may come back from 1e9. Where no arm
+    has such a network, the range in which they all began.
+    """
+    drawn = list(drawn)
+    if not any(arm == a for arm, _ in drawn for a, _ in trace.diverged):
+        return None
+    some = [v for arm, v in drawn if not wholly(trace, arm)]
+    there, start = finite(some), finite([v[:1] for v in some or [v for _, v in drawn]])
+    if not there.size or not start.size:
+        return (float(start.min()), float(start.max())) if start.size else None
+    low, tenth, middle, most, high = (float(q) for q in np.percentile(there, (0, 10, 50, 90, 100)))
+    reach = most - tenth
+    low = min(tenth - reach, float(start.min())) if middle - low > SPIKE * reach else low
+    high = max(most + reach, float(start.max())) if high - middle > SPIKE * reach else high
+    return low, high
+
+
+def finite(values: list[np.ndarray]) -> np.ndarray:
+    there = np.concatenate([v.ravel() for v in values]).astype(float) if values else np.empty(0)
+    return there[np.isfinite(there)]
+
+
+def ruled(trace: Trace, arms: Iterable[int]) -> str:
+    """Whose the range is that bounds() gives, to be added to a note."""
+    if all(wholly(trace, arm) for arm in arms):
+        return " The axis is chosen for the start, before the networks diverged."
+    return " The axis is chosen for the networks that did not diverge."
+
+
+def room(low: float, high: float) -> list[float]:
+    """The range of a linear axis that shows from low to high, with a margin."""
+    margin = 0.06 * (high - low) or 0.1 * max(abs(high), 1e-3)
+    return [low - margin, high + margin]
+
+
+def departed(trace: Trace) -> str:
+    """What to add where networks have diverged: ' BN diverged at step 12 (1 of 3 seeds).'"""
+    told, seeds = "", len(trace.experiment.seeds)
+    for arm, about in enumerate(trace.experiment.arms):
+        steps = [step for (a, _), (step, _) in trace.diverged.items() if a == arm]
+        if steps:
+            told += f" {about.label} diverged at step {min(steps)}"
+            told += f" ({len(steps)} of {seeds} seeds)." if seeds > 1 else "."
+    return told
