@@ -101,9 +101,7 @@ def test_while_a_run_trains_its_newest_look_is_shown(store):
     ended = store.trace(run.id)
     assert ended.run.ended and figures.needs("alpha_curve", ended, {})
     figures.settle("alpha_curve", ended, {})
-    assert ended.horizon is None, (
-        "the look at its end comes: no older one is drawn as the newest"
-    )
+    assert ended.horizon is None, "the look at its end comes: no older one is drawn as the newest"
 
 
 def test_a_looking_process_that_dies_is_told(store):
