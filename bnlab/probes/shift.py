@@ -33,7 +33,8 @@ def look(group: Group) -> dict[str, np.ndarray]:
 
     `drift` [S, L] of what layer l reads, and `entering` [S, L] of what enters its activation: root mean square over
     units of sqrt(change of mean^2 + change of std^2), in standard deviations of the unit: the 2-Wasserstein distance of
-    two normal distributions. Without units that are constant but for rounding; NaN where over a tenth of them are.
+    two normal distributions. Without constant units (dead ones); NaN where a unit's pre-activation is constant but for
+    rounding.
     """
     stack = group.stack
     x, y = group.mini_batch(stack.t)
@@ -94,7 +95,7 @@ def varying(stack: Stack, x: Tensor) -> Tensor:
 def drift(was: Moments, now: Moments, varies: Tensor) -> np.ndarray:
     """How far the units' distributions have moved, [S, L]."""
     (mean, std), (mean_now, std_now) = was, now
-    told = varies & (std > 0) & (varies.double().mean(2, keepdim=True) > 0.9)  # those left move less
+    told = varies.all(2, keepdim=True) & (std > 0)  # where some are lost, the others move less
     moved = torch.hypot(mean_now - mean, std_now - std) / torch.where(told, std, torch.nan)
     return moved.square().nanmean(2).sqrt().T.numpy()
 
