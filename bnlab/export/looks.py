@@ -7,13 +7,15 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
+from ..moving import ALPHAS
 from ..probes import PROBES
 from ..probes.broken import MISTAKES
 from ..probes.jacobian import QUANTILES
+from ..probes.off import PARTS, WITHOUT
 from ..reading import Trace
 
 INFERENCE, TRAINING = "inference mode", "training mode, the coming mini-batch"
-MODES = {"inference": INFERENCE, "alphas": INFERENCE, "practice": INFERENCE, "broken": INFERENCE}
+MODES = dict.fromkeys(("inference", "alphas", "off", "practice", "broken"), INFERENCE)
 MODES |= {"single": "both modes"}
 MODES |= {"jacobian": "layer and product inference mode with population statistics, training training mode"}
 MODES |= {name: TRAINING for name in PROBES if name not in MODES}
@@ -25,6 +27,10 @@ LINE = {"loss": [("length", "length")], "change": [("length", "length")]}  # or 
 AXES: dict[str, dict[str, list[tuple[str, int | tuple | str]]]] = {
     "inference": {name: [("snapshot", "step")] for name in ("loss", "accuracy")},
     "alphas": {name: [("alpha", "alpha")] for name in ("train_loss", "test_loss")},
+    "off": {
+        "loss": [("without", WITHOUT)],
+        "parts": [("of", ("mean", "variance")), LAYER, ("alpha", tuple(ALPHAS)), ("part", PARTS)],
+    },
     "practice": {name: [LAYER] for name in ("mean_off", "std_ratio")},
     "broken": {name: [("mistake", tuple(MISTAKES))] for name in ("loss", "accuracy")},
     "single": {name: [LAYER] for name in ("passing", "passing_of_two")},

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..mlp import Networks, Statistics
 from ..norms import statistics
+from ..population import population
 from ..registry import Late
 from .weights import spectrum
 
@@ -73,7 +74,7 @@ def norms(group: Group, networks: Networks, b: slice) -> Statistics:
     """What a network's batch norms normalize single examples with: the population's statistics, or frozen averages."""
     if group.stack.frozen:
         return Statistics(group.stack.moving_mean[:, b].unbind(0), group.stack.moving_var[:, b].unbind(0))
-    return networks.forward(group.splits["train"][0][None])[1]
+    return population(networks, group.splits["train"][0][None])[1]
 
 
 def per_example(networks: Networks, x: Tensor, given: Statistics | None) -> list[Tensor]:
