@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from . import work
 from .experiment import Experiment, problems
-from .export import tables
+from .export import looks, tables
 from .probes import PROBES, checked
 from .store import Run, RunStore
 from .train import device_for
@@ -163,13 +163,13 @@ def probe(asked: argparse.Namespace) -> int:
         work.look(store, run.id, name, options, steps[-1], store.trace(run.id).snapshot(steps[-1]))
     for name in names:
         of = "".join(f", {key} {value}" for key, value in checked(name, options).items())
-        print(f"{name} at step {steps[-1]}{of} ({tables.MODES[name]}): {PROBES[name].help}")
+        print(f"{name} at step {steps[-1]}{of} ({looks.MODES[name]}): {PROBES[name].help}")
         try:
-            table = tables.looked(store.trace(run.id), name, steps[-1], options)
+            table = looks.looked(store.trace(run.id), name, steps[-1], options)
         except ValueError as error:
             print(f"  {error}")
             continue
-        print(tables.text(table))
+        print(looks.text(name, table))
         if asked.out:
             asked.out.mkdir(parents=True, exist_ok=True)
             print(tables.written(iter([table]), tables.FORMATS["csv"], asked.out / f"{name}.csv"))

@@ -50,12 +50,12 @@ class Networks:
         layers above the last given ones again use x's own.
         """
         used = Statistics([], [])
-        act = ACTIVATIONS[self.activation].forward
+        act = ACTIVATIONS[self.activation]
         for layer, (weight, bias) in enumerate(zip(self.weight, self.bias, strict=True)):
             a = torch.baddbmm(bias, x, weight)
             if self.norm != "none" and self.placement == "before":
                 a = self.normalized(a, layer, given, used)
-            x = act(a, torch.empty_like(a))
+            x = act.plain(a) if a.requires_grad else act.forward(a, torch.empty_like(a))
             if self.norm != "none" and self.placement == "after":
                 x = self.normalized(x, layer, given, used)
         return torch.baddbmm(self.readout_bias, x, self.readout), used
@@ -90,7 +90,7 @@ def cross_entropy(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     index = y.unsqueeze(2)
     loss = log_p.gather(2, index).sum((1, 2)).mul_(-1 / y.shape[1])
     right = (outputs.argmax(2) == y).sum(1).to(outputs.dtype).mul_(1 / y.shape[1])
-    gradient = log_p.exp_().scatter_add_(2, index, log_p.new_full((1, 1, 1), -1.0).expand(*y.shape, 1))
+    gradient = log_p.exp().scatter_add_(2, index, log_p.new_full((1, 1, 1), -1.0).expand(*y.shape, 1))
     return loss, right, gradient.mul_(1 / y.shape[1])
 
 
@@ -98,7 +98,7 @@ def squared_error(outputs: Tensor, y: Tensor) -> tuple[Tensor, None, Tensor]:
     """Mean squared error [S], no accuracy, and dE/d(outputs) for outputs [S, K, 1] and values y [S, K]."""
     difference = outputs - y.unsqueeze(2)
     loss = difference.square().sum((1, 2)).mul_(1 / y.shape[1])
-    return loss, None, difference.mul_(2 / y.shape[1])
+    return loss, None, difference.mul(2 / y.shape[1])
 
 
 LOSSES = {"classification": cross_entropy, "regression": squared_error}

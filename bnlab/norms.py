@@ -155,9 +155,13 @@ class Noise:
     def __init__(self, noise_shift: float, noise_scale: float, seed: int, shift: Tensor, scale: Tensor):
         self.noise_shift, self.noise_scale, self.seed = noise_shift, noise_scale, seed
         self.shift, self.scale = shift, scale  # [L, 1, d]
+        self.drawn = -1
 
     def draw(self, t: int) -> None:
         """The numbers of step t."""
+        if t == self.drawn:
+            return
+        self.drawn = t
         u = np.random.default_rng([self.seed, 2, t]).random((2, *self.shift.shape))
         self.shift.copy_(torch.from_numpy(self.noise_shift * (2 * u[0] - 1)))
         self.scale.copy_(torch.from_numpy(1 + self.noise_scale * u[1]))

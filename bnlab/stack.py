@@ -214,8 +214,6 @@ class Stack:
 
         Fills loss, accuracy, gradients and the moving averages; `rows` measures each layer in passing.
         """
-        for noise in self.noise.values():
-            noise.draw(self.t)
         self.loss, self.accuracy, g_outputs = self.criterion(self.forward(x, rows), y)
         self.backward(x, self.g_outputs.copy_(g_outputs), rows)
         if self.B and not self.frozen:
@@ -235,7 +233,10 @@ class Stack:
         self.t += 1
 
     def forward(self, x: Tensor, rows: Rows | None = None) -> Tensor:
-        """Outputs [S, K, n_out] with batch statistics; every layer's a, m, x_hat and out stay in their buffers."""
+        """Outputs [S, K, n_out] with batch statistics; every layer's a, m, x_hat and out stay in their buffers. Noisy
+        batch norm has the noise of the coming update."""
+        for noise in self.noise.values():
+            noise.draw(self.t)
         act = self.act.forward
         for l, v in enumerate(self.layers):
             torch.baddbmm(v.bias, x, v.weight, out=v.a)

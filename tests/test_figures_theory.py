@@ -235,7 +235,7 @@ def test_ticks_can_be_read(low, high, text):
 
 def test_a_lower_layer_norm_is_singular_by_construction(run):
     drawn = seen(*run, "jacobians")
-    assert "LN singular" in drawn.layout.meta["note"] and "of 2 examples" in drawn.layout.meta["note"]
+    assert "LN singular" in drawn.layout.meta["note"] and "of 8 examples" in drawn.layout.meta["note"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ Read and written a piece at a time, so that the memory does not grow with the ru
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 
@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from ..probes import PROBES
 from ..reading import Trace
 from ..registry import Registry
 from ..trace import EVERYTHING, TABLES
@@ -23,12 +22,6 @@ ROWS = 200_000  # written at once, about
 KEYS = {"steps": (), "layers": ("layer",), "units": ("layer", "unit")}
 SCORED = [("train", s) for s in ("batch", "moving", "population", "none")]
 SCORED += [("test", statistics) for _, statistics in SCORED]
-
-INFERENCE, TRAINING = "inference mode", "training mode, the coming mini-batch"
-MODES = {"inference": INFERENCE, "alphas": INFERENCE, "practice": INFERENCE, "broken": INFERENCE}
-MODES |= {"single": "both modes", "jacobian": "layer and product inference mode, training training mode"}
-MODES |= {name: TRAINING for name in PROBES if name not in MODES}
-UNITS = {"angle": " degrees", "drift": " standard deviations"}
 
 FORMATS: Registry[type] = Registry("format")
 FORMATS["csv"] = csv.CSVWriter
@@ -173,38 +166,3 @@ def tidy(trace: Trace, arm: int, place: int, steps, keys, columns, names) -> pa.
         column = columns.get(name)
         table[name] = pa.nulls(rows, pa.float32()) if column is None else pa.array(np.ascontiguousarray(column).ravel())
     return pa.table(table)
-
-
-def looked(trace: Trace, probe: str, step: int, options: Mapping[str, object] = {}) -> pa.Table:
-    """What a probe saw at a step, a number a row; `place` in the array, counted from 1.
-
-    Without what does not exist: the numbers of arms without batch norm, of networks that had diverged. Raises
-    ValueError with the reason where it could not look.
-    """
-    columns: dict[str, list] = {name: [] for name in ("arm", "seed", "step", "quantity", "place", "value")}
-    for arm, label in enumerate(a.label for a in trace.experiment.arms):
-        for name, values in (trace.look(probe, arm, step, **options) or {}).items():
-            if name == "wrong":
-                raise ValueError(str(values[0]))
-            for place, seed in enumerate(trace.experiment.seeds):
-                for at, value in np.ndenumerate(values[place]):
-                    if np.isnan(value):
-                        continue
-                    where = ".".join(str(i + 1) for i in at)
-                    row = (label, seed, step, name, where, float(value))
-                    for column, cell in zip(columns.values(), row, strict=True):
-                        column.append(cell)
-    return pa.table(columns)
-
-
-def text(table: pa.Table) -> str:
-    """The same for reading: a line for each network and quantity, and for each row where it has several: the numbers in
-    the order of their last place. With their unit, where they have one."""
-    lines: dict[tuple, list[str]] = {}
-    for row in table.to_pylist():
-        *rows, _ = row["place"].split(".")
-        name = row["quantity"] + (f"[{', '.join(rows)}]" if rows else "")
-        unit = UNITS.get(row["quantity"], "")
-        lines.setdefault((row["arm"], row["seed"], name, unit), []).append(f"{row['value']:.4g}")
-    told = [f"  {arm}, seed {seed}, {name}: {' '.join(v)}{unit}" for (arm, seed, name, unit), v in lines.items()]
-    return "\n".join(told) or "  nothing: every network had diverged, or none has what this looks at."

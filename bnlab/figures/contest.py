@@ -13,6 +13,7 @@ from . import style
 from .looks import (
     ALL_LOST,
     NOT_YET,
+    Needs,
     finished,
     line,
     looks,
@@ -25,20 +26,28 @@ from .looks import (
     present,
     wholly,
 )
-from .options import STEP, About
+from .options import STEP, About, choice
 
 if TYPE_CHECKING:
     from ..reading import Trace
 
 
-def smoothness(trace: Trace) -> go.Figure:
-    """Loss range, gradient predictiveness and effective smoothness along the gradient, over the training."""
+def surviving(trace: Trace, arm: int) -> list[int]:
+    """The places of the seeds of an arm that have not diverged."""
+    return [i for i, seed in enumerate(trace.experiment.seeds) if (arm, seed) not in trace.diverged]
+
+
+def smoothness(trace: Trace, *, direction: str) -> go.Figure:
+    """Loss range, gradient predictiveness and effective smoothness over the training, along the gradient or update."""
     figure = make_subplots(1, 3, horizontal_spacing=0.1)
     for arm in range(len(trace.experiment.arms)):
-        told = looks(trace, "gradient_line", arm)
+        if not (alive := surviving(trace, arm)):
+            continue
+        told = looks(trace, direction, arm)
         if isinstance(told, go.Figure):
             return told
         steps, found = told
+        found = {key: values[:, alive] for key, values in found.items()}
         name, rgb = style.label(trace, arm), style.color(arm)
         loss, change = (present(found[key], 1) for key in ("loss", "change"))
         for column, (low, high) in enumerate(
@@ -48,14 +57,20 @@ def smoothness(trace: Trace) -> go.Figure:
             for values, dash in ((low, "dot"), (high, style.dash(arm))):
                 line(figure, steps, values, name, arm, column, dash, shown=column == 1 and values is high)
         line(figure, steps, present(found["smoothness"], 1), name, arm, 3, style.dash(arm), shown=False)
+    loss_title = f"loss E along the {DIRECTIONS[direction]}"
     for column, title in enumerate(
-        ("loss E along the gradient", "change of the gradient ‖Δg‖", "effective smoothness ‖Δg‖/‖Δw‖"), 1
+        (loss_title, "change of the gradient ‖Δg‖", "effective smoothness ‖Δg‖/‖Δw‖"),
+        1,
     ):
         figure.update_xaxes(title="step", row=1, col=column)
         figure.update_yaxes(title=title, type="log", row=1, col=column)
-    words = mode(trace)
+    if not figure.data:
+        return style.said(ALL_LOST.format(trace.step))
+    words, along = mode(trace), "1/2 to 4 learning rates along its gradient"
+    if direction == "update_line":
+        along = "1/2 to 4 times the optimizer's own coming update, decay included"
     note = (
-        f"{words[0].upper()}{words[1:]}, the coming mini-batch, steps of 1/2 to 4 learning rates along its gradient: "
+        f"{words[0].upper()}{words[1:]}, the coming mini-batch, steps of {along}: "
         "bands from the least to the greatest. A network with hardly any gradient changes hardly at all; the dials "
         "above compare with the gradient's own norm. Not the band over trainings with several learning rates; for "
         "that, load the experiment below. Santurkar et al. 2018."
@@ -80,7 +95,7 @@ def covariate_shift(trace: Trace, *, step: int) -> go.Figure:
         line(figure, layers, present(found["relative"]), name, arm, 1, style.dash(arm), True)
         line(figure, layers, present(found["cosine"]), name, arm, 2, style.dash(arm), False, log=False)
         line(figure, every, present(found["drift"]), name, arm, 3, style.dash(arm), False)
-    titles = ("change ‖G − G′‖/‖G‖", "cosine of G and G′", "drift of a, in standard deviations")
+    titles = ("change ‖G − G′‖/‖G‖", "cosine of G and G′", "drift of the input, in standard deviations")
     for column, title in enumerate(titles, 1):
         figure.update_xaxes(title="layer l", row=1, col=column)
         figure.update_yaxes(title=title, row=1, col=column)
@@ -89,8 +104,9 @@ def covariate_shift(trace: Trace, *, step: int) -> go.Figure:
     noisy = any(s.noise_shift or s.noise_scale for s in trace.experiment.arm_settings)
     note = (
         f"Step {at}, {mode(trace)}. G is a layer's weight gradient, G′ the same after only the layers below took their "
-        "update (Santurkar et al. 2018, def. 2.1). Drift: how far mean and spread of the units' pre-activations move "
-        "in one update on the same mini-batch; units without a spread have none."
+        "update (Santurkar et al. 2018, def. 2.1). Drift: how far mean and spread of what the layer reads move when "
+        "the layers below take it, on the same mini-batch. The data that layer 1 reads do not move; where only "
+        "rounding is left of a spread there is none."
         + (" Noisy batch norm: afterwards with the noise of the next step, as the next step sees it." if noisy else "")
     )
     if not figure.data:
@@ -132,7 +148,25 @@ def curvature(trace: Trace) -> go.Figure:
         )
     if any(s.optimizer == "adam" for s in trace.experiment.arm_settings):
         notes.append("Adam scales every parameter's step by itself, so no one line tells where it is stable.")
-    return finished(figure, style.HEIGHT, *notes, *lost(trace, trace.step).values())
+    for arm in range(len(trace.experiment.arms)):
+        when = [step for (a, _), (step, _) in trace.diverged.items() if a == arm]
+        if when:
+            which = "" if len(when) == len(trace.experiment.seeds) else f" with {len(when)} of its seeds"
+            notes.append(f"{style.label(trace, arm)} diverged at step {min(when)}{which}; drawn until then.")
+    return finished(figure, style.HEIGHT, *notes)
+
+
+DIRECTIONS = {"gradient_line": "gradient", "update_line": "update"}
+DIRECTION = choice(
+    "direction",
+    "Direction",
+    "Along the gradient, or along the optimizer's own update, which compares arms with different optimizers.",
+    {"gradient_line": "the gradient", "update_line": "the optimizer's update"},
+)
+
+
+def smoothness_needs(trace: Trace, *, direction: str) -> Needs:
+    return often(direction, 6)(trace)
 
 
 ABOUT = {
@@ -140,8 +174,8 @@ ABOUT = {
         "The loss along the gradient",
         "How far one can trust the gradient: the less loss and gradient change a few steps further, the smoother.",
         smoothness,
-        (),
-        often("gradient_line", 6),
+        (DIRECTION,),
+        smoothness_needs,
     ),
     "covariate_shift": About(
         "Internal covariate shift",

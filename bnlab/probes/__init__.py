@@ -113,18 +113,24 @@ PROBES["gradient_line"] = Probe(
     10.5,
     live=True,
 )
+PROBES["update_line"] = Probe(
+    "Loss along the update",
+    "The same along the optimizer's own coming update, of its length: arms with different optimizers compare.",
+    "gradient_line.look_along_update",
+    10.5,
+)
 PROBES["shift"] = Probe(
     "Covariate shift",
-    "Change of a layer's gradient when the layers below take their update, and drift of its inputs.",
+    "Change of a layer's gradient when the layers below take their update, and drift of what it reads.",
     "shift",
-    9,
+    10,
     live=True,
 )
 PROBES["curvature"] = Probe(
     "Largest curvature",
-    "Top eigenvalue of the Hessian, against 2/learning rate.",
+    "Top eigenvalue of the Hessian, against 2/learning rate - weight decay.",
     "curvature",
-    70,
+    85,
     {"iterations": Asked(10, 2, 40)},
     live=True,
 )
@@ -135,7 +141,7 @@ PROBES["jacobian"] = Probe(
     "Jacobians",
     "Singular values of every layer's Jacobian and of the products to the top.",
     "jacobian",
-    15,
+    48,
     live=True,
     svd=True,
 )

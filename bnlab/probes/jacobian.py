@@ -2,9 +2,11 @@
 
 J_l = d out_l / d out_{l-1}, the outputs of neighboring layers. **Inference mode**: batch norm is an affine map of
 each unit, so an example has a Jacobian of its own, computed exactly, J_l = (what follows a) W_l^T, with all its
-singular values; the product P_l = J_L ... J_{l+1} leads from layer l to the top. **Training mode**: batch norm
-couples the examples; the Jacobian of the whole mini-batch, [K d, K d], is looked at by products v^T P_l with random
-v, which give the root mean square of its singular values.
+singular values; the product P_l = J_L ... J_{l+1} leads from layer l to the top. Batch norm has the population
+statistics of these weights: moving averages begin at 0 and 1, with which it would be no norm at all. Only where they
+are frozen it has them, as in training. **Training mode**: batch norm couples the examples; the Jacobian of the whole
+mini-batch, [K d, K d], is looked at by products v^T P_l with random v, which give the root mean square of its singular
+values.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import numpy as np
 
 from ..mlp import Networks, Statistics
 from ..norms import statistics
+from ..population import population
 from ..registry import Late
 from .weights import spectrum
 
@@ -26,30 +29,52 @@ if TYPE_CHECKING:
 torch = Late("torch")
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
-EXAMPLES, VECTORS = 2, 4
+EXAMPLES, VECTORS = 8, 16
 WIDEST = 256  # units; the singular values of wider layers would take seconds
+WORK = EXAMPLES * 20 * 64**3  # above which fewer examples are taken, but at least 2
+SINGULAR = 1e-12  # of the greatest singular value, below which rounding is all that is left of one
 
 
 def look(group: Group) -> dict[str, np.ndarray]:
-    """`layer`, `product` [S, L - 1, 5]: quantiles 0, 25, 50, 75, 100 % of the singular values of J_2..J_L, and of the
-    products from layers 1..L-1 to the top, over EXAMPLES examples in inference mode; `training` [S, L - 1]: root mean
-    square of the singular values of the same products over the mini-batch in training mode. Of layers wider than WIDEST
-    only `training`, the others are NaN. Raises ValueError for networks of one layer."""
+    """Over some examples() in inference mode, of J_2..J_L (`layer`) and of the products from layers 1..L-1 to the top
+    (`product`): quantiles 0, 25, 50, 75, 100 % of the singular values [S, L - 1, 5], their root mean square
+    (`layer_rms`, `product_rms` [S, L - 1]) and the share of lost directions, singular values below SINGULAR of the
+    example's greatest (`layer_lost`, `product_lost`). `training`, `training_error` [S, L - 1]: root mean square of the
+    singular values of the same products over the mini-batch in training mode, and its standard error. Of layers wider
+    than WIDEST only these two, the others are NaN. Raises ValueError for networks of one layer."""
     stack = group.stack
     if stack.L < 2:
         raise ValueError("depth is 1; Jacobians between hidden layers need 2 or more of them. Raise it.")
     x, _ = group.mini_batch(stack.t)
-    layers, products = np.full((2, stack.S, stack.L - 1, len(QUANTILES)), np.nan)
+    found = {name: np.full((stack.S, stack.L - 1, len(QUANTILES)), np.nan) for name in ("layer", "product")}
+    found |= {f"{name}_{what}": np.full((stack.S, stack.L - 1), np.nan) for what in ("rms", "lost") for name in found}
     for slots, networks, b in group.alike if stack.d <= WIDEST else ():
-        given = Statistics(stack.moving_mean[:, b].unbind(0), stack.moving_var[:, b].unbind(0)) if b else None
-        each = per_example(networks, x[slots, :EXAMPLES], given)  # L - 1 of [S, E, d, d], in float64
+        given = norms(group, networks, b) if b else None
+        each = per_example(networks, x[slots, : examples(stack.d, stack.L)], given)  # L - 1 of [S, E, d, d], in float64
         product = None
         for l in reversed(range(stack.L - 1)):
             product = each[l] if product is None else product @ each[l]
-            for into, matrices in ((layers, each[l]), (products, product)):
-                values = spectrum(torch.linalg.svdvals, matrices)[0].flatten()
-                into[slots, l] = torch.quantile(values, torch.tensor(QUANTILES, dtype=values.dtype)).numpy()
-    return {"layer": layers, "product": products, "training": in_training(group, x)}
+            for name, matrices in (("layer", each[l]), ("product", product)):
+                values = spectrum(torch.linalg.svdvals, matrices)[0]  # [E, d]
+                q = torch.quantile(values.flatten(), torch.tensor(QUANTILES, dtype=values.dtype))
+                lost = values < SINGULAR * values[:, :1]
+                lost |= values[:, :1] == 0
+                found[name][slots, l] = q.numpy()
+                found[f"{name}_rms"][slots, l] = values.square().mean().sqrt().numpy()
+                found[f"{name}_lost"][slots, l] = lost.double().mean().numpy() if values.isfinite().all() else np.nan
+    return found | in_training(group, x)
+
+
+def examples(width: int, depth: int) -> int:
+    """How many examples of the mini-batch are looked at one by one."""
+    return int(np.clip(WORK // (depth * width**3), 2, EXAMPLES))
+
+
+def norms(group: Group, networks: Networks, b: slice) -> Statistics:
+    """What a network's batch norms normalize single examples with: the population's statistics, or frozen averages."""
+    if group.stack.frozen:
+        return Statistics(group.stack.moving_mean[:, b].unbind(0), group.stack.moving_var[:, b].unbind(0))
+    return population(networks, group.splits["train"][0][None])[1]
 
 
 def per_example(networks: Networks, x: Tensor, given: Statistics | None) -> list[Tensor]:
@@ -99,12 +124,13 @@ def through_norm(networks: Networks, layer: int, x: Tensor, jacobian: Tensor, gi
     return gamma * x_hat + beta, gamma.unsqueeze(3) * jacobian
 
 
-def in_training(group: Group, x: Tensor) -> np.ndarray:
-    """Root mean square singular value of the products from layers 1..L-1 to the top, whole mini-batch, [S, L - 1]."""
+def in_training(group: Group, x: Tensor) -> dict[str, np.ndarray]:
+    """Of the products from layers 1..L-1 to the top over the whole mini-batch, [S, L - 1]: `training`, the root mean
+    square singular value, and `training_error`, its standard error over the VECTORS random vectors."""
     stack = group.stack
     stack.forward(x)
-    total = torch.zeros(stack.S, stack.L - 1, dtype=torch.float64)
-    for which in range(VECTORS):
+    found = torch.zeros(VECTORS, stack.S, stack.L - 1, dtype=torch.float64)
+    for which, squares in enumerate(found):
         for slot, network in enumerate(stack.networks):
             v = np.random.default_rng([network.seed, 5, which]).standard_normal((stack.K, stack.d))
             stack.g_out[slot].copy_(torch.from_numpy(v))
@@ -112,5 +138,6 @@ def in_training(group: Group, x: Tensor) -> np.ndarray:
         stack.descend()
         for l in range(stack.L - 1):
             below = torch.bmm(stack.da[l + 1], stack.layers[l + 1].weight_t)
-            total[:, l] += below.double().square().sum((1, 2)) / length
-    return (total / VECTORS).sqrt().numpy()
+            squares[:, l] = below.double().square().sum((1, 2)) / length
+    rms, spread = found.mean(0).sqrt(), found.std(0) / VECTORS**0.5
+    return {"training": rms.numpy(), "training_error": (spread / (2 * rms).clamp_min(1e-300)).numpy()}
