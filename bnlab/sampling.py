@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import ceil
 
 import numpy as np
 
@@ -24,6 +25,12 @@ def mini_batches(settings: Settings, seed: int, first: int) -> np.ndarray:
     orders = np.concatenate([order(N, seed, e)[: per_epoch * K] for e in epochs])
     at = (first - epochs.start * per_epoch) * K
     return orders[at : at + DRAWN * K].reshape(DRAWN, K)
+
+
+def parts(n: int, K: int) -> int:
+    """How many near-equal mini-batches of at most K a split of n examples makes. For K = 2 and an odd n one has 3: an
+    example alone has no variance."""
+    return min(ceil(n / K), n // 2) if K > 1 else n
 
 
 @lru_cache(64)

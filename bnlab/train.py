@@ -14,7 +14,7 @@ from .mlp import Statistics
 from .population import population
 from .quantities import Rows
 from .registry import Late
-from .sampling import DRAWN, mini_batches
+from .sampling import DRAWN, mini_batches, parts
 from .stack import Stack
 from .trace import Part, Population, Record, Score, batch_slots, layout
 
@@ -105,7 +105,8 @@ class Group:
     def scores(self) -> Iterator[Score]:
         """Loss and accuracy over both splits with each kind of statistics; keeps the population statistics it meets.
 
-        "batch": the split in near-equal mini-batches of at most K, each normalized by its own statistics; "population":
+        "batch": the split in near-equal mini-batches of at most K, each normalized by its own statistics (none for
+        K = 1); "population":
         the whole training set at once; "moving": the moving averages; "none": the norm has no statistics.
         """
         moments = []
@@ -116,9 +117,9 @@ class Group:
                 for name, x in whole.items():
                     yield self.score(name, "none", slots, [networks.forward(x)[0]])
                 continue
-            for name, x in whole.items():
-                parts = x.tensor_split(ceil(x.shape[1] / self.settings.mini_batch), dim=1)
-                yield self.score(name, "batch", slots, [networks.forward(part)[0] for part in parts])
+            for name, x in whole.items() if self.stack.K > 1 else ():  # an example alone has no variance
+                split_up = x.tensor_split(parts(x.shape[1], self.stack.K), dim=1)
+                yield self.score(name, "batch", slots, [networks.forward(part)[0] for part in split_up])
             moving = Statistics(self.stack.moving_mean[:, b].unbind(0), self.stack.moving_var[:, b].unbind(0))
             for name, x in whole.items():
                 yield self.score(name, "moving", slots, [networks.forward(x, moving)[0]])

@@ -10,7 +10,7 @@ from sklearn import datasets as sklearn_datasets
 
 from bnlab.data import DATASETS, split
 from bnlab.experiment import Arm, Experiment, Settings
-from bnlab.sampling import DRAWN, mini_batches
+from bnlab.sampling import DRAWN, mini_batches, parts
 from bnlab.train import Group
 
 REAL = ("digits", "breast_cancer", "wine", "diabetes")
@@ -217,3 +217,12 @@ def test_a_training_that_goes_on_anywhere_sees_the_mini_batches_it_would_have_se
             inputs, targets = again.mini_batch(first)
             np.testing.assert_array_equal(inputs, there[first][0])
             np.testing.assert_array_equal(targets, there[first][1])
+
+
+@pytest.mark.parametrize("K", [2, 3, 16, 113, 114])
+def test_a_split_is_cut_into_near_equal_mini_batches_and_no_example_is_alone(K):
+    for n in (36, 89, 114, 142, 353, 360, 455, 1437):
+        sizes = [len(part) for part in np.array_split(np.arange(n), parts(n, K))]
+        plain = [len(part) for part in np.array_split(np.arange(n), -(-n // K))]
+        assert min(sizes) >= 2 and (sizes == plain or 1 in plain)
+        assert max(sizes) <= K or (K == 2 and n % 2 and sizes.count(3) == 1)

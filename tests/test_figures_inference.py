@@ -472,3 +472,14 @@ def test_a_pressed_mistake_tells_its_symptom_in_numbers(run, mistake):
     loss, right = found["loss"][mistake], found["unshifted_loss"] if mistake == IN_BATCHES else found["loss"][0]
     assert f"test loss {style.amount(loss)} instead of {style.amount(right)}" in drawn.layout.meta["note"]
     assert tuple(drawn.data[0].selectedpoints) == (0, mistake)
+
+
+def test_a_run_with_mini_batches_of_one_has_no_scores_by_them_and_the_figures_say_so(tmp_path):
+    """Normalized by its own statistics an example alone is 0 in every unit, whatever it was."""
+    store = RunStore(tmp_path)
+    settings = Settings(data="wine", depth=2, width=8, steps=20, batch_size=1, statistics="moving", learning_rate=0.01)
+    run = store.create(Experiment(settings=settings, arms=(Arm(label="frozen", changes={"norm": "batch"}),)))
+    execute(store, run.id, lambda: None)
+    trace = store.trace(run.id)
+    assert not len(trace.scores(0, "test", "batch")[0]) and len(trace.scores(0, "test", "moving")[0])
+    assert "There is none with mini-batch statistics" in figures.draw("three_losses", trace, {}).layout.meta["note"]

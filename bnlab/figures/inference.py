@@ -40,7 +40,7 @@ def three(trace: Trace, arm: int, split: str, quantity: str, over=np.mean) -> Th
         steps, loss, accuracy = trace.scores(arm, split, kind, SCORINGS)
         values = loss if quantity == "loss" else accuracy
         found.append(np.full(len(steps), np.nan) if values is None else over(values, 1))
-    return Three(steps, *found)
+    return Three(steps, *(values if len(values) else np.full(len(steps), np.nan) for values in found))
 
 
 def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Figure:
@@ -144,6 +144,8 @@ def explained(told: Three, settings: Settings, found: Cause | None) -> str:
             f" At step {found.t} the test loss with moving averages, {found.nothing:.3g}, would be "
             f"{', '.join(each[:-1])} and {each[-1]}; {found.all:.3g} without all three, which is the population's."
         )
+    if K == 1:
+        return f"{said} There is none with mini-batch statistics: one example has no variance."
     said += f" With mini-batch statistics every example is normalized by its own mini-batch of {K}, as in training"
     batch, population = told.batch[-1], told.population[-1]
     said += f": {batch:.3g} at the newest step, against {population:.3g} with the population's"

@@ -12,6 +12,7 @@ import numpy as np
 from ..mlp import Networks, Statistics
 from ..moving import START
 from ..registry import Late
+from ..sampling import parts
 from .inference import averages
 
 if TYPE_CHECKING:
@@ -83,8 +84,12 @@ def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
         whole = x.expand(count, *x.shape)
         moved = whole + shift
         in_training = {
-            name: [given(networks, part, frozen) for part in parts.tensor_split(-(-x.shape[0] // K), 1)]
-            for name, parts in {"train mode": whole[:, in_order], "shifted, batch": moved, "unshifted": whole}.items()
+            name: [given(networks, part, frozen) for part in examples.tensor_split(parts(x.shape[0], K), 1)]
+            for name, examples in {
+                "train mode": whole[:, in_order],
+                "shifted, batch": moved,
+                "unshifted": whole,
+            }.items()
         }
         fresh = [torch.full_like(q, start) for q, start in zip(right, START.values(), strict=True)]
         start = torch.from_numpy(np.asarray(left[b])).to(x.dtype)[:, None, None]  # what is left of the 1
@@ -120,7 +125,7 @@ def blended(group: Group, networks: Networks, slots: slice, right: list[Tensor],
     """The averages after training mode has seen x [S, n, n_in] in mini-batches; frozen ones stand still."""
     averages = [q.clone() for q in right]
     alpha = group.stack.alpha[slots].to(x.dtype)
-    for part in () if group.stack.frozen else x.tensor_split(-(-x.shape[1] // group.stack.K), 1):
+    for part in () if group.stack.frozen else x.tensor_split(parts(x.shape[1], group.stack.K), 1):
         for q, new in zip(averages, networks.forward(part)[1], strict=True):
             q.copy_(alpha * q + (1 - alpha) * torch.stack(new))
     return averages
