@@ -106,11 +106,14 @@ async def answer(request: Request, view: str, body: Callable[[str], bytes]) -> R
         run = await current(run_id)
     except KeyError as error:
         return Response(error.args[0], 404, media_type="text/plain")
-    headers = {"x-version": str(run.version), "x-status": run.status, "cache-control": "no-store"}
-    if seen == str(run.version):
+    version = str(run.version)
+    if run.status == "queued":  # its place in the queue is no part of the run, but of what is shown
+        version += f".{opened.jobs().position(run_id)}"
+    headers = {"x-version": version, "x-status": run.status, "cache-control": "no-store"}
+    if seen == version:
         return Response(status_code=204, headers=headers)
     try:
-        content = await BODIES.get((run_id, run.version, view, options), partial(body, run_id))
+        content = await BODIES.get((run_id, version, view, options), partial(body, run_id))
     except (KeyError, ValueError) as error:
         return Response(error.args[0], 400, media_type="text/plain")
     return sent(request, content, headers)

@@ -69,7 +69,9 @@ def words(run: Run, steps: int, position: int | None) -> str:
     """The run's status as a person says it, with what can be done."""
     at = f"at step {run.step}" if run.step >= 0 else "before its first step"
     return {
-        "queued": f"Waiting; {position} ahead in the queue" if position else "Starting",
+        "queued": "Starting"
+        if position is None
+        else f"Waiting; {f'{position} ahead' if position else 'next'} in the queue",
         "running": "Training",
         "paused": f"Paused {at}",
         "done": f"Done after {steps} steps",

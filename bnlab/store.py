@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from .keeping import Writer
     from .reading import Trace
 
-STATUSES = ("queued", "running", "paused", "done", "stopped", "diverged", "failed", "interrupted")
 ENDED = ("done", "stopped", "diverged", "failed")
 LONGEST_NAME = 120
 
@@ -145,7 +144,7 @@ class RunStore:
     def create(self, experiment: Experiment, name: str | None = None, device: str = "auto") -> Run:
         """Keep a new question, queued; its name is taken from the experiment unless given."""
         run_id, now = secrets.token_urlsafe(9), time.time()
-        row = (run_id, (name or described(experiment))[:LONGEST_NAME], experiment.model_dump_json(), now, now, device)
+        row = (run_id, shortened(name or described(experiment)), experiment.model_dump_json(), now, now, device)
         with self.transaction() as db:
             db.execute("insert into runs values (?, ?, ?, 'queued', '', -1, ?, ?, ?, 0, '[]', 0)", row)
         return self.run(run_id)
@@ -274,6 +273,14 @@ def told(row: tuple) -> Run:
         {(arm, seed): (at, layer) for arm, seed, at, layer in json.loads(diverged)},
         version,
     )
+
+
+def shortened(name: str) -> str:
+    """A name of at most LONGEST_NAME characters, cut between two words."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    whole, blank, _ = name[:LONGEST_NAME].rpartition(" ")
+    return (whole.rstrip(" ,:") if blank else name[: LONGEST_NAME - 1]) + "…"
 
 
 def described(experiment: Experiment) -> str:

@@ -89,3 +89,13 @@ def test_a_card_of_a_network_that_diverged_says_when_and_what_to_do(tmp_path, se
 def test_the_formula_of_every_activation_is_told():
     for activation in ACTIVATIONS.values():
         assert f"{activation.label} {activation.formula}" in about("activation").help
+
+
+@pytest.mark.parametrize(
+    "position, words",
+    [(0, "Waiting; next in the queue"), (2, "Waiting; 2 ahead in the queue"), (None, "Starting")],
+)
+def test_a_run_that_waits_says_so_also_when_it_is_the_next(tmp_path, position, words):
+    store = RunStore(tmp_path)
+    run = store.create(Experiment(settings=SMALL, arms=ARMS[:1]))
+    assert cards.state(store.trace(run.id), position)["words"] == words

@@ -316,3 +316,17 @@ def test_the_data_are_previewed_only_where_asked(monkeypatch):
 def test_sliders_stay_within_the_limits():
     at = page()
     assert (widget(at, "depth").min, widget(at, "depth").max) == limits("depth")
+
+
+def test_what_tells_runs_of_one_name_apart_stands_first():
+    """The chooser cuts off the end of a long label."""
+    runs = [opened.store().create(Experiment(), name="twin " * 20) for _ in range(2)]
+    options = page().selectbox(key=f"run-{opened.example_run().id}").options
+    for run in runs:
+        assert any(option.startswith(f"{run.created:%b %d, %H:%M:%S} · twin") for option in options)
+
+
+def test_the_title_of_an_arm_is_its_new_label_at_once():
+    at = page()
+    drawn(widget(at, "label-1").set_value("renamed"))
+    assert [e.label for e in at.expander if e.label in ("renamed", "no norm")] == ["renamed"]

@@ -692,3 +692,12 @@ def test_an_unknown_run_is_said_in_a_sentence(store, ask):
     with pytest.raises(KeyError) as said:
         getattr(store, ask)("nobody", *more, **({"status": "done"} if ask == "change" else {}))
     assert said.value.args == ("There is no run 'nobody' here. It may have been deleted; choose another run.",)
+
+
+def test_a_long_name_is_cut_between_two_words(store):
+    arms = tuple(Arm(label=f"arm number {i} with a long label", changes={"alpha": i / 10}) for i in range(6))
+    name = store.create(Experiment(arms=arms, seeds=range(8))).name
+    assert len(name) <= 120 and name.endswith("…")
+    whole = f"Digits, 20 × 64 sigmoid: {', '.join(arm.label for arm in arms)}"
+    assert whole.startswith(name[:-1]) and whole[len(name) - 1] in " ,"
+    assert store.create(Experiment(), name="x" * 200).name == "x" * 119 + "…"

@@ -29,6 +29,8 @@ def editor(me: session.Session) -> Places:
     places = {}
     st.html("<style>" + "".join(swatch(me, i, arm["uid"]) for i, arm in enumerate(arms)) + "</style>")
     for arm in list(arms):
+        typed = session.value(me.key(f"label-{arm['uid']}"))
+        arm["label"] = arm["label"] if typed is None else typed  # the title is drawn before the text box
         with st.expander(title(arm), key=me.key(f"arm-{arm['uid']}")):
             edit(me, arm)
         places[f"arm {arm['label']!r}"] = st.empty()

@@ -102,7 +102,7 @@ def told_apart(runs: list[Run]) -> dict[str, str]:
     """A label for each run by its id, no two alike: the page knows a choice by its label."""
     labels: dict[str, str] = {}
     for run in runs:
-        label = f"{run.name} · {run.created:%b %d, %H:%M:%S}"
+        label = f"{run.created:%b %d, %H:%M:%S} · {run.name}"  # what differs first: the end may be cut off
         labels[run.id] = label if label not in labels.values() else f"{label} · {run.id}"
     return labels
 
