@@ -230,3 +230,15 @@ def test_gzip_of_a_figure_is_decided_once(recorded):
     run, _ = recorded
     together(f"/api/runs/{run}/{view()}")
     assert all(gzip.decompress(task.result()) for task in api.BODIES.tasks.values())
+
+
+def test_a_run_that_moves_up_in_the_queue_is_told_anew(recorded):
+    first, second = (opened.store().create(ASKED).id for _ in range(2))
+    for run in (first, second):
+        opened.jobs().start(run)
+    (before,) = together(f"/api/runs/{second}")
+    assert before.json()["words"] == "Waiting; 1 ahead in the queue"
+    opened.jobs().stop(first)
+    (after,) = together(f"/api/runs/{second}?seen={before.headers['x-version']}")
+    assert after.json()["words"] == "Waiting; next in the queue"
+    opened.jobs().stop(second)
