@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from datetime import datetime
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from signal import signal as on
@@ -23,8 +22,6 @@ from .export import looks, tables
 from .probes import PROBES, checked
 from .store import Run, RunStore
 from .train import device_for
-
-ALIVE = 30  # seconds after its last sign in which a run is taken to be trained by someone
 
 
 class Parser(argparse.ArgumentParser):
@@ -111,7 +108,7 @@ def resume(asked: argparse.Namespace) -> int:
     run = chosen(store, asked.run)
     if run.status in ("done", "diverged"):
         raise ValueError(f"run {run.id} is {run.status}; nothing is left to train.")
-    if run.status == "running" and (datetime.now() - run.updated).total_seconds() < ALIVE:
+    if run.alive:
         raise ValueError(f"run {run.id} is being trained by another process. Let it end, or interrupt it there.")
     return finish(store, run)
 

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 
-from .store import RunStore
+from .store import ALIVE, Run, RunStore
 
 LONGEST_QUEUE = 200
 ABOVE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # where the package lies, for the worker to find it
@@ -72,10 +72,33 @@ class Jobs:
         self.queue: deque[tuple[str, int | None]] = deque()
         self.wanted, self.looker = workers, None  # the process that looks starts with the first look
         self.looking: dict[str, threading.Event] = {}
-        for run in store.runs():
-            if run.status in ("queued", "running"):
-                store.change(run.id, status="interrupted", reason="The server ended.")
-        self.workers = [Worker(self) for _ in range(workers)]
+        self.workers: list[Worker] = []
+        for run in store.runs("queued"):
+            store.change(run.id, status="interrupted", reason="The server ended.")
+        self.interrupt_abandoned()
+        self.workers += [Worker(self) for _ in range(workers)]
+        self.closed = threading.Event()
+        threading.Thread(target=self.watch, daemon=True).start()
+
+    def watch(self) -> None:
+        """See now and then to the runs that others train."""
+        while not self.closed.wait(ALIVE / 3):
+            self.interrupt_abandoned()
+
+    def interrupt_abandoned(self) -> None:
+        """Runs that train according to the store, but give no sign any more: whoever trained them is gone."""
+        with self.lock:
+            for run in self.store.runs("running"):
+                if not run.alive and not self.holds(run.id):
+                    with suppress(KeyError):  # it was deleted meanwhile
+                        self.store.change(run.id, status="interrupted", reason="The process that trained it ended.")
+
+    def refuse_others(self, run: Run) -> None:
+        """Raises ValueError with a sentence where another process trains the run: nobody here can steer it."""
+        if run.alive and not self.holds(run.id):
+            raise ValueError(
+                "this run is trained by another process, as from the command line; stop it there with Ctrl+C."
+            )
 
     def start(self, run_id: str) -> None:
         """Queue a run; a paused, stopped or interrupted one goes on where it was. Raises KeyError, and ValueError with
@@ -95,6 +118,7 @@ class Jobs:
                 if steps:
                     self.more[run_id] = self.more.get(run_id, 0) + steps
                 return
+            self.refuse_others(run)
             if run.status in ("done", "diverged"):
                 raise ValueError(f"the run is {run.status}; there is nothing left to train. Reset starts it anew.")
             if len(self.queue) >= LONGEST_QUEUE:
@@ -108,11 +132,12 @@ class Jobs:
         return self.position(run_id) is not None or any(w.run_id == run_id for w in self.workers)
 
     def pause(self, run_id: str) -> None:
-        """Let a run rest after the step it is at; its worker is free for others."""
+        """Let a run rest after the step it is at; its worker is free for others. Raises as stop() does."""
         self.end(run_id, "pause", "paused")
 
     def stop(self, run_id: str) -> None:
-        """End a run after the step it is at; what was recorded stays."""
+        """End a run after the step it is at; what was recorded stays. Raises KeyError, and ValueError with a sentence
+        where another process trains it."""
         self.end(run_id, "stop", "stopped")
 
     def end(self, run_id: str, wish: str, status: str) -> None:
@@ -124,6 +149,7 @@ class Jobs:
             if executing:
                 return
             run = self.store.run(run_id)
+            self.refuse_others(run)
             waiting = self.position(run_id)
             if waiting is not None:
                 del self.queue[waiting]
@@ -220,6 +246,7 @@ class Jobs:
 
     def close(self) -> None:
         """Close the pipes; the workers keep what they have and end. Runs in the queue become interrupted."""
+        self.closed.set()
         with self.lock:
             self.closing = True
             for run_id, _ in self.queue:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 ENDED = ("done", "stopped", "diverged", "failed")
 LONGEST_NAME = 120
+ALIVE = 30.0  # seconds after its last sign in which a run that trains is taken to be trained by someone
 
 SCHEMA = """
 create table if not exists runs (
@@ -62,6 +63,12 @@ TABLES = ("chunks", "summary", "scores", "population", "snapshots", "looks", "fo
 MOST_LOOKS = 400  # of one probe in a run; older ones asked for by hand make room
 
 
+GONE = (
+    "the weights of step {} that this fork began with are gone: the run it came from was deleted, or has made room. "
+    "Fork again from a run that has them."
+)
+
+
 class Run(NamedTuple):
     """An experiment asked at one moment, and how far it is.
 
@@ -86,6 +93,11 @@ class Run(NamedTuple):
     def ended(self) -> bool:
         """Nothing will be added unless someone asks for it."""
         return self.status in ENDED
+
+    @property
+    def alive(self) -> bool:
+        """Some process trains it, or did a moment ago."""
+        return self.status == "running" and (datetime.now() - self.updated).total_seconds() < ALIVE
 
 
 class RunStore:
@@ -164,6 +176,25 @@ class RunStore:
             db.execute("insert into forks values (?, ?, ?, ?)", (run.id, run_id, arm, step))
         return run
 
+    def again(self, run_id: str) -> Run:
+        """Keep a run's question anew, from the same weights: the initial ones, or those it was forked from; queued.
+
+        Raises KeyError, and ValueError with a sentence where the weights are gone.
+        """
+        run, origin = self.run(run_id), self.origin(run_id)
+        if origin is None:
+            return self.create(run.experiment)
+        parent, _, step = origin
+        own = [] if self.snapshot(parent, step) else self.snapshot(run_id, step)
+        if not own and not self.snapshot(parent, step):
+            raise ValueError(GONE.format(step))
+        new = self.create(run.experiment, run.name)
+        with self.transaction() as db:
+            db.execute("insert into forks values (?, ?, ?, ?)", (new.id, *origin))
+            rows = [(new.id, stack, step, data) for stack, data in enumerate(own)]
+            db.executemany("insert into snapshots values (?, ?, ?, ?)", rows)
+        return new
+
     def origin(self, run_id: str) -> tuple[str, int, int] | None:
         """Run, arm and step that a run was forked from; None for one that begins with initial weights."""
         return self.db.execute("select parent, arm, step from forks where run = ?", (run_id,)).fetchone()
@@ -175,9 +206,10 @@ class RunStore:
             raise KeyError(f"There is no run {run_id[:40]!r} here. It may have been deleted; choose another run.")
         return told(row)
 
-    def runs(self) -> list[Run]:
-        """All runs, the newest first."""
-        return [told(row) for row in self.db.execute("select * from runs order by created desc, rowid desc")]
+    def runs(self, status: str = "%") -> list[Run]:
+        """All runs, or those with a status, the newest first."""
+        rows = self.db.execute("select * from runs where status like ? order by created desc, rowid desc", (status,))
+        return [told(row) for row in rows]
 
     def change(self, run_id: str, **columns: object) -> None:
         """Set columns of a run (status, reason, name, device, ...); its version grows. Raises KeyError."""

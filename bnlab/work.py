@@ -24,7 +24,7 @@ from .experiment import Experiment, Settings
 from .fork import vectors
 from .lineage import seen
 from .probes import PROBES, Copies, checked, schedule
-from .store import RunStore
+from .store import GONE, RunStore
 from .train import device_for, train
 
 MEMORY = 8 * 2**30  # bytes of data a worker may hold; what an experiment needs was checked before (experiment.py)
@@ -70,6 +70,8 @@ def beginning(store: RunStore, run_id: str) -> tuple[int, list[np.ndarray]] | No
     if origin := store.origin(run_id):
         parent, arm, step = origin
         found = [np.frombuffer(data, np.float32) for data in store.snapshot(parent, step)]
+        if not found:
+            raise ValueError(GONE.format(step))
         return step, vectors(store.run(parent).experiment, arm, found, store.run(run_id).experiment)
     return None
 

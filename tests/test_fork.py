@@ -180,3 +180,37 @@ def test_every_changeable_setting_gives_a_question_that_can_be_asked():
     assert set(other) == set(CHANGEABLE)
     for name, value in other.items():
         assert getattr(forked(experiment, 0, 10, {name: value}).arm_settings[1], name) == value
+
+
+def test_a_fork_starts_again_from_the_weights_it_was_forked_from(parent):
+    store, run_id = parent
+    fork = store.fork(run_id, 2, 30, {"learning_rate": 0.02})
+    execute(store, fork.id, lambda: None)
+    again = store.again(fork.id)
+    assert again.name == fork.name and store.origin(again.id) == (run_id, 2, 30)
+    execute(store, again.id, lambda: None)
+    a, b = (store.trace(r.id).read("loss", 1) for r in (fork, again))
+    assert a.steps[0] == 30
+    np.testing.assert_array_equal(a.steps, b.steps)
+    np.testing.assert_array_equal(a.mean, b.mean)
+    assert store.origin(store.again(run_id).id) is None
+
+
+def test_a_fork_starts_again_also_when_its_parent_is_gone_as_long_as_it_has_the_weights(tmp_path):
+    store = RunStore(tmp_path)
+    settings = Settings(depth=2, width=4, steps=20, data="wine", batch_size=16, score_every=10)
+    run = store.create(Experiment(settings=settings, arms=(Arm(label="BN", changes=BN),)))
+    execute(store, run.id, lambda: None)
+    fork, waiting = (store.fork(run.id, 0, 10, {"learning_rate": 0.02}) for _ in range(2))
+    execute(store, fork.id, lambda: None)
+    store.delete(run.id)
+    again = store.again(fork.id)
+    execute(store, again.id, lambda: None)
+    a, b = (store.trace(r.id).read("loss", 1) for r in (fork, again))
+    np.testing.assert_array_equal(a.mean, b.mean)
+    said = "the weights of step 10 that this fork began with are gone"
+    with pytest.raises(ValueError, match=said):
+        execute(store, waiting.id, lambda: None)
+    store.db.execute("delete from snapshots where run = ? and step = 10", (fork.id,))
+    with pytest.raises(ValueError, match=said):
+        store.again(fork.id)

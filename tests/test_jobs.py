@@ -194,3 +194,43 @@ def alive(pid: int) -> bool:
         return False
     with open(f"/proc/{pid}/stat") as stat:  # a zombie nobody waits for has ended too
         return stat.read().split(")")[1].split()[0] != "Z"
+
+
+def test_a_run_that_another_process_trains_is_not_steered_and_not_called_interrupted(tmp_path):
+    store = RunStore(tmp_path)
+    question = tmp_path / "question.json"
+    question.write_text(LONG.model_dump_json())
+    command = [sys.executable, "-m", "bnlab", "train", str(question), "--out", str(tmp_path)]
+    other = subprocess.Popen(command, cwd=ABOVE, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    run = until(lambda: next((run for run in store.runs() if run.step >= 10), None))
+    jobs = Jobs(store, 0)
+    try:
+        assert status(jobs, run.id) == "running"
+        for ask in (jobs.stop, jobs.pause, jobs.resume, jobs.step):
+            with pytest.raises(ValueError, match="this run is trained by another process"):
+                ask(run.id)
+        step = store.run(run.id).step
+        until(lambda: store.run(run.id).step > step)
+        assert status(jobs, run.id) == "running" and jobs.position(run.id) is None
+    finally:
+        other.send_signal(signal.SIGINT)
+        assert other.wait(60) == 130
+    assert status(jobs, run.id) == "interrupted"
+    jobs.resume(run.id)
+    jobs.close()
+
+
+def test_a_run_whose_process_gives_no_sign_any_more_is_interrupted(tmp_path, monkeypatch):
+    monkeypatch.setattr("bnlab.jobs.ALIVE", 0.3)  # how often it is looked for
+    store = RunStore(tmp_path)
+    fresh, old = (store.create(SHORT).id for _ in range(2))
+    for run_id in (fresh, old):
+        store.change(run_id, status="running")
+    store.db.execute("update runs set updated = updated - 40 where id = ?", (old,))
+    jobs = Jobs(store, 0)
+    assert [status(jobs, run_id) for run_id in (fresh, old)] == ["running", "interrupted"]
+    store.db.execute("update runs set updated = updated - 40 where id = ?", (fresh,))
+    becomes(jobs, fresh, "interrupted")
+    jobs.resume(fresh)
+    assert jobs.position(fresh) == 0
+    jobs.close()

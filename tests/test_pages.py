@@ -330,3 +330,24 @@ def test_the_title_of_an_arm_is_its_new_label_at_once():
     at = page()
     drawn(widget(at, "label-1").set_value("renamed"))
     assert [e.label for e in at.expander if e.label in ("renamed", "no norm")] == ["renamed"]
+
+
+def test_a_fork_starts_again_as_a_fork_and_with_another_question_as_a_run_of_its_own():
+    store = opened.store()
+    parent = store.create(Experiment(settings=Settings(depth=3)))
+    store.db.execute("insert into snapshots values (?, 0, 50, x'00')", (parent.id,))
+    fork = store.fork(parent.id, 1, 50, {"learning_rate": 0.5})
+    at = page(("run", fork.id))
+    for key in ("reset", "train"):
+        drawn(button(at, key).click())
+        newest = store.runs()[0]
+        assert address(at)[-1] == ("run", newest.id) and newest.id != fork.id
+        assert store.origin(newest.id) == (parent.id, 1, 50), key
+    typed(at, "learning_rate", "0.03")
+    drawn(button(at, "train").click())
+    assert store.origin(store.runs()[0].id) is None
+    store.delete(parent.id)
+    at = page(("run", fork.id))
+    runs = len(store.runs())
+    drawn(button(at, "reset").click())
+    assert "the weights of step 50 that this fork began with are gone" in errors(at) and len(store.runs()) == runs

@@ -134,7 +134,8 @@ def buttons(me: Session, run: Run | None, wrong: list[str]) -> None:
         st.button(
             "Train", type="primary", icon=":material/play_arrow:", shortcut="Ctrl+Enter", key="train",
             on_click=wish, args=(me, "start"), disabled=bool(wrong),
-            help="Start a new run of what the controls say.",
+            help="Start a new run of what the controls say. A fork whose question is unchanged starts again from the "
+            "weights it was forked from.",
         )  # fmt: skip
         if status in RESUMABLE:
             st.button(
@@ -159,8 +160,8 @@ def buttons(me: Session, run: Run | None, wrong: list[str]) -> None:
         st.button(
             "Reset", icon=":material/replay:", key="reset", on_click=reset, args=(me, run),
             disabled=run is None or is_example(run),
-            help="Back to the same initial weights: the experiment of the run shown starts again from step 0, as "
-            "a new run. Same seeds, so the same curves to the last bit.",
+            help="Back to the weights it began with, the initial ones or for a fork those it was forked from: the "
+            "experiment of the run shown starts again as a new run. Same seeds, so the same curves to the last bit.",
         )  # fmt: skip
 
 
@@ -173,7 +174,9 @@ def grant(me: Session, experiment: Experiment | None) -> None:
     """Begin the run that was wished for. Nothing in here lets Streamlit give up halfway."""
     how = me.take("wish")
     if how and experiment is not None:
-        begin(me, experiment, how)
+        run = looked_at(me)
+        fork = run is not None and run.experiment == experiment and opened.holder(run.id).origin(run.id) is not None
+        begin(me, run.id if fork else experiment, how)
 
 
 def step(me: Session, run: Run | None, status: str) -> None:
@@ -184,14 +187,18 @@ def step(me: Session, run: Run | None, status: str) -> None:
 
 
 def reset(me: Session, run: Run) -> None:
-    if run.status in (*ALIVE, "paused"):
+    if run.status == "paused" or opened.jobs().holds(run.id):
         steer(me, "stop", run.id)
-    begin(me, run.experiment, "start")
+    begin(me, run.id, "start")
 
 
-def begin(me: Session, experiment: Experiment, how: str) -> None:
-    """A new run, and this session looks at it."""
-    run = opened.store().create(experiment)
+def begin(me: Session, asked: Experiment | str, how: str) -> None:
+    """A new run of a question, or of what a run asked and from the weights it began with; this session looks at it."""
+    try:
+        run = opened.store().again(asked) if isinstance(asked, str) else opened.store().create(asked)
+    except (KeyError, ValueError) as error:
+        me.said = str(error.args[0])
+        return
     if steer(me, how, run.id):
         me.run = run.id
     else:
