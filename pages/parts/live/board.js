@@ -50,13 +50,14 @@ async function follow(me) {
     const began = performance.now();
     me.wake = false;
     if (!document.hidden) await ask(me).catch(() => write(me.state, "The server does not answer. Trying again."));
-    const pause = Math.max(ALIVE.has(me.status) ? NEXT : QUIET, Math.min(3 * (performance.now() - began), SLOW));
+    const pause = me.again || Math.max(ALIVE.has(me.status) ? NEXT : QUIET, Math.min(3 * (performance.now() - began), SLOW));
     for (let slept = 0; slept < pause && !me.wake && me.alive; slept += 50) await new Promise((r) => setTimeout(r, 50));
   }
 }
 
 async function ask(me) {
   const { address, status } = me.data;
+  me.again = 0;
   const answer = await fetch(`${address}?seen=${me.seen}`);
   if (address !== me.data.address) return;
   if (answer.status >= 400) return write(me.state, await answer.text());
@@ -66,10 +67,11 @@ async function ask(me) {
     show(me, await answer.json());
   }
   const told = `${me.status} ${me.seen}`;
-  if (me.status !== status && me.told !== told && performance.now() - touched > BUSY) { // the page's buttons belong to another status: rerun it, once
-    me.told = told;
-    me.tell(me.status);
-  }
+  if (me.status === status || me.told === told) return;
+  me.again = Math.max(0, touched + BUSY - performance.now()); // too early to tell: look again as soon as it is not
+  if (me.again) return;
+  me.told = told; // the page's buttons belong to another status: rerun it, once
+  me.tell(me.status);
 }
 
 function show(me, state) {
