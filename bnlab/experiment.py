@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, ValidationError, model_validator
 
+from .data import DATASETS
+from .optimizers import OPTIMIZERS
 from .settings import (
     MAX_ARMS,
     MAX_LABEL,
@@ -18,11 +22,13 @@ from .settings import (
     allowed,
     limits,
     problems,
+    with_more,
 )
 
 __all__ = ["Arm", "Experiment", "Network", "Settings", "about", "allowed", "limits", "problems"]
 
 MEMORY_BUDGET = 2 * 2**30  # bytes one worker may hold for the networks of one experiment
+LARGEST_SNAPSHOT = 950_000_000  # bytes; SQLite keeps at most 1e9 in one place
 
 
 class Arm(Frozen):
@@ -63,33 +69,50 @@ class Experiment(Frozen):
         tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1, max_length=MAX_SEEDS, strict=False)
     ] = (0,)
 
-    @model_validator(mode="after")
-    def can_work(self) -> Experiment:
-        told = [arm.label for arm in self.arms]
-        twice = sorted({label for label in told if told.count(label) > 1})
-        if twice:
-            raise ValueError(f"two arms are called {twice[0]!r}. Give each arm its own label.")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds are {list(self.seeds)}; each seed may stand there once. Remove the repeated one.")
-        wrong = []
-        for arm in self.arms:
-            wrong += [
-                f"arm {arm.label!r}: {name} is shared by all arms, which advance together. Change it in the settings."
-                for name in SHARED
-                if name in arm.changes
-            ]
+    @model_validator(mode="wrap")
+    @classmethod
+    def can_work(cls, asked: Any, handler: Any) -> Experiment:
+        """Refuses what does not go together; where single fields are wrong, what can be told of the rest is told."""
+        try:
+            experiment = handler(asked)
+        except ValidationError as error:
+            raise with_more(error, told_of_the_rest(asked)) from None
+        found = clashes(experiment.arms, experiment.seeds)
+        for arm in experiment.arms:
             try:
-                Settings.model_validate(self.settings.model_dump() | arm.changes)
+                Settings.model_validate(experiment.settings.model_dump() | arm.changes)
             except ValidationError as error:
-                wrong += [f"arm {arm.label!r}: {sentence}" for sentence in problems(error)]
-        if wrong:
-            raise ValueError("\n".join(wrong))
+                found += [f"arm {arm.label!r}: {sentence}" for sentence in problems(error)]
+        if found:
+            raise ValueError("\n".join(found))
+        if too_large := experiment.too_large:
+            raise ValueError(too_large)
+        return experiment
+
+    @property
+    def too_large(self) -> str | None:
+        """A sentence where one worker cannot hold the networks, or the store no snapshot of them."""
         if self.memory > MEMORY_BUDGET:
-            raise ValueError(
+            return (
                 f"{len(self.networks)} networks of this size need about {self.memory / 2**30:.1f} GB; "
                 f"the limit is {MEMORY_BUDGET / 2**30:.0f} GB. Lower depth, width, batch_size, arms or seeds."
             )
-        return self
+        if (largest := max(map(self.snapshot_size, self.stacks))) > LARGEST_SNAPSHOT:
+            return (
+                f"a snapshot of the weights, with the optimizer's memory, takes {largest / 1e9:.2f} GB; the limit is "
+                f"{LARGEST_SNAPSHOT / 1e9:.2f} GB. Lower depth, width, arms or seeds, or choose the optimizer sgd."
+            )
+        return None
+
+    def snapshot_size(self, stack: tuple[Network, ...]) -> int:
+        """Bytes of a snapshot of a stack, about: parameters, what the optimizer remembers of each, moving averages."""
+        total = 0
+        for n in stack:
+            s = self.arm_settings[n.arm]
+            data, d, L = DATASETS[s.data], s.width, s.depth
+            parameters = d * (data.n_features + (L - 1) * d + 3 * L + data.n_classes) + data.n_classes
+            total += 4 * (parameters * (1 + OPTIMIZERS[s.optimizer].memory) + 2 * L * d)
+        return total
 
     @cached_property
     def arm_settings(self) -> tuple[Settings, ...]:
@@ -126,6 +149,46 @@ class Experiment(Frozen):
             examples = max(5 * s.mini_batch, 2 * s.n_train / s.depth)
             total += 4 * s.depth * s.width * (examples + 6 * s.width)
         return int(total)
+
+
+def clashes(arms: Iterable[Arm], seeds: Sequence[int]) -> list[str]:
+    """What is wrong among arms and seeds, one sentence each."""
+    told = [arm.label for arm in arms]
+    found = [
+        f"two arms are called {label!r}. Give each arm its own label."
+        for label in dict.fromkeys(told)
+        if told.count(label) > 1
+    ]
+    if len(set(seeds)) < len(seeds):
+        found.append(f"seeds are {list(seeds)}; each seed may stand there once. Remove the repeated one.")
+    for arm in arms:
+        found += [
+            f"arm {arm.label!r}: {name} is shared by all arms, which advance together. Change it in the settings."
+            for name in SHARED
+            if name in arm.changes
+        ]
+    return found
+
+
+def told_of_the_rest(asked: Any) -> list[str]:
+    """What is wrong with a question of which some fields cannot be read: clashes of those that can, and the single
+    fields that arms change."""
+    asked = asked if isinstance(asked, Mapping) else {}
+    arms = []
+    for arm in asked.get("arms") if isinstance(asked.get("arms"), (list, tuple)) else ():
+        with suppress(ValidationError):
+            arms.append(Arm.model_validate(arm))
+    seeds = asked.get("seeds")
+    readable = isinstance(seeds, (list, tuple)) and all(type(seed) is int for seed in seeds)
+    found = clashes(arms, seeds if readable else ())
+    for arm in arms:
+        for name, value in arm.changes.items():
+            try:
+                Settings.model_validate({name: value})
+            except ValidationError as error:
+                if any(e["loc"] for e in error.errors()):
+                    found += [f"arm {arm.label!r}: {sentence}" for sentence in problems(error)]
+    return found
 
 
 SLOT_ORDER = (("none", "before"), ("layer", "after"), ("batch", "after"), ("batch", "before"), ("layer", "before"))

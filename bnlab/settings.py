@@ -247,20 +247,40 @@ class Settings(Frozen):
         """What networks must have in common to train as slices of one stack."""
         return tuple(getattr(self, name) for name in STACKED)
 
-    @model_validator(mode="after")
-    def can_work(self) -> Settings:
-        if self.mini_batch > self.n_train:
-            raise ValueError(
-                f"batch_size is {self.batch_size}; {self.data} has only {self.n_train} training examples. "
-                f"Lower it to at most {self.n_train} or choose full."
-            )
-        if self.norm == "batch" and self.statistics == "batch" and self.mini_batch == 1:
-            raise ValueError(ALONE)
-        if self.norm == "layer" and self.width == 1:
-            raise ValueError(
-                "width is 1; layer norm needs at least 2 units to have a variance. Raise it or choose batch norm."
-            )
-        return self
+    @model_validator(mode="wrap")
+    @classmethod
+    def can_work(cls, asked: Any, handler: Any) -> Settings:
+        """Refuses what does not go together; where single fields are wrong, what the others say is told as well."""
+        try:
+            settings = handler(asked)
+        except ValidationError as error:
+            wrong = {e["loc"][0] for e in error.errors() if e["loc"]}
+            if not isinstance(asked, Mapping) or not wrong & set(asked):
+                raise
+            rest = cls.model_construct(**{name: value for name, value in asked.items() if name not in wrong})
+            raise with_more(error, [sentence for fields, sentence in rest.clashes() if not wrong & fields]) from None
+        if found := [sentence for _, sentence in settings.clashes()]:
+            raise ValueError("\n".join(found))
+        return settings
+
+    def clashes(self) -> list[tuple[set[str], str]]:
+        """What does not go together: the fields, and a sentence."""
+        n = self.n_train
+        large = (
+            f"batch_size is {self.batch_size}; {self.data} has only {n} training examples. "
+            f"Lower it to at most {n} or choose full."
+        )
+        thin = "width is 1; layer norm needs at least 2 units to have a variance. Raise it or choose batch norm."
+        found = (
+            (self.mini_batch > n, {"batch_size", "data"}, large),
+            (
+                self.norm == "batch" and self.statistics == "batch" and self.mini_batch == 1,
+                {"norm", "statistics", "batch_size"},
+                ALONE,
+            ),
+            (self.norm == "layer" and self.width == 1, {"norm", "width"}, thin),
+        )
+        return [(fields, sentence) for wrong, fields, sentence in found if wrong]
 
 
 STACKED = ("data", "standardize", "depth", "width", "activation", "statistics", "optimizer", "batch_size", "sampling")
@@ -295,6 +315,14 @@ def allowed(name: str) -> str:
     if Settings.model_fields[name].annotation is int:
         return f"a whole number from {low:,} to {high:,}".replace(",", "\u202f")
     return f"above {low:g} and at most {high:g}" if above else f"{low:g} to {high:g}"
+
+
+def with_more(error: ValidationError, sentences: list[str]) -> ValidationError:
+    """The same error, which says these sentences as well."""
+    found = [{key: e[key] for key in ("type", "loc", "input", "ctx") if key in e} for e in error.errors()]
+    if sentences:
+        found.append({"type": "value_error", "input": None, "ctx": {"error": ValueError("\n".join(sentences))}})
+    return ValidationError.from_exception_data(error.title, found)
 
 
 def problems(error: ValidationError) -> list[str]:

@@ -1,0 +1,55 @@
+"""The question: all that is wrong with it is told at once, and what no machine here could answer is refused."""
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from bnlab.experiment import Arm, Experiment, Settings, problems
+from bnlab.train import train
+
+
+def test_all_that_is_wrong_with_a_question_is_told_at_once():
+    arms = [
+        {"label": "a"},
+        {"label": "a", "changes": {"steps": 3, "depth": 0}},
+        {"label": "b", "changes": {"batch_size": 0}},
+    ]
+    asked = {"settings": {"width": 0, "batch_size": 9999, "alpha": 2}, "arms": arms, "seeds": [1, 1]}
+    for read in (Experiment.model_validate, lambda q: Experiment.model_validate_json(json.dumps(q))):
+        with pytest.raises(ValidationError) as error:
+            read(asked)
+        starts = (
+            "width is 0", "alpha is 2", "batch_size is 9999; digits has only", "two arms are called 'a'",
+            "seeds are [1, 1]", "arm 'a': steps is shared", "arm 'a': depth is 0", "arm 'b': batch_size is 0",
+        )  # fmt: skip
+        told = problems(error.value)
+        assert len(told) == len(starts) and all(map(str.startswith, told, starts)), told
+
+
+@pytest.mark.parametrize("wrong", [{"data": "mars"}, {"norm": "both"}, {"batch_size": "many"}])
+def test_nothing_is_told_of_the_default_that_stands_where_a_field_is_wrong(wrong):
+    asked = {"data": "gaussian", "batch_size": 1500, "norm": "layer", "width": 1} | wrong
+    with pytest.raises(ValidationError) as error:
+        Settings.model_validate(asked)
+    told = problems(error.value)
+    (name,) = wrong
+    assert told[0].startswith(f"{name} is {wrong[name]}; allowed")
+    assert [sentence.split()[0] for sentence in told[1:]] == ([] if name == "norm" else ["width"])
+
+
+def test_what_the_store_cannot_keep_is_refused_beforehand():
+    asked = {"depth": 84, "width": 1024, "steps": 1, "batch_size": 8, "optimizer": "adam"}
+    with pytest.raises(
+        ValidationError, match=r"takes 1.05 GB; the limit is 0.95 GB. Lower depth, width, arms or seeds"
+    ):
+        Experiment.model_validate({"settings": asked, "arms": [{"label": "x"}]})
+    Experiment.model_validate({"settings": asked | {"optimizer": "sgd"}, "arms": [{"label": "x"}]})
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+def test_the_size_of_a_snapshot_is_known_beforehand(optimizer):
+    settings = Settings(data="wine", depth=4, width=96, batch_size=16, steps=0, optimizer=optimizer)
+    asked = Experiment(settings=settings, arms=(Arm(label="BN", changes={"norm": "batch"}), Arm(label="none")))
+    (record,) = train(asked)
+    assert asked.snapshot_size(asked.stacks[0]) == pytest.approx(record.weights[0].nbytes, rel=0.03)
