@@ -11,13 +11,15 @@ when, follows from the steps alone: the same experiment leaves the same rows, ho
 
 from __future__ import annotations
 
+import io
 import json
 import time
+from collections.abc import Mapping
 from math import prod
 
 import numpy as np
 
-from .store import RunStore
+from .store import Run, RunStore
 from .summary import CHUNK_ROWS, MOST_BUCKETS, WHERE, Summary
 from .trace import Record, layout
 
@@ -25,9 +27,11 @@ COMMIT_EVERY = 0.25  # seconds between two commits
 PACE = 2.0  # seconds, at least, over which steps per second are counted
 CHUNK_BYTES = 2**20
 RECENT = 1024  # steps whose scalars are always exact
-SHARES = {"scalars": 0.4, "heavy": 0.4, "summary": 0.1, "snapshots": 0.05, "population": 0.04, "scores": 0.01}
+SHARES = {"scalars": 0.4, "heavy": 0.37, "summary": 0.1, "snapshots": 0.05, "population": 0.04, "looks": 0.03}
+SHARES |= {"scores": 0.01}
 MOST_SCORINGS = 1024  # steps of which scores, population rows and snapshots are kept
 HEAVY = ("units", "samples")
+NO_ROOM = "it has made room for newer looks, as the recording budget is used up. Train with a larger one."
 
 
 class Writer:
@@ -62,6 +66,7 @@ class Writer:
 
     def __exit__(self, *error: object) -> None:
         self.commit()
+        self.store.shrink()
 
     def keep(self, record: Record) -> None:
         """Take a record; it is on disk at the next commit, COMMIT_EVERY seconds later if records keep coming."""
@@ -122,17 +127,22 @@ class Writer:
         self.put(db, "snapshots", step, list(enumerate(data)))
 
     def put(self, db, name: str, step: int, rows: list[tuple[int, str | bytes]]) -> None:
-        """Keep a step's rows (stack, data); when there are too many, every second step goes, never the ends."""
-        db.executemany(
-            f"insert or replace into {name} values (?, ?, ?, ?)", [(self.run_id, i, step, data) for i, data in rows]
-        )
+        """Keep a step's rows (stack, data); when there are too many, every second step goes, and where there is room
+        for one only the newest stays, whatever its size: training goes on from it. What goes makes room first."""
+        if not rows:
+            return
         size = sum(len(data) for _, data in rows)  # other steps' rows are about as large
-        most = max(3, min(MOST_SCORINGS, self.share[name] // max(1, size)))
+        most = max(1, min(MOST_SCORINGS, self.share[name] // max(1, size)))
         where = f"from {name} where run = ?"
-        steps = [s for (s,) in db.execute(f"select distinct step {where} order by step", (self.run_id,))]
+        there = {s for (s,) in db.execute(f"select distinct step {where}", (self.run_id,))}
+        steps = sorted(there | {step})
         while len(steps) > most:
-            db.executemany(f"delete {where} and step = ?", [(self.run_id, s) for s in steps[1:-1:2]])
-            steps = [*steps[:-1:2], steps[-1]]
+            steps = [*steps[:-1:2], steps[-1]] if most > 1 else steps[-1:]
+        gone = [(self.run_id, s) for s in there - {*steps}]
+        db.executemany(f"delete {where} and step = ?", gone)
+        if step in steps:
+            row = f"insert or replace into {name} values (?, ?, ?, ?)"
+            db.executemany(row, [(self.run_id, i, step, data) for i, data in rows])
 
     def find_divergence(self, records: list[Record]) -> None:
         """Note for each network the first step whose loss or layers are not finite, and the layer it began in."""
@@ -275,6 +285,28 @@ class Table:
                 self.put(db, at[0], stride, np.ascontiguousarray(joined[:, : self.capacity]))
                 kept, at = [joined[:, self.capacity :]], at[self.capacity :]
         self.reopen()
+
+
+def fit_looks(db, run: Run, newest: int) -> None:
+    """Make the looks of a run fit their share of the budget: the oldest become a sentence that says so, so that no
+    chart asks for them again; the `newest` rows stay."""
+    share = SHARES["looks"] * run.experiment.settings.budget_mb * 1_000_000
+    (size,) = db.execute("select sum(length(data)) from looks where run = ?", (run.id,)).fetchone()
+    if size <= share:
+        return
+    empty = [packed({"wrong": np.array([NO_ROOM] * len(networks))}) for networks in run.experiment.stacks]
+    ask = "select rowid, stack, length(data) from looks where run = ? order by rowid desc limit -1 offset ?"
+    for row, stack, length in reversed(db.execute(ask, (run.id, newest)).fetchall()):
+        if size > share and length > len(empty[stack]):
+            db.execute("update looks set data = ? where rowid = ?", (empty[stack], row))
+            size -= length - len(empty[stack])
+
+
+def packed(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Arrays by name as one blob."""
+    data = io.BytesIO()
+    np.savez_compressed(data, **arrays)
+    return data.getvalue()
 
 
 def width(columns: dict) -> int:

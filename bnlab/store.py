@@ -60,6 +60,8 @@ create table if not exists forks (
     run text primary key, parent text not null, arm integer not null, step integer not null);
 """
 TABLES = ("chunks", "summary", "scores", "population", "snapshots", "looks", "forks")
+PATIENCE = 30_000  # milliseconds to wait for another writer
+PIECE = 2000  # pages given back at once
 MOST_LOOKS = 400  # of one probe in a run; older ones asked for by hand make room
 
 
@@ -116,8 +118,10 @@ class RunStore:
     def db(self) -> sqlite3.Connection:
         """This thread's connection."""
         if not hasattr(self.local, "db"):
-            db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            db = sqlite3.connect(self.path, timeout=PATIENCE / 1000, isolation_level=None)
+            db.execute("pragma auto_vacuum = incremental")  # of a new file: what is deleted can leave it, see shrink()
             db.execute("pragma journal_mode = wal")
+            db.execute("pragma journal_size_limit = 1000000")
             db.execute("pragma synchronous = normal")
             self.local.db = db
         return self.local.db
@@ -236,6 +240,24 @@ class RunStore:
             for table in TABLES:
                 db.execute(f"delete from {table} where run = ?", (run_id,))
             db.execute("delete from runs where id = ?", (run_id,))
+        self.shrink()
+
+    def shrink(self) -> None:
+        """Give the room of what was deleted back to the disk, in pieces, between which others can write."""
+        db = self.db
+        try:
+            (left,) = db.execute("pragma freelist_count").fetchone()
+            while left:
+                db.execute(f"pragma incremental_vacuum({PIECE})").fetchall()
+                before, (left,) = left, db.execute("pragma freelist_count").fetchone()
+                if left >= before:  # a file of an older version keeps its size; or others delete as fast
+                    break
+            db.execute("pragma busy_timeout = 100")  # whoever reads at this moment is not waited for
+            db.execute("pragma wal_checkpoint(truncate)").fetchall()
+        except sqlite3.OperationalError:  # others are at work; the next one that deletes gives it back
+            pass
+        finally:
+            db.execute(f"pragma busy_timeout = {PATIENCE}")
 
     def writer(self, run_id: str) -> Writer:
         """What keeps the records of a run, a context manager. One writer a run at a time."""
@@ -254,6 +276,8 @@ class RunStore:
 
         Raises KeyError if the run was deleted meanwhile.
         """
+        from .keeping import fit_looks
+
         where = (run_id, probe, json.dumps(options, sort_keys=True))
         with self.transaction() as db:
             for stack, arrays in enumerate(found):
@@ -265,8 +289,8 @@ class RunStore:
                 f"select rowid from looks where run = ? and probe = ? order by rowid desc limit -1 offset {MOST_LOOKS}"
             )
             db.execute(f"delete from looks where rowid in ({old})", where[:2])
-            if not db.execute("update runs set version = version + 1 where id = ?", (run_id,)).rowcount:
-                self.run(run_id)
+            db.execute("update runs set version = version + 1 where id = ?", (run_id,))
+            fit_looks(db, self.run(run_id), newest=len(found))
 
     def keep_wrong(self, run_id: str, probe: str, options: Mapping, step: int, why: str) -> None:
         """Keep, in place of what a probe saw, the sentence that says why it saw nothing. Raises KeyError."""

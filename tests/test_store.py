@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as some
 
-from bnlab import work
+from bnlab import figures, work
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.jobs import ABOVE
 from bnlab.keeping import CHUNK_ROWS, MOST_BUCKETS, RECENT
@@ -701,3 +701,62 @@ def test_a_long_name_is_cut_between_two_words(store):
     whole = f"Digits, 20 × 64 sigmoid: {', '.join(arm.label for arm in arms)}"
     assert whole.startswith(name[:-1]) and whole[len(name) - 1] in " ,"
     assert store.create(Experiment(), name="x" * 200).name == "x" * 119 + "…"
+
+
+# ---- weights and looks larger than their share
+
+
+def on_disk(store):
+    return sum(path.stat().st_size for path in store.directory.iterdir())
+
+
+def test_of_large_weights_the_newest_snapshot_is_kept_alone_and_what_is_deleted_leaves_the_disk(tmp_path):
+    """A snapshot of 2.4 MB, where the budget of 8 MB has a share of 0.4 for them."""
+    store = RunStore(tmp_path)
+    other = store.create(LONG)
+    keep(store, other.id, scored(written(LONG, range(20), lively), 5))
+    before, run = on_disk(store), store.create(LONG)
+    large = (r._replace(weights=r.weights and [np.full(600_000, r.step, np.float32)]) for r in
+             scored(written(LONG, range(600), lively), 20))  # fmt: skip
+    trace = keep(store, run.id, large)
+    assert trace.snapshots() == [580] and (trace.snapshot(580)[0] == 580).all()
+    assert on_disk(store) - before < 8_000_000 + 2_400_000
+    kept = stored(store, other.id)
+    store.delete(run.id)
+    assert on_disk(store) < before + 200_000
+    assert stored(store, other.id) == kept
+
+
+def test_old_looks_make_room_and_say_so(tmp_path):
+    store = RunStore(tmp_path)
+    run = store.create(LONG)
+    for step in range(50):
+        store.keep_look(run.id, "rank" if step % 2 else "shift", {}, step, [{"seen": np.full((2, 5000), step, float)}])
+        assert size(store, run.id, "looks") <= 0.03 * 8_000_000
+    trace = store.trace(run.id)
+    for probe, newest in (("rank", 49), ("shift", 48)):
+        assert (trace.look(probe, 0, newest)["seen"] == newest).all()
+        assert "it has made room for newer looks" in trace.look(probe, 1, newest - 40)["wrong"][0]
+    assert list(trace.looks("shift", 0)[0]) == [48]
+
+
+def test_everything_can_be_looked_at_and_goes_on_where_only_one_snapshot_has_room(tmp_path):
+    store = RunStore(tmp_path)
+    settings = Settings(depth=4, width=128, batch_size=64, steps=24, score_every=6, budget_mb=8)
+    arms = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch"}))
+    whole, broken = (store.create(Experiment(settings=settings, arms=arms)).id for _ in range(2))
+    work.execute(store, whole, lambda: None)
+    work.execute(store, broken, lambda: None, steps=15)
+    assert store.trace(broken).snapshots() == [15]
+    fork = store.fork(broken, 1, 15, {"alpha": 0.5}).id
+    for run_id in (fork, broken):
+        work.execute(store, run_id, lambda: None)
+        assert store.run(run_id).status == "done" and store.trace(run_id).snapshots() == [24]
+    same(store.trace(whole).snapshot(24)[0], store.trace(broken).snapshot(24)[0])
+    for name in figures.FIGURES:
+        for probe, step, options in figures.needs(name, store.trace(whole), {}):
+            work.look(store, whole, probe, options, step, store.trace(whole).snapshot(step))
+        trace = store.trace(whole)
+        assert not figures.needs(name, trace, {})
+        figures.settle(name, trace, {})
+        assert figures.draw(name, trace, {}).to_json()
