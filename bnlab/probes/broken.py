@@ -84,7 +84,7 @@ def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
         whole = x.expand(count, *x.shape)
         moved = whole + shift
         in_training = {
-            name: [given(networks, part, frozen) for part in them.tensor_split(parts(x.shape[0], K), 1)]
+            name: [given(networks, part, frozen) for part in examples.tensor_split(parts(x.shape[0], K), 1)]
             for name, examples in {
                 "train mode": whole[:, in_order],
                 "shifted, batch": moved,
