@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 from bnlab import opened
 from bnlab.address import from_query, to_query, written
 from bnlab.experiment import DEFAULT_ARMS, Arm, Experiment
-from bnlab.settings import MAX_ARMS, SHARED, Settings, about, limits
+from bnlab.settings import MAX_ARMS, SECTIONS, SHARED, Settings, about, limits
 
 PAGES = Path(__file__).parents[1] / "pages"
 KINDS = ("slider", "selectbox", "toggle", "multiselect", "text_input", "button", "button_group", "menu_button")
@@ -25,12 +25,21 @@ def lab(tmp_path, monkeypatch):
     opened.close()
 
 
-def page(*pairs: tuple[str, str]) -> AppTest:
-    """The Lab, opened at the address that says `pairs`."""
+def page(*pairs: tuple[str, str], closed: bool = False) -> AppTest:
+    """The Lab, opened at the address that says `pairs`, with every arm and section open unless `closed`."""
     at = AppTest.from_file(str(PAGES / "navigation.py"), default_timeout=60)
     for name in dict(pairs):
         at.query_params[name] = [value for other, value in pairs if other == name]
-    return drawn(at)
+    drawn(at)
+    return at if closed else drawn(unfolded(at))
+
+
+def unfolded(at: AppTest, wide: bool = True) -> AppTest:
+    """The page, with every arm and section of the sidebar open (or closed) at the next run."""
+    me = at.session_state.mine
+    for name in [f"arm-{arm['uid']}" for arm in me.draft["arms"]] + [f"section-{section}" for section in SECTIONS]:
+        at.session_state[me.key(name)] = wide
+    return at
 
 
 def drawn(what) -> AppTest:
@@ -150,7 +159,7 @@ def test_an_address_opens_as_the_experiment_it_says_and_is_kept():
     ],
 )
 def test_a_bad_address_is_a_sentence(pair, sentence):
-    at = page(pair)
+    at = page(pair, closed=True)
     assert sentence in errors(at)
     assert not button(at, "train").disabled, "the controls show the default experiment"
 
@@ -160,7 +169,8 @@ def test_arms_are_added_duplicated_renamed_changed_and_removed():
     drawn(widget(at, "add-arm").click("LN before"))
     drawn(at.button(key=next(b.key for b in at.button if b.key.startswith("duplicate-2"))).click())
     drawn(at.button(key=next(b.key for b in at.button if b.key.startswith("remove-1"))).click())
-    drawn(widget(at, "label-3").set_value("<b>*mine*</b>"))
+    drawn(unfolded(at))
+    drawn(widget(at, "label-3").set_value("<b>*mine*</b>"))  # under its new title the arm is still open
     drawn(widget(at, "differs-3").set_value(["norm", "learning_rate"]))
     typed(at, "learning_rate-3", "0.01")
     arms = from_query(address(at)).arms
@@ -169,6 +179,25 @@ def test_arms_are_added_duplicated_renamed_changed_and_removed():
         Arm(label="BN before 2", changes=DEFAULT_ARMS[1].changes),
         Arm(label="<b>*mine*</b>", changes={"norm": "batch", "learning_rate": 0.01}),
         Arm(label="LN before", changes={"norm": "layer", "placement": "before"}),
+    )
+
+
+def test_closed_arms_and_sections_keep_what_they_hold():
+    """Their controls are not made: the page is there sooner. What is wrong with them is said all the same."""
+    at = page(("arm", "odd;alpha=0.5;learning_rate=0.02"), ("score_every", "7"), closed=True)
+    (uid,) = (arm["uid"] for arm in at.session_state.mine.draft["arms"])
+    made = {w.key.rpartition("-")[0] for kind in KINDS for w in at.get(kind) if w.key}
+    assert "depth" in made and not made & {f"label-{uid}", f"differs-{uid}", f"alpha-{uid}", "score_every", "budget_mb"}
+    asked = from_query(address(at))
+    assert asked.settings.score_every == 7
+    assert asked.arms == (Arm(label="odd", changes={"alpha": 0.5, "learning_rate": 0.02}),)
+    drawn(unfolded(at))
+    assert widget(at, f"label-{uid}").value == "odd" and widget(at, "score_every").value == "7"
+    drawn(widget(at, f"label-{uid}").set_value("even"))
+    drawn(unfolded(at, False))
+    assert "score_every" not in {w.key.rpartition("-")[0] for kind in KINDS for w in at.get(kind) if w.key}
+    assert from_query(address(at)) == asked.model_copy(
+        update={"arms": (Arm(label="even", changes={"alpha": 0.5, "learning_rate": 0.02}),)}
     )
 
 

@@ -24,15 +24,21 @@ FIELDS = [name for name in Settings.model_fields if name not in SHARED]
 
 
 def editor(me: session.Session) -> Places:
-    """One expander an arm, and a button that adds one. Returns the places for what is wrong with each arm."""
+    """One expander an arm, and a button that adds one. Returns the places for what is wrong with each arm.
+
+    An arm's controls are made while it is open: a page of closed ones is there sooner.
+    """
     arms = me.draft["arms"]
     places = {}
     st.html("<style>" + "".join(swatch(me, i, arm["uid"]) for i, arm in enumerate(arms)) + "</style>")
     for arm in list(arms):
-        typed = session.value(me.key(f"label-{arm['uid']}"))
-        arm["label"] = arm["label"] if typed is None else typed  # the title is drawn before the text box
-        with st.expander(title(arm), key=me.key(f"arm-{arm['uid']}")):
-            edit(me, arm)
+        typed, key = session.value(me.key(f"label-{arm['uid']}")), me.key(f"arm-{arm['uid']}")
+        if typed is not None and typed != arm["label"]:  # the title is drawn before the text box
+            arm["label"] = typed
+            session.keep(key)
+        with st.expander(title(arm), key=key, on_change="rerun") as place:
+            if place.open:
+                edit(me, arm)
         places[f"arm {arm['label']!r}"] = st.empty()
     places["two arms "] = places["an arm's label "] = places["arm label "] = st.empty()
     st.menu_button(

@@ -24,19 +24,23 @@ Places = dict[str, Any]  # what a sentence starts with -> the place on the page 
 
 
 def settings(me: session.Session) -> Places:
-    """All sections, each with the controls of its fields; what the visitor sets is put into the draft.
+    """All sections, each with the controls of its fields while it is open; what the visitor sets is put into the draft.
 
-    Returns a place below each control for what is wrong with it, which is known when all are asked.
+    Returns a place for what is wrong with each field, which is known when all are asked: below its control, or below a
+    section that is closed.
     """
     asked, places = me.draft["settings"], {}
     for section in SECTIONS:
-        with st.expander(section, expanded=section != "Recording", key=me.key(f"section-{section}")):
-            for name in Settings.model_fields:
-                if about(name).section == section:
-                    asked[name] = control(name, asked[name], me.key(name), asked)
-                    places[f"{name} is "] = st.empty()
-            if section == "Data" and asked["data"] in DATASETS:
+        names = [name for name in Settings.model_fields if about(name).section == section]
+        key = me.key(f"section-{section}")
+        with st.expander(section, expanded=section != "Recording", key=key, on_change="rerun") as place:
+            for name in names if place.open else ():
+                asked[name] = control(name, asked[name], me.key(name), asked)
+                places[f"{name} is "] = st.empty()
+            if place.open and section == "Data" and asked["data"] in DATASETS:
                 preview(asked["data"], asked["standardize"])
+        if not place.open:
+            places |= {f"{name} is ": st.empty() for name in names}
     return places
 
 

@@ -141,3 +141,10 @@ def write_address(me: Session, experiment: Experiment | None) -> None:
 def value(key: str) -> Any:
     """What the widget with this key holds now."""
     return st.session_state.get(key)
+
+
+def keep(key: str) -> None:
+    """Let the widget with this key have the value it has, although another widget is made of it: an expander is another
+    one under another title."""
+    if key in st.session_state:
+        st.session_state[key] = st.session_state[key]
