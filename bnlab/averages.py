@@ -73,10 +73,12 @@ class Moments(NamedTuple):
     slope_square: np.ndarray
 
 
-def moments(activation: str, q: np.ndarray | float) -> Moments:
-    """The Gaussian integrals of an activation by piecewise Gauss-Legendre quadrature; shapes are those of q."""
+def moments(activation: str, q: np.ndarray | float, shift: np.ndarray | float = 0.0) -> Moments:
+    """The Gaussian integrals of an activation by piecewise Gauss-Legendre quadrature; shapes are those of q.
+
+    With a shift u ~ N(shift, q): good to about 1e-3 then, as a kink no longer stands where panels meet."""
     h, slope = CURVES[activation]
-    u = np.sqrt(np.asarray(q))[..., None] * Z
+    u = np.sqrt(np.asarray(q))[..., None] * Z + np.asarray(shift)[..., None]
     z = h(u)
     return Moments(z @ Z_WEIGHT, z**2 @ Z_WEIGHT, slope(u) ** 2 @ Z_WEIGHT)
 

@@ -10,10 +10,16 @@ s2 = fan_in * Var[W], and "var" the variance of the layer's pre-activations a:
     layer, before     var / (var + delta)   D = var + delta              s2 E[h(u)^2]              s2 E[h'(u)^2] / D
     either, after     var                   D = Var[h(u)] + delta        s2 Var[h(u)] / D          s2 E[h'(u)^2] / D
 
+    batch, frozen     as none, with D = 1 + delta: the averages stand at 0 and 1, so the mini-batch has no say
+
 Below a norm s2 cancels. Batch norm before the activation takes the mean of h out of the next a; layer norm there does
 not, as the mean over units of a random projection is 0 already: so ReLU grows by pi/(pi - 1) with the one, by 1 with
 the other. All this holds for many units and, with batch norm, many examples; `small_batch` corrects for few.
 Squared norms and norms are told apart by name: `..._squared` and `..._norm`.
+
+Noisy batch norm multiplies and shifts each unit's output by numbers of its own: the averages are over them too. The
+weight gradient is ||dE/dW||^2 = ||sum_n x_n delta_n^T||^2, taken for sum_n ||x_n||^2 ||delta_n||^2: examples at right
+angles. Where the inputs of a layer resemble each other (raw data, collapsed deep layers) that is not so.
 
 Sources: Glorot and Bengio 2010; He et al. 2015; Schoenholz et al. 2017; Yang et al. 2019. The rows of layer norm and
 "after" are derived in the same way and checked against simulation in the tests.
@@ -46,13 +52,41 @@ def weight_scale(init: str, gain: float, fan_in: int, fan_out: int) -> float:
 
 
 class Net(NamedTuple):
-    """What the laws depend on. s2 belongs to the weights between two hidden layers."""
+    """What the laws depend on. s2 belongs to the weights between two hidden layers. norm is "none", "batch", "layer" or
+    "frozen": batch norm with moving averages that stand at 0 and 1. noise: the greatest shift and scale, less 1."""
 
     activation: str
     norm: str
     placement: str
     s2: float
     delta: float
+    noise: tuple[float, float] = (0.0, 0.0)
+
+
+class Units(NamedTuple):
+    """How units differ in what enters their activation, scale * u + shift: nodes and weights, [U, 1] each."""
+
+    scale: np.ndarray
+    shift: np.ndarray
+    weight: np.ndarray
+
+
+ALIKE = Units(np.ones((1, 1)), np.zeros((1, 1)), np.ones((1, 1)))
+
+
+@lru_cache(64)
+def noisy(shift: float, scale: float) -> Units:
+    """Noise as norms.Noise draws it: uniform in [-shift, shift] and in [1, 1 + scale]."""
+    nodes, weights = np.polynomial.legendre.leggauss(6)
+    scales, shifts = np.meshgrid(1 + scale * (nodes + 1) / 2, shift * nodes)
+    return Units(*(q.reshape(-1, 1) for q in (scales, shifts, np.outer(weights, weights) / 4)))
+
+
+def apart(variance: float) -> Units:
+    """Units with a mean of their own, the same for all examples: N(0, variance)."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(24)
+    shift = sqrt(variance) * nodes.reshape(-1, 1)
+    return Units(np.ones_like(shift), shift, weights.reshape(-1, 1) / weights.sum())
 
 
 class Layer(NamedTuple):
@@ -64,22 +98,37 @@ class Layer(NamedTuple):
     variance: np.ndarray  # the same, but less the mini-batch's mean where batch norm will take that out
 
 
-def layer(net: Net, variance: np.ndarray) -> Layer:
-    """The layer whose pre-activations have these variances [n], one an example; batch norm's is their mean."""
+def layer(net: Net, variance: np.ndarray, common: float = 0.0) -> Layer:
+    """The layer whose pre-activations have these variances [n], one an example; batch norm's is their mean.
+
+    `common`: with batch norm, the variance over the units of what is the same for all examples, beside `variance`."""
     variance = np.clip(variance, TINY, HUGE)
-    batch = net.norm == "batch"
-    divisor = np.ones_like(variance)
-    if net.norm != "none" and net.placement == "before":
+    batch, before = net.norm == "batch", net.placement == "before"
+    noise = noisy(*net.noise) if any(net.noise) else ALIKE
+    divisor = np.full_like(variance, 1 + net.delta if net.norm == "frozen" else 1.0)
+    if net.norm in ("batch", "layer") and before:
         divisor = (np.full_like(variance, variance.mean()) if batch else variance) + net.delta
-    m = moments(net.activation, variance / divisor)
-    mean = m.mean.mean() if batch else m.mean
-    centered = m.square - 2 * mean * m.mean + mean**2
-    if net.norm != "none" and net.placement == "after":
-        divisor = (np.full_like(variance, centered.mean()) if batch else centered) + net.delta
-        output = read = centered / divisor
-    else:
-        output, read = m.square, centered if batch else m.square
-    return Layer(divisor, net.s2 * m.slope_square / divisor, net.s2 * output, net.s2 * read)
+    units = noise if before else apart(common) if common > 0 else ALIKE
+    q = variance / (divisor if before else 1.0)
+    m = moments(net.activation, units.scale**2 * q, units.shift + np.zeros_like(q))  # [U, n]
+
+    def over_units(x: np.ndarray) -> np.ndarray:
+        return (units.weight * x).sum(0)
+
+    mean = m.mean.mean(1, keepdims=True) if batch else over_units(m.mean)
+    square = over_units(m.square)
+    centered = over_units(m.square - 2 * mean * m.mean + mean**2)
+    slope = over_units(units.scale**2 * m.slope_square)
+    output, read = square, centered if batch else square
+    if net.norm != "none" and not before:
+        if net.norm != "frozen":
+            divisor = (np.full_like(variance, centered.mean()) if batch else centered) + net.delta
+            square = centered
+        gain, shifted = ((noise.weight * x**2).sum() for x in (noise.scale, noise.shift))
+        read = gain * square / divisor
+        output, slope = read + shifted, gain * slope
+        read = read if batch else output
+    return Layer(divisor, net.s2 * slope / divisor, net.s2 * output, net.s2 * read)
 
 
 def resting_point(following: Callable[[float], float], start: float) -> float:
@@ -136,21 +185,22 @@ def growth(
     placement: str = "before",
     batch_size: int | None = None,
     delta: float = 1e-5,
+    noise: tuple[float, float] = (0.0, 0.0),
 ) -> Growth:
     """The growth per layer between hidden layers of one width, in the limit of many layers.
 
     `batch_size` asks for the correction for few examples, which is known for batch norm before the activation.
     """
-    net = Net(activation, norm, placement, weight_scale(init, gain, 1, 1), delta)
+    net = Net(activation, norm, placement, weight_scale(init, gain, 1, 1), delta, noise)
     variance = resting_point(lambda v: layer(net, np.array([v])).variance[0], net.s2)
     at = Layer(*(float(part[0]) for part in layer(net, np.array([variance]))))
     limit = 0.0 if variance < 1e-6 * net.s2 else inf if variance > 1e6 * net.s2 else at.square
     few, note = few_examples(net, batch_size)
-    apart = parting(net, variance)
-    if norm == "batch" and apart > 1 + 1e-3:
-        note += f" Examples of unlike size part by x{apart:.3g} a layer, so deep networks grow faster than this."
+    growing = parting(net, variance)
+    if norm == "batch" and growing > 1 + 1e-3:
+        note += f" Examples of unlike size part by ×{growing:.3g} a layer, so deep networks grow faster than this."
     if limit in (0.0, inf):
-        note = f"Pre-activations {'sink to 0' if limit == 0 else 'grow without bound'}; factors of the limit. {note}"
+        note = f"Pre-activations {'sink to 0' if limit == 0 else 'grow without bound'} with depth. {note}"
     squared = at.growth * few
     signal, forward = sqrt(squared), at.variance / variance
     return Growth(
@@ -160,7 +210,7 @@ def growth(
         forward_squared=forward,
         forward_variance=limit,
         lost_at_depth=log(LOST) / log(signal) if signal < 1 - 1e-6 else inf,
-        parting=apart,
+        parting=growing,
         source=SOURCES["layer" if norm == "layer" else placement if norm == "batch" else "none"],
         note=note.strip(),
     )
@@ -183,6 +233,10 @@ class Profile(NamedTuple):
     weight_norm: np.ndarray  # ||dE/dW||, as a multiple of layer L's
     forward_variance: np.ndarray  # of a, over examples and units
     divisor: np.ndarray  # the variance the norm divides by, with delta, mean over examples; 1 without a norm
+    lost_at_depth: float  # layers after which layer 1's signal is 1e-6 of the top's, if more follow; infinity if never
+
+
+BEYOND = 100  # layers more than a network has that are computed in search of where the signal is lost
 
 
 def profile(
@@ -193,27 +247,33 @@ def profile(
     placement: str = "before",
     batch_size: int | None = None,
     delta: float = 1e-5,
+    noise: tuple[float, float] = (0.0, 0.0),
     *,
     depth: int,
     width: int,
     n_in: int,
     sizes: Sequence[float] = (1.0,),
+    common: float = 0.0,
 ) -> Profile:
     """The same law layer by layer, from given inputs, on the way to its limit.
 
     Where the limit is far (tanh at s2 = 1 takes hundreds of layers) this is what a network of 20 layers shows. `sizes`
-    are the mean squares over the features of some examples, or quantiles of them; each feature's mean over the examples
-    is 0. Batch norm mixes the examples: there their mean stands for all. The loss is supposed to pull at all equally.
+    are the mean squares over the features of some examples, or quantiles of them; `common` is that of the examples'
+    mean, which batch norm takes out. Batch norm mixes the examples: there their mean stands for all. The loss is
+    supposed to pull at all equally.
     """
-    net = Net(activation, norm, placement, weight_scale(init, gain, width, width), delta)
+    net = Net(activation, norm, placement, weight_scale(init, gain, width, width), delta, noise)
     size = np.array([np.mean(sizes)] if norm == "batch" else sizes, dtype=float)
-    square = variance = weight_scale(init, gain, n_in, width) * size
+    first = weight_scale(init, gain, n_in, width)
+    common = common if norm == "batch" else 0.0
+    square, variance, around = first * size, first * np.maximum(size - common, 0), first * common
     few, _ = few_examples(net, batch_size)
-    layers, squares, reads = [], [], [n_in * size]  # reads: squared norms of what each layer's weights multiply
+    taken_out = common if placement == "before" else 0.0
+    layers, squares, reads = [], [], [n_in * (size - taken_out)]  # squared norms of what each layer's weights multiply
     for _ in range(depth):
-        layers.append(layer(net, variance))
+        layers.append(layer(net, variance, around))
         squares.append(square.mean())
-        square, variance = layers[-1].square, layers[-1].variance
+        square, variance, around = layers[-1].square, layers[-1].variance, 0.0
         reads.append(width * variance / net.s2)
     signal, weight = np.empty(depth), np.empty(depth)
     pull, scale = np.ones_like(size), 0.0  # squared signal of each example, and the logarithm of what was divided out
@@ -225,7 +285,34 @@ def profile(
     corrections = np.append(np.arange(1, depth)[::-1] * log(few), 0)
     with np.errstate(over="ignore"):  # a hundred layers may well reach infinity
         signal, weight = (np.exp((x - x[-1] + corrections) / 2) for x in (signal, weight))
-    return Profile(signal, weight, np.array(squares), np.array([at.divisor.mean() for at in layers]))
+    limit = growth(activation, init, gain, norm, placement, batch_size, delta, noise).signal_squared
+    lost = lost_at(net, layers, variance, few, limit)
+    return Profile(signal, weight, np.array(squares), np.array([at.divisor.mean() for at in layers]), lost)
+
+
+def lost_at(net: Net, layers: list[Layer], variance: np.ndarray, few: float, limit: float) -> float:
+    """After how many of these layers, and of those that would follow, layer 1's signal is LOST of the top's.
+
+    A deeper network has the same lowest layers, so factors are multiplied from the lowest up: BEYOND more layers as
+    they come, or until they are those of the limit, then the limit's."""
+    if not few < inf:
+        return inf
+    passed, before = np.zeros_like(variance), 0.0
+    goal, falls = 2 * log(LOST), limit < 1 - 2e-6
+    for l in range(len(layers) + BEYOND):
+        if l >= len(layers) and not falls:
+            return inf
+        at = layers[l] if l < len(layers) else layer(net, variance)
+        variance = variance if l < len(layers) else at.variance
+        step = np.log(np.maximum(at.growth * few, TINY))
+        passed = passed + step
+        now = float(passed.max() + log(np.exp(passed - passed.max()).mean()))
+        if now < goal:
+            return l + (goal - before) / (now - before)
+        before = now
+        if l >= len(layers) and abs(float(step.mean()) - log(limit)) < 1e-4 * abs(log(limit)):
+            break
+    return l + 1 + (goal - before) / log(limit) if falls else inf
 
 
 def few_examples(net: Net, batch_size: int | None) -> tuple[float, str]:
@@ -236,10 +323,10 @@ def few_examples(net: Net, batch_size: int | None) -> tuple[float, str]:
         return 1.0, "For many examples in a mini-batch."
     if batch_size < 4:
         return inf, "In mini-batches of 2 or 3 the mean growth is infinite."
-    return small_batch(net.activation, batch_size), f"For mini-batches of {batch_size}."
+    return small_batch(net.activation, batch_size, net.noise), f"For mini-batches of {batch_size}."
 
 
-def small_batch(activation: str, K: int) -> float:
+def small_batch(activation: str, K: int, noise: tuple[float, float] = (0.0, 0.0)) -> float:
     """Factor on the growth of batch norm before the activation from having K examples instead of very many.
 
     Over the mini-batch the normalized a_hat of a unit is uniform on the sphere of radius sqrt(K) among the vectors that
@@ -255,14 +342,17 @@ def small_batch(activation: str, K: int) -> float:
         return inf
     h, slope = CURVES[activation]
     y_i, y_j, weight = sphere_pairs(K)
-    h_i, h_j, f_i, f_j = h(y_i), h(y_j), slope(y_i), slope(y_j)
+    units = noisy(*noise) if any(noise) else ALIKE
+    u_i, u_j = units.scale * y_i + units.shift, units.scale * y_j + units.shift
+    h_i, h_j, f_i, f_j = h(u_i), h(u_j), units.scale * slope(u_i), units.scale * slope(u_j)
 
     def mean(x: np.ndarray) -> float:
-        return float(weight @ x)
+        return float((units.weight * x).sum(0) @ weight)
 
     f2, fy2 = mean(f_i**2), mean((f_i * y_i) ** 2)
     ff, fyfy = mean(f_i * f_j), mean(f_i * y_i * f_j * y_j)
     trace = (K - 2) * f2 - fy2 + (f2 + fy2 + (K - 1) * (ff + fyfy)) / K
-    m = moments(activation, 1.0)
-    many = float(m.slope_square / (m.square - m.mean**2))
+    net = Net(activation, "batch", "before", 1.0, 0.0, noise)
+    at = layer(net, np.ones(1))
+    many = float(at.growth[0] / at.variance[0])
     return K * trace / ((K - 1) * (K - 3) * mean(h_i**2 - h_i * h_j)) / many

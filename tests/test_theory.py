@@ -124,7 +124,7 @@ def test_norm_and_squared_norm_are_told_apart_and_the_lost_depth_follows():
     assert told.signal_norm**told.lost_at_depth == pytest.approx(1e-6)
     assert told.weight_norm == pytest.approx(1), "a flat profile of weight gradients while the signal vanishes"
     assert told.forward_variance == 0
-    assert told.note == "Pre-activations sink to 0; factors of the limit."
+    assert told.note == "Pre-activations sink to 0 with depth."
     assert growth("relu", "he").lost_at_depth == float("inf")
     assert growth("linear", "he").forward_variance == float("inf")
 

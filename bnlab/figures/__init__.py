@@ -19,9 +19,10 @@ from . import (
     geometry,
     gradients,
     inference,
+    jacobians,
     moving,
     predicted,
-    single,
+    rates,
 )
 from .options import STEP, About, Option, asked, choice
 
@@ -90,7 +91,20 @@ FIGURES["gradient_heatmap"] = About(
     gradients.gradient_heatmap,
     (WHICH,),
 )
-for more in (moving, distributions, predicted, inference, alphas, gaps, broken, single, dials, contest, geometry):
+for more in (
+    moving,
+    distributions,
+    predicted,
+    inference,
+    alphas,
+    gaps,
+    broken,
+    dials,
+    contest,
+    rates,
+    jacobians,
+    geometry,
+):
     FIGURES |= more.ABOUT
 
 

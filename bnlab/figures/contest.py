@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..probes.curvature import LIMITS
+from ..probes.curvature import limit
 from . import style
 from .looks import (
     ALL_LOST,
@@ -71,9 +71,8 @@ def smoothness(trace: Trace, *, direction: str) -> go.Figure:
         along = "1/2 to 4 times the optimizer's own coming update, decay included"
     note = (
         f"{words[0].upper()}{words[1:]}, the coming mini-batch, steps of {along}: "
-        "bands from the least to the greatest. A network with hardly any gradient changes hardly at all; the dials "
-        "above compare with the gradient's own norm. Not the band over trainings with several learning rates; for "
-        "that, load the experiment below. Santurkar et al. 2018."
+        "bands from the least to the greatest. A network with hardly any gradient changes hardly at all. Not the band "
+        "over trainings with several learning rates, which is a chart of its own below. Santurkar et al. 2018."
     )
     return finished(figure, 440, note, *lost(trace, trace.step).values())
 
@@ -129,18 +128,23 @@ def curvature(trace: Trace) -> go.Figure:
             marker={"symbol": style.symbol(arm), "size": 8},
             hovertemplate=f"step %{{x}}: %{{y:.4g}}<extra>{name}</extra>",
         )  # fmt: skip
-        limit = LIMITS[settings.optimizer] / settings.learning_rate
+        stable = limit(settings)
         words = "2(1 + 0.9)/η" if settings.optimizer == "momentum" else "2/η"
-        if np.isfinite(limit):
-            limits[limit] = f"{words}, η = {settings.learning_rate:g}"
-            above += [name] if (top > limit).any() else []
-    for limit, name in limits.items():
-        style.reference(figure, limit, name)
+        words += " − λ" if settings.weight_decay else ""
+        if np.isfinite(stable) and stable > 0:
+            limits[stable] = f"{words}, η = {settings.learning_rate:g}"
+            limits[stable] += f", λ = {settings.weight_decay:g}" if settings.weight_decay else ""
+        if np.isfinite(stable):
+            above += [name] if (top > stable).any() else []
+    for stable, name in limits.items():
+        style.reference(figure, stable, name)
     figure.update_xaxes(title="step")
     figure.update_yaxes(title="largest eigenvalue of the Hessian", type="log")
     notes.append(f"Mini-batch loss, {mode(trace)}. Lanczos, 10 iterations: a lower bound.")
     if limits:
         notes.append("Below the line gradient descent on a quadratic is stable (Cohen et al. 2021).")
+    if any(s.weight_decay for s in trace.experiment.arm_settings):
+        notes.append("The Hessian is that of the loss; weight decay adds λ to it, so the loss may have that much less.")
     if above:
         notes.append(
             f"Beyond it at times: {', '.join(above)}. On a quadratic that would diverge; another loss may bend back, "

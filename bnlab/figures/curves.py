@@ -14,6 +14,7 @@ from .lasting import bounds, lasting, room, ruled
 
 if TYPE_CHECKING:
     from ..reading import Series, Trace
+    from ..settings import Settings
 
 POINTS = 4800  # of all mini-batch lines together
 MARKS = 60  # of a split's scores, at most, and the newest
@@ -217,16 +218,22 @@ def diverged(figure: go.Figure, trace: Trace, arms: list[int], x: str) -> None:
         )  # fmt: skip
 
 
+def chance_loss(settings: Settings) -> float:
+    """The loss of guessing: each class alike, or the mean of the targets, whose variance is 1."""
+    about = DATASETS[settings.data]
+    return log(about.n_classes) if about.task == "classification" else 1.0
+
+
 def chance(trace: Trace, quantity: str) -> list[tuple[float, str]]:
     """What networks score that know nothing, from low to high: guessing each class alike, or the targets' mean."""
     found = {}
     for arm, settings in enumerate(trace.experiment.arm_settings):
         n = DATASETS[settings.data].n_classes
         if classifies(trace, arm):
-            value, name = (log(n), f"chance, ln {n}") if quantity == "loss" else (1 / n, f"chance, 1/{n}")
-            found[value] = name
+            value = chance_loss(settings) if quantity == "loss" else 1 / n
+            found[value] = f"chance, ln {n}" if quantity == "loss" else f"chance, 1/{n}"
         elif quantity == "loss":
-            found[1.0] = "predicting the mean"
+            found[chance_loss(settings)] = "predicting the mean"
     return sorted(found.items())
 
 

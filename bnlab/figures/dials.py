@@ -1,38 +1,42 @@
-"""Two dials, shift and smoothness, beside how fast each arm learns: which of the two does the speed follow?"""
+"""Two dials, shift and smoothness, beside how fast each arm learns: which of the two does the speed follow?
+
+Both dials depend on the optimizer, and shift on the learning rate: the update of the layers below is what shifts. So
+arms are compared only where both are the same.
+"""
 
 from __future__ import annotations
 
 from itertools import permutations
-from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 
 from ..probes import schedule
-from ..probes.gradient_line import LENGTHS
 from . import style
-from .curves import smoothed
-from .looks import COMING, NOT_YET, Needs, finished, missing, newest_snapshot, present, wholly
+from .curves import chance_loss, smoothed
+from .looks import COMING, NOT_YET, Needs, finished, lost, missing, newest_snapshot, present, wholly
 from .options import About
 
 if TYPE_CHECKING:
     from ..reading import Trace
+    from ..settings import Settings
 
-SMOOTHING = 10  # steps over which the loss is averaged before it counts as halved
-ALIKE = 0.1  # relative difference below which two dials say the same
-LOST = 1e-6  # of layer L's weight gradient: what arrives at layer 1 does not teach it anything
+SMOOTHING = 10  # steps over which the newest loss is averaged
+ALIKE = 0.1  # relative difference below which two arms say the same
+LEARNS = 0.9  # of the loss of guessing: a network learns where its newest loss is below
 
 
 class Dial(NamedTuple):
-    """Where an arm stands. shift: ‖G − G′‖/‖G‖; change: ‖Δg‖/‖g‖ one learning rate along the gradient; both geometric
-    means over the live looks, seeds and layers. halved: the step at which its loss had halved, inf where it had not.
-    out: why it is not compared, "" where it is."""
+    """Where an arm stands, [seeds] each, NaN for networks that diverged. shift: ‖G − G′‖/‖G‖, geometric mean over the
+    live looks and layers; rough: ‖Δg‖/‖Δw‖ along the gradient, over the looks; loss: of the mini-batches, mean over
+    all steps so far. out: why the arm is not compared, "" where it is. kind: only arms of one kind are compared."""
 
-    shift: float
-    change: float
-    halved: float
-    out: str
+    shift: np.ndarray
+    rough: np.ndarray
+    loss: np.ndarray
+    out: str = ""
+    kind: tuple = ()
 
 
 def scheduled(trace: Trace, probe: str, steps: np.ndarray) -> np.ndarray:
@@ -57,9 +61,15 @@ def counted(trace: Trace, probe: str, arm: int) -> dict[str, np.ndarray] | None:
     return {name: values[chosen] for name, values in found.items()} if chosen.any() and "wrong" not in found else None
 
 
-def geometric(values: np.ndarray) -> float:
-    values = values[np.isfinite(values) & (values > 0)]
-    return float(np.exp(np.log(values).mean())) if values.size else np.nan
+def geometric(values: np.ndarray, axis: int | tuple[int, ...] = 0) -> np.ndarray:
+    """Geometric mean of what is finite and above 0; NaN where nothing is."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.exp(present(np.where(values > 0, np.log(values), np.nan), axis))
+
+
+def alike(settings: Settings) -> tuple:
+    """What two arms must have in common to be compared."""
+    return settings.data, settings.optimizer, settings.learning_rate
 
 
 def dial(trace: Trace, arm: int) -> Dial | None:
@@ -67,57 +77,83 @@ def dial(trace: Trace, arm: int) -> Dial | None:
     shift, along = (counted(trace, probe, arm) for probe in ("shift", "gradient_line"))
     if shift is None or along is None:
         return None
-    there = LENGTHS.index(1.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        change = along["change"][..., there] / along["gradient"]
+    settings, seeds = trace.experiment.arm_settings[arm], trace.experiment.seeds
+    gone = np.array([(arm, seed) in trace.diverged for seed in seeds])
+    both = geometric(shift["relative"], (0, 2)), geometric(along["smoothness"])
     loss = trace.read("loss", arm, points=400)
-    smooth = smoothed(loss.steps, present(loss.mean, 1), SMOOTHING)
-    below = np.flatnonzero(smooth < smooth[0] / 2) if len(smooth) else []
-    halved = float(loss.steps[below[0]]) if len(below) else inf
+    stop = min(trace.step + 1, trace.experiment.settings.steps)
+    weight = np.diff(loss.steps, append=stop)[:, None]  # a point may stand for several steps
+    mean = (loss.mean * weight).sum(0, dtype=float) / weight.sum() if len(loss.steps) else np.full(len(seeds), np.nan)
+    newest = [float(smoothed(loss.steps, values, SMOOTHING)[-1]) for values in loss.mean.T] if len(loss.steps) else []
+    stays = [f"{now:.3g}" for now in newest if not np.isnan(now) and not now < LEARNS * chance_loss(settings)]
     out = ""
     if wholly(trace, arm, trace.step):
-        out = f"it diverged at step {min(trace.diverged[arm, s][0] for s in trace.experiment.seeds)}"
-    elif halved == inf and len(smooth):
-        norms = present(trace.at("grad_norm", arm, trace.step)[1])
-        if not norms[0] > LOST * norms[-1]:
-            out = "it does not learn, hardly any gradient reaches layer 1"
-    both = geometric(shift["relative"]), geometric(change)
-    if not out and not np.isfinite(both).all():
+        out = f"it diverged at step {min(trace.diverged[arm, s][0] for s in seeds)}"
+    elif not len(loss.steps):
+        out = "it has not taken a step yet"
+    elif stays:
+        few = f" with {len(stays)} of {len(seeds)} seeds" if len(stays) < len(seeds) else ""
+        out = f"it does not learn{few}, its loss is {' and '.join(dict.fromkeys(stays))}, that of guessing "
+        out += f"{chance_loss(settings):.3g}"
+    told = [np.where(gone, np.nan, values) for values in (*both, mean)]
+    if not out and not all(np.isfinite(values).any() for values in told):
         out = "one of the two cannot be measured here"
-    return Dial(*both, halved, out)
+    return Dial(*told, out, alike(settings))
 
 
 def verdict(dials: dict[str, Dial]) -> str:
     """What the points say: whether the arm that learns faster has clearly less shift, a clearly smoother loss, both or
-    neither."""
+    neither. Said with the names of those that are compared where others are not."""
     told = {name: d for name, d in dials.items() if not d.out}
-    pairs = [(a, b) for a, b in permutations(told, 2) if clearly(told[a].halved, told[b].halved) < 0]
-    if not pairs and len(told) < 2:
+    if len(told) < 2:
         return "Fewer than two arms learn, so there is nothing to compare."
-    if not pairs:
-        shifts, changes = ([getattr(d, k) for d in told.values()] for k in ("shift", "change"))
-        wide, rough = (max(values) / min(values) for values in (shifts, changes))
+    able = [(a, b) for a, b in permutations(told, 2) if told[a].kind == told[b].kind]
+    if not able:
         return (
-            f"{', '.join(told)} learn about equally fast, though covariate shift differs by a factor of {wide:.2g} and "
-            f"the change of the gradient by one of {rough:.2g}."
+            "No two of the arms that learn have the same learning rate, optimizer and data, on which the dials depend, "
+            "so there is nothing to compare."
+        )
+    among = list(dict.fromkeys(a for a, _ in able))
+    parts = 0 < len(able) < len(told) * (len(told) - 1)
+    only = "" if len(among) == len(dials) and not parts else f"Compared are only {'; '.join(among)}"
+    only += ", where learning rate, optimizer and data are the same. " if parts else ". " if only else ""
+    pairs = [(a, b) for a, b in able if clearly(told[a].loss, told[b].loss) < 0]
+    if not pairs:
+        wide, rough = (
+            max(ratio(getattr(told[a], k), getattr(told[b], k)) for a, b in able) for k in ("shift", "rough")
+        )
+        return (
+            f"{only}{'; '.join(among)} learn about equally fast, though covariate shift differs by a factor of "
+            f"{wide:.2g} and the roughness of the loss by one of {rough:.2g}."
         )
     n = len(pairs)
-    shift, change = ([clearly(getattr(told[a], k), getattr(told[b], k)) for a, b in pairs] for k in ("shift", "change"))
-    left, low = shift.count(-1), change.count(-1)
+    shift, rough = ([clearly(getattr(told[a], k), getattr(told[b], k)) for a, b in pairs] for k in ("shift", "rough"))
+    left, low = shift.count(-1), rough.count(-1)
     if n == 1:
         ((a, b),) = pairs
         words = f"{a} learns faster than {b}, with {('about as much', 'more', 'less')[shift[0]]} covariate shift and "
-        words += ("an about as smooth loss", "a less smooth loss", "a smoother loss")[change[0]]
+        words += ("an about as smooth loss", "a less smooth loss", "a smoother loss")[rough[0]]
     else:
         words = f"In {n} pairs of arms that differ in speed the faster one has clearly less shift in {left} and is "
         words += f"clearly smoother in {low}"
     follows = {(True, True): "both", (True, False): "less shift", (False, True): "smoothness"}
-    return f"{words}: here speed goes with {follows.get((left == n, low == n), 'neither of the two alone')}."
+    return f"{only}{words}: here speed goes with {follows.get((left == n, low == n), 'neither of the two alone')}."
 
 
-def clearly(one: float, other: float) -> int:
-    """-1 where one is less than the other by more than ALIKE, 1 where it is more, 0 where they are about the same."""
-    return int(one > other * (1 + ALIKE)) - int(one < other / (1 + ALIKE))
+def ratio(one: np.ndarray, other: np.ndarray) -> float:
+    """One over the other, geometric mean over the seeds that both have; NaN where there is none."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(geometric(one / other))
+
+
+def clearly(one: np.ndarray, other: np.ndarray) -> int:
+    """-1 where one is less than the other by more than ALIKE, and with every seed; 1 where it is more; else 0. Seeds
+    are compared one by one: a seed is the same data in the same order, and the same initial weights."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = one / other
+    share = share[np.isfinite(share)]
+    middle = ratio(one, other)
+    return int(middle > 1 + ALIKE and (share > 1).all()) - int(middle < 1 / (1 + ALIKE) and (share < 1).all())
 
 
 def dials(trace: Trace) -> go.Figure:
@@ -133,26 +169,44 @@ def dials(trace: Trace) -> go.Figure:
             return next(filter(None, map(missing, looked)), style.said(COMING))
         name = style.label(trace, arm)
         told[name] = found
-        when = f"loss halved at step {found.halved:.0f}" if found.halved < inf else "loss not halved"
+        shift, rough = (float(geometric(values)) for values in (found.shift, found.rough))
+        loss = float(present(found.loss))
+        when = f"mean loss {loss:.3g}" if np.isfinite(loss) else "no mean loss"
         symbol = style.symbol(arm) + ("-open" if found.out else "")
-        there = np.isfinite(found.shift) and np.isfinite(found.change)
+        there = np.isfinite(shift) and np.isfinite(rough)
         figure.add_scatter(
-            x=[found.shift if there else None], y=[found.change if there else None],
+            x=[shift if there else None], y=[rough if there else None],
             name=f"{name}: {when}", mode="markers", showlegend=True,
             marker={"color": style.color(arm), "symbol": symbol, "size": 16, "line": {"width": 2}}, cliponaxis=False,
-            hovertemplate=f"shift %{{x:.3g}}, change %{{y:.3g}}<extra>{name}: {when}</extra>",
+            hovertemplate=f"shift %{{x:.3g}}, roughness %{{y:.3g}}<extra>{name}: {when}</extra>",
         )  # fmt: skip
         why = f" (hollow, not compared: {found.out})" if found.out else ""
-        shift, change = (f"{v:.2g}" if np.isfinite(v) else "not measurable" for v in (found.shift, found.change))
-        notes.append(f"{name}: shift {shift}, change {change}, {when}{why}.")
+        both = (f"{v:.2g}" if np.isfinite(v) else "not measurable" for v in (shift, rough))
+        notes.append("{}: shift {}, roughness {}, {}{}.".format(name, *both, when, why))
     figure.update_xaxes(title="covariate shift ‖G − G′‖/‖G‖", type="log")
-    figure.update_yaxes(title="change of the gradient ‖Δg‖/‖g‖ (less is smoother)", type="log")
-    said = (
-        "Both relative to the gradient's own norm: how much the update of the layers below changes a layer's gradient, "
-        "and how much of the gradient is another one learning rate further along it. Geometric means over the looks "
-        "the run took by itself, over layers and seeds."
-    )
-    return finished(figure, 480, verdict(told), *notes, said)
+    figure.update_yaxes(title="roughness ‖Δg‖/‖Δw‖ (less is smoother)", type="log")
+    gone = [words for arm, words in lost(trace, trace.step).items() if not wholly(trace, arm, trace.step)]
+    return finished(figure, 480, verdict(told), *notes, *gone, HOW, caution(trace))
+
+
+HOW = (
+    "Shift: how much the update of the layers below changes a layer's gradient, relative to that gradient; it grows "
+    "with the learning rate. Roughness: the greatest change of the gradient per distance on 1/2 to 4 learning rates "
+    "along it: Santurkar's effective smoothness, which has no learning rate in it. Geometric means over the looks the "
+    "run took by itself, layers and seeds. An arm is faster where its mini-batch loss, mean over all steps so far, is "
+    f"less; a difference counts above {ALIKE:.0%} and where every seed agrees."
+)
+
+
+def caution(trace: Trace) -> str:
+    """What makes the comparison weak here."""
+    words = "" if len(trace.experiment.seeds) > 1 else "One seed only: how far seeds differ is not known. "
+    if any(s.optimizer == "adam" for s in trace.experiment.arm_settings):
+        words += (
+            "Adam does not walk along the gradient: its shift is that of its own update, its roughness that of a walk "
+            "along the gradient."
+        )
+    return words.strip()
 
 
 ABOUT = {

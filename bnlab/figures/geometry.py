@@ -1,7 +1,8 @@
-"""Jacobians, ranks, the loss surface, scale invariance and the norm undone by its own gamma and beta."""
+"""The loss surface, scale invariance and the norm undone by its own gamma and beta."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,142 +10,17 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..probes.invariance import FACTORS
-from ..probes.jacobian import EXAMPLES, WIDEST
+from ..trace import EVERYTHING
 from . import style
-from .looks import ALL_LOST, NOT_YET, finished, line, lost, missing, mode, newest, newest_snapshot, present, wholly
+from .looks import NOT_YET, each, finished, layered, line, lost, mode, newest_snapshot, present, titled
 from .options import ARM, LAYER, STEP, About, Option, choice
-from .predicted import of
 
 if TYPE_CHECKING:
     from ..reading import Trace
     from ..settings import Settings
 
 POINTS = 17  # a side of the surface
-SINGULAR = 1e-12  # least over greatest singular value, below which rounding is all that is left of the least
 CLIPPED = 0.98  # the quantile of the losses of a surface at which its colors end
-
-
-def each(trace: Trace, probe: str, step: int, **options: object):
-    """The step and (arm, label, what the probe saw) of every arm that had not wholly diverged, or the figure that says
-    why there is nothing."""
-    at = newest_snapshot(trace, step)
-    if at is None:
-        return style.said(NOT_YET)
-    found = {arm: trace.look(probe, arm, at, **options) for arm in range(len(trace.experiment.arms))}
-    for one in found.values():
-        if wrong := missing(one):
-            return wrong
-    left = [(arm, style.label(trace, arm), one) for arm, one in found.items() if not wholly(trace, arm, at)]
-    return (at, left) if left else style.said(ALL_LOST.format(at))
-
-
-def titled(figure: go.Figure, across: str, *up: str, log: bool = True) -> None:
-    for column, title in enumerate(up, 1):
-        figure.update_xaxes(title=across, row=1, col=column)
-        figure.update_yaxes(title=title, row=1, col=column)
-        if log:
-            figure.update_yaxes(type="log", row=1, col=column)
-
-
-def jacobians(trace: Trace, *, step: int) -> go.Figure:
-    """Singular values of each layer's Jacobian and of the products to the top."""
-    told = each(trace, "jacobian", step)
-    if isinstance(told, go.Figure):
-        return told
-    at, arms = told
-    figure = make_subplots(1, 3, horizontal_spacing=0.1)
-    for arm, name, found in arms:
-        layers = np.arange(1, found["training"].shape[1] + 1)
-        for column, (key, x) in enumerate((("layer", layers + 1), ("product", layers)), 1):
-            q = directions(found[key])
-            floor = np.nanmin(np.where(q > 0, q, np.nan), initial=1.0)
-            low, high = (np.maximum(q[:, i], floor) for i in (1, 3))
-            style.band(figure, x, low, high, style.color(arm), name, False, opacity=0.08, row=1, col=column)
-            line(figure, x, q[:, 2], name, arm, column, style.dash(arm), column == 1)
-            line(figure, x, q[:, 4], name, arm, column, "dot", False)
-        line(figure, layers, present(found["training"]), name, arm, 3, style.dash(arm), False)
-        if at == 0 and (law := product_law(trace.experiment.arm_settings[arm])) is not None:
-            figure.add_scatter(
-                x=layers, y=law, mode="markers", marker={"color": style.color(arm), "symbol": "circle-open", "size": 6},
-                legendgroup=name, showlegend=False, row=1, col=3,
-                hovertemplate=f"layer %{{x}}: %{{y:.3g}}<extra>{name}, by the law</extra>",
-            )  # fmt: skip
-    inference = "single examples, inference mode"
-    titled(
-        figure, "layer l", f"singular values of J<sub>l</sub>, {inference}",
-        f"of J<sub>L</sub> … J<sub>l+1</sub>, {inference}", f"their root mean square, {mode(trace)}",
-    )  # fmt: skip
-    if np.isnan([found["layer"] for *_, found in arms]).all():
-        exact = f"Layers wider than {WIDEST} units are not taken apart one by one: only the right panel is measured."
-    else:
-        spans = ", ".join(f"{name} {stretch(found)}" for _, name, found in arms)
-        conditions = [f"{name} {condition(found)}" for _, name, found in arms]
-        exact = (
-            f"Inference mode: exact, of {EXAMPLES} examples; median, middle half and greatest (dotted); no median "
-            "where half of the directions are lost. "
-            f"Greatest over median from layer 1 to the top: {spans}. "
-            f"Condition number (greatest over least) of a layer, median: {', '.join(conditions)}."
-        )
-        if any("singular" in words for words in conditions):
-            exact += (
-                " Singular: a direction is lost, as behind a unit without a slope, or by layer norm, which does not "
-                "see the mean and the length of its input."
-            )
-    coupled = (
-        "Right: batch norm couples the examples, so the Jacobian is that of the whole mini-batch, looked at with "
-        "random vectors."
-    )
-    if at == 0:
-        coupled += " Rings: the law of random initial networks, the factors of the signal gradient multiplied."
-    frozen = mode(trace).startswith("training with frozen")
-    return finished(figure, 440, f"Step {at}.", exact, "" if frozen else coupled, *lost(trace, at).values())
-
-
-def product_law(settings: Settings) -> np.ndarray | None:
-    """Root mean square singular value of J_L ... J_{l+1} in the initial network, l = 1..L-1, by the theory: the layers'
-    growth factors multiplied. None where the averages are frozen, about which it says nothing."""
-    if settings.statistics == "moving":
-        return None
-    growth, profile = of(settings)
-    return profile.signal_norm[1:] * growth.signal_norm
-
-
-def directions(quantiles: np.ndarray) -> np.ndarray:
-    """Quantiles of singular values, mean over the seeds, [n, 5]; 0 where only rounding is left of them."""
-    q = present(quantiles)
-    return np.where(q < SINGULAR * q[:, 4:], 0.0, q)
-
-
-def stretch(found: dict[str, np.ndarray]) -> str:
-    """Greatest over median singular value of the product from layer 1 to the top."""
-    top = directions(found["product"])[0]
-    if not top[4] > 0:
-        return "nothing passes"
-    return f"{top[4] / top[2]:.2g}" if top[2] > 0 else "half of the directions are lost"
-
-
-def condition(found: dict[str, np.ndarray]) -> str:
-    """Greatest over least singular value of a layer, the median layer's."""
-    least, greatest = (directions(found["layer"])[:, i] for i in (0, 4))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.nanmedian(least / greatest)
-    return f"{1 / share:.2g}" if share > 0 else "singular"
-
-
-def ranks(trace: Trace, *, step: int) -> go.Figure:
-    """Effective rank and mean cosine of the layers' outputs."""
-    told = each(trace, "rank", step)
-    if isinstance(told, go.Figure):
-        return told
-    at, arms = told
-    figure = make_subplots(1, 2, horizontal_spacing=0.12)
-    for arm, name, found in arms:
-        layers = np.arange(1, found["rank"].shape[1] + 1)
-        line(figure, layers, present(found["rank"]), name, arm, 1, style.dash(arm), True, log=False)
-        line(figure, layers, present(found["cosine"]), name, arm, 2, style.dash(arm), False, log=False)
-    titled(figure, "layer l", "effective rank", "mean cosine of two examples", log=False)
-    note = f"Step {at}, the coming mini-batch, {mode(trace)}. Rank 1, cosine 1: all examples lie on one line."
-    return finished(figure, style.HEIGHT, note, *lost(trace, at).values())
 
 
 def surface_needs(trace: Trace, *, step: int, plane: str, **_: object) -> list[tuple[str, int, dict]]:
@@ -167,8 +43,10 @@ def surface(trace: Trace, *, step: int, plane: str, look: str, arm: int, beside:
     if not shown:
         return style.said(f"Both networks had diverged by step {at}. Choose an earlier step, or other arms.")
     titles = [style.label(trace, a) + ("" if a in shown else ": diverged") for a in asked]
-    kind = "surface" if look == "surface" else "xy"
-    figure = make_subplots(1, 2, specs=[[{"type": kind}] * 2], subplot_titles=titles)
+    solid = look == "surface"  # two below each other: beside each other they are too small on a phone
+    places = [(1, 1), (2, 1)] if solid else [(1, 1), (1, 2)]
+    form = {"rows": 2, "cols": 1, "specs": [[{"type": "surface"}]] * 2, "vertical_spacing": 0.04}
+    figure = make_subplots(**(form if solid else {"rows": 1, "cols": 2}), subplot_titles=titles)
     every = np.log10(np.maximum(np.concatenate([found["loss"][0].ravel() for found in shown.values()]), 1e-9))
     low, high = (float(q) for q in np.quantile(every[np.isfinite(every)], (0, CLIPPED)))
     across, up = (
@@ -176,57 +54,71 @@ def surface(trace: Trace, *, step: int, plane: str, look: str, arm: int, beside:
         if plane == "landscape"
         else ("first principal direction (distance ‖ΔW‖)", "second principal direction (‖ΔW‖)")
     )
-    for column, a in enumerate(asked, 1):
-        if kind == "xy":
-            figure.update_xaxes(title=across, row=1, col=column)
-            figure.update_yaxes(title=up, row=1, col=column)
+    shares = []
+    for (row, column), a in zip(places, asked, strict=True):
+        here = {"row": row, "col": column}
+        if not solid:
+            figure.update_xaxes(title=across, **here)
+            figure.update_yaxes(title=up, **here)
         if a not in shown:
             continue
         found, name = shown[a], style.label(trace, a)
         x, y = (found["at"][0],) * 2 if plane == "landscape" else (found["across"][0], found["up"][0])
         z = np.log10(np.maximum(found["loss"][0], 1e-9))
+        path = found["path"][0] if plane == "path" else np.zeros((1, 2))
+        if plane == "path":
+            shares.append(f"{name} {' + '.join(f'{share:.0%}' for share in found['share'][0])}")
         text = {"customdata": found["loss"][0], "hovertemplate": f"loss %{{customdata:.4g}}<extra>{name}</extra>"}
-        if look == "surface":
-            figure.add_surface(x=x, y=y, z=np.clip(z, low, high), coloraxis="coloraxis", **text, row=1, col=column)
+        marks = {
+            "mode": "lines+markers", "showlegend": False, "line": {"color": "white"},
+            "marker": {"color": "white", "size": 5, "line": {"color": "black", "width": 1}},
+            "hovertemplate": "snapshot %{pointNumber}<extra></extra>",
+        }  # fmt: skip
+        if solid:
+            figure.add_surface(x=x, y=y, z=np.clip(z, low, high), coloraxis="coloraxis", **text, **here)
+            height = np.clip(between(x, y, z, path), low, high) + 0.01 * (high - low)
+            marks |= {"line": {"color": "white", "width": 4}, "marker": marks["marker"] | {"size": 3}}
+            figure.add_scatter3d(x=path[:, 0], y=path[:, 1], z=height, **marks, **here)
             continue
         figure.add_contour(
             x=x, y=y, z=z, coloraxis="coloraxis", contours={"start": low, "end": high, "size": (high - low) / 14 or 1},
-            line={"width": 0.6}, **text, row=1, col=column,
+            line={"width": 0.6}, **text, **here,
         )  # fmt: skip
-        path = found["path"][0] if plane == "path" else np.zeros((1, 2))
-        figure.add_scatter(
-            x=style.numbers(path[:, 0]), y=style.numbers(path[:, 1]), mode="lines+markers", showlegend=False,
-            marker={"color": "white", "size": 5, "line": {"color": "black", "width": 1}}, line={"color": "white"},
-            hovertemplate="snapshot %{pointNumber}<extra></extra>", row=1, col=column,
+        figure.add_scatter(x=style.numbers(path[:, 0]), y=style.numbers(path[:, 1]), **marks, **here)
+    if solid:
+        room = 0.03 * (high - low) or 0.1
+        figure.update_scenes(
+            xaxis_title="first", yaxis_title="second", zaxis_title="log₁₀ E", aspectmode="cube",
+            zaxis_range=[low - room, high + room], camera_eye={"x": 1.8, "y": 1.8, "z": 1.1},
         )  # fmt: skip
-    if look == "surface":
-        figure.update_scenes(xaxis_title="first direction", yaxis_title="second direction", zaxis_title="log₁₀ E")
     bar = {"title": {"text": "log₁₀ E", "side": "right"}, "tickformat": ".2f"}
     figure.update_layout(coloraxis={"colorscale": "Viridis", "cmin": low, "cmax": high, "colorbar": bar})
     how = (
         "along two random directions, each unit's scaled to the norm of its own weights: 1 is as far as the weights "
         "are long (Li et al. 2018)"
         if plane == "landscape"
-        else "in the plane that holds most of the path of the recorded snapshots (white; its principal components)"
+        else "in the plane of the first two principal components of the path of the recorded snapshots (white)"
     )
+    if shares:
+        how += f", which hold of the path's variance: {', '.join(shares)}"
     fresh = any(trace.experiment.arm_settings[a].norm == "batch" for a in shown) and "frozen" not in mode(trace)
     note = (
-        f"Step {at}, seed {trace.experiment.seeds[0]}: the loss of one mini-batch {how}. {mode(trace).capitalize()}"
+        f"Step {at}, {'the first seed, ' if len(trace.experiment.seeds) > 1 else 'seed '}{trace.experiment.seeds[0]}: "
+        f"the loss of one mini-batch {how}. {mode(trace).capitalize()}"
         + (", batch norm's statistics taken anew at every point" if fresh else "")
         + f". Colors end at {10**high:.3g}, which {CLIPPED:.0%} of the points stay below."
     )
     gone = lost(trace, at)
-    return finished(figure, 480, note, *(gone[a] for a in dict.fromkeys(asked) if a in gone))
+    return finished(figure, 960 if solid else 480, note, *(gone[a] for a in dict.fromkeys(asked) if a in gone))
 
 
-def layered(probe: str):
-    """The need of a figure that looks at the layer of its option."""
-
-    def needs(trace: Trace, *, step: int, layer: int, **_: object) -> list[tuple[str, int, dict]]:
-        at = newest_snapshot(trace, step)
-        return [(probe, at, {"layer": layer})] if at is not None else []
-
-    return needs
+def between(x: np.ndarray, y: np.ndarray, z: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """z [y, x] on a regular grid, bilinear between its points, at points [n, 2]; NaN where these are."""
+    place = [(points[:, k] - axis[0]) / (axis[-1] - axis[0]) * (len(axis) - 1) for k, axis in enumerate((x, y))]
+    at = [np.clip(np.nan_to_num(q).astype(int), 0, len(axis) - 2) for q, axis in zip(place, (x, y), strict=True)]
+    (i, j), (u, v) = at, (q - low for q, low in zip(place, at, strict=True))
+    left, right = ((1 - v) * z[j, i + k] + v * z[j + 1, i + k] for k in (0, 1))
+    return (1 - u) * left + u * right
 
 
 def invariant(settings: Settings) -> bool:
@@ -312,28 +204,56 @@ def undone(trace: Trace, *, step: int, layer: int) -> go.Figure:
 
 
 def scale_over_time(trace: Trace, *, layer: int) -> go.Figure:
-    """Weight norm and relative update of one layer over the training."""
-    figure = make_subplots(1, 2, horizontal_spacing=0.12)
+    """Weight norm, relative update and angle of an update, of one layer over the training."""
+    figure, missed = make_subplots(1, 3, horizontal_spacing=0.1), False
     for arm, settings in enumerate(trace.experiment.arm_settings):
-        for column, quantity in enumerate(("weight_norm", "update_ratio"), 1):
-            try:
-                series = trace.read(quantity, arm, layer=min(layer, settings.depth), points=300)
-            except KeyError:
-                return style.said(NOT_YET)
-            y, name = present(series.mean, 1), style.label(trace, arm)
+        at = min(layer, settings.depth)
+        try:
+            told = [trace.read(quantity, arm, layer=at, points=300) for quantity in ("weight_norm", "update_ratio")]
+        except KeyError:
+            return style.said(NOT_YET)
+        lines = [(series.steps, present(series.mean, 1)) for series in told]
+        turned = angles(trace, arm, at)
+        missed |= len(told[0].steps) > 1 and (not len(turned[0]) or turned[0][0] > told[0].steps[0] + 1)
+        for column, (steps, y) in enumerate((*lines, turned), 1):
+            name = style.label(trace, arm)
             figure.add_scatter(
-                x=style.numbers(series.steps), y=style.numbers(np.where(y > 0, y, np.nan)), mode="lines", name=name,
+                x=style.numbers(steps), y=style.numbers(np.where(y > 0, y, np.nan)), mode="lines", name=name,
                 legendgroup=name, showlegend=column == 1, line={"color": style.color(arm), "dash": style.dash(arm)},
                 hovertemplate=f"step %{{x}}: %{{y:.4g}}<extra>{name}</extra>", row=1, col=column,
             )  # fmt: skip
-    titled(figure, "step", "‖W‖", "update ratio ‖ΔW‖/‖W‖")
+    titled(figure, "step", "‖W‖", "update ratio ‖ΔW‖/‖W‖", "angle of an update in degrees")
     figure.update_yaxes(type="linear", row=1, col=1)
     note = (
-        f"Layer {layer}. The update ratio is about the angle, in radians, by which an update turns the weights where "
-        "it is at right angles to them: right before a norm, under plain gradient descent without momentum and decay. "
-        "There ‖W‖ can only grow."
+        f"Layer {layer}. The angle between W before and after an update follows exactly from both norms and ‖ΔW‖, by "
+        "the law of cosines. Right before a norm, under plain gradient descent without momentum and decay, the update "
+        "is at right angles to W: there ‖W‖ can only grow, and the angle, in radians, is about the update ratio."
     )
+    note += " Of older steps only summaries are kept, from which no angle follows." if missed else ""
     return finished(figure, style.HEIGHT, note, *lost(trace, trace.step).values())
+
+
+def angles(trace: Trace, arm: int, layer: int, points: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    """Steps [n] and degrees by which each of their updates turns a layer's weights, mean over the seeds and over the
+    steps that a point stands for. Only of steps that are kept as recorded, the following one too."""
+    windows = trace.exact(arm, "layers")
+    start = windows[0][0] if windows else 0
+    for (_, stop), (following, _) in pairwise(windows):
+        start = start if following == stop else following
+    norm, update = (
+        trace.read(quantity, arm, start=start, layer=layer, points=EVERYTHING)
+        for quantity in ("weight_norm", "update_ratio")
+    )
+    here = np.flatnonzero(np.diff(norm.steps) == 1)
+    before, after = (norm.mean[here + k].astype(float) for k in (0, 1))
+    with np.errstate(invalid="ignore", divide="ignore"):  # sin²(angle / 2) keeps small angles, which a cosine loses
+        square = (update.mean[here] * before) ** 2 - (after - before) ** 2
+        angle = np.rad2deg(2 * np.arcsin(np.sqrt(np.clip(square / (4 * before * after), 0, 1))))
+    angle, steps = present(angle, 1), norm.steps[here]
+    edges = np.arange(0, len(steps), max(1, -(-len(steps) // points)))
+    if not len(edges):
+        return steps, angle
+    return steps[edges], np.add.reduceat(angle, edges) / np.diff(edges, append=len(steps))
 
 
 PLANE = choice(
@@ -349,20 +269,6 @@ FACTOR = Option(
     low=FACTORS[0], high=FACTORS[-1], default="1", marks=FACTORS,
 )  # fmt: skip
 ABOUT = {
-    "jacobians": About(
-        "Jacobians",
-        "dE/dw of layer 1 holds the product of all later layers' Jacobians: below 1 it vanishes, above 1 it explodes.",
-        jacobians,
-        (STEP,),
-        newest("jacobian"),
-    ),
-    "ranks": About(
-        "Rank of the representations",
-        "Do deep layers still tell the examples apart?",
-        ranks,
-        (STEP,),
-        newest("rank"),
-    ),
     "surface": About(
         "Loss surface",
         "The same slice for two arms, one color scale.",
@@ -378,8 +284,8 @@ ABOUT = {
         layered("invariance"),
     ),
     "scale_over_time": About(
-        "Weight norm and update ratio",
-        "Growing weights below a norm lower the learning rate that counts.",
+        "Weight norm, update ratio and angle",
+        "Growing weights below a norm lower the learning rate that counts: updates turn them less and less.",
         scale_over_time,
         (TOP,),
     ),

@@ -42,6 +42,16 @@ def newest(*probes: str, **options: object):
     return needs
 
 
+def layered(probe: str):
+    """The need of a figure that looks at the layer of its option."""
+
+    def needs(trace: Trace, *, step: int, layer: int, **_: object) -> Needs:
+        at = newest_snapshot(trace, step)
+        return [(probe, at, {"layer": layer})] if at is not None else []
+
+    return needs
+
+
 def often(probe: str, most: int, **options: object):
     """What a figure needs that draws a probe over time: some of the snapshots, beside what was looked at live."""
 
@@ -71,6 +81,28 @@ def present(values: np.ndarray, axis: int = 0) -> np.ndarray:
     )
 
 
+def each(trace: Trace, probe: str, step: int, **options: object):
+    """The step and (arm, label, what the probe saw) of every arm that had not wholly diverged, or the figure that says
+    why there is nothing."""
+    at = newest_snapshot(trace, step)
+    if at is None:
+        return style.said(NOT_YET)
+    found = {arm: trace.look(probe, arm, at, **options) for arm in range(len(trace.experiment.arms))}
+    for one in found.values():
+        if wrong := missing(one):
+            return wrong
+    left = [(arm, style.label(trace, arm), one) for arm, one in found.items() if not wholly(trace, arm, at)]
+    return (at, left) if left else style.said(ALL_LOST.format(at))
+
+
+def titled(figure: go.Figure, across: str, *up: str, log: bool = True) -> None:
+    for column, title in enumerate(up, 1):
+        figure.update_xaxes(title=across, row=1, col=column)
+        figure.update_yaxes(title=title, row=1, col=column)
+        if log:
+            figure.update_yaxes(type="log", row=1, col=column)
+
+
 def lost(trace: Trace, at: int) -> dict[int, str]:
     """The arms of which networks had diverged by a step, each with a sentence that says so."""
     found: dict[int, str] = {}
@@ -78,8 +110,8 @@ def lost(trace: Trace, at: int) -> dict[int, str]:
     for arm in range(len(trace.experiment.arms)):
         when = [step for (a, _), (step, _) in trace.diverged.items() if a == arm and step <= at]
         if when:
-            how_many = "" if len(when) == seeds else f" with {len(when)} of {seeds} seeds"
-            found[arm] = f"{style.label(trace, arm)} diverged at step {min(when)}{how_many} and is left out."
+            which = " and is" if len(when) == seeds else f" with {len(when)} of {seeds} seeds, which are"
+            found[arm] = f"{style.label(trace, arm)} diverged at step {min(when)}{which} left out."
     return found
 
 

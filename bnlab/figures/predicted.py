@@ -18,6 +18,8 @@ from .looks import finished
 from .options import About
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..experiment import Settings
     from ..reading import Trace
 
@@ -28,32 +30,52 @@ QUANTILES = 15  # sizes of inputs that stand for the examples
 class Prediction(NamedTuple):
     """One arm at step 0. measured and predicted: signal gradient, weight gradient (norms) and forward variance, each
     [L]; low and high: range of the measured over the seeds. The predicted gradients start at layer L's measured one.
-    factors: per layer towards the input, of the norm of the signal gradient, (measured, predicted)."""
+    factors: of each of the three per layer (measured, predicted), the gradients' towards the input, the variance's
+    towards the top. limit: what the predicted factor of the signal gradient becomes in ever deeper networks."""
 
     measured: tuple[np.ndarray, np.ndarray, np.ndarray]
     low: tuple[np.ndarray, np.ndarray, np.ndarray]
     high: tuple[np.ndarray, np.ndarray, np.ndarray]
     predicted: tuple[np.ndarray, np.ndarray, np.ndarray]
-    factors: tuple[float, float]
+    factors: tuple[tuple[float, float], ...]
+    limit: float
     lost_at_depth: float
     note: str
 
 
+class Sizes(NamedTuple):
+    """Mean squares over the features: of QUANTILES examples that stand for all, their mean over all, and that of the
+    examples' mean."""
+
+    each: tuple[float, ...]
+    mean: float
+    common: float
+
+
 @lru_cache(32)
-def sizes(data: str, standardize: bool) -> tuple[float, ...]:
-    """Mean squares over the features of training examples: QUANTILES of them."""
+def sizes(data: str, standardize: bool) -> Sizes:
     x = split(data, standardize)[0].x.astype(float)
-    return tuple(np.quantile(np.square(x - x.mean(0)).mean(1), (np.arange(QUANTILES) + 0.5) / QUANTILES))
+    squares = np.square(x).mean(1)
+    chosen = np.quantile(squares, (np.arange(QUANTILES) + 0.5) / QUANTILES)
+    return Sizes(tuple(chosen), float(squares.mean()), float(np.square(x.mean(0)).mean()))
 
 
 @lru_cache(64)
 def of(s: Settings) -> tuple[theory.Growth, theory.Profile]:
-    """What the theory says of these settings."""
-    K = s.mini_batch if s.statistics == "batch" else None
-    law = (s.activation, s.init, s.init_gain, s.norm, s.placement, K, s.delta)
+    """What the theory says of these settings before the first update."""
+    frozen = s.norm == "batch" and s.statistics == "moving"
+    noise = (s.noise_shift, s.noise_scale) if s.norm == "batch" else (0.0, 0.0)
+    law = (s.activation, s.init, s.init_gain, "frozen" if frozen else s.norm, s.placement, s.mini_batch, s.delta, noise)
     n_in = split(s.data, s.standardize)[0].x.shape[1]
-    profile = theory.profile(*law, depth=s.depth, width=s.width, n_in=n_in, sizes=sizes(s.data, s.standardize))
-    return theory.growth(*law), profile
+    each, mean, common = sizes(s.data, s.standardize)
+    each = (mean,) if s.norm == "batch" and not frozen else each
+    profile = theory.profile(*law, depth=s.depth, width=s.width, n_in=n_in, sizes=each, common=common)
+    growth = theory.growth(*law)
+    if frozen:
+        at = "Frozen moving averages stand at 0 and 1: batch norm does nothing but for δ"
+        at += " and the noise." if any(noise) else "."
+        growth = growth._replace(note=f"{at} {growth.note}".strip())
+    return growth, profile
 
 
 def prediction(trace: Trace, arm: int) -> Prediction | None:
@@ -71,10 +93,12 @@ def prediction(trace: Trace, arm: int) -> Prediction | None:
         middle = [np.exp(np.log(values).mean(0)) for values in found]
     growth, profile = of(trace.experiment.arm_settings[arm])
     scaled = (profile.signal_norm * middle[0][-1], profile.weight_norm * middle[1][-1], profile.forward_variance)
-    factors = fitted_factor(middle[0]), fitted_factor(profile.signal_norm)
+    both = list(zip(map(fitted_factor, middle), map(fitted_factor, scaled), strict=True))
+    with np.errstate(divide="ignore"):
+        factors = *both[:2], tuple(np.divide(1.0, both[2]))
     return Prediction(
         tuple(middle), tuple(v.min(0) for v in found), tuple(v.max(0) for v in found), scaled, factors,
-        growth.lost_at_depth, growth.note,
+        growth.signal_norm, profile.lost_at_depth, growth.note,
     )  # fmt: skip
 
 
@@ -117,20 +141,60 @@ def predicted(trace: Trace) -> go.Figure:
         depth = max(settings.depth for settings in trace.experiment.arm_settings)
         figure.update_xaxes(title="layer l", **style.layers(depth), row=1, col=column)
         figure.update_yaxes(title=title, type="log", row=1, col=column)
-    said = "Step 0. Factors are of norms, not squared norms, per layer towards the input, fitted to the middle layers. "
-    return finished(figure, 440, said.strip(), *notes)
+    return finished(figure, 440, SAID, *notes)
+
+
+SAID = (
+    "Step 0. Factors per layer, measured / predicted = ratio, fitted to the middle layers: of norms towards the input "
+    "(of squared norms in brackets), of the variance towards the top. The gradients' lines begin at layer L's measured "
+    "value: the law says factors, not sizes. That of ‖dE/dW‖ supposes ‖Σ x δᵀ‖² = Σ ‖x‖² ‖δ‖² over the examples, as if "
+    "their inputs were at right angles; where they resemble each other (raw data, deep layers that collapse) it is off."
+)
+OFF = 1.5  # fold: how far a measured layer may be off its line without a word
 
 
 def words(told: Prediction) -> str:
-    """Both factors, their ratio, and the depth at which the signal is lost."""
-    measured, law = told.factors
-    if not (np.isfinite(measured) and np.isfinite(law)):
-        return f"too few layers for a factor. {told.note}".strip()
-    lost = (
-        "never lost" if told.lost_at_depth == inf else f"a millionth of the top's after {told.lost_at_depth:.0f} layers"
-    )
-    said = f"×{measured:.3g} measured, ×{law:.3g} predicted, ratio {measured / law:.3f}; by the law {lost}."
-    return f"{said} {told.note}".strip()
+    """Factors and ratios of the three, where lines are off by far, and the depth at which the signal is lost."""
+    law = told.factors[0][1]
+    said = []
+    for name, both, squared in zip(("‖dE/da‖", "‖dE/dW‖", "var a"), told.factors, (True, True, False), strict=True):
+        if all(map(np.isfinite, both)):
+            said.append(f"{name} {compared(both)}" + (f" ({compared([v**2 for v in both])})" if squared else ""))
+    if not said:
+        said.append("too few layers for a factor")
+    elif np.isnan(law):
+        said.insert(0, "no line for the gradients, whose mean growth the law says is infinite")
+    return ". ".join(filter(None, [", ".join(said), off(told), ending(told), told.note.rstrip(".")])) + "."
+
+
+def compared(both: Sequence[float]) -> str:
+    """'×0.71 / ×0.707 = 1.004'."""
+    measured, law = both
+    return f"×{measured:.3g} / ×{law:.3g} = {measured / law:.3f}"
+
+
+def off(told: Prediction) -> str:
+    """Which of the three are off their line by more than OFF in some layer, and how far."""
+    found = []
+    for name, m, p in zip(("‖dE/da‖", "‖dE/dW‖", "var a"), told.measured, told.predicted, strict=True):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            apart = np.abs(np.log(m / p))
+        apart = np.where(np.isfinite(apart), apart, 0)
+        at = int(apart.argmax())
+        if apart[at] > np.log(OFF):
+            found.append(f"{name} ×{m[at] / p[at]:.2g} at layer {at + 1}")
+    return f"Off its line by more than {OFF:g}: {', '.join(found)}" if found else ""
+
+
+def ending(told: Prediction) -> str:
+    """Where the law leads: the factor of ever deeper networks, and where the signal is lost."""
+    law = told.factors[0][1]
+    if not np.isfinite(law):
+        return ""
+    far = f" (in the limit of many layers ×{told.limit:.3f})" if abs(told.limit / law - 1) > 0.01 else ""
+    if told.lost_at_depth == inf:
+        return f"By the law the signal is never lost{far}"
+    return f"By the law layer 1 gets a millionth of the top's signal over {told.lost_at_depth:.0f} layers{far}"
 
 
 ABOUT = {

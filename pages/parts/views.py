@@ -30,7 +30,7 @@ INFERENCE = {
     "One example, or two": ("alone", "two_examples"),
 }
 WHY = {
-    "Shift or smoothness": ("dials", "smoothness", "covariate_shift"),
+    "Shift or smoothness": ("dials", "smoothness", "covariate_shift", "learning_rates"),
     "Jacobians and rank": ("jacobians", "ranks"),
     "Loss surface": ("surface",),
     "Curvature": ("curvature",),

@@ -1,0 +1,98 @@
+"""Whole trainings that differ in their learning rate alone, as one band: how much does the choice of it matter?
+
+Another thing than the loss along the gradient of one training, with which it is easily confused.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+
+from . import style
+from .curves import measure, smoothed
+from .looks import NOT_YET, finished, lost, present
+from .options import About
+
+if TYPE_CHECKING:
+    from ..reading import Trace
+
+SMOOTHING, POINTS = 10, 200
+ALONE = "No two arms differ in their learning rate alone. In Several learning rates, at the foot of the page, they do."
+
+
+class Band(NamedTuple):
+    """Arms that share all but the learning rate: which, and at `steps` [n] the least and the greatest of their losses,
+    each smoothed, mean over its seeds. From where a network diverged on there is no greatest: infinity."""
+
+    arms: tuple[int, ...]
+    rates: tuple[float, ...]
+    steps: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def bands(trace: Trace) -> list[Band]:
+    groups: dict[object, list[int]] = {}
+    for arm, settings in enumerate(trace.experiment.arm_settings):
+        groups.setdefault(settings.model_copy(update={"learning_rate": 1.0}), []).append(arm)
+    return [band(trace, tuple(arms)) for arms in groups.values() if len(arms) > 1]
+
+
+def band(trace: Trace, arms: tuple[int, ...]) -> Band:
+    lines = []
+    for arm in arms:
+        series = trace.read("loss", arm, points=POINTS)
+        line = smoothed(series.steps, present(series.mean, 1), SMOOTHING)
+        when = [step for (a, _), (step, _) in trace.diverged.items() if a == arm]
+        lines.append(np.where(series.steps > min(when), np.inf, line) if when else line)
+    with np.errstate(invalid="ignore"):
+        low, high = np.fmin.reduce(lines), np.fmax.reduce(lines)
+    rates = tuple(trace.experiment.arm_settings[arm].learning_rate for arm in arms)
+    return Band(arms, rates, series.steps, low, high)
+
+
+def learning_rates(trace: Trace) -> go.Figure:
+    """One band of losses for each group of arms that share all but their learning rate."""
+    if trace.step < 0 or not trace.experiment.settings.steps:
+        return style.said(NOT_YET)
+    told = bands(trace)
+    if not told:
+        return style.said(ALONE)
+    figure, notes = go.Figure(), []
+    ends = [values[np.isfinite(values)] for one in told for values in (one.low, one.high)]
+    top = 2 * max((values.max() for values in ends if values.size), default=1.0)  # where what diverged is drawn
+    for one in told:
+        arm, name = one.arms[0], " + ".join(style.label(trace, a) for a in one.arms)
+        high = np.where(np.isinf(one.high), top, one.high)
+        style.band(figure, one.steps, one.low, high, style.color(arm), name, True, opacity=0.25)
+        for y, dash in ((one.low, style.dash(arm)), (high, "dot")):
+            figure.add_scatter(
+                x=one.steps, y=style.numbers(np.where(np.isfinite(y), y, np.nan)), mode="lines", legendgroup=name,
+                line={"color": style.color(arm), "width": 1.6, "dash": dash}, showlegend=False,
+                hovertemplate=f"step %{{x}}: %{{y:.4g}}<extra>{name}</extra>",
+            )  # fmt: skip
+        rates = ", ".join(f"{rate:g}" for rate in sorted(one.rates))
+        end = one.high[-1] / one.low[-1] if len(one.high) else np.nan
+        wide = "" if np.isnan(end) else "without a top" if np.isinf(end) else f"×{end:.3g} wide"
+        notes.append(f"{name}: η = {rates}{', at the end ' + wide if wide else ''}.")
+    figure.update_xaxes(title="step t (updates)")
+    figure.update_yaxes(title=measure(trace, "loss"), type="log")
+    note = (
+        f"Whole trainings, mini-batch loss, mean of {SMOOTHING} steps and of the seeds: from the least to the greatest "
+        "(dotted) of the arms that share all but their learning rate. A narrow band: it hardly matters which. Not the "
+        "loss along the gradient, which looks around one training."
+    )
+    end = "drawn as the band's upper end from there on"
+    gone = [words.replace("left out", end) for words in lost(trace, trace.step).values()]
+    return finished(figure, style.HEIGHT, note, *notes, *gone)
+
+
+ABOUT = {
+    "learning_rates": About(
+        "Trainings with several learning rates",
+        "How much does the learning rate matter? One band over whole trainings, with and without a norm.",
+        learning_rates,
+    ),
+}
