@@ -30,7 +30,7 @@ def mini_batches(settings: Settings, seed: int, first: int) -> np.ndarray:
 def parts(n: int, K: int) -> int:
     """How many near-equal mini-batches of at most K a split of n examples makes. For K = 2 and an odd n one has 3: an
     example alone has no variance."""
-    return min(ceil(n / K), n // 2) if K > 1 else n
+    return max(1, min(ceil(n / K), n // 2)) if K > 1 else n
 
 
 @lru_cache(64)
