@@ -23,6 +23,7 @@ from . import (
     moving,
     predicted,
     rates,
+    single,
 )
 from .options import STEP, About, Option, asked, choice
 
@@ -99,6 +100,7 @@ for more in (
     alphas,
     gaps,
     broken,
+    single,
     dials,
     contest,
     rates,
