@@ -11,7 +11,8 @@ pytestmark = pytest.mark.browser
 SMALL = "depth=4&width=16&batch_size=32&steps=60&score_every=20&arm=no+norm&arm=BN;norm=batch"
 DRAWN = """count => { const plots = [...document.querySelectorAll('.live-plot')].filter(p => p.offsetParent);
   const silent = "No two arms differ in their learning rate";  // a chart that says so has nothing to draw
-  return plots.length == count && plots.every(p => p.data?.length > 0 || p.parentElement.textContent.includes(silent)); }"""
+  const said = (p) => p.parentElement.textContent.includes(silent);
+  return plots.length == count && plots.every(p => p.data?.length > 0 || said(p)); }"""
 
 
 def trained(page: Page, server: str) -> None:  # noqa: F811
