@@ -17,6 +17,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import anyio.to_thread
+import pandas  # noqa: F401  whole before the first figure: plotly takes it as it lies, half imported by another thread
 import plotly
 from starlette.requests import Request
 from starlette.responses import Response

@@ -360,7 +360,7 @@ def problems(error: ValidationError) -> list[str]:
                 f"arms is {shown(e['input'])}; allowed are 1 to {MAX_ARMS} arms, each with a label and changes."
             )
         elif name == "label":
-            said.append(f"an arm's label is {shown(e['input'])}; allowed are 1 to {MAX_LABEL} characters.")
+            said.append(f"an arm's label is {shown(e['input']) or 'empty'}; allowed are 1 to {MAX_LABEL} characters.")
         else:
             said.append(f"{'.'.join(map(str, where)) or 'the experiment'} is {shown(e['input'])}; {e['msg']}.")
     return list(dict.fromkeys(said))

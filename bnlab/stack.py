@@ -73,7 +73,7 @@ class Stack:
         edge = [sum(count[:k]) for k in range(6)]
         span = lambda low, high: slice(edge[low], edge[high])  # noqa: E731
         self.none, self.after, self.before, self.normed = span(0, 1), span(1, 3), span(3, 5), span(1, 5)
-        self.batch, self.inside, self.outside = span(2, 4), span(0, 3), span(2, 3)
+        self.batch = span(2, 4)
         self.kinds = [(span(k, k + 1), each[first[k]]) for k in range(5) if first[k] is not None]
         self.B, N = edge[4] - edge[2], S - edge[1]  # slots with batch norm; with any norm
 

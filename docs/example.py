@@ -42,6 +42,8 @@ def main() -> None:
 
 def look_back(store: RunStore, run_id: str) -> None:
     """Take the looks that need every step's statistics, as long as they are there."""
+    for probe, step, options in figures.needs("curvature", store.trace(run_id), {}):
+        look(store, run_id, probe, options, step, store.trace(run_id).snapshot(step))
     for name in ("three_losses", "why_off", "alpha_curve"):
         for arm, settings in enumerate(Experiment().arm_settings):
             trace = store.trace(run_id)

@@ -233,7 +233,7 @@ def test_frozen_averages_stand_still_and_the_start_is_the_start(store):
     for name in ("recomputed", "alpha_inference", "alpha_curve", "why_off"):
         assert "they stand still, whatever alpha is" in figures.draw(name, trace, {}).layout.annotations[0].text
         assert figures.needs(name, trace, {}) == []
-    assert "Nothing has come in yet" in note(store, recorded(store, learning_rate=1e-9, alpha=0.0))
+    assert "nothing has come in yet" in note(store, recorded(store, learning_rate=1e-9, alpha=0.0))
 
 
 def forked(store, trace, step=20, **changes):

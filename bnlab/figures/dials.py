@@ -93,7 +93,7 @@ def dial(trace: Trace, arm: int) -> Dial | None:
         out = "it has not taken a step yet"
     elif stays:
         few = f" with {len(stays)} of {len(seeds)} seeds" if len(stays) < len(seeds) else ""
-        out = f"it does not learn{few}, its loss is {' and '.join(dict.fromkeys(stays))}, that of guessing "
+        out = f"its loss stays near or above guessing{few}: {' and '.join(dict.fromkeys(stays))}, that of guessing is "
         out += f"{chance_loss(settings):.3g}"
     told = [np.where(gone, np.nan, values) for values in (*both, mean)]
     if not out and not all(np.isfinite(values).any() for values in told):
@@ -106,7 +106,7 @@ def verdict(dials: dict[str, Dial]) -> str:
     neither. Said with the names of those that are compared where others are not."""
     told = {name: d for name, d in dials.items() if not d.out}
     if len(told) < 2:
-        return "Fewer than two arms learn, so there is nothing to compare."
+        return "Fewer than two arms have a loss well below guessing, so there is nothing to compare."
     able = [(a, b) for a, b in permutations(told, 2) if told[a].kind == told[b].kind]
     if not able:
         return (
@@ -116,7 +116,7 @@ def verdict(dials: dict[str, Dial]) -> str:
     among = list(dict.fromkeys(a for a, _ in able))
     parts = 0 < len(able) < len(told) * (len(told) - 1)
     only = "" if len(among) == len(dials) and not parts else f"Compared are only {'; '.join(among)}"
-    only += ", where learning rate, optimizer and data are the same. " if parts else ". " if only else ""
+    only += ", as shift depends on learning rate, optimizer and data. " if parts else ". " if only else ""
     pairs = [(a, b) for a, b in able if clearly(told[a].loss, told[b].loss) < 0]
     if not pairs:
         wide, rough = (
@@ -134,8 +134,8 @@ def verdict(dials: dict[str, Dial]) -> str:
         words = f"{a} learns faster than {b}, with {('about as much', 'more', 'less')[shift[0]]} covariate shift and "
         words += ("an about as smooth loss", "a less smooth loss", "a smoother loss")[rough[0]]
     else:
-        words = f"In {n} pairs of arms that differ in speed the faster one has clearly less shift in {left} and is "
-        words += f"clearly smoother in {low}"
+        words = f"{n} pairs of arms differ in speed; the faster arm has clearly less shift in {left} of them and a "
+        words += f"clearly smoother loss in {low}"
     follows = {(True, True): "both", (True, False): "less shift", (False, True): "smoothness"}
     return f"{only}{words}: here speed goes with {follows.get((left == n, low == n), 'neither of the two alone')}."
 

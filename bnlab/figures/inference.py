@@ -125,12 +125,12 @@ def cause(trace: Trace, arm: int, t: int | None) -> Cause | None:
 
 def explained(told: Three, settings: Settings, found: Cause | None) -> str:
     """Why the three differ, from the numbers at hand."""
-    worst = widest(told)
+    worst = widest(told) if found is None else int(np.flatnonzero(told.steps == found.t)[0])
     t, K, alpha = int(told.steps[worst]), settings.mini_batch, settings.alpha
-    said = f"Test loss, widest apart at step {t}: "
+    said = f"Test loss at step {t}, where they are widest apart{' of those looked at' if found else ''}: "
     said += f"{told.moving[worst]:.3g} with moving averages, {told.population[worst]:.3g} with population statistics."
-    if t == 0:
-        said += " Nothing has come in yet: the averages are the 0 and 1 they started at."
+    if told.steps[widest(told)] == 0:
+        said += " At step 0 nothing has come in yet: the averages are the 0 and 1 they started at."
     if settings.statistics == "moving":
         said += " This arm trains with its averages frozen: they stand still while the weights move."
     elif found is not None:
@@ -141,8 +141,8 @@ def explained(told: Three, settings: Settings, found: Cause | None) -> str:
         }
         each = [f"{loss:.3g} without {words}" for words, loss in parts.items()]
         said += (
-            f" At step {found.t} the test loss with moving averages, {found.nothing:.3g}, would be "
-            f"{', '.join(each[:-1])} and {each[-1]}; {found.all:.3g} without all three, which is the population's."
+            f" With moving averages it would be {', '.join(each[:-1])} and {each[-1]}; {found.all:.3g} without all "
+            "three, which is the population's."
         )
     if K == 1:
         return f"{said} There is none with mini-batch statistics: one example has no variance."
@@ -155,8 +155,9 @@ def explained(told: Three, settings: Settings, found: Cause | None) -> str:
 
 def widest(told: Three) -> int:
     """The place where the losses with moving averages and with population statistics are furthest apart."""
-    apart = np.abs(np.nan_to_num(told.moving, nan=0, posinf=1e30) - np.nan_to_num(told.population, nan=0, posinf=1e30))
-    return int(apart.argmax())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        apart = np.abs(np.log(told.moving / told.population))  # as on the chart's axis
+    return int(np.nan_to_num(apart, nan=0, posinf=1e30).argmax())
 
 
 def without(trace: Trace, what: str) -> str:

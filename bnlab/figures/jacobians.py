@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..probes.jacobian import WIDEST
+from ..probes.jacobian import SINGULAR, WIDEST
 from . import style
 from .looks import each, finished, line, lost, mode, newest, present, titled
 from .options import STEP, About
@@ -17,8 +17,6 @@ from .predicted import of
 if TYPE_CHECKING:
     from ..reading import Trace
     from ..settings import Settings
-
-SINGULAR = 1e-12  # least over greatest singular value, below which rounding is all that is left of the least
 
 
 def jacobians(trace: Trace, *, step: int) -> go.Figure:
@@ -60,8 +58,9 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
         )
         if gone:
             words += (
-                f" Lost directions, singular values that are 0 but for rounding: {', '.join(gone)}. They lie behind "
-                "units without a slope, or in the mean and the length of its input, which layer norm does not see."
+                f" Directions as good as lost, singular values below 10⁻¹² of the greatest: {', '.join(gone)}. Layers "
+                "that shrink some directions more than others lose them with depth; one layer loses those behind a "
+                "unit without a slope."
             )
         cold = [s for s in trace.experiment.arm_settings if s.norm == "batch"] if at == 0 and not exact else []
         if cold:
@@ -105,7 +104,7 @@ def lost_share(found: dict[str, np.ndarray]) -> str:
     """Which share of the directions from layer 1 to the top is lost; "" where none is."""
     if "product_lost" in found:
         share = float(present(found["product_lost"])[0])
-        return f"{share:.0%}" if share > 0 else ""
+        return f"{share:.0%}" if share >= 0.005 else ""
     gone = (directions(found["product"])[0] == 0).sum()
     return ("", "some", "a quarter or more", "half or more", "three quarters or more", "all")[gone]
 

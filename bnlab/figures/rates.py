@@ -75,7 +75,7 @@ def learning_rates(trace: Trace) -> go.Figure:
             )  # fmt: skip
         rates = ", ".join(f"{rate:g}" for rate in sorted(one.rates))
         end = one.high[-1] / one.low[-1] if len(one.high) else np.nan
-        wide = "" if np.isnan(end) else "without a top" if np.isinf(end) else f"×{end:.3g} wide"
+        wide = "" if np.isnan(end) else "without a top" if np.isinf(end) else f"×{style.amount(end)} wide"
         notes.append(f"{name}: η = {rates}{', at the end ' + wide if wide else ''}.")
     figure.update_xaxes(title="step t (updates)")
     figure.update_yaxes(title=measure(trace, "loss"), type="log")
