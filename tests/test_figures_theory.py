@@ -228,7 +228,7 @@ def dials_of(*each):
         (
             ((1, 3, 10), (2, 2, 20), (3, 1, 30)),
             "3 pairs of arms differ in speed; the faster arm has clearly less shift in 3 of them and a clearly "
-            "smoother in 0: here speed goes with less shift",
+            "smoother loss in 0: here speed goes with less shift",
         ),
         (((1, 1, 10), (2, 2, 10)), "a; b learn about equally fast, though covariate shift differs by a factor of 2 "),
         (((1, 1, 10), (2, 2, 10.5)), "a; b learn about equally fast"),  # within 10 %
