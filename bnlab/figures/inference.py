@@ -78,7 +78,10 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
     log = {"type": "log", "tickformat": "~g", "dtick": "D2"} if quantity == "loss" else {}
     figure.update_yaxes(title=unit if quantity == "loss" else "accuracy (share of examples)", **log)
     test = told if (split, quantity) == ("test", "loss") else three(trace, arm, "test", "loss")
-    note = explained(test, settings, cause(trace, arm, moment(trace, test, arm)))
+    at = moment(trace, test, arm)
+    note = explained(test, settings, cause(trace, arm, at))
+    if at is not None and trace.look("off", arm, at) is None:
+        note += " The lab is looking at why they differ."
     over = f" Means over {seeds} seeds; bands from the least to the greatest." if seeds > 1 else ""
     return style.finished(figure, note=note + over)
 
@@ -127,7 +130,7 @@ def explained(told: Three, settings: Settings, found: Cause | None) -> str:
     """Why the three differ, from the numbers at hand."""
     worst = widest(told) if found is None else int(np.flatnonzero(told.steps == found.t)[0])
     t, K, alpha = int(told.steps[worst]), settings.mini_batch, settings.alpha
-    said = f"Test loss at step {t}, where they are widest apart{' of those looked at' if found else ''}: "
+    said = f"Test loss at step {t}, where they are widest apart: "
     said += f"{told.moving[worst]:.3g} with moving averages, {told.population[worst]:.3g} with population statistics."
     if told.steps[widest(told)] == 0:
         said += " At step 0 nothing has come in yet: the averages are the 0 and 1 they started at."
