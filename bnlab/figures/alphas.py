@@ -177,11 +177,12 @@ def alphas_needs(trace: Trace, *, arm: int, step: int) -> list[tuple[str, int, d
 def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
     """Inference loss against alpha at one step's weights, with its minimum and the population's loss."""
     at = newest_snapshot(trace, step)
-    if wrong := unknown(trace, arm, at or 0):
+    seen = at is not None and trace.experiment.arm_settings[arm].norm == "batch"
+    found = trace.look("alphas", arm, at) if seen else None
+    if found is None and (wrong := unknown(trace, arm, at or 0)):  # what has been looked at needs no rows any more
         return style.said(wrong)
     if at is None:
         return style.said(NOT_YET)
-    found = trace.look("alphas", arm, at)
     if wrong := missing(found):
         return wrong
     figure, best = go.Figure(), []

@@ -69,7 +69,7 @@ def cannot(trace: Trace, arm: int, at: int) -> str | None:
 def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.Figure:
     """Warm-up, lag and mini-batches: the parts of the moving averages' gap, against alpha."""
     at = newest_snapshot(trace, step)
-    found = trace.look("off", arm, at) if at else None
+    found = trace.look("off", arm, at) if at and trace.experiment.arm_settings[arm].norm == "batch" else None
     if found is None and (wrong := cannot(trace, arm, at or 0)):  # what has been looked at needs no rows any more
         return style.said(wrong)
     if at is None:
