@@ -160,7 +160,6 @@ class Growth(NamedTuple):
     signal_squared: float  # factor of ||dE/da||^2 per layer towards the input
     signal_norm: float  # factor of ||dE/da||: its square root
     weight_norm: float  # factor of ||dE/dW|| per layer towards the input
-    forward_squared: float  # factor of the mean square of a per layer towards the top; 1 where it comes to rest
     forward_variance: float  # variance of a over examples and units; 0 or infinity where it sinks or grows for ever
     lost_at_depth: float  # layers after which the norm of the signal is 1e-6 of the top's; infinity if it never is
     parting: float  # factor per layer on the difference in size between examples; the law supposes it does not exceed 1
@@ -207,7 +206,6 @@ def growth(
         signal_squared=squared,
         signal_norm=signal,
         weight_norm=signal / sqrt(forward),
-        forward_squared=forward,
         forward_variance=limit,
         lost_at_depth=log(LOST) / log(signal) if signal < 1 - 1e-6 else inf,
         parting=growing,

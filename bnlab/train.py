@@ -106,8 +106,7 @@ class Group:
         """Loss and accuracy over both splits with each kind of statistics; keeps the population statistics it meets.
 
         "batch": the split in near-equal mini-batches of at most K, each normalized by its own statistics (none for
-        K = 1); "population":
-        the whole training set at once; "moving": the moving averages; "none": the norm has no statistics.
+        K = 1); "population": the whole training set at once; "moving": the moving averages; "none": the norm has none.
         """
         moments = []
         for slots, networks, b in self.alike:

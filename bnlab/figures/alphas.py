@@ -14,7 +14,7 @@ from .gradients import NOTHING
 from .inference import SHOWN, three, without
 from .looks import NOT_YET, missing, newest_snapshot
 from .moving import decades, evenly, logarithmic, subject
-from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, Option, choice
+from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, Option
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -222,12 +222,6 @@ FINE = tuple(
     round(x, 6) for x in (*np.arange(0, 0.9, 0.1), *np.arange(0.9, 0.99, 0.01), *np.arange(0.99, 0.9995, 0.001))
 )
 ALPHA = ALPHA._replace(marks=(*FINE, 0.9995, 0.9999, 1.0))
-START = choice(
-    "start",
-    "Start",
-    "Plain: the averages start at 0 and 1. Corrected: what is left of the start is divided out, as Adam does.",
-    {"plain": "plain", "corrected": "bias-corrected"},
-)
 ABOUT = {
     "recomputed": About(
         "Any alpha, afterwards",

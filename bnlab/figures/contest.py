@@ -10,6 +10,7 @@ from plotly.subplots import make_subplots
 
 from ..probes.curvature import limit
 from . import style
+from .lasting import wholly
 from .looks import (
     ALL_LOST,
     NOT_YET,
@@ -24,7 +25,6 @@ from .looks import (
     newest_snapshot,
     often,
     present,
-    wholly,
 )
 from .options import STEP, About, choice
 

@@ -11,10 +11,10 @@ from plotly.subplots import make_subplots
 from .. import lineage, moving
 from ..settings import about
 from . import style
-from .alphas import START, unknown
+from .alphas import unknown
 from .inference import without
 from .looks import ALL_LOST, NOT_YET, finished, missing, newest_snapshot
-from .options import BATCH_ARM, LAYER, STEP, About
+from .options import BATCH_ARM, LAYER, STEP, About, choice
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -213,6 +213,12 @@ def in_practice(trace: Trace, *, arm: int, step: int) -> go.Figure:
     return style.finished(figure, note=note)
 
 
+START = choice(
+    "start",
+    "Start",
+    "Plain: the averages start at 0 and 1. Corrected: what is left of the start is divided out, as Adam does.",
+    {"plain": "plain", "corrected": "bias-corrected"},
+)
 ABOUT = {
     "why_off": About(
         "Why they are off",

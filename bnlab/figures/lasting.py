@@ -19,9 +19,10 @@ def lasting(trace: Trace, arm: int) -> np.ndarray:
     return np.array(places or range(len(trace.experiment.seeds)))
 
 
-def wholly(trace: Trace, arm: int) -> bool:
-    """Whether every network of the arm has diverged."""
-    return all((arm, seed) in trace.diverged for seed in trace.experiment.seeds)
+def wholly(trace: Trace, arm: int, at: int | None = None) -> bool:
+    """Whether every network of the arm has diverged; had, by step `at`."""
+    when = [trace.diverged.get((arm, seed)) for seed in trace.experiment.seeds]
+    return all(found and (at is None or found[0] <= at) for found in when)
 
 
 def bounds(trace: Trace, drawn: Iterable[tuple[int, np.ndarray]]) -> tuple[float, float] | None:

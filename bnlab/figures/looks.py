@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from . import style
+from .lasting import wholly
 from .moving import evenly
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def looks(trace: Trace, probe: str, arm: int) -> tuple[np.ndarray, dict[str, np.
     if at is None:
         return style.said(NOT_YET)
     steps, found = trace.looks(probe, arm)
-    if len(steps) and "wrong" not in found:
+    if len(steps):
         return steps, found
     return missing(trace.look(probe, arm, at)) or style.said(COMING)
 
@@ -113,11 +114,6 @@ def lost(trace: Trace, at: int) -> dict[int, str]:
             which = " and is" if len(when) == seeds else f" with {len(when)} of {seeds} seeds, which are"
             found[arm] = f"{style.label(trace, arm)} diverged at step {min(when)}{which} left out."
     return found
-
-
-def wholly(trace: Trace, arm: int, at: int) -> bool:
-    """Whether all networks of an arm had diverged by a step."""
-    return all((arm, s) in trace.diverged and trace.diverged[arm, s][0] <= at for s in trace.experiment.seeds)
 
 
 def mode(trace: Trace) -> str:

@@ -10,16 +10,11 @@ import plotly.graph_objects as go
 from ..settings import ALONE
 from . import style
 from .inference import without
-from .looks import NOT_YET, missing, newest_snapshot
+from .looks import NOT_YET, missing, newest, newest_snapshot
 from .options import STEP, About
 
 if TYPE_CHECKING:
     from ..reading import Trace
-
-
-def single_needs(trace: Trace, *, step: int) -> list[tuple[str, int, dict]]:
-    at = newest_snapshot(trace, step)
-    return [("single", at, {})] if at is not None else []
 
 
 def alone(trace: Trace, *, step: int) -> go.Figure:
@@ -96,13 +91,13 @@ ABOUT = {
         "What a network answers to a single example, against its answer to the same example in a batch.",
         alone,
         (STEP,),
-        single_needs,
+        newest("single"),
     ),
     "two_examples": About(
         "Two examples",
         "What batch norm's backward pass lets through. Dotted: mini-batches of two, of which almost nothing is left.",
         two_examples,
         (STEP,),
-        single_needs,
+        newest("single"),
     ),
 }
