@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 torch = Late("torch")
 
-CACHED = 2**18  # values, about, of the layers that are measured at once
 LOWEST, HIGHEST = 1e-16, 1e18  # norms beyond are summed in float64: their squares leave float32
 LEAST = 1e-45  # the least number above 0 in float32: nothing over nothing is no update
 LOST_DIGITS = 1e-3  # share of the mean square below which a variance is not taken from sums in float32
@@ -45,9 +44,8 @@ class Rows:
         self.one, self.flat = number(1), [number(edge) for edge in stack.act.flat]  # Python's cost twice as much
         self.one_sided = stack.act.flat[1] == inf
         self.rate = stack.learning_rate.flatten()
-        step = max(1, CACHED // (stack.S * stack.K * stack.d))
-        spans = [slice(l, min(l + step, stack.L)) for l in range(0, stack.L, step)]
-        self.scratch = stack.room(step, stack.S, stack.K, stack.d)
+        spans = stack.spans
+        self.scratch = stack.room(spans[0].stop, stack.S, stack.K, stack.d)
         self.unknown, self.known = list(self.unknown_views()), list(self.known_views())
         columns = sum(x.shape[1] for x, _, _ in self.unknown)
         self.total, self.norm = torch.zeros(2, stack.L, columns, dtype=stack.dtype, device=stack.device)
@@ -61,7 +59,7 @@ class Rows:
         self.slopes = {span.stop - 1: list(self.slope_views(span)) for span in spans}
         signal = self.at["layers"]["signal_grad_norm"]
         self.signals = {span.start: (stack.da[span].flatten(2), signal[span]) for span in spans}
-        self.copies = list(self.copied())
+        self.copies, self.samples = list(self.copied()), {span.stop - 1: list(self.sampled(span)) for span in spans}
         self.weights, self.weight_grads = matrices(stack.p), matrices(stack.g)
         self.four = self.vectors["layers"][: 4 * stack.L * stack.S].view(4, stack.L, stack.S)  # trace.LAYERS' first
 
@@ -93,20 +91,27 @@ class Rows:
                 yield u, self.scratch[: span.stop - span.start, slots], self.count[span, slots]
 
     def copied(self):
-        """Pairs (into, source) of what is recorded as it stands: the units' statistics and the samples."""
+        """Pairs (into, source) of what is recorded as it stands: the units' statistics."""
         s = self.stack
         if s.B:
             for name in ("batch_mean", "batch_var", "moving_mean", "moving_var"):
                 yield self.at["units"][name], getattr(s, name)[:, :, 0]
             for name in ("gamma", "beta"):
                 yield self.at["units"][name], s.p[name][:, s.inner(s.batch), 0]
-        places = sample_at(s.K, s.d)
+
+    def sampled(self, span: slice):
+        """The same of the sampled values of a and z."""
+        s, places = self.stack, sample_at(self.stack.K, self.stack.d)
         pick = slice(0, places[-1] + 1, places.step)
-        seen = [(s.none, s.out[:, s.none]), (s.after, s.m[:, s.inner(s.after)]), (s.before, s.out[:, s.before])]
-        yield self.at["samples"]["a"], s.a.flatten(2)[..., pick]
+        seen = [
+            (s.none, s.out[span, s.none]),
+            (s.after, s.m[span, s.inner(s.after)]),
+            (s.before, s.out[span, s.before]),
+        ]
+        yield self.at["samples"]["a"][span], s.a[span].flatten(2)[..., pick]
         for slots, z in seen:
             if slots.stop > slots.start:
-                yield self.at["samples"]["z"][:, slots], z.flatten(2)[..., pick]
+                yield self.at["samples"]["z"][span, slots], z.flatten(2)[..., pick]
 
     def forward(self, l: int) -> None:
         """Sums and norms of a and z up to layer l, and how many of its values are steep."""
@@ -120,6 +125,8 @@ class Rows:
             else:  # the two-sided activations are symmetric
                 torch.lt(torch.abs(u, out=steep), above, out=steep)
             torch.sum(steep, 2, keepdim=True, out=count)
+        for into, source in self.samples.get(l, ()):
+            into.copy_(source)
 
     def backward(self, l: int) -> None:
         """Norms of the signal gradients down to layer l."""

@@ -12,6 +12,7 @@ contiguous slice. Backward is the same from the bottom up, with g = dE/d(out), t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 torch = Late("torch")
 
+CACHED = 2**18  # values, about, of the layers that are in the processor's cache at once
 BLOCK = 32  # elements; a slot that fills whole blocks is computed alike wherever it stands (vector loops have no tail)
 
 
@@ -139,9 +141,16 @@ class Stack:
                 drawn = room(2, L, 1, d)
                 self.noise[slot] = Noise(s.noise_shift, s.noise_scale, networks[slot].seed, *drawn)
         self.layers = [self.layer(l) for l in range(L)]
-        if L > 1:  # dE/dW = x^T dE/da, all layers above the first and all slots in one product
-            self.below, self.above = self.out[:-1].flatten(0, 1).mT, self.da[1:].flatten(0, 1)
-            self.weight_grad = self.g["weight"].flatten(0, 1)
+        step = max(1, CACHED // (S * K * d)) if device == "cpu" else L
+        self.spans = [slice(l, min(l + step, L)) for l in range(0, L, step)]
+        self.products = [list(self.product_views(span)) for span in self.spans]
+
+    def product_views(self, span: slice) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """dE/dW = x^T dE/da for a span's layers above the first, all slots in one product: x^T, dE/da and dE/dW."""
+        low = max(1, span.start)
+        if span.stop > low:
+            below, above = self.out[low - 1 : span.stop - 1], self.da[low : span.stop]
+            yield below.flatten(0, 1).mT, above.flatten(0, 1), self.g["weight"][low - 1 : span.stop - 1].flatten(0, 1)
 
     def room(self, *shape: int) -> Tensor:
         """Zeros [..., rows, columns], each matrix on whole blocks of its own."""
@@ -264,16 +273,17 @@ class Stack:
         torch.bmm(self.layers[-1].out.mT, g_outputs, out=g["readout"])
         torch.sum(g_outputs, 1, keepdim=True, out=g["readout_bias"])
         torch.bmm(g_outputs, self.p["readout"].mT, out=self.g_out)
-        self.descend(rows)
+        for span, products in reversed(list(zip(self.spans, self.products, strict=True))):
+            self.descend(span, rows)
+            for below, above, weight_grad in products:
+                torch.bmm(below, above, out=weight_grad)
+            torch.sum(self.da[span], 2, keepdim=True, out=g["bias"][span])
         torch.bmm(x.mT, self.da[0], out=g["weight_in"])
-        if self.L > 1:
-            torch.bmm(self.below, self.above, out=self.weight_grad)
-        torch.sum(self.da, 2, keepdim=True, out=g["bias"])
 
-    def descend(self, rows: Rows | None = None) -> None:
-        """Carry `g_out`, the gradient of the highest layer's output, down to `da` of every layer; overwrites it."""
+    def descend(self, span: slice = slice(None), rows: Rows | None = None) -> None:
+        """Carry `g_out`, the gradient of a span's highest output, down to `da` of each of its layers; overwrites it."""
         slope = self.act.backward
-        for l, v in reversed(list(enumerate(self.layers))):
+        for l, v in reversed(list(enumerate(self.layers))[span]):
             if len(v.before[0]):
                 m, out, g_out = v.before
                 slope(g_out, m, out, g_out)

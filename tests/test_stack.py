@@ -1,5 +1,7 @@
 """The engine against torch.nn, autograd, torch.optim and finite differences, in float64."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
@@ -307,6 +309,7 @@ some_settings = some.fixed_dictionaries(
 )
 
 
+@patch("bnlab.stack.CACHED", 2**14)  # a stack is then passed over in several spans of layers, an arm alone in one
 @given(some_settings)
 @hypothesis_settings(max_examples=12, deadline=None)
 def test_an_arm_alone_is_bitwise_the_same_as_in_the_stack(asked):
