@@ -47,7 +47,7 @@ def test_every_figure_says_what_it_waits_for_and_then_draws(run, name, options):
     assert len(drawn.data) >= 2 and drawn.layout.meta["note"]
     if "surface" not in options.values():
         axes = [*drawn.select_xaxes(), *drawn.select_yaxes()]
-        assert all(axis.title.text for axis in axes)
+        assert all(axis.title.text for axis in axes if axis.showticklabels is not False)  # inner axes have none
 
 
 @pytest.mark.parametrize(
@@ -391,9 +391,39 @@ def test_ticks_can_be_read(low, high, text):
 
 
 def test_a_lower_layer_norm_is_singular_by_construction(run):
-    drawn = seen(*run, "jacobians")
-    assert "as good as lost" in drawn.layout.meta["note"]
-    assert "LN " in drawn.layout.meta["note"].split("as good as lost")[1]
+    note = seen(*run, "spectra").layout.meta["note"]
+    assert " Lost, below 10⁻¹² of the greatest, from layer 1 to the top: " in note
+    assert "LN " in note.split(" Lost, ")[1] and "BN " not in note.split(" Lost, ")[1]
+
+
+def test_the_fans_hold_the_middle_half_and_the_conditions_are_the_probes(run):
+    store, run_id = run
+    drawn, found = seen(*run, "spectra"), seen(*run, "conditions")
+    trace = store.trace(run_id)
+    arms = [trace.look("jacobian", arm, trace.snapshots()[-1]) for arm in range(3)]
+    names = [arm.label for arm in trace.experiment.arms]
+    for arm, of in enumerate(arms):
+        median = [t for t in drawn.data if t.name == names[arm] and t.mode == "lines+markers"]
+        bands = [t for t in drawn.data if t.name == names[arm] and t.fill]
+        assert len(median) == 2 and len(bands) == 4
+        for line, key in zip(median, ("layer", "product"), strict=True):
+            np.testing.assert_allclose(line.y, np.exp(np.log(of[key][:, :, 2]).mean(0)), rtol=1e-6)
+            assert (line.customdata[:, 1] <= line.y).all() and (line.y <= line.customdata[:, 2]).all()
+        lines = [t for t in found.data if t.name == names[arm]]
+        np.testing.assert_allclose(lines[0].y, np.exp(np.log(of["layer_condition"]).mean(0)), rtol=1e-5)
+        np.testing.assert_allclose(lines[2].y, of["product_lost"].mean(0), rtol=1e-6)
+    ranges = {tuple(axis.tickvals) for axis in drawn.select_yaxes(row=2)}
+    assert len(ranges) == 1  # one axis for all arms
+
+
+def test_a_look_that_measured_less_says_so(run, monkeypatch):
+    trace = run[0].trace(run[1])
+    seen(*run, "spectra")
+    whole = trace.look
+    less = lambda *a, **o: {k: v for k, v in whole(*a, **o).items() if not k.endswith("condition")}  # noqa: E731
+    monkeypatch.setattr(trace, "look", less)
+    for name in ("jacobians", "spectra", "conditions"):
+        assert "An older version" in figures.draw(name, trace, {}).layout.meta["said"]
 
 
 @pytest.mark.parametrize(
@@ -426,8 +456,9 @@ def test_a_relu_without_a_norm_has_lines_where_most_directions_are_lost(tmp_path
     drawn = seen(store, run_id, "jacobians", {"step": "0"})
     greatest = [np.asarray(t.y, float) for t in drawn.data if t.name == "plain, greatest"]
     assert len(greatest) == 2 and all(np.isfinite(y).all() and (y > 0).all() for y in greatest)
-    assert "as good as lost" in drawn.layout.meta["note"] and "half of the directions" not in drawn.layout.meta["note"]
-    assert not any(t.fill for t in drawn.data)  # no band down to a floor
+    fans = seen(store, run_id, "spectra", {"step": "0"})
+    assert "of the directions" in fans.layout.meta["note"]
+    assert all((np.asarray(t.y, float)[np.isfinite(t.y)] > 0).all() for t in fans.data)  # no band down to a floor
 
 
 RATES = tuple(

@@ -394,7 +394,7 @@ def test_a_frozen_norm_is_undone_with_the_same_gradients():
 
 
 def test_jacobians_in_inference_mode_are_autograds():
-    made = group(depth=4, width=5)
+    made, compared = group(depth=4, width=5), 0
     found = look(jacobian.look, made)
     for slot, (twin, x, _) in enumerate(twins(made)):
         if twin.settings.norm == "batch":
@@ -414,10 +414,16 @@ def test_jacobians_in_inference_mode_are_autograds():
                 h = part(x[e : e + 1], 0, l + 1).detach()
                 for name, last in (("layer", l + 2), ("product", 4)):
                     J = torch.autograd.functional.jacobian(lambda h, l=l, last=last: part(h, l + 1, last), h)[0, :, 0]
-                    values[name].append(torch.linalg.svdvals(J))
+                    singular = torch.linalg.svdvals(J)
+                    values[name].append(singular[singular > 1e-12 * singular[0]])  # layer norm loses two directions
             for name, each in values.items():
                 wanted = torch.quantile(torch.cat(each).detach(), torch.tensor(jacobian.QUANTILES, dtype=torch.float64))
                 np.testing.assert_allclose(found[name][slot, l], wanted.numpy(), rtol=1e-6, atol=1e-9)
+                conditions = sorted(float(kept[0] / kept[-1]) for kept in each)
+                if conditions[-1] < 1e8:  # beyond, rounding
+                    assert found[f"{name}_condition"][slot, l] == pytest.approx(sum(conditions[1:3]) / 2, rel=1e-5)
+                    compared += 1
+    assert compared > 20
 
 
 def population(twin, made):
@@ -490,8 +496,13 @@ def test_lost_directions_are_counted():
     assert found["layer_lost"][0, 0] == found["product_lost"][0, 0] == pytest.approx(4 / 7)
     weight = made.stack.layers[1].weight[0, :, :3]
     assert found["product_rms"][0, 0] == pytest.approx(float(weight.square().sum().div(7).sqrt()), rel=1e-9)
+    passing = torch.linalg.svdvals(weight.double())  # three of them
+    assert found["layer_condition"][0, 0] == pytest.approx(float(passing[0] / passing[2]), rel=1e-9)
+    np.testing.assert_allclose(found["layer"][0, 0, [0, 2, 4]], passing.flip(0), rtol=1e-9)
     made.stack.layers[1].bias[0] = -100.0
-    assert look(jacobian.look, made)["layer_lost"][0, 0] == 1
+    found = look(jacobian.look, made)
+    assert found["layer_lost"][0, 0] == 1 and found["layer_rms"][0, 0] == 0
+    assert np.isnan(found["layer_condition"][0, 0]) and np.isnan(found["layer"][0, 0]).all()
 
 
 def test_ranks_and_cosines_are_slow_loops():

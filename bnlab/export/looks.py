@@ -40,8 +40,8 @@ AXES: dict[str, dict[str, list[tuple[str, int | tuple | str]]]] = {
     | {name: [LAYER] for name in ("drift", "entering")},
     "rank": {name: [LAYER] for name in ("rank", "cosine")},
     "jacobian": {"layer": [LAYER_ABOVE, QUANTILE], "product": [LAYER, QUANTILE]}
-    | {name: [LAYER_ABOVE] for name in ("layer_rms", "layer_lost")}
-    | {name: [LAYER] for name in ("product_rms", "product_lost", "training", "training_error")},
+    | {name: [LAYER_ABOVE] for name in ("layer_rms", "layer_lost", "layer_condition")}
+    | {name: [LAYER] for name in ("product_rms", "product_lost", "product_condition", "training", "training_error")},
     "landscape": {"loss": [("up", "at"), ("across", "at")]},
     "path": {
         "loss": [("up", "up"), ("across", "across")],

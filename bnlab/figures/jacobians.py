@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..probes.jacobian import SINGULAR, WIDEST
+from ..probes.jacobian import WIDEST
 from . import style
 from .looks import each, finished, line, lost, mode, newest, present, titled
 from .options import STEP, About
@@ -18,20 +18,33 @@ if TYPE_CHECKING:
     from ..reading import Trace
     from ..settings import Settings
 
+INFERENCE = "single examples, inference mode"
+LAYER, PRODUCT = "J<sub>l</sub>", "J<sub>L</sub> … J<sub>l+1</sub>"
+OLD = "An older version of the lab looked at this step and measured less. Choose another step."
+WIDE = f"Layers wider than {WIDEST} units are not taken apart one by one."
+Arms = list[tuple[int, str, dict[str, np.ndarray]]]
+
+
+def measured(trace: Trace, step: int) -> tuple[int, Arms] | go.Figure:
+    """The step and (arm, label, what was seen), or the figure that says why there is nothing."""
+    told = each(trace, "jacobian", step)
+    if isinstance(told, tuple) and any("layer_condition" not in found for *_, found in told[1]):
+        return style.said(OLD)
+    return told
+
 
 def jacobians(trace: Trace, *, step: int) -> go.Figure:
-    """Singular values of each layer's Jacobian and of the products to the top: root mean square and greatest."""
-    told = each(trace, "jacobian", step)
+    """Size of each layer's Jacobian and of the products to the top: root mean square and greatest singular value."""
+    told = measured(trace, step)
     if isinstance(told, go.Figure):
         return told
     at, arms = told
-    figure, exact = make_subplots(1, 3, horizontal_spacing=0.1), "layer_rms" in arms[0][2]
+    figure = make_subplots(1, 3, horizontal_spacing=0.1)
     for arm, name, found in arms:
         layers = np.arange(1, found["training"].shape[1] + 1)
         for column, (key, x) in enumerate((("layer", layers + 1), ("product", layers)), 1):
-            middle, greatest = mean_square(found, key), directions(found[key])[:, 4]
-            line(figure, x, middle, name, arm, column, style.dash(arm), column == 1)
-            line(figure, x, greatest, f"{name}, greatest", arm, column, "dot", False)
+            line(figure, x, present(found[f"{key}_rms"]), name, arm, column, style.dash(arm), column == 1)
+            line(figure, x, present(found[key])[:, 4], f"{name}, greatest", arm, column, "dot", False)
         line(figure, layers, present(found["training"]), name, arm, 3, style.dash(arm), False)
         if at == 0:
             law = product_law(trace.experiment.arm_settings[arm])
@@ -40,31 +53,13 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
                 marker={"color": style.color(arm), "symbol": "circle-open", "size": 6}, row=1, col=3,
                 hovertemplate=f"layer %{{x}}: %{{y:.3g}}<extra>{name}, by the law</extra>",
             )  # fmt: skip
-    inference = "single examples, inference mode"
     titled(
-        figure, "layer l", f"singular values of J<sub>l</sub>, {inference}",
-        f"of J<sub>L</sub> … J<sub>l+1</sub>, {inference}", f"their root mean square, {mode(trace)}",
+        figure, "layer l", f"singular values of {LAYER}, {INFERENCE}",
+        f"of {PRODUCT}, {INFERENCE}", f"their root mean square, {mode(trace)}",
     )  # fmt: skip
-    if np.isnan([found["layer"] for *_, found in arms]).all():
-        words = f"Layers wider than {WIDEST} units are not taken apart one by one: only the right panel is measured."
-    else:
-        spans = ", ".join(f"{name} {stretch(found)}" for _, name, found in arms)
-        gone = [f"{name} {share} of the product's" for _, name, found in arms if (share := lost_share(found))]
-        words = (
-            "Inference mode: of some examples, each exactly; root mean square and greatest (dotted). Greatest over "
-            f"root mean square from layer 1 to the top: {spans}."
-            if exact
-            else "Inference mode: of some examples, each exactly; the greatest (dotted)."
-        )
-        if gone:
-            words += (
-                f" Directions as good as lost, singular values below 10⁻¹² of the greatest: {', '.join(gone)}. Layers "
-                "that shrink some directions more than others lose them with depth; one layer loses those behind a "
-                "unit without a slope."
-            )
-        cold = [s for s in trace.experiment.arm_settings if s.norm == "batch"] if at == 0 and not exact else []
-        if cold:
-            words += " At step 0 the moving averages stand at 0 and 1: in inference mode batch norm does nothing yet."
+    words = "Inference mode: of some examples, each exactly; root mean square and greatest (dotted)."
+    if np.isnan([found["layer_rms"] for *_, found in arms]).all():
+        words = f"{WIDE} Only the right panel is measured."
     coupled = (
         "Right: batch norm couples the examples, so the Jacobian is that of the whole mini-batch, looked at with "
         "random vectors."
@@ -74,11 +69,6 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
     return finished(figure, 440, f"Step {at}.", words, "" if frozen else coupled, rings, *lost(trace, at).values())
 
 
-def mean_square(found: dict[str, np.ndarray], key: str) -> np.ndarray:
-    """Root mean square singular value; NaN in looks of an older version, which did not measure it."""
-    return present(found[f"{key}_rms"]) if f"{key}_rms" in found else np.full(found[key].shape[1], np.nan)
-
-
 def product_law(settings: Settings) -> np.ndarray:
     """Root mean square singular value of J_L ... J_{l+1} in the initial network, l = 1..L-1, by the theory: the layers'
     growth factors multiplied."""
@@ -86,27 +76,86 @@ def product_law(settings: Settings) -> np.ndarray:
     return profile.signal_norm[1:] * growth.signal_norm
 
 
-def directions(quantiles: np.ndarray) -> np.ndarray:
-    """Quantiles of singular values, mean over the seeds, [n, 5]; 0 where only rounding is left of them."""
-    q = present(quantiles)
-    return np.where(q < SINGULAR * q[:, 4:], 0.0, q)
+def spectra(trace: Trace, *, step: int) -> go.Figure:
+    """How the singular values are distributed, arm beside arm: of each layer's Jacobian, and of the products below."""
+    told = measured(trace, step)
+    if isinstance(told, go.Figure):
+        return told
+    at, arms = told
+    if np.isnan([found["layer_rms"] for *_, found in arms]).all():
+        return style.said(WIDE)
+    figure = make_subplots(
+        2, len(arms), shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.02, vertical_spacing=0.06,
+        column_titles=[name for _, name, _ in arms],
+    )  # fmt: skip
+    for column, (arm, name, found) in enumerate(arms, 1):
+        layers = np.arange(1, found["layer"].shape[1] + 1)
+        for row, (key, x) in enumerate((("layer", layers + 1), ("product", layers)), 1):
+            least, low, middle, high, greatest = over_seeds(found[key]).T
+            place = {"row": row, "col": column}
+            style.band(figure, x, least, greatest, style.color(arm), name, False, 0.15, **place)
+            style.band(figure, x, low, high, style.color(arm), name, False, 0.3, **place)
+            spans = np.stack([least, low, high, greatest, over_seeds(found[f"{key}_condition"])], 1)
+            figure.add_scatter(
+                x=x, y=style.numbers(middle), mode="lines+markers", name=name, legendgroup=name, showlegend=False,
+                line={"color": style.color(arm), "dash": style.dash(arm), "width": 1.6},
+                marker={"symbol": style.symbol(arm), "size": 5}, customdata=style.numbers(spans),
+                hovertemplate="layer %{x}: median %{y:.3g}<br>middle half %{customdata[1]:.3g} to %{customdata[2]:.3g}"
+                "<br>all %{customdata[0]:.3g} to %{customdata[3]:.3g}<br>condition number %{customdata[4]:.3g}"
+                f"<extra>{name}</extra>", **place,
+            )  # fmt: skip
+        figure.update_xaxes(title="layer l", row=2, col=column)
+    figure.update_yaxes(type="log")
+    figure.update_yaxes(title=f"singular values of {LAYER}", row=1, col=1)
+    figure.update_yaxes(title=f"of {PRODUCT}", row=2, col=1)
+    gone = [f"{name} {share}" for _, name, found in arms if (share := lost_share(found))]
+    words = (
+        f"Step {at}, {INFERENCE}. Line: median; dark: the middle half; light: least to greatest, of the directions "
+        "that are not lost."
+    )
+    if gone:
+        words += (
+            f" Lost, below 10⁻¹² of the greatest, from layer 1 to the top: {', '.join(gone)} of the directions. Layers "
+            "that shrink some directions more than others lose them with depth; one layer loses those behind a unit "
+            "without a slope."
+        )
+    return finished(figure, 560, words, *lost(trace, at).values())
 
 
-def stretch(found: dict[str, np.ndarray]) -> str:
-    """Greatest singular value of the product from layer 1 to the top over the root mean square."""
-    greatest, middle = directions(found["product"])[0, 4], mean_square(found, "product")[0]
-    if not greatest > 0:
-        return "nothing passes"
-    return f"{greatest / middle:.2g}"
+def conditions(trace: Trace, *, step: int) -> go.Figure:
+    """Condition numbers of each layer's Jacobian and of the products to the top, and the directions they lose."""
+    told = measured(trace, step)
+    if isinstance(told, go.Figure):
+        return told
+    at, arms = told
+    if np.isnan([found["layer_rms"] for *_, found in arms]).all():
+        return style.said(WIDE)
+    figure = make_subplots(1, 3, horizontal_spacing=0.1)
+    for arm, name, found in arms:
+        layers = np.arange(1, found["layer"].shape[1] + 1)
+        line(figure, layers + 1, over_seeds(found["layer_condition"]), name, arm, 1, style.dash(arm), True)
+        line(figure, layers, over_seeds(found["product_condition"]), name, arm, 2, style.dash(arm), False)
+        line(figure, layers, present(found["product_lost"]), name, arm, 3, style.dash(arm), False, log=False)
+    titled(figure, "layer l", f"condition number of {LAYER}", f"of {PRODUCT}", f"share lost by {PRODUCT}")
+    figure.update_yaxes(type="linear", tickformat=".0%", range=[-0.03, 1.03], row=1, col=3)
+    words = (
+        f"Step {at}, {INFERENCE}. Greatest over least singular value of the directions that are not lost, below 10⁻¹² "
+        "of the greatest: median over some examples. A product with lost directions has no condition number of its "
+        "own; this one is near 10¹²."
+    )
+    return finished(figure, style.HEIGHT, words, *lost(trace, at).values())
+
+
+def over_seeds(values: np.ndarray) -> np.ndarray:
+    """Geometric mean over the seeds of what is positive and finite; NaN where nothing is."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.exp(present(np.log(values)))
 
 
 def lost_share(found: dict[str, np.ndarray]) -> str:
     """Which share of the directions from layer 1 to the top is lost; "" where none is."""
-    if "product_lost" in found:
-        share = float(present(found["product_lost"])[0])
-        return f"{share:.0%}" if share >= 0.005 else ""
-    gone = (directions(found["product"])[0] == 0).sum()
-    return ("", "some", "a quarter or more", "half or more", "three quarters or more", "all")[gone]
+    share = float(present(found["product_lost"])[0])
+    return f"{share:.0%}" if share >= 0.005 else ""
 
 
 def ranks(trace: Trace, *, step: int) -> go.Figure:
@@ -130,6 +179,20 @@ ABOUT = {
         "Jacobians",
         "dE/dw of layer 1 holds the product of all later layers' Jacobians: below 1 it vanishes, above 1 it explodes.",
         jacobians,
+        (STEP,),
+        newest("jacobian"),
+    ),
+    "spectra": About(
+        "Singular values",
+        "An isometry, all singular values 1, would pass every direction on; a wide fan passes few of them.",
+        spectra,
+        (STEP,),
+        newest("jacobian"),
+    ),
+    "conditions": About(
+        "Condition number",
+        "How unequally the layers, and all layers above together, treat the directions of a small change.",
+        conditions,
         (STEP,),
         newest("jacobian"),
     ),

@@ -139,12 +139,14 @@ def written(value: float) -> str:
 
 def ticked(figure: go.Figure, least: dict[str, object] | None = None) -> None:
     """Give every logarithmic axis ticks that fit what is drawn on it; `least`: where that spans too little."""
-    for letter, axes in (("x", figure.select_xaxes()), ("y", figure.select_yaxes())):
+    for letter, axes in (("x", list(figure.select_xaxes())), ("y", list(figure.select_yaxes()))):
+        first = {axis.plotly_name.replace("axis", ""): axis.matches for axis in axes}
+        first = {name: of or name for name, of in first.items()}  # of the axes that share a range
         for axis in axes:
             if axis.type != "log":
                 continue
-            name = axis.plotly_name.replace("axis", "")
-            drawn = [t[letter] for t in figure.data if (t[f"{letter}axis"] or letter) == name]
+            name = first[axis.plotly_name.replace("axis", "")]
+            drawn = [t[letter] for t in figure.data if first[t[f"{letter}axis"] or letter] == name]
             values = np.concatenate([np.array(v, float) for v in drawn]) if drawn else np.array([])
             values = values[np.isfinite(values) & (values > 0)]
             if values.size:

@@ -141,7 +141,7 @@ PROBES["jacobian"] = Probe(
     "Jacobians",
     "Singular values of every layer's Jacobian and of the products to the top.",
     "jacobian",
-    48,
+    38,
     live=True,
     svd=True,
 )

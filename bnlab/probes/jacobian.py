@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 torch = Late("torch")
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
-EXAMPLES, VECTORS = 8, 16
+EXAMPLES, VECTORS = 4, 16
 WIDEST = 256  # units; the singular values of wider layers would take seconds
 WORK = EXAMPLES * 20 * 64**3  # above which fewer examples are taken, but at least 2
 SINGULAR = 1e-12  # of the greatest singular value, below which rounding is all that is left of one
@@ -37,17 +37,25 @@ SINGULAR = 1e-12  # of the greatest singular value, below which rounding is all 
 
 def look(group: Group) -> dict[str, np.ndarray]:
     """Over some examples() in inference mode, of J_2..J_L (`layer`) and of the products from layers 1..L-1 to the top
-    (`product`): quantiles 0, 25, 50, 75, 100 % of the singular values [S, L - 1, 5], their root mean square
-    (`layer_rms`, `product_rms` [S, L - 1]) and the share of lost directions, singular values below SINGULAR of the
-    example's greatest (`layer_lost`, `product_lost`). `training`, `training_error` [S, L - 1]: root mean square of the
-    singular values of the same products over the mini-batch in training mode, and its standard error. Of layers wider
-    than WIDEST only these two, the others are NaN. Raises ValueError for networks of one layer."""
+    (`product`), [S, L - 1] each:
+
+    `*_rms`         root mean square of the singular values
+    `*_lost`        share of lost directions: singular values below SINGULAR of the example's greatest, of which
+                    rounding is all that is left
+    `*_condition`   condition number, greatest over least singular value of the directions that are not lost; median
+                    over the examples
+    `layer`, `product`   quantiles 0, 25, 50, 75, 100 % of the singular values that are not lost, [S, L - 1, 5]
+
+    `training`, `training_error` [S, L - 1]: root mean square of the singular values of the same products over the
+    mini-batch in training mode, and its standard error. Of layers wider than WIDEST only these two, the others are
+    NaN, as is what no direction is left for. Raises ValueError for networks of one layer."""
     stack = group.stack
     if stack.L < 2:
         raise ValueError("depth is 1; Jacobians between hidden layers need 2 or more of them. Raise it.")
     x, _ = group.mini_batch(stack.t)
-    found = {name: np.full((stack.S, stack.L - 1, len(QUANTILES)), np.nan) for name in ("layer", "product")}
-    found |= {f"{name}_{what}": np.full((stack.S, stack.L - 1), np.nan) for what in ("rms", "lost") for name in found}
+    shape = stack.S, stack.L - 1
+    found = {name: np.full((*shape, len(QUANTILES)), np.nan) for name in ("layer", "product")}
+    found |= {f"{name}_{what}": np.full(shape, np.nan) for what in ("rms", "lost", "condition") for name in found}
     for slots, networks, b in group.alike if stack.d <= WIDEST else ():
         given = norms(group, networks, b) if b else None
         each = per_example(networks, x[slots, : examples(stack.d, stack.L)], given)  # L - 1 of [S, E, d, d], in float64
@@ -55,14 +63,23 @@ def look(group: Group) -> dict[str, np.ndarray]:
         for l in reversed(range(stack.L - 1)):
             product = each[l] if product is None else product @ each[l]
             for name, matrices in (("layer", each[l]), ("product", product)):
-                values = spectrum(torch.linalg.svdvals, matrices)[0]  # [E, d]
-                q = torch.quantile(values.flatten(), torch.tensor(QUANTILES, dtype=values.dtype))
-                lost = values < SINGULAR * values[:, :1]
-                lost |= values[:, :1] == 0
-                found[name][slots, l] = q.numpy()
-                found[f"{name}_rms"][slots, l] = values.square().mean().sqrt().numpy()
-                found[f"{name}_lost"][slots, l] = lost.double().mean().numpy() if values.isfinite().all() else np.nan
+                values = spectrum(torch.linalg.svdvals, matrices)[0]  # [E, d], the greatest first
+                for what, value in told(values).items():
+                    found[f"{name}{what}"][slots, l] = value.numpy()
     return found | in_training(group, x)
+
+
+def told(values: Tensor) -> dict[str, Tensor]:
+    """What `look` tells of the singular values [E, d] of E examples, each in descending order."""
+    if not values.isfinite().all():
+        return {}
+    kept = (values >= SINGULAR * values[:, :1]) & (values[:, :1] > 0)
+    found = {"_rms": values.square().mean().sqrt(), "_lost": 1 - kept.double().mean()}
+    if kept.any():
+        least = torch.where(kept, values, torch.inf).amin(1)
+        found["_condition"] = (values[:, 0] / least)[kept.any(1)].quantile(0.5)
+        found[""] = torch.quantile(values[kept], torch.tensor(QUANTILES, dtype=values.dtype))
+    return found
 
 
 def examples(width: int, depth: int) -> int:

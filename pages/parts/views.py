@@ -31,7 +31,7 @@ INFERENCE = {
 }
 WHY = {
     "Shift or smoothness": ("dials", "smoothness", "covariate_shift", "learning_rates"),
-    "Jacobians and rank": ("jacobians", "ranks"),
+    "Jacobians and rank": ("jacobians", "spectra", "conditions", "ranks"),
     "Loss surface": ("surface",),
     "Curvature": ("curvature",),
     "Scale": ("invariance", "scale_over_time"),
