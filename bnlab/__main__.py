@@ -17,9 +17,10 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from . import work
-from .experiment import Experiment, problems
+from .experiment import Experiment
 from .export import looks, tables
 from .probes import PROBES, checked
+from .problems import problems
 from .store import Run, RunStore
 from .train import device_for
 

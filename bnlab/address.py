@@ -33,7 +33,7 @@ def to_query(experiment: Experiment) -> list[tuple[str, str]]:
 def from_query(pairs: list[tuple[str, str]]) -> Experiment:
     """The experiment that the pairs of a URL's query say.
 
-    Raises pydantic's ValidationError; experiment.problems() turns it into sentences. Pairs that are not part of
+    Raises pydantic's ValidationError; problems.problems() turns it into sentences. Pairs that are not part of
     an experiment (`run`) are left alone by the caller.
     """
     asked: dict[str, Any] = {"settings": {}}

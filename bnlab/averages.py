@@ -93,9 +93,13 @@ def sphere_pairs(K: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     arccos(-1/(K-1)). In polar coordinates of their plane, with radius sin(t), t has density sin(t) cos(t)^(K-4), and
     kinks at 0 lie on four rays.
     """
-    end = min(pi / 2, 12 / sqrt(K - 3))
+    if K == 2:
+        return np.array([1.0, -1.0]), np.array([-1.0, 1.0]), np.array([0.5, 0.5])
+    end = min(pi / 2, 12 / sqrt(max(K - 3, 1)))
     t = end * (NODES_MANY + 1) / 2
     radial = WEIGHTS_MANY * np.sin(t) * np.cos(t) ** (K - 4)
+    if K == 3:  # the plane is all there is
+        t, radial = np.array([pi / 2]), np.ones(1)
     between = acos(-1 / (K - 1))
     rays = np.sort(np.array([pi / 2, 3 * pi / 2, between + pi / 2, between - pi / 2]))
     rays = np.append(rays, rays[0] + 2 * pi)

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from .data import DATASETS
 from .optimizers import OPTIMIZERS
+from .problems import problems
 from .settings import (
     MAX_ARMS,
     MAX_LABEL,
@@ -18,14 +19,8 @@ from .settings import (
     SHARED,
     Frozen,
     Settings,
-    about,
-    allowed,
-    limits,
-    problems,
     with_more,
 )
-
-__all__ = ["Arm", "Experiment", "Network", "Settings", "about", "allowed", "limits", "problems"]
 
 MEMORY_BUDGET = 2 * 2**30  # bytes one worker may hold for the networks of one experiment
 LARGEST_SNAPSHOT = 950_000_000  # bytes; SQLite keeps at most 1e9 in one place

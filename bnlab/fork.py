@@ -8,8 +8,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from .experiment import Arm, Experiment
+from .problems import problems
 from .registry import Late
-from .settings import MAX_LABEL, Settings, about, problems
+from .settings import MAX_LABEL, Settings, about
 from .stack import Stack
 from .train import score_interval
 

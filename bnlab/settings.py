@@ -301,74 +301,9 @@ def limits(name: str) -> tuple[float | None, float | None]:
 SHARED = tuple(name for name in Settings.model_fields if about(name).shared)
 
 
-def allowed(name: str) -> str:
-    """What the setting `name` may be, as words: '1 to 100', 'above 0 and at most 1', 'one of sgd, momentum, adam'."""
-    if name == "batch_size":
-        return "1 to the size of the training set, or full"
-    known = about(name).choices
-    if known:
-        return "one of " + ", ".join(known)
-    low, high = limits(name)
-    if low is None:
-        return "true or false"
-    above = any(hasattr(m, "gt") for m in Settings.model_fields[name].metadata)
-    if Settings.model_fields[name].annotation is int:
-        return f"a whole number from {low:,} to {high:,}".replace(",", "\u202f")
-    return f"above {low:g} and at most {high:g}" if above else f"{low:g} to {high:g}"
-
-
 def with_more(error: ValidationError, sentences: list[str]) -> ValidationError:
     """The same error, which says these sentences as well."""
     found = [{key: e[key] for key in ("type", "loc", "input", "ctx") if key in e} for e in error.errors()]
     if sentences:
         found.append({"type": "value_error", "input": None, "ctx": {"error": ValueError("\n".join(sentences))}})
     return ValidationError.from_exception_data(error.title, found)
-
-
-def problems(error: ValidationError) -> list[str]:
-    """All that is wrong, one sentence each: what it is and what is allowed. `problems(error)` of any model here."""
-    said: list[str] = []
-    found = error.errors(include_url=False)
-    places = [e["loc"] for e in found]
-    for e in found:
-        if e["type"] == "too_short" and any(len(p) > len(e["loc"]) and p[: len(e["loc"])] == e["loc"] for p in places):
-            continue  # what is in it is wrong, and said
-        where = [
-            part
-            for part in e["loc"]
-            if not (isinstance(part, str) and part.startswith(("int", "literal", "constrained")))
-        ]
-        name = str(where[-1]) if where else ""
-        if e["type"] == "value_error" and name not in Settings.model_fields:
-            said += str(e["ctx"]["error"]).splitlines()
-        elif e["type"] == "extra_forbidden":
-            known = Settings.model_fields if not where[:-1] or where[0] == "settings" else ("label", "changes")
-            known = ("settings", "arms", "seeds") if len(where) == 1 and error.title == "Experiment" else known
-            said.append(f"{name} is not a known field; known are {', '.join(known)}.")
-        elif e["type"] == "json_invalid":
-            said.append(f"this is not valid JSON: {e['ctx']['error']}.")
-        elif e["type"] == "missing" and name == "label":
-            said.append(f"an arm has no label; allowed are 1 to {MAX_LABEL} characters.")
-        elif name in Settings.model_fields:
-            said.append(f"{name} is {shown(e['input'])}; allowed is {allowed(name)}.")
-        elif where and where[0] == "seeds":
-            said.append(
-                f"seeds is {shown(e['input'])}; allowed are 1 to {MAX_SEEDS} whole numbers from 0 to {2**31 - 1}."
-            )
-        elif where == ["arms"]:
-            said.append(
-                f"arms is {shown(e['input'])}; allowed are 1 to {MAX_ARMS} arms, each with a label and changes."
-            )
-        elif name == "label":
-            said.append(f"an arm's label is {shown(e['input']) or 'empty'}; allowed are 1 to {MAX_LABEL} characters.")
-        else:
-            said.append(f"{'.'.join(map(str, where)) or 'the experiment'} is {shown(e['input'])}; {e['msg']}.")
-    return list(dict.fromkeys(said))
-
-
-def shown(value: Any) -> str:
-    """A value as a person wrote it, short enough for a sentence."""
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    if isinstance(value, str) and value.lstrip("+-")[:1].isdecimal():
-        text = f'"{value}"'  # a text where a number belongs
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -210,9 +210,11 @@ class RunStore:
             raise KeyError(f"There is no run {run_id[:40]!r} here. It may have been deleted; choose another run.")
         return told(row)
 
-    def runs(self, status: str = "%") -> list[Run]:
+    def runs(self, status: str | None = None) -> list[Run]:
         """All runs, or those with a status, the newest first."""
-        rows = self.db.execute("select * from runs where status like ? order by created desc, rowid desc", (status,))
+        rows = self.db.execute(
+            "select * from runs where status = ifnull(?, status) order by created desc, rowid desc", (status,)
+        )
         return [told(row) for row in rows]
 
     def change(self, run_id: str, **columns: object) -> None:

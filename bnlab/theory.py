@@ -27,7 +27,7 @@ Sources: Glorot and Bengio 2010; He et al. 2015; Schoenholz et al. 2017; Yang et
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from math import inf, log, sqrt
 from typing import NamedTuple
@@ -194,19 +194,20 @@ def growth(
     variance = resting_point(lambda v: layer(net, np.array([v])).variance[0], net.s2)
     at = Layer(*(float(part[0]) for part in layer(net, np.array([variance]))))
     limit = 0.0 if variance < 1e-6 * net.s2 else inf if variance > 1e6 * net.s2 else at.square
-    few, note = few_examples(net, batch_size)
+    few = few_examples(net, batch_size)
+    note = few.note
     growing = parting(net, variance)
     if norm == "batch" and growing > 1 + 1e-3:
         note += f" Examples of unlike size part by ×{growing:.3g} a layer, so deep networks grow faster than this."
     if limit in (0.0, inf):
         note = f"Pre-activations {'sink to 0' if limit == 0 else 'grow without bound'} with depth. {note}"
-    squared = at.growth * few
+    squared = at.growth * few.growth
     signal, forward = sqrt(squared), at.variance / variance
     return Growth(
         signal_squared=squared,
         signal_norm=signal,
         weight_norm=signal / sqrt(forward),
-        forward_variance=limit,
+        forward_variance=limit * few.square,
         lost_at_depth=log(LOST) / log(signal) if signal < 1 - 1e-6 else inf,
         parting=growing,
         source=SOURCES["layer" if norm == "layer" else placement if norm == "batch" else "none"],
@@ -224,108 +225,26 @@ def parting(net: Net, variance: float) -> float:
     return float((large - small) / (large + small) / 0.001)
 
 
-class Profile(NamedTuple):
-    """What is predicted for layers 1..L of one network at initialization, arrays [L]."""
+class Few(NamedTuple):
+    """Factors that correct for few examples in a mini-batch, and what is to be said about them."""
 
-    signal_norm: np.ndarray  # ||dE/da||, as a multiple of layer L's
-    weight_norm: np.ndarray  # ||dE/dW||, as a multiple of layer L's
-    forward_variance: np.ndarray  # of a, over examples and units
-    divisor: np.ndarray  # the variance the norm divides by, with delta, mean over examples; 1 without a norm
-    lost_at_depth: float  # layers after which layer 1's signal is 1e-6 of the top's, if more follow; infinity if never
-
-
-BEYOND = 100  # layers more than a network has that are computed in search of where the signal is lost
+    growth: float = 1.0  # on the growth of ||dE/da||^2
+    square: float = 1.0  # on the mean square of the next layer's a
+    variance: float = 1.0  # the same, less the mini-batch's mean
+    note: str = ""
 
 
-def profile(
-    activation: str,
-    init: str,
-    gain: float = 1.0,
-    norm: str = "none",
-    placement: str = "before",
-    batch_size: int | None = None,
-    delta: float = 1e-5,
-    noise: tuple[float, float] = (0.0, 0.0),
-    *,
-    depth: int,
-    width: int,
-    n_in: int,
-    sizes: Sequence[float] = (1.0,),
-    common: float = 0.0,
-) -> Profile:
-    """The same law layer by layer, from given inputs, on the way to its limit.
-
-    Where the limit is far (tanh at s2 = 1 takes hundreds of layers) this is what a network of 20 layers shows. `sizes`
-    are the mean squares over the features of some examples, or quantiles of them; `common` is that of the examples'
-    mean, which batch norm takes out. Batch norm mixes the examples: there their mean stands for all. The loss is
-    supposed to pull at all equally.
-    """
-    net = Net(activation, norm, placement, weight_scale(init, gain, width, width), delta, noise)
-    size = np.array([np.mean(sizes)] if norm == "batch" else sizes, dtype=float)
-    first = weight_scale(init, gain, n_in, width)
-    common = common if norm == "batch" else 0.0
-    square, variance, around = first * size, first * np.maximum(size - common, 0), first * common
-    few, _ = few_examples(net, batch_size)
-    taken_out = common if placement == "before" else 0.0
-    layers, squares, reads = [], [], [n_in * (size - taken_out)]  # squared norms of what each layer's weights multiply
-    for _ in range(depth):
-        layers.append(layer(net, variance, around))
-        squares.append(square.mean())
-        square, variance, around = layers[-1].square, layers[-1].variance, 0.0
-        reads.append(width * variance / net.s2)
-    signal, weight = np.empty(depth), np.empty(depth)
-    pull, scale = np.ones_like(size), 0.0  # squared signal of each example, and the logarithm of what was divided out
-    for l in reversed(range(depth)):
-        pull = pull * layers[l].growth
-        scale += log(max(pull.mean(), TINY))
-        pull = pull / max(pull.mean(), TINY)
-        signal[l], weight[l] = scale, scale + log((pull * reads[l]).mean())
-    corrections = np.append(np.arange(1, depth)[::-1] * log(few), 0)
-    with np.errstate(over="ignore"):  # a hundred layers may well reach infinity
-        signal, weight = (np.exp((x - x[-1] + corrections) / 2) for x in (signal, weight))
-    limit = growth(activation, init, gain, norm, placement, batch_size, delta, noise).signal_squared
-    lost = lost_at(net, layers, variance, few, limit)
-    return Profile(signal, weight, np.array(squares), np.array([at.divisor.mean() for at in layers]), lost)
-
-
-def lost_at(net: Net, layers: list[Layer], variance: np.ndarray, few: float, limit: float) -> float:
-    """After how many of these layers, and of those that would follow, layer 1's signal is LOST of the top's.
-
-    A deeper network has the same lowest layers, so factors are multiplied from the lowest up: BEYOND more layers as
-    they come, or until they are those of the limit, then the limit's."""
-    if not few < inf:
-        return inf
-    passed, before = np.zeros_like(variance), 0.0
-    goal, falls = 2 * log(LOST), limit < 1 - 2e-6
-    for l in range(len(layers) + BEYOND):
-        if l >= len(layers) and not falls:
-            return inf
-        at = layers[l] if l < len(layers) else layer(net, variance)
-        variance = variance if l < len(layers) else at.variance
-        step = np.log(np.maximum(at.growth * few, TINY))
-        passed = passed + step
-        now = float(passed.max() + log(np.exp(passed - passed.max()).mean()))
-        if now < goal:
-            return l + (goal - before) / (now - before)
-        before = now
-        if l >= len(layers) and abs(float(step.mean()) - log(limit)) < 1e-4 * abs(log(limit)):
-            break
-    return l + 1 + (goal - before) / log(limit) if falls else inf
-
-
-def few_examples(net: Net, batch_size: int | None) -> tuple[float, str]:
-    """The factor of small_batch where it is asked for and known, and what is to be said about it."""
-    if net.norm != "batch" or batch_size is None:
-        return 1.0, ""
+def few_examples(net: Net, batch_size: int | None) -> Few:
+    """The factors of small_batch where they are asked for and known."""
+    if net.norm != "batch" or batch_size is None or batch_size < 2:
+        return Few()
     if net.placement == "after":
-        return 1.0, "For many examples in a mini-batch."
-    if batch_size < 4:
-        return inf, "In mini-batches of 2 or 3 the mean growth is infinite."
-    return small_batch(net.activation, batch_size, net.noise), f"For mini-batches of {batch_size}."
+        return Few(note="For many examples in a mini-batch.")
+    return small_batch(net.activation, batch_size, net.noise)
 
 
-def small_batch(activation: str, K: int, noise: tuple[float, float] = (0.0, 0.0)) -> float:
-    """Factor on the growth of batch norm before the activation from having K examples instead of very many.
+def small_batch(activation: str, K: int, noise: tuple[float, float] = (0.0, 0.0)) -> Few:
+    """Batch norm before the activation with K >= 2 examples, relative to very many.
 
     Over the mini-batch the normalized a_hat of a unit is uniform on the sphere of radius sqrt(K) among the vectors that
     sum to 0, and independent of sigma2, which is v chi2(K-1)/K. With f = h'(a_hat), R the projection that batch norm's
@@ -336,8 +255,6 @@ def small_batch(activation: str, K: int, noise: tuple[float, float] = (0.0, 0.0)
     which for the linear network is (K-2)/(K-3) (Yang et al. 2019, whose sums over Gegenbauer polynomials this integral
     replaces). At K of 2 or 3 the mean of 1/sigma2 is infinite.
     """
-    if K < 4:
-        return inf
     h, slope = CURVES[activation]
     y_i, y_j, weight = sphere_pairs(K)
     units = noisy(*noise) if any(noise) else ALIKE
@@ -347,10 +264,14 @@ def small_batch(activation: str, K: int, noise: tuple[float, float] = (0.0, 0.0)
     def mean(x: np.ndarray) -> float:
         return float((units.weight * x).sum(0) @ weight)
 
+    many = layer(Net(activation, "batch", "before", 1.0, 0.0, noise), np.ones(1))
+    growing, square, variance = (float(part[0]) for part in (many.growth, many.square, many.variance))
+    inside = mean(h_i**2 - h_i * h_j)  # K/(K-1) times the variance over the mini-batch
+    few = mean(h_i**2) / square, (K - 1) / K * inside / variance
+    if K < 4:
+        return Few(inf, *few, "In mini-batches of 2 or 3 the mean growth is infinite.")
     f2, fy2 = mean(f_i**2), mean((f_i * y_i) ** 2)
     ff, fyfy = mean(f_i * f_j), mean(f_i * y_i * f_j * y_j)
     trace = (K - 2) * f2 - fy2 + (f2 + fy2 + (K - 1) * (ff + fyfy)) / K
-    net = Net(activation, "batch", "before", 1.0, 0.0, noise)
-    at = layer(net, np.ones(1))
-    many = float(at.growth[0] / at.variance[0])
-    return K * trace / ((K - 1) * (K - 3) * mean(h_i**2 - h_i * h_j)) / many
+    growth = K * trace / ((K - 1) * (K - 3) * inside) / (growing / variance)
+    return Few(growth, *few, f"For mini-batches of {K}.")

@@ -5,7 +5,8 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from bnlab.experiment import Arm, Experiment, Settings, problems
+from bnlab.experiment import Arm, Experiment, Settings
+from bnlab.problems import problems
 from bnlab.train import train
 
 

@@ -3,6 +3,7 @@
 from math import log
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 from known_trace import KnownTrace
 
@@ -251,6 +252,7 @@ def test_what_cannot_be_drawn_is_a_sentence():
 
 
 def test_the_page_gets_the_words_of_an_empty_chart_as_plain_text():
+    assert style.finished(go.Figure(), note="R&amp;D &lt;b&gt;.").layout.meta["note"] == "R&D <b>."
     figure = style.said("R&amp;D &lt;b&gt;:<br>nothing.")
     assert figure.layout.meta["said"] == "R&D <b>: nothing." and figure.layout.meta["note"] == ""
     assert figure.layout.annotations[0].text.startswith("R&amp;D")

@@ -6,7 +6,7 @@ from known_trace import KnownTrace
 
 from bnlab import figures
 from bnlab.experiment import Arm, Experiment, Settings
-from bnlab.figures import moving, style
+from bnlab.figures import gamma_beta, moving, points, style
 
 SEEDS, L, D, N = 2, 3, 4, 50
 ARMS = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch", "alpha": 0.8}))
@@ -55,15 +55,15 @@ def test_the_noise_of_the_moving_mean_is_what_a_simulation_finds():
 
 
 def test_long_lines_are_thinned_and_keep_their_ends():
-    places = moving.evenly(100_000, 500)
+    places = points.evenly(100_000, 500)
     assert len(places) == 500 and places[0] == 0 and places[-1] == 99_999 and (np.diff(places) > 0).all()
-    np.testing.assert_array_equal(moving.evenly(3, 500), [0, 1, 2])
-    assert len(moving.evenly(0, 500)) == 0
+    np.testing.assert_array_equal(points.evenly(3, 500), [0, 1, 2])
+    assert len(points.evenly(0, 500)) == 0
 
 
 def test_the_nearest_step_is_nearest():
     steps, wanted = np.array([0, 4, 8, 100]), np.array([0, 1, 3, 5, 7, 53, 55, 1000])
-    found = steps[moving.nearest(steps, wanted)]
+    found = steps[points.nearest(steps, wanted)]
     np.testing.assert_array_equal(found, [0, 0, 4, 4, 8, 8, 100, 100])
 
 
@@ -82,15 +82,15 @@ def test_percentiles_are_those_of_numpy_without_what_is_missing():
     rng = np.random.default_rng(2)
     values = rng.normal(size=(20, 37))
     values[values > 1.2] = np.nan
-    wanted = np.stack([np.percentile(row[~np.isnan(row)], moving.SPREAD) for row in values])
-    np.testing.assert_allclose(moving.percentiles(values, moving.SPREAD), wanted)
-    odd = moving.percentiles(np.array([[np.nan, np.nan], [np.inf, 1], [np.inf, np.inf]]), (0, 50, 100))
+    wanted = np.stack([np.percentile(row[~np.isnan(row)], gamma_beta.SPREAD) for row in values])
+    np.testing.assert_allclose(points.percentiles(values, gamma_beta.SPREAD), wanted)
+    odd = points.percentiles(np.array([[np.nan, np.nan], [np.inf, 1], [np.inf, np.inf]]), (0, 50, 100))
     np.testing.assert_array_equal(odd, [[np.nan] * 3, [1, np.inf, np.inf], [np.inf] * 3])
-    assert np.isnan(moving.percentiles(np.empty((2, 0)), (5,))).all()
+    assert np.isnan(points.percentiles(np.empty((2, 0)), (5,))).all()
 
 
 def test_gamma_has_the_percentiles_of_its_units(trace):
-    told = moving.learned(trace, "gamma", 1, 1, 2, 3)
+    told = gamma_beta.learned(trace, "gamma", 1, 1, 2, 3)
     raw = trace.values["gamma", 1]
     np.testing.assert_allclose(told.bands[7], np.percentile(raw[7, :, 1], [5, 25, 50, 75, 95]), rtol=1e-5)
     np.testing.assert_array_equal(told.unit, raw[:, 1, 1, 3])

@@ -7,6 +7,7 @@ import torch
 from bnlab import Arm, Experiment, Settings, figures, theory
 from bnlab.figures import contest, dials, geometry, jacobians, looks, predicted, rates, style
 from bnlab.figures.gradients import fitted_factor
+from bnlab.profile import profile
 from bnlab.store import RunStore
 from bnlab.train import Group, train
 from bnlab.work import execute, look
@@ -143,7 +144,7 @@ def test_the_depth_at_which_the_signal_is_lost_is_that_of_the_drawn_law(tmp_path
     assert told.lost_at_depth > 50
     law = ("gelu", "he", 1.0, "none", "before", None, 1e-5)
     n = round(told.lost_at_depth)
-    deeper = theory.profile(*law, depth=n + 1, width=64, n_in=64, sizes=predicted.sizes("digits", True).each)
+    deeper = profile(*law, depth=n + 1, width=64, n_in=64, sizes=predicted.sizes("digits", True).each)
     assert np.log10(deeper.signal_norm[0]) == pytest.approx(-6, abs=0.3)
     assert "(in the limit of many layers ×0.707)" in figures.draw("predicted", trace, {}).layout.meta["note"]
 

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from bnlab.activations import ACTIVATIONS
 from bnlab.averages import CURVES, moments, sphere_pairs
 from bnlab.inits import INITS, initial_weights
+from bnlab.profile import profile
 from bnlab.theory import Net as Law
-from bnlab.theory import growth, layer, profile, small_batch, weight_scale
+from bnlab.theory import growth, layer, small_batch, weight_scale
 
 KINDS = [("none", "before"), ("batch", "before"), ("batch", "after"), ("layer", "before"), ("layer", "after")]
 ORACLE = {"linear": lambda u: u, "sigmoid": torch.sigmoid, "tanh": torch.tanh} | {
@@ -188,12 +189,38 @@ def test_small_batches_grow_as_autograd_says(activation, K):
     assert told == pytest.approx(measured, rel=0.015)
 
 
+@pytest.mark.parametrize("K", [2, 3, 4, 8, 64])
+@pytest.mark.parametrize("activation", ["linear", "relu", "tanh", "gelu", "sigmoid"])
+def test_small_batches_pass_on_the_variance_that_torch_does(activation, K):
+    g = torch.Generator().manual_seed(1)
+    a = torch.randn(K, 2_000_000 // K, generator=g, dtype=torch.float64)
+    z = ORACLE[activation](F.batch_norm(a, None, None, training=True, eps=1e-12))
+    told = growth(activation, "he", 1.0, "batch", "before", K, delta=1e-12).forward_variance
+    assert told == pytest.approx(2 * float(z.square().mean()), rel=0.005)
+    expected = profile(activation, "he", 1.0, "batch", "before", K, 1e-12, depth=3, width=100, n_in=100)
+    assert expected.forward_variance[1:] == pytest.approx([told] * 2, rel=1e-6)
+    few, many = small_batch(activation, K), small_batch(activation, 10**6)
+    within = float(z.var(0, correction=0).mean())  # over the examples of each mini-batch
+    _, _, centered = gaussian(activation)
+    assert few.variance / many.variance == pytest.approx(within / centered, rel=0.01)
+
+
+def gaussian(activation):
+    """Mean, mean square and variance of an activation of a standard normal number, by plain sums."""
+    u = torch.linspace(-12, 12, 2_000_001, dtype=torch.float64)
+    p = torch.exp(-(u**2) / 2) / (2 * pi) ** 0.5 * (u[1] - u[0])
+    z = ORACLE[activation](u)
+    mean, square = float((z * p).sum()), float((z**2 * p).sum())
+    return mean, square, square - mean**2
+
+
 def test_small_batch_correction_fades_and_is_not_defined_below_four():
-    assert small_batch("relu", 100_000) == pytest.approx(1, abs=1e-4)
-    assert small_batch("relu", 3) == float("inf")
+    assert small_batch("relu", 100_000)[:3] == pytest.approx([1, 1, 1], abs=1e-4)
+    assert small_batch("relu", 3).growth == float("inf")
     assert growth("relu", "he", 1.0, "batch", "before", 2).signal_squared == float("inf")
-    y_i, y_j, weight = sphere_pairs(7)
-    assert weight @ np.stack([y_i**2, y_j**2, y_i * y_j]).T == pytest.approx([1, 1, -1 / 6])
+    for K in (2, 3, 7):
+        y_i, y_j, weight = sphere_pairs(K)
+        assert weight @ np.stack([y_i**2, y_j**2, y_i * y_j]).T == pytest.approx([1, 1, -1 / (K - 1)])
 
 
 @pytest.mark.parametrize(("norm", "placement"), KINDS)

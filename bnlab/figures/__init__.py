@@ -15,6 +15,7 @@ from . import (
     curves,
     dials,
     distributions,
+    gamma_beta,
     gaps,
     geometry,
     gradients,
@@ -94,6 +95,7 @@ FIGURES["gradient_heatmap"] = About(
 )
 for more in (
     moving,
+    gamma_beta,
     distributions,
     predicted,
     inference,

@@ -13,8 +13,9 @@ from . import style
 from .gradients import NOTHING
 from .inference import SHOWN, three, without
 from .looks import NOT_YET, missing, newest_snapshot
-from .moving import decades, evenly, logarithmic, subject
+from .moving import subject
 from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, Option
+from .points import evenly
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -204,8 +205,8 @@ def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
     if at in steps:
         style.reference(figure, float(losses[list(steps).index(at)].mean()), "population statistics, test set")
     figure.update_xaxes(title="α, weight of the old value (not to scale)", type="category")
-    spanned = decades(*(found[f"{split}_loss"].mean(0) for split in ("train", "test")))
-    figure.update_yaxes(title="loss E in inference mode", **logarithmic(spanned))
+    spanned = style.decades(*(found[f"{split}_loss"].mean(0) for split in ("train", "test")))
+    figure.update_yaxes(title="loss E in inference mode", **style.logarithmic(spanned))
     return style.finished(figure, note=f"Weights of step {at}: {'; '.join(best)}.")
 
 

@@ -13,7 +13,6 @@ from ..probes.broken import MISTAKES
 from . import style
 from .alphas import unknown
 from .looks import NOT_YET, missing, newest_snapshot
-from .moving import logarithmic
 from .options import STEP, About, Option
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
     room = 0.25 * max(0.2, np.ptp(spread))  # for the numbers beside the points, also where the screen is narrow
     title = "test loss E; the line begins at what it should be"
     figure.update_xaxes(
-        title=title, **logarithmic(np.ptp(spread) + 2 * room), range=[spread.min() - room, spread.max() + room]
+        title=title, **style.logarithmic(np.ptp(spread) + 2 * room), range=[spread.min() - room, spread.max() + room]
     )
     broken = ["<br>".join(wrap(label, 16)) for label in labels]
     figure.update_yaxes(range=[len(labels) - 0.5, -0.5], tickvals=list(range(len(labels))), ticktext=broken)

@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from ..probes.curvature import limit
 from . import style
-from .lasting import wholly
+from .lasting import lost, wholly
 from .looks import (
     ALL_LOST,
     NOT_YET,
@@ -18,7 +18,6 @@ from .looks import (
     finished,
     line,
     looks,
-    lost,
     missing,
     mode,
     newest,

@@ -15,8 +15,8 @@ import plotly.graph_objects as go
 from ..probes import schedule
 from . import style
 from .curves import chance_loss, smoothed
-from .lasting import wholly
-from .looks import COMING, NOT_YET, Needs, finished, lost, missing, newest_snapshot, present
+from .lasting import lost, wholly
+from .looks import COMING, NOT_YET, Needs, finished, missing, newest_snapshot, present
 from .options import About
 
 if TYPE_CHECKING:

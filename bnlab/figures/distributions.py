@@ -12,8 +12,8 @@ from ..activations import ACTIVATIONS
 from . import style
 from .gradients import nothing
 from .lasting import bounds, departed, lasting, room, ruled
-from .moving import evenly, percentiles
 from .options import ARM, LAYER, STEP, About, choice
+from .points import evenly, percentiles
 
 if TYPE_CHECKING:
     from ..reading import Trace

@@ -12,7 +12,8 @@ from plotly.subplots import make_subplots
 from ..probes.invariance import FACTORS
 from ..trace import EVERYTHING
 from . import style
-from .looks import NOT_YET, each, finished, layered, line, lost, mode, newest_snapshot, present, titled
+from .lasting import lost
+from .looks import NOT_YET, each, finished, layered, line, mode, newest_snapshot, present, titled
 from .options import ARM, LAYER, STEP, About, Option, choice
 
 if TYPE_CHECKING:

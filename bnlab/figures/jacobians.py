@@ -10,7 +10,8 @@ from plotly.subplots import make_subplots
 
 from ..probes.jacobian import WIDEST
 from . import style
-from .looks import each, finished, line, lost, mode, newest, present, titled
+from .lasting import lost
+from .looks import each, finished, line, mode, newest, present, titled
 from .options import STEP, About
 from .predicted import of
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from . import style
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -64,12 +67,27 @@ def room(low: float, high: float) -> list[float]:
     return [low - margin, high + margin]
 
 
+def gone(trace: Trace, at: float = inf) -> dict[int, tuple[int, int]]:
+    """The arms of which networks had diverged by a step: at which step the first of them did, and how many had."""
+    when = {arm: [] for arm, _ in trace.diverged}
+    for (arm, _), (step, _) in trace.diverged.items():
+        when[arm] += [step] * (step <= at)
+    return {arm: (min(steps), len(steps)) for arm, steps in sorted(when.items()) if steps}
+
+
 def departed(trace: Trace) -> str:
-    """What to add where networks have diverged: ' BN diverged at step 12 (1 of 3 seeds).'"""
-    told, seeds = "", len(trace.experiment.seeds)
-    for arm, about in enumerate(trace.experiment.arms):
-        steps = [step for (a, _), (step, _) in trace.diverged.items() if a == arm]
-        if steps:
-            told += f" {about.label} diverged at step {min(steps)}"
-            told += f" ({len(steps)} of {seeds} seeds)." if seeds > 1 else "."
-    return told
+    """What to add where networks are drawn until they diverged: ' BN diverged at step 12 (1 of 3 seeds).'"""
+    seeds = len(trace.experiment.seeds)
+    return "".join(
+        f" {style.label(trace, arm)} diverged at step {step}" + (f" ({n} of {seeds} seeds)." if seeds > 1 else ".")
+        for arm, (step, n) in gone(trace).items()
+    )
+
+
+def lost(trace: Trace, at: int) -> dict[int, str]:
+    """The arms of which networks that had diverged by a step are left out, each with a sentence that says so."""
+    seeds, found = len(trace.experiment.seeds), {}
+    for arm, (step, n) in gone(trace, at).items():
+        which = " and is" if n == seeds else f" with {n} of {seeds} seeds, which are"
+        found[arm] = f"{style.label(trace, arm)} diverged at step {step}{which} left out."
+    return found

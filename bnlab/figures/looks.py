@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from . import style
 from .lasting import wholly
-from .moving import evenly
+from .points import evenly
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -102,18 +102,6 @@ def titled(figure: go.Figure, across: str, *up: str, log: bool = True) -> None:
         figure.update_yaxes(title=title, row=1, col=column)
         if log:
             figure.update_yaxes(type="log", row=1, col=column)
-
-
-def lost(trace: Trace, at: int) -> dict[int, str]:
-    """The arms of which networks had diverged by a step, each with a sentence that says so."""
-    found: dict[int, str] = {}
-    seeds = len(trace.experiment.seeds)
-    for arm in range(len(trace.experiment.arms)):
-        when = [step for (a, _), (step, _) in trace.diverged.items() if a == arm and step <= at]
-        if when:
-            which = " and is" if len(when) == seeds else f" with {len(when)} of {seeds} seeds, which are"
-            found[arm] = f"{style.label(trace, arm)} diverged at step {min(when)}{which} left out."
-    return found
 
 
 def mode(trace: Trace) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil, log, log10, nan, sqrt
+from math import ceil, log, nan, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,8 +11,8 @@ from plotly.subplots import make_subplots
 
 from . import style
 from .gradients import NOTHING, nothing
-from .lasting import bounds, lasting, room, ruled, wholly
 from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, choice
+from .points import evenly, nearest
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -43,18 +43,6 @@ class Moving(NamedTuple):
     var: Line
     alpha: float
     noise: float
-
-
-def evenly(n: int, most: int) -> np.ndarray:
-    """At most `most` of the places 0..n-1, evenly spread, with the first and the last."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)) if n else np.arange(0)
-
-
-def nearest(steps: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """For each wanted step the place of the nearest of `steps` (sorted, not empty)."""
-    right = np.searchsorted(steps, wanted).clip(0, len(steps) - 1)
-    left = (right - 1).clip(0)
-    return np.where(np.abs(steps[left] - wanted) <= np.abs(steps[right] - wanted), left, right)
 
 
 def moving(trace: Trace, arm: int, seed: int, layer: int, unit: int) -> Moving:
@@ -115,47 +103,10 @@ def overview(trace: Trace, arm: int, seed: int, layer: int, step: int) -> Overvi
     return Overview(int(steps[i]), moving_mean, moving_var, mean, var, off)
 
 
-class Learned(NamedTuple):
-    """gamma or beta over time: percentiles 5, 25, 50, 75, 95 over units and seeds, [n, 5], and one unit's line [n]."""
-
-    steps: np.ndarray
-    bands: np.ndarray
-    unit: np.ndarray
-
-
-SPREAD = (5, 25, 50, 75, 95)
-SPREAD_POINTS = 150  # a point is a percentile over all units and seeds
-
-
 def rows_kept(steps: np.ndarray) -> str:
     """What to add where not every step of the unit statistics is drawn; steps [n]."""
     most = int(np.diff(steps).max()) if len(steps) > 1 else 1
     return f" Of the units' statistics steps are drawn up to {most} apart." if most > 1 else ""
-
-
-def learned(trace: Trace, name: str, arm: int, seed: int, layer: int, unit: int) -> Learned:
-    """`name` is gamma or beta. Networks that diverge are left out of the percentiles, unless all do."""
-    series = trace.read(name, arm, layer=layer, points=SPREAD_POINTS)
-    few = evenly(len(series.steps), SPREAD_POINTS)
-    values = series.mean[few]
-    some = values[:, lasting(trace, arm)]
-    return Learned(series.steps[few], percentiles(some.reshape(len(few), -1), SPREAD), values[:, seed, unit])
-
-
-def percentiles(values: np.ndarray, wanted: tuple[float, ...]) -> np.ndarray:
-    """Percentiles of each row, [n, m] -> [n, q]: NaN is passed over, infinities count; NaN where nothing is left."""
-    n, m = values.shape
-    if not m:
-        return np.full((n, len(wanted)), np.nan, values.dtype)
-    ordered = np.sort(values, axis=1)  # NaN goes to the end
-    last = (~np.isnan(ordered)).sum(1, keepdims=True) - 1
-    place = last.clip(0) * np.asarray(wanted) / 100
-    below = np.floor(place).astype(int)
-    above = np.minimum(below + 1, last.clip(0))
-    low, high = np.take_along_axis(ordered, below, 1), np.take_along_axis(ordered, above, 1)
-    with np.errstate(invalid="ignore"):  # inf - inf
-        between = np.where((low == high) | (place == below), low, low + (high - low) * (place - below))
-    return np.where(last < 0, np.nan, between).astype(values.dtype)
 
 
 NO_BATCH_NORM = "This arm has no batch norm, so it has no {}. Choose or train an arm with batch norm."
@@ -201,9 +152,9 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
                 col=column,
                 **look,
             )
-        kind = logarithmic(decades(one.batch, one.moving, one.population)) if scale == "log" else {}
+        kind = style.logarithmic(style.decades(one.batch, one.moving, one.population)) if scale == "log" else {}
         figure.update_yaxes(title=f"{now} of {z}, unit {unit}", row=1, col=column, **(kind if name == "var" else {}))
-        gaps = positive(np.abs(one.moving - one.batch), one.gap)
+        gaps = style.positive(np.abs(one.moving - one.batch), one.gap)
         figure.update_yaxes(title=f"gap of {mean}", row=2, col=column, **gaps)
         figure.update_xaxes(title="step", row=2, col=column)
     if np.isfinite(told.noise) and told.noise > 0 and len(told.mean.steps):
@@ -281,7 +232,7 @@ def units_overview(trace: Trace, *, arm: int, seed: int, layer: int, step: int) 
             row=1,
             col=column,
         )
-        kind = {"type": "linear"} if column == 1 else positive(across, up)
+        kind = {"type": "linear"} if column == 1 else style.positive(across, up)
         figure.update_xaxes(title=f"{whole} of {subject(trace, arm)}", **kind, row=1, col=column)
         figure.update_yaxes(title=mean, **kind, row=1, col=column)
     off = told.off[np.isfinite(told.off)]
@@ -289,67 +240,6 @@ def units_overview(trace: Trace, *, arm: int, seed: int, layer: int, step: int) 
     if off.size:
         note += f" The median unit's moving mean is {np.median(off):.2g} population standard deviations off."
     return style.finished(figure, height=420, note=note + end(trace, arm, seed))
-
-
-def decades(*values: np.ndarray) -> float:
-    """How many powers of ten the positive ones of the values span."""
-    there = np.concatenate(values)
-    there = there[np.isfinite(there) & (there > 0)]
-    return log10(there.max() / there.min()) if there.size else 0
-
-
-def logarithmic(spanned: float) -> dict[str, object]:
-    """A logarithmic axis of so many decades, with full numbers: at 1, 2 and 5, or at powers of ten."""
-    dtick = None if spanned < 0.7 else "D2" if spanned < 2 else ceil(spanned / 6)
-    return {"type": "log", "tickformat": "~g", "dtick": dtick}
-
-
-def positive(*values: np.ndarray) -> dict[str, object]:
-    """The axis of positive values: linear within a decade, else logarithmic."""
-    spanned = decades(*values)
-    return {"type": "linear"} if spanned < 1 else logarithmic(spanned)
-
-
-def gamma_beta(trace: Trace, *, arm: int, seed: int, layer: int, unit: int) -> go.Figure:
-    """gamma and beta of a layer over time: bands over its units and one unit's line."""
-    if trace.experiment.arm_settings[arm].norm != "batch":
-        return style.said(NO_BATCH_NORM.format("γ and β"))
-    if nothing(trace):
-        return style.said(nothing(trace))
-    figure = make_subplots(1, 2, horizontal_spacing=0.13)
-    color = style.color(arm)
-    for column, (name, symbol, start) in enumerate((("gamma", "γ", 1), ("beta", "β", 0)), 1):
-        told = learned(trace, name, arm, seed, layer, unit - 1)
-        x, first = style.numbers(told.steps), column == 1
-        for low, high, label in ((0, 4, "5 to 95 %"), (1, 3, "25 to 75 %")):
-            style.band(figure, x, told.bands[:, low], told.bands[:, high], color, label, first, row=1, col=column)
-        for label, y, look in (
-            ("median unit", told.bands[:, 2], {"color": color, "width": 2.2, "dash": style.dash(arm)}),
-            (f"unit {unit}", told.unit, {"color": style.GRAY, "width": 1.5}),
-        ):
-            figure.add_scatter(
-                x=x,
-                y=style.numbers(y),
-                mode=style.mode(y),
-                line=look,
-                name=label,
-                legendgroup=label,
-                showlegend=first,
-                hovertemplate=f"step %{{x}}: {symbol} = %{{y:.4g}}<extra>{label}</extra>",
-                row=1,
-                col=column,
-            )
-        lasts = wholly(trace, arm) or seed in lasting(trace, arm)
-        ends = bounds(trace, [(arm, told.bands), *[(arm, told.unit)] * lasts])
-        if ends:
-            figure.update_yaxes(range=room(min(ends[0], start), max(ends[1], start)), row=1, col=column)
-        style.reference(figure, start, "", column)
-        figure.update_yaxes(title=f"{symbol} of layer {layer}", row=1, col=column)
-        figure.update_xaxes(title="step", row=1, col=column)
-    note = "Bands: percentiles over all units and seeds. Dotted: the start, γ = 1 and β = 0." + end(trace, arm, seed)
-    if any(a == arm for a, _ in trace.diverged):
-        note += ruled(trace, [arm])
-    return style.finished(figure, height=380, note=note)
 
 
 SCALE = choice(
@@ -371,11 +261,5 @@ ABOUT = {
         "Each dot is a unit: its population value across, its moving average up. On the dotted line both agree.",
         units_overview,
         (BATCH_ARM, SEED, LAYER, STEP),
-    ),
-    "gamma_beta": About(
-        "Gamma and beta",
-        "The standard deviation γ and the mean β that a layer's units have learned to give their output.",
-        gamma_beta,
-        (BATCH_ARM, SEED, LAYER, UNIT),
     ),
 }

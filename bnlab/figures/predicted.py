@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 
 from .. import theory
 from ..data import split
+from ..profile import Profile, profile
 from . import style
 from .gradients import NOTHING, fitted_factor, nothing
 from .looks import finished
@@ -61,7 +62,7 @@ def sizes(data: str, standardize: bool) -> Sizes:
 
 
 @lru_cache(64)
-def of(s: Settings) -> tuple[theory.Growth, theory.Profile]:
+def of(s: Settings) -> tuple[theory.Growth, Profile]:
     """What the theory says of these settings before the first update."""
     frozen = s.norm == "batch" and s.statistics == "moving"
     noise = (s.noise_shift, s.noise_scale) if s.norm == "batch" else (0.0, 0.0)
@@ -69,13 +70,13 @@ def of(s: Settings) -> tuple[theory.Growth, theory.Profile]:
     n_in = split(s.data, s.standardize)[0].x.shape[1]
     each, mean, common = sizes(s.data, s.standardize)
     each = (mean,) if s.norm == "batch" and not frozen else each
-    profile = theory.profile(*law, depth=s.depth, width=s.width, n_in=n_in, sizes=each, common=common)
+    expected = profile(*law, depth=s.depth, width=s.width, n_in=n_in, sizes=each, common=common)
     growth = theory.growth(*law)
     if frozen:
         at = "Frozen moving averages stand at 0 and 1: batch norm does nothing but for δ"
         at += " and the noise." if any(noise) else "."
         growth = growth._replace(note=f"{at} {growth.note}".strip())
-    return growth, profile
+    return growth, expected
 
 
 def prediction(trace: Trace, arm: int) -> Prediction | None:
@@ -91,14 +92,14 @@ def prediction(trace: Trace, arm: int) -> Prediction | None:
         found.append(np.square(values.astype(float)) if quantity == "a_std" else values.astype(float))
     with np.errstate(divide="ignore", invalid="ignore"):
         middle = [np.exp(np.log(values).mean(0)) for values in found]
-    growth, profile = of(trace.experiment.arm_settings[arm])
-    scaled = (profile.signal_norm * middle[0][-1], profile.weight_norm * middle[1][-1], profile.forward_variance)
+    growth, expected = of(trace.experiment.arm_settings[arm])
+    scaled = (expected.signal_norm * middle[0][-1], expected.weight_norm * middle[1][-1], expected.forward_variance)
     both = list(zip(map(fitted_factor, middle), map(fitted_factor, scaled), strict=True))
     with np.errstate(divide="ignore"):
         factors = *both[:2], tuple(np.divide(1.0, both[2]))
     return Prediction(
         tuple(middle), tuple(v.min(0) for v in found), tuple(v.max(0) for v in found), scaled, factors,
-        growth.signal_norm, profile.lost_at_depth, growth.note,
+        growth.signal_norm, expected.lost_at_depth, growth.note,
     )  # fmt: skip
 
 

@@ -12,7 +12,8 @@ import plotly.graph_objects as go
 
 from . import style
 from .curves import measure, smoothed
-from .looks import NOT_YET, finished, lost, present
+from .lasting import lost
+from .looks import NOT_YET, finished, present
 from .options import About
 
 if TYPE_CHECKING:

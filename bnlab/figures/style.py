@@ -153,6 +153,25 @@ def ticked(figure: go.Figure, least: dict[str, object] | None = None) -> None:
                 axis.update(ticks(values.min(), values.max()) or least or {"dtick": "D1", "tickformat": "~g"})
 
 
+def decades(*values: np.ndarray) -> float:
+    """How many powers of ten the positive ones of the values span."""
+    there = np.concatenate(values)
+    there = there[np.isfinite(there) & (there > 0)]
+    return log10(there.max() / there.min()) if there.size else 0
+
+
+def logarithmic(spanned: float) -> dict[str, object]:
+    """A logarithmic axis of so many decades, with full numbers: at 1, 2 and 5, or at powers of ten."""
+    dtick = None if spanned < 0.7 else "D2" if spanned < 2 else ceil(spanned / 6)
+    return {"type": "log", "tickformat": "~g", "dtick": dtick}
+
+
+def positive(*values: np.ndarray) -> dict[str, object]:
+    """The axis of positive values: linear within a decade, else logarithmic."""
+    spanned = decades(*values)
+    return {"type": "linear"} if spanned < 1 else logarithmic(spanned)
+
+
 AXIS = {"gridcolor": GRID, "linecolor": GRAY, "zeroline": False, "automargin": True, "exponentformat": "power"}
 LOOK = go.layout.Template(  # set at once: property by property costs four times as much, at every update of every chart
     layout={
@@ -168,8 +187,9 @@ LOOK = go.layout.Template(  # set at once: property by property costs four times
 
 
 def finished(figure: go.Figure, height: int = HEIGHT, note: str = "") -> go.Figure:
-    """Give a figure what all have in common. `note` is a sentence for below the chart, kept in layout.meta."""
-    figure.update_layout(template=LOOK, height=height, meta={"note": note})
+    """Give a figure what all have in common. `note`: a sentence for below the chart, kept in layout.meta as plain text;
+    arms in it are called by label()."""
+    figure.update_layout(template=LOOK, height=height, meta={"note": unescape(note)})
     return figure
 
 

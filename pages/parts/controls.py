@@ -9,7 +9,8 @@ import streamlit as st
 from bnlab.address import read, written
 from bnlab.data import DATASETS
 from bnlab.figures.style import amount
-from bnlab.settings import MAX_SEEDS, SECTIONS, Settings, about, allowed, limits
+from bnlab.problems import allowed
+from bnlab.settings import MAX_SEEDS, SECTIONS, Settings, about, limits
 from bnlab.store import Run
 
 from . import live, session

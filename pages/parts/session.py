@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from bnlab import opened
 from bnlab.address import from_query, to_query
 from bnlab.experiment import Experiment
-from bnlab.settings import problems
+from bnlab.problems import problems
 
 RUN = "run"
 Query = list[tuple[str, str]]
