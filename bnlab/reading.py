@@ -6,6 +6,7 @@ import io
 import json
 from functools import cached_property
 from math import prod
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,9 @@ NAMES |= {f"{q}_sample": ("samples", q) for q in TABLES["samples"]}
 
 
 WIDTHS = [1] + [width for k in range(40) for width in (2 * 2**k, 3 * 2**k)]  # 1, 2, 3, 4, 6, 8, 12, ...: few and near
+
+
+ONE_AT_A_TIME = Lock()  # np.load parses headers as Python does, which Python 3.11 cannot in several threads at once
 
 
 class Series(NamedTuple):
@@ -239,6 +243,13 @@ class Trace:
         arrays = {name: np.stack([found[name] for _, found in rows]) for name in shapes}
         return np.array([step for step, _ in rows], int), arrays
 
+    def looked(self, probe: str, **options: object) -> list[int]:
+        """Steps at which a probe looked with these options, up to the horizon."""
+        key = (self.run.id, probe, told(probe, options))
+        of = "select distinct step from looks where run = ? and probe = ? and options = ? order by step"
+        rows = self.store.db.execute(of, key)
+        return [step for (step,) in rows if self.horizon is None or step <= self.horizon]
+
     def look(self, probe: str, arm: int, step: int, **options: object) -> dict[str, np.ndarray] | None:
         """What a probe saw at exactly this step, arrays [seeds, ...] by name; None where it did not look."""
         rows = self.found(probe, arm, options, "and step = ?", step)
@@ -247,11 +258,11 @@ class Trace:
     def found(self, probe: str, arm: int, options: dict, where: str, *more: object) -> list[tuple[int, dict]]:
         """(step, arrays by name) of the looks with these options, in order of the steps."""
         stack, slots = self.slots(arm, "steps")
-        key = (self.run.id, probe, json.dumps(checked(probe, options), sort_keys=True), stack)
+        key = (self.run.id, probe, told(probe, options), stack)
         of_probe = "select step, data from looks where run = ? and probe = ? and options = ? and stack = ?"
         found = []
         for step, data in self.store.db.execute(f"{of_probe} {where} order by step", (*key, *more)):
-            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            with ONE_AT_A_TIME, np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 found.append((step, {name: arrays[name][slots] for name in arrays.files}))
         return found
 
@@ -324,6 +335,11 @@ class Trace:
     def bucket(self, place: int, first: int, stride: int, n: int, offset: int, size: int) -> Series:
         flat = self.rows("summary", place, first, stride, n, 3 * offset, 3 * size)
         return Series(flat.steps, *(flat.mean[:, i::3] for i in range(3)))
+
+
+def told(probe: str, options: dict) -> str:
+    """A probe's options as they are kept, defaults filled in."""
+    return json.dumps(checked(probe, options), sort_keys=True)
 
 
 def bucketed(series: Series, points: int, weight: np.ndarray) -> Series:

@@ -365,7 +365,8 @@ def test_a_factor_is_marked_and_its_numbers_are_the_probes(run):
     found = trace.look("invariance", 1, trace.snapshots()[-1], layer=3)
     at = list(found["factor"][0]).index(2.0)
     note = drawn.layout.meta["note"]
-    assert f"BN: loss {found['loss'][:, at].mean():.4g}, ‖dE/dW‖ {found['gradient'][:, at].mean():.3g}, η/‖W‖² " in note
+    loss, gradient = (np.exp(np.log(found[q][:, at]).mean()) for q in ("loss", "gradient"))
+    assert f"BN: loss {loss:.4g}, ‖dE/dW‖ {gradient:.3g}, η/‖W‖² " in note
     marks = [t for t in drawn.data if t.mode == "markers"]
     assert len(marks) == 9 and all(t.x[0] == 2 for t in marks)
     assert note.split("none: ")[1].split(" BN: ")[0].count("η") == 0  # no norm: the scale matters
@@ -410,7 +411,7 @@ def test_the_fans_hold_the_middle_half_and_the_conditions_are_the_probes(run):
         for line, key in zip(median, ("layer", "product"), strict=True):
             np.testing.assert_allclose(line.y, np.exp(np.log(of[key][:, :, 2]).mean(0)), rtol=1e-6)
             assert (line.customdata[:, 1] <= line.y).all() and (line.y <= line.customdata[:, 2]).all()
-        lines = [t for t in found.data if t.name == names[arm]]
+        lines = [t for t in found.data if t.name == names[arm] and t.mode == "lines+markers"]
         np.testing.assert_allclose(lines[0].y, np.exp(np.log(of["layer_condition"]).mean(0)), rtol=1e-5)
         np.testing.assert_allclose(lines[2].y, of["product_lost"].mean(0), rtol=1e-6)
     ranges = {tuple(axis.tickvals) for axis in drawn.select_yaxes(row=2)}
@@ -455,7 +456,7 @@ def test_a_relu_without_a_norm_has_lines_where_most_directions_are_lost(tmp_path
     settings = Settings(depth=16, width=16, activation="relu", init="he", steps=1)
     store, run_id = trained(tmp_path, settings, (Arm(label="plain"),), (0, 1))
     drawn = seen(store, run_id, "jacobians", {"step": "0"})
-    greatest = [np.asarray(t.y, float) for t in drawn.data if t.name == "plain, greatest"]
+    greatest = [np.asarray(t.y, float) for t in drawn.data if t.name == "plain, greatest" and t.mode == "lines+markers"]
     assert len(greatest) == 2 and all(np.isfinite(y).all() and (y > 0).all() for y in greatest)
     fans = seen(store, run_id, "spectra", {"step": "0"})
     assert "of the directions" in fans.layout.meta["note"]

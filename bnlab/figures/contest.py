@@ -10,20 +10,19 @@ from plotly.subplots import make_subplots
 
 from ..probes.curvature import limit
 from . import style
-from .lasting import lost, wholly
+from .lasting import lost
 from .looks import (
     ALL_LOST,
-    NOT_YET,
     Needs,
+    each,
     finished,
     line,
     looks,
-    missing,
     mode,
     newest,
-    newest_snapshot,
     often,
     present,
+    seeds,
 )
 from .options import STEP, About, choice
 
@@ -53,9 +52,9 @@ def smoothness(trace: Trace, *, direction: str) -> go.Figure:
             ((loss[:, 1:].min(1), loss[:, 1:].max(1)), (change.min(1), change.max(1))), 1
         ):
             style.band(figure, steps, low, high, rgb, name, False, row=1, col=column)
-            for values, dash in ((low, "dot"), (high, style.dash(arm))):
-                line(figure, steps, values, name, arm, column, dash, shown=column == 1 and values is high)
-        line(figure, steps, present(found["smoothness"], 1), name, arm, 3, style.dash(arm), shown=False)
+            line(figure, steps, low[None], name, arm, column, False)
+            line(figure, steps, high[None], name, arm, column, column == 1, pale=True)
+        line(figure, steps, found["smoothness"].T, name, arm, 3, False)
     loss_title = f"loss E along the {DIRECTIONS[direction]}"
     for column, title in enumerate(
         (loss_title, "change of the gradient ‖Δg‖", "effective smoothness ‖Δg‖/‖Δw‖"),
@@ -78,21 +77,16 @@ def smoothness(trace: Trace, *, direction: str) -> go.Figure:
 
 def covariate_shift(trace: Trace, *, step: int) -> go.Figure:
     """How much each layer's gradient changes when the layers below take their update, and how far inputs drift."""
-    at = newest_snapshot(trace, step)
-    if at is None:
-        return style.said(NOT_YET)
+    told = each(trace, "shift", step)
+    if isinstance(told, go.Figure):
+        return told
+    at, arms = told
     figure = make_subplots(1, 3, horizontal_spacing=0.1)
-    for arm in range(len(trace.experiment.arms)):
-        if wholly(trace, arm, at):
-            continue
-        found = trace.look("shift", arm, at)
-        if wrong := missing(found):
-            return wrong
-        name = style.label(trace, arm)
+    for arm, name, found in arms:
         layers, every = np.nanmax(found["layer"], 0), np.arange(1, found["drift"].shape[1] + 1)
-        line(figure, layers, present(found["relative"]), name, arm, 1, style.dash(arm), True)
-        line(figure, layers, present(found["cosine"]), name, arm, 2, style.dash(arm), False, log=False)
-        line(figure, every, present(found["drift"]), name, arm, 3, style.dash(arm), False)
+        line(figure, layers, found["relative"], name, arm, 1, True)
+        line(figure, layers, found["cosine"], name, arm, 2, False, log=False)
+        line(figure, every, found["drift"], name, arm, 3, False)
     titles = ("change ‖G − G′‖/‖G‖", "cosine of G and G′", "drift of the input, in standard deviations")
     for column, title in enumerate(titles, 1):
         figure.update_xaxes(title="layer l", row=1, col=column)
@@ -107,9 +101,7 @@ def covariate_shift(trace: Trace, *, step: int) -> go.Figure:
         "rounding is left of a spread there is none."
         + (" Noisy batch norm: afterwards with the noise of the next step, as the next step sees it." if noisy else "")
     )
-    if not figure.data:
-        return style.said(ALL_LOST.format(at))
-    return finished(figure, 440, note, *lost(trace, at).values())
+    return finished(figure, 440, note, seeds(trace), *lost(trace, at).values())
 
 
 def curvature(trace: Trace) -> go.Figure:

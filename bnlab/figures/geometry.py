@@ -13,7 +13,7 @@ from ..probes.invariance import FACTORS
 from ..trace import EVERYTHING
 from . import style
 from .lasting import lost
-from .looks import NOT_YET, each, finished, layered, line, mode, newest_snapshot, present, titled
+from .looks import NOT_YET, each, finished, layered, line, middle, mode, newest_snapshot, present, seeds, titled
 from .options import ARM, LAYER, STEP, About, Option, choice
 
 if TYPE_CHECKING:
@@ -140,17 +140,19 @@ def invariance(trace: Trace, *, step: int, layer: int, c: float) -> go.Figure:
     for arm, name, found in arms:
         settings, factors = trace.experiment.arm_settings[arm], np.nanmax(found["factor"], 0)
         here = int(np.abs(np.log(factors / c)).argmin())
-        loss, gradient, rate = (present(found[key]) for key in ("loss", "gradient", "rate"))
+        loss, gradient, rate = (found[key] for key in ("loss", "gradient", "rate"))
         fixed = invariant(settings)
         for column, values in enumerate((loss, gradient, rate if fixed else np.full_like(rate, np.nan)), 1):
-            line(figure, factors, values, name, arm, column, style.dash(arm), column == 1)
+            line(figure, factors, values, name, arm, column, column == 1)
             figure.add_scatter(
-                x=factors[[here]], y=style.numbers(values[[here]]), mode="markers", showlegend=False, legendgroup=name,
+                x=factors[[here]], y=style.numbers(middle(values[:, [here]])), mode="markers", showlegend=False,
+                legendgroup=name,
                 marker={"color": style.color(arm), "symbol": f"{style.symbol(arm)}-open", "size": 15},
                 hoverinfo="skip", row=1, col=column,
             )  # fmt: skip
-        effective = f", η/‖W‖² {rate[here]:.3g}" if fixed else ""
-        numbers.append(f"{name}: loss {loss[here]:.4g}, ‖dE/dW‖ {gradient[here]:.3g}{effective}.")
+        loss, gradient, rate = (float(middle(values[:, here])) for values in (loss, gradient, rate))
+        effective = f", η/‖W‖² {rate:.3g}" if fixed else ""
+        numbers.append(f"{name}: loss {loss:.4g}, ‖dE/dW‖ {gradient:.3g}{effective}.")
         if settings.norm == "batch" and not fixed:
             frozen = settings.statistics == "moving"
             moves.append(f"{name} moves: " + ("its moving averages stand still." if frozen else "h stands in between."))
@@ -166,7 +168,7 @@ def invariance(trace: Trace, *, step: int, layer: int, c: float) -> go.Figure:
     turned = {name: present(q["angle"])[min(layer, q["angle"].shape[1]) - 1] for _, name, q in arms}
     angles = ", ".join(f"{name} {angle:.2g}°" for name, angle in turned.items() if np.isfinite(angle))
     update = f"The coming update turns the layer's weights by: {angles}." if angles else ""
-    return finished(figure, style.HEIGHT, note, *numbers, *moves, law, update, *lost(trace, at).values())
+    return finished(figure, style.HEIGHT, note, *numbers, *moves, law, update, seeds(trace), *lost(trace, at).values())
 
 
 def undone(trace: Trace, *, step: int, layer: int) -> go.Figure:
@@ -181,9 +183,9 @@ def undone(trace: Trace, *, step: int, layer: int) -> go.Figure:
     figure, losses = make_subplots(1, 2, horizontal_spacing=0.12), []
     for arm, name, found in arms:
         layers = np.arange(1, found["cosine"].shape[1] + 1)
-        line(figure, layers, present(found["gradient_with"]), f"{name}, norm undone", arm, 1, "solid", True)
-        line(figure, layers, present(found["gradient_without"]), f"{name}, no norm there", arm, 1, "dot", True)
-        line(figure, layers, present(found["cosine"]), name, arm, 2, style.dash(arm), False, log=False)
+        line(figure, layers, found["gradient_with"], f"{name}, norm undone", arm, 1, True)
+        line(figure, layers, found["gradient_without"], f"{name}, no norm there", arm, 1, True, pale=True)
+        line(figure, layers, found["cosine"], name, arm, 2, False, log=False)
         both = (float(present(found[f"loss_{which}"])) for which in ("with", "without"))
         losses.append("{} {:.6g} and {:.6g}".format(name, *both))
     titled(figure, "layer l", "‖dE/dW‖")
@@ -201,7 +203,7 @@ def undone(trace: Trace, *, step: int, layer: int) -> go.Figure:
     same = "Frozen moving averages depend on no weights: there the gradients are the same, nothing is left of the norm."
     kinds = {s.statistics for s in settings}
     words = [differ] * ("batch" in kinds) + [same] * ("moving" in kinds)
-    return finished(figure, style.HEIGHT, note, *words, *lost(trace, at).values())
+    return finished(figure, style.HEIGHT, note, *words, seeds(trace), *lost(trace, at).values())
 
 
 def scale_over_time(trace: Trace, *, layer: int) -> go.Figure:

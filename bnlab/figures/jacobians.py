@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from ..probes.jacobian import WIDEST
 from . import style
 from .lasting import lost
-from .looks import each, finished, line, mode, newest, present, titled
+from .looks import each, finished, line, middle, mode, newest, present, seeds, titled
 from .options import STEP, About
 from .predicted import of
 
@@ -44,9 +44,9 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
     for arm, name, found in arms:
         layers = np.arange(1, found["training"].shape[1] + 1)
         for column, (key, x) in enumerate((("layer", layers + 1), ("product", layers)), 1):
-            line(figure, x, present(found[f"{key}_rms"]), name, arm, column, style.dash(arm), column == 1)
-            line(figure, x, present(found[key])[:, 4], f"{name}, greatest", arm, column, "dot", False)
-        line(figure, layers, present(found["training"]), name, arm, 3, style.dash(arm), False)
+            line(figure, x, found[f"{key}_rms"], name, arm, column, column == 1)
+            line(figure, x, found[key][..., 4], f"{name}, greatest", arm, column, False, pale=True)
+        line(figure, layers, found["training"], name, arm, 3, False)
         if at == 0:
             law = product_law(trace.experiment.arm_settings[arm])
             figure.add_scatter(
@@ -58,7 +58,7 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
         figure, "layer l", f"singular values of {LAYER}, {INFERENCE}",
         f"of {PRODUCT}, {INFERENCE}", f"their root mean square, {mode(trace)}",
     )  # fmt: skip
-    words = "Inference mode: of some examples, each exactly; root mean square and greatest (dotted)."
+    words = f"{inference(trace)}, each exactly; root mean square, and thin the greatest."
     if np.isnan([found["layer_rms"] for *_, found in arms]).all():
         words = f"{WIDE} Only the right panel is measured."
     coupled = (
@@ -67,7 +67,17 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
     )
     frozen = mode(trace).startswith("training with frozen")
     rings = "Rings: the law of random initial networks, the factors of the signal gradient multiplied." * (at == 0)
-    return finished(figure, 440, f"Step {at}.", words, "" if frozen else coupled, rings, *lost(trace, at).values())
+    return finished(
+        figure, 440, f"Step {at}.", words, "" if frozen else coupled, rings, seeds(trace), *lost(trace, at).values()
+    )
+
+
+def inference(trace: Trace) -> str:
+    """What the left panels look at, and what batch norm normalizes with there."""
+    kinds = {s.statistics for s in trace.experiment.arm_settings if s.norm == "batch"}
+    told = {"batch": "population statistics", "moving": "its frozen moving averages"}
+    with_what = " or ".join(told[kind] for kind in sorted(kinds))
+    return "Some examples one by one, inference mode" + (f", batch norm with {with_what}" if kinds else "")
 
 
 def product_law(settings: Settings) -> np.ndarray:
@@ -92,13 +102,13 @@ def spectra(trace: Trace, *, step: int) -> go.Figure:
     for column, (arm, name, found) in enumerate(arms, 1):
         layers = np.arange(1, found["layer"].shape[1] + 1)
         for row, (key, x) in enumerate((("layer", layers + 1), ("product", layers)), 1):
-            least, low, middle, high, greatest = over_seeds(found[key]).T
+            least, low, median, high, greatest = middle(found[key]).T
             place = {"row": row, "col": column}
             style.band(figure, x, least, greatest, style.color(arm), name, False, 0.15, **place)
             style.band(figure, x, low, high, style.color(arm), name, False, 0.3, **place)
-            spans = np.stack([least, low, high, greatest, over_seeds(found[f"{key}_condition"])], 1)
+            spans = np.stack([least, low, high, greatest, middle(found[f"{key}_condition"])], 1)
             figure.add_scatter(
-                x=x, y=style.numbers(middle), mode="lines+markers", name=name, legendgroup=name, showlegend=False,
+                x=x, y=style.numbers(median), mode="lines+markers", name=name, legendgroup=name, showlegend=False,
                 line={"color": style.color(arm), "dash": style.dash(arm), "width": 1.6},
                 marker={"symbol": style.symbol(arm), "size": 5}, customdata=style.numbers(spans),
                 hovertemplate="layer %{x}: median %{y:.3g}<br>middle half %{customdata[1]:.3g} to %{customdata[2]:.3g}"
@@ -111,8 +121,9 @@ def spectra(trace: Trace, *, step: int) -> go.Figure:
     figure.update_yaxes(title=f"of {PRODUCT}", row=2, col=1)
     gone = [f"{name} {share}" for _, name, found in arms if (share := lost_share(found))]
     words = (
-        f"Step {at}, {INFERENCE}. Line: median; dark: the middle half; light: least to greatest, of the directions "
-        "that are not lost."
+        f"Step {at}. {inference(trace)}. Line: median; dark: the middle half; light: least to greatest, of the "
+        "directions that are not lost"
+        + (", geometric means over the seeds." if len(trace.experiment.seeds) > 1 else ".")
     )
     if gone:
         words += (
@@ -134,23 +145,17 @@ def conditions(trace: Trace, *, step: int) -> go.Figure:
     figure = make_subplots(1, 3, horizontal_spacing=0.1)
     for arm, name, found in arms:
         layers = np.arange(1, found["layer"].shape[1] + 1)
-        line(figure, layers + 1, over_seeds(found["layer_condition"]), name, arm, 1, style.dash(arm), True)
-        line(figure, layers, over_seeds(found["product_condition"]), name, arm, 2, style.dash(arm), False)
-        line(figure, layers, present(found["product_lost"]), name, arm, 3, style.dash(arm), False, log=False)
+        line(figure, layers + 1, found["layer_condition"], name, arm, 1, True)
+        line(figure, layers, found["product_condition"], name, arm, 2, False)
+        line(figure, layers, found["product_lost"], name, arm, 3, False, log=False)
     titled(figure, "layer l", f"condition number of {LAYER}", f"of {PRODUCT}", f"share lost by {PRODUCT}")
     figure.update_yaxes(type="linear", tickformat=".0%", range=[-0.03, 1.03], row=1, col=3)
     words = (
-        f"Step {at}, {INFERENCE}. Greatest over least singular value of the directions that are not lost, below 10⁻¹² "
-        "of the greatest: median over some examples. A product with lost directions has no condition number of its "
-        "own; this one is near 10¹²."
+        f"Step {at}. {inference(trace)}. Greatest over least singular value of the directions that are not lost, below "
+        "10⁻¹² of the greatest: median over the examples. A product with lost directions has no condition number of "
+        "its own; this one is near 10¹²."
     )
-    return finished(figure, style.HEIGHT, words, *lost(trace, at).values())
-
-
-def over_seeds(values: np.ndarray) -> np.ndarray:
-    """Geometric mean over the seeds of what is positive and finite; NaN where nothing is."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.exp(present(np.log(values)))
+    return finished(figure, style.HEIGHT, words, seeds(trace), *lost(trace, at).values())
 
 
 def lost_share(found: dict[str, np.ndarray]) -> str:
@@ -168,11 +173,11 @@ def ranks(trace: Trace, *, step: int) -> go.Figure:
     figure = make_subplots(1, 2, horizontal_spacing=0.12)
     for arm, name, found in arms:
         layers = np.arange(1, found["rank"].shape[1] + 1)
-        line(figure, layers, present(found["rank"]), name, arm, 1, style.dash(arm), True, log=False)
-        line(figure, layers, present(found["cosine"]), name, arm, 2, style.dash(arm), False, log=False)
+        line(figure, layers, found["rank"], name, arm, 1, True, log=False)
+        line(figure, layers, found["cosine"], name, arm, 2, False, log=False)
     titled(figure, "layer l", "effective rank", "mean cosine of two examples", log=False)
     note = f"Step {at}, the coming mini-batch, {mode(trace)}. Rank 1, cosine 1: all examples lie on one line."
-    return finished(figure, style.HEIGHT, note, *lost(trace, at).values())
+    return finished(figure, style.HEIGHT, note, seeds(trace, log=False), *lost(trace, at).values())
 
 
 ABOUT = {

@@ -26,6 +26,12 @@ def newest_snapshot(trace: Trace, step: int | None = None) -> int | None:
     return steps[-1] if steps else None
 
 
+def moment(trace: Trace, step: int | None, probe: str, **options: object) -> int | None:
+    """The last step, at most `step`, at which a probe has looked or may look, else the first; None without any."""
+    steps = sorted({*trace.snapshots(), *trace.looked(probe, **options)})
+    return next((t for t in reversed(steps) if step is None or t <= step), steps[0] if steps else None)
+
+
 def missing(found: dict[str, np.ndarray] | None) -> go.Figure | None:
     """What to say where a look is not there yet or went wrong; None where it is there."""
     if found is None:
@@ -34,11 +40,11 @@ def missing(found: dict[str, np.ndarray] | None) -> go.Figure | None:
 
 
 def newest(*probes: str, **options: object):
-    """What a figure needs that draws these probes at the newest snapshot, up to its step if it has one."""
+    """What a figure needs that draws these probes at the newest moment(), up to its step if it has one."""
 
     def needs(trace: Trace, *, step: int | None = None, **_: object) -> Needs:
-        at = newest_snapshot(trace, step)
-        return [(probe, at, dict(options)) for probe in probes] if at is not None else []
+        found = [(probe, moment(trace, step, probe, **options)) for probe in probes]
+        return [(probe, at, dict(options)) for probe, at in found if at is not None]
 
     return needs
 
@@ -47,7 +53,7 @@ def layered(probe: str):
     """The need of a figure that looks at the layer of its option."""
 
     def needs(trace: Trace, *, step: int, layer: int, **_: object) -> Needs:
-        at = newest_snapshot(trace, step)
+        at = moment(trace, step, probe, layer=layer)
         return [(probe, at, {"layer": layer})] if at is not None else []
 
     return needs
@@ -85,7 +91,7 @@ def present(values: np.ndarray, axis: int = 0) -> np.ndarray:
 def each(trace: Trace, probe: str, step: int, **options: object):
     """The step and (arm, label, what the probe saw) of every arm that had not wholly diverged, or the figure that says
     why there is nothing."""
-    at = newest_snapshot(trace, step)
+    at = moment(trace, step, probe, **options)
     if at is None:
         return style.said(NOT_YET)
     found = {arm: trace.look(probe, arm, at, **options) for arm in range(len(trace.experiment.arms))}
@@ -112,15 +118,39 @@ def mode(trace: Trace) -> str:
     return "training mode" + (" (frozen arms: with their moving averages)" if "moving" in kinds else "")
 
 
-def line(figure: go.Figure, x, y, name: str, arm: int, column: int, dash: str, shown: bool, log: bool = True) -> None:
-    """A measured line; where it is drawn on a logarithmic axis only what is above 0."""
-    there = np.isfinite(y) & (y > 0) if log else np.isfinite(y)
+def middle(values: np.ndarray, log: bool = True) -> np.ndarray:
+    """Mean over the seeds of values [seeds, ...]: geometric, of what is above 0, where they are drawn on a logarithmic
+    axis."""
+    if not log:
+        return present(values)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.exp(present(np.where(values > 0, np.log(values), np.nan)))
+
+
+def line(
+    figure: go.Figure, x, values: np.ndarray, name: str, arm: int, column: int, shown: bool, log: bool = True,
+    pale: bool = False,
+) -> None:  # fmt: skip
+    """A measured line, values [seeds, n]: the middle() of the seeds, and a band for their range where there are some.
+    `pale`: thin and pale, beside another line of the same arm."""
+    there = np.isfinite(values) & (values > 0) if log else np.isfinite(values)
+    if (there.sum(0) > 1).any():
+        low, high = (edge(np.where(there, values, fill), 0) for edge, fill in ((np.min, np.inf), (np.max, -np.inf)))
+        low, high = (np.where(there.any(0), q, np.nan) for q in (low, high))
+        style.band(figure, x, low, high, style.color(arm), name, False, 0.13, row=1, col=column)
     figure.add_scatter(
-        x=x, y=style.numbers(np.where(there, y, np.nan)), name=name, legendgroup=name, showlegend=shown,
-        mode="lines+markers", line={"color": style.color(arm), "dash": dash, "width": 1.6},
-        marker={"symbol": style.symbol(arm), "size": 6},
+        x=x, y=style.numbers(middle(np.where(there, values, np.nan), log)), name=name, legendgroup=name,
+        showlegend=shown, mode="lines+markers", opacity=0.55 if pale else 1,
+        line={"color": style.color(arm), "dash": style.dash(arm), "width": 1 if pale else 1.8},
+        marker={"symbol": style.symbol(arm) + "-open" * pale, "size": 5 if pale else 6},
         hovertemplate=f"%{{x}}: %{{y:.4g}}<extra>{name}</extra>", row=1, col=column,
     )  # fmt: skip
+
+
+def seeds(trace: Trace, log: bool = True) -> str:
+    """What lines and bands are where there are several seeds."""
+    n = len(trace.experiment.seeds)
+    return f"Lines: {'geometric ' * log}means over {n} seeds; bands: their range." if n > 1 else ""
 
 
 def finished(figure: go.Figure, height: int, *notes: str) -> go.Figure:
