@@ -487,6 +487,19 @@ def test_the_training_mode_product_couples_the_batch():
     assert (found["training_error"] < 0.1 * found["training"]).all()
 
 
+def test_covariate_shift_is_told_below_what_float32_can_tell():
+    """Sigmoid layers without a norm: the lowest layers' updates change a gradient by less than 1e-7 of it."""
+    experiment = Experiment(settings=Settings(depth=12, width=20, steps=1, data="wine", batch_size=16))
+    stack = Group(experiment, 0, "cpu", torch.float32).stack
+    (found,) = Copies(experiment).look("shift", {}, 0, [stack.snapshot()])
+    with torch.no_grad():
+        exact = Group(experiment, 0, "cpu", torch.float64)
+        exact.stack.restore(0, stack.snapshot())
+        expected = shift.look(exact)
+    assert expected["relative"][0, 0] < 1e-8
+    np.testing.assert_allclose(found["relative"][0], expected["relative"][0], rtol=1e-9)
+
+
 def test_lost_directions_are_counted():
     made = group(depth=2, width=7, activation="relu")
     with torch.no_grad():
@@ -538,7 +551,7 @@ def test_inner_products_and_moves_go_network_by_network():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    settings = Settings(depth=3, width=6, steps=160, data="wine", batch_size=16, score_every=20)
+    settings = Settings(depth=3, width=6, steps=240, data="wine", batch_size=16, score_every=20)
     store = RunStore(tmp_path_factory.mktemp("store"))
     run = store.create(Experiment(settings=settings, seeds=(0, 1)))
     execute(store, run.id, lambda: None)
@@ -592,6 +605,11 @@ def test_live_looks_take_their_share_and_are_kept(run):
     small = schedule(Experiment(settings=Settings(steps=50000, batch_size=16)))
     # a step of 16 examples costs an eighth of one of 128, a singular value the same
     assert small["jacobian"] > 6 * chosen["jacobian"]
+    narrow, wide = (
+        schedule(Experiment(settings=Settings(steps=50000, width=width, batch_size=16, score_every=10)))
+        for width in (64, 512)
+    )
+    assert wide["gradient_line"] > 1.5 * narrow["gradient_line"]  # the weights of 512 units beside 16 examples
     steps, found = run.looks("shift", 1)
     assert steps[0] == 0 and len(steps) >= 2 and found["drift"].shape == (len(steps), 2, 3)
     assert run.look("shift", 0, int(steps[0]))["cosine"].shape == (2, 2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from math import ceil
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ import numpy as np
 from ..data import DATASETS
 from ..experiment import Experiment
 from ..registry import Registry
+from ..settings import Settings
 from ..train import Group, score_interval
 
 LOOKING_SHARE = 0.15  # of the training time, for all live probes together
@@ -50,9 +52,13 @@ class Seen(NamedTuple):
 class Probe(NamedTuple):
     """What a probe is.
 
-    `place`: file and function that look; `cost`: of a look, in training steps, about, as measured on the default
-    experiment (benchmarks/looks.py); `live`: whether it looks at intervals while a run trains; `back`: whether it also
-    wants what was recorded (Seen); `svd`: whether it is singular values, whose cost follows the width and not K.
+    place     file and function that look
+    cost      of a look, in training steps, about, as measured on the default experiment (benchmarks/looks.py)
+    live      whether it looks at intervals while a run trains
+    back      whether it also wants what was recorded (Seen)
+    weights   what each d/K adds to the cost: passes over the weights, of which a step of few examples makes few
+    svd       whether it is singular values, whose cost follows the width and not K
+    double    whether it looks at a copy in float64, as it takes differences of what hardly differs
     """
 
     label: str
@@ -62,7 +68,9 @@ class Probe(NamedTuple):
     options: Mapping[str, Asked] = {}
     live: bool = False
     back: bool = False
+    weights: float = 0
     svd: bool = False
+    double: bool = False
 
     def look(self, group: Group, *seen: Seen, **options: object) -> dict[str, np.ndarray]:
         """Look; arrays [S, ...] by name."""
@@ -110,21 +118,24 @@ PROBES["gradient_line"] = Probe(
     "Loss along the gradient",
     "Range of the loss, change of the gradient and effective smoothness along the current gradient.",
     "gradient_line",
-    10.5,
+    8.5,
     live=True,
+    weights=0.35,
 )
 PROBES["update_line"] = Probe(
     "Loss along the update",
     "The same along the optimizer's own coming update, of its length: arms with different optimizers compare.",
     "gradient_line.look_along_update",
-    10.5,
+    8.5,
+    weights=0.35,
 )
 PROBES["shift"] = Probe(
     "Covariate shift",
     "Change of a layer's gradient when the layers below take their update, and drift of what it reads.",
     "shift",
-    10,
+    16,
     live=True,
+    double=True,
 )
 PROBES["curvature"] = Probe(
     "Largest curvature",
@@ -133,6 +144,7 @@ PROBES["curvature"] = Probe(
     85,
     {"iterations": Asked(10, 2, 40)},
     live=True,
+    weights=2.5,
 )
 PROBES["rank"] = Probe(
     "Rank", "Effective rank and mean cosine of every layer's outputs.", "rank", 5, live=True, svd=True
@@ -199,8 +211,15 @@ class Copies:
     def __init__(self, experiment: Experiment):
         import torch
 
-        self.groups = [Group(experiment, i, "cpu", torch.float32) for i in range(len(experiment.stacks))]
-        self.torch = torch
+        self.experiment, self.torch = experiment, torch
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        return [Group(self.experiment, i, "cpu", self.torch.float32) for i in range(len(self.experiment.stacks))]
+
+    @cached_property
+    def double(self) -> list[Group]:
+        return [Group(self.experiment, i, "cpu", self.torch.float64) for i in range(len(self.experiment.stacks))]
 
     def look(
         self, name: str, options: Mapping, step: int, vectors: list[np.ndarray], seen: Sequence[Seen] = ()
@@ -212,7 +231,8 @@ class Copies:
         """
         with self.torch.no_grad():
             found = []
-            for i, (group, vector) in enumerate(zip(self.groups, vectors, strict=True)):
+            groups = self.double if PROBES[name].double else self.groups
+            for i, (group, vector) in enumerate(zip(groups, vectors, strict=True)):
                 group.stack.restore(step, vector)
                 lost = [slot for slot in range(group.stack.S) if not finite(group, slot)]
                 arrays = PROBES[name].look(group, *([seen[i]] if PROBES[name].back else []), **options)
@@ -236,9 +256,14 @@ def finite(group: Group, slot: int) -> bool:
 
 
 def cost(probe: Probe, experiment: Experiment) -> float:
-    """Of a look at this experiment, in its training steps: singular values of a layer cost as d^3, a step as K d^2."""
-    arms = experiment.arm_settings
-    return probe.cost * (max(max(1.0, s.width / 64) * max(1.0, 128 / s.mini_batch) for s in arms) if probe.svd else 1.0)
+    """Of a look at this experiment, in its training steps: singular values of a layer cost as d^3, a step as K d^2, and
+    what passes over all weights d^2."""
+
+    def at(s: Settings) -> float:
+        svd = max(1.0, s.width / 64) * max(1.0, 128 / s.mini_batch) if probe.svd else 1.0
+        return probe.cost * svd + probe.weights * s.width / s.mini_batch
+
+    return max(map(at, experiment.arm_settings))
 
 
 def schedule(experiment: Experiment) -> dict[str, int]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..registry import Late
-from .weights import inner
+from .weights import norm
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,16 +56,16 @@ def along(group: Group, direction: Callable[[Stack], tuple[Tensor, float]]) -> d
         torch.add(start, d, alpha=-length * c, out=stack.parameters)
         stack.gradient(x, y)
         apart = (stack.gradients - g) * moves
-        change = inner(stack, apart, apart).sqrt()
+        change = norm(stack, apart)
         walked = start - stack.parameters
         losses.append(stack.loss.clone())
         changes.append(change)
-        slopes.append(change / inner(stack, walked, walked).sqrt())
+        slopes.append(change / norm(stack, walked))
     g.mul_(moves)
     return {
         "length": np.tile((0.0, *LENGTHS), (stack.S, 1)),
         "loss": torch.stack(losses, 1).double().numpy(),
         "change": torch.stack(changes, 1).numpy(),
         "smoothness": torch.stack(slopes, 1).amax(1).numpy(),
-        "gradient": inner(stack, g, g).sqrt().numpy(),
+        "gradient": norm(stack, g).numpy(),
     }

@@ -27,6 +27,16 @@ def inner(stack: Stack, a: Tensor, b: Tensor) -> Tensor:
     return total
 
 
+def norm(stack: Stack, a: Tensor) -> Tensor:
+    """Euclidean norm of a vector of all parameters, network by network, [S], summed in float64."""
+    total = torch.zeros(stack.S, dtype=torch.float64)
+    for part in stack.views(a).values():
+        square = torch.linalg.vector_norm(part.flatten(-2), dim=-1, dtype=torch.float64).square()
+        square = square if square.dim() == 1 else square.sum(0)
+        total[stack.S - len(square) :] += square  # gamma and beta belong to the slots with a norm, which are the last
+    return total.sqrt()
+
+
 def spread(stack: Stack, values: Tensor) -> Tensor:
     """A vector of all parameters that holds each network's own number; values [S]."""
     out = torch.zeros_like(stack.parameters)
