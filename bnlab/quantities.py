@@ -161,7 +161,7 @@ class Rows:
 
     def mend(self, *measured: list[Tensor]) -> None:
         """The four norms again, from what was measured, where their squares do not fit into float32."""
-        lost = (self.four >= LOWEST).logical_and_(self.four <= HIGHEST).logical_not_()
+        lost = (self.four < LOWEST).logical_or_(self.four > HIGHEST)  # NaN stays: that network has diverged
         if self.stack.device == "cpu" and not lost.any():  # on CUDA asking would wait for the device
             return
         for flat, out, where in zip(measured, self.four, lost, strict=True):
@@ -186,6 +186,7 @@ class Rows:
         square = self.norm.square_().mul_(self.share)
         var = torch.addcmul(square, means, means, value=-1)
         lost = (var > square.mul_(LOST_DIGITS)).logical_not_()  # also where the squares did not fit into float32
+        lost.logical_and_(means.isnan().logical_not_())  # but a network that has diverged stays as it is
         spreads = var.clamp_min_(0).sqrt_()
         if self.stack.device != "cpu" or lost.any():
             for (x, _, _), m, out, where in zip(self.unknown, *map(self.parts, (means, spreads, lost)), strict=True):
