@@ -167,7 +167,7 @@ def probe(asked: argparse.Namespace) -> int:
         except ValueError as error:
             print(f"  {error}")
             continue
-        print(looks.text(name, table))
+        print(looks.text(name, table, None if asked.probe else LINES))
         if asked.out:
             asked.out.mkdir(parents=True, exist_ok=True)
             print(tables.written(iter([table]), tables.FORMATS["csv"], asked.out / f"{name}.csv"))
@@ -185,6 +185,7 @@ def serve(asked: argparse.Namespace) -> int:
     return 0
 
 
+LINES = 60  # of one probe, where all are asked for
 COMMANDS = {"train": train, "resume": resume, "export": export, "probe": probe, "runs": runs, "work": serve}
 
 

@@ -66,3 +66,6 @@ def test_as_text_numbers_stand_behind_what_they_belong_to(trace):
     assert "  BN before, seed 0, drift, layer 1 to 8: 0 " in told
     assert "mistake right; train mode; " in looks.text("broken", table(trace, "broken"))
     assert "  BN before, seed 1, top: " in looks.text("curvature", table(trace, "curvature"))
+    whole = looks.text("shift", table(trace, "shift")).splitlines()
+    few = looks.text("shift", table(trace, "shift"), most=3).splitlines()
+    assert few == [*whole[:3], f"  ... and {len(whole) - 3} more lines; --probe shift tells them all."]

@@ -89,9 +89,9 @@ def numbers(where: int | tuple | str, found: Mapping[str, np.ndarray], place: in
     return list(where) if isinstance(where, tuple) else found[where][place][-n:].tolist()
 
 
-def text(probe: str, table: pa.Table) -> str:
+def text(probe: str, table: pa.Table, most: int | None = None) -> str:
     """The same for reading: a line for each network and quantity, and for each row where it has several. With what the
-    numbers belong to, and their unit, where they have one."""
+    numbers belong to, and their unit, where they have one. `most`: lines; of more only how many they are."""
     lines: dict[tuple, list[tuple[object, str]]] = {}
     for row in table.to_pylist():
         *rows, last = [column for column, _ in AXES.get(probe, {}).get(row["quantity"], ())] or [""]
@@ -102,6 +102,8 @@ def text(probe: str, table: pa.Table) -> str:
         f"  {arm}, seed {seed}, {name}{belonging(last, [at for at, _ in line])}: {' '.join(v for _, v in line)}{unit}"
         for (arm, seed, name, last, unit), line in lines.items()
     ]
+    if most is not None and len(told) > most:
+        told[most:] = [f"  ... and {len(told) - most} more lines; --probe {probe} tells them all."]
     return "\n".join(told) or "  nothing: every network had diverged, or none has what this looks at."
 
 
