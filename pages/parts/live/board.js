@@ -6,11 +6,15 @@ const boards = new WeakMap();
 let touched = -BUSY;
 for (const kind of ["pointerdown", "pointerup", "keydown"]) addEventListener(kind, () => (touched = performance.now()), true);
 
-// Esc that closes a list must not stop the training as well: what is open is seen before it closes, and the key goes no further
-const OPEN = "[role=combobox][aria-expanded=true], [role=listbox], [role=menu], [data-testid=stPopoverBody]";
-let closes = false;
-addEventListener("keydown", (event) => (closes = event.key === "Escape" && !!document.querySelector(OPEN)), true);
-document.body.addEventListener("keydown", (event) => closes && event.stopPropagation());
+// Esc that closes a list or leaves a text must not stop the training as well: what is open is seen before it closes, and the
+// key goes no further
+const OPEN = "[role=listbox], [role=menu], [data-testid=stPopoverBody]";
+const WRITTEN = "input:not([type=range], [type=checkbox], [type=radio]), textarea, select, [role=combobox], [contenteditable]";
+let spent = false;
+addEventListener("keydown", (event) => {
+  spent = event.key === "Escape" && (event.target.matches?.(WRITTEN) || !!document.querySelector(OPEN));
+}, true);
+document.body.addEventListener("keydown", (event) => spent && event.stopPropagation());
 
 const make = (tag, name, text) => {
   const element = document.createElement(tag);
