@@ -3,6 +3,7 @@
 import streamlit as st
 
 from pages.parts import arms, board, controls, session, views
+from pages.parts.words import escaped
 
 me = session.begin()
 
@@ -18,7 +19,8 @@ with st.sidebar:
 
 with st.container():
     if me.wrong_address:
-        st.error("This address cannot be opened as it is: " + " ".join(me.wrong_address), icon=":material/link_off:")
+        told = escaped(" ".join(me.wrong_address))
+        st.error(f"This address cannot be opened as it is: {told}", icon=":material/link_off:")
 
 run = board.show(me, experiment, wrong)
 if run is not None:

@@ -1,6 +1,7 @@
 """The lab in a real browser: a real server, real workers, real Chromium."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -8,9 +9,12 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 from playwright.sync_api import Error, Page, expect, sync_playwright
+
+from pages.parts.words import INVISIBLE
 
 ROOT = Path(__file__).parents[1]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -287,9 +291,44 @@ def test_escape_that_closes_a_list_does_not_stop_the_training(page, server):
                 break
         page.keyboard.press("Escape")
         page.locator("[role=listbox]").first.wait_for(state="hidden", timeout=SLOW)
+        page.keyboard.press("Escape")  # the list is closed, its box has the focus
+    page.get_by_text("no norm", exact=True).first.click()
+    label = page.locator("[class*=st-key-label-] input").first
+    label.press_sequentially(" at all")
+    label.press("Escape")
     redrawn(page)
     status(page, "running")
     stopped(page)
+
+
+def test_words_of_a_visitor_are_no_links_pictures_or_icons(page, server):
+    labels = [
+        "![i](http://127.0.0.1:1/x.png)", "see www.example.com", "a.b@example.com", ":streamlit: :material/home: :+1:",
+        "a -> b -- c <= d <->", "https://example.com",
+    ]  # fmt: skip
+    made = page.locator("[data-testid=stMain], [data-testid=stSidebar]").locator("a[href], img")
+    page.goto(f"{server}/?{urlencode({labels[0]: 1, labels[1]: 2})}")
+    expect(page.get_by_text("This address cannot be opened")).to_be_visible()
+    expect(made).to_have_count(0)
+    opened(page, f"{server}/?depth=1&width=4&steps=3&{urlencode([('arm', label) for label in labels])}")
+    titles = page.locator("[data-testid=stSidebar] summary").all_inner_texts()
+    assert [title.splitlines()[-1].replace(INVISIBLE, "") for title in titles[: len(labels)]] == labels
+    button(page, "Train").click()
+    status(page, "done")
+    until(page, "location.search.includes('run=')")
+    page.get_by_text("Rename").first.click()
+    renamed = "; ".join(labels[1:5])
+    page.locator("[data-testid=stPopoverBody] input").fill(renamed)
+    page.keyboard.press("Enter")
+    expect(page.locator(".st-key-head input").first).to_have_value(re.compile(f"· {re.escape(renamed)}$"))
+    page.get_by_role("radio", name="Distributions", exact=True).click()
+    page.wait_for_selector(RESTED, timeout=SLOW)
+    expect(made).to_have_count(0)
+    page.get_by_role("link", name="Runs").click()
+    name = page.locator("[class*=st-key-row-] strong")
+    expect(name.first).to_be_visible()
+    assert name.first.inner_text().replace(INVISIBLE, "") == renamed
+    expect(made).to_have_count(0)
 
 
 def test_the_keyboard_trains_and_stops(page, server):

@@ -77,9 +77,9 @@ def chooser(me: Session, run: Run | None, title: str | None = "Batch Normalizati
             placeholder="Choose a run",
             format_func=names.get,
             label_visibility="collapsed",
-            key=f"run-{shown}",
+            key=(key := f"run-{shown}-{names.get(shown)}"),  # under a new name it is another box: it holds a label
             on_change=choose,
-            args=(me, shown),
+            args=(me, shown, key),
         )
         rename_box(run)
 
@@ -107,11 +107,14 @@ def told_apart(runs: list[Run]) -> dict[str, str]:
     return labels
 
 
-def choose(me: Session, shown: str | None) -> None:
+def choose(me: Session, shown: str | None, key: str) -> None:
     """Open what was chosen beside the run `shown`; unless, on the way here, the page has gone on to another run."""
-    run, chosen = looked_at(me), session.value(f"run-{shown}")
+    run = looked_at(me)
     if shown == (run.id if run else None):
-        me.open_run(chosen)
+        try:
+            me.open_run(session.value(key))
+        except KeyError as error:  # deleted in another tab
+            me.said = str(error.args[0])
 
 
 def rename_box(run: Run | None) -> None:

@@ -39,7 +39,7 @@ def show(me: session.Session, run: Run) -> None:
         return
     norms = [settings.norm for settings in run.experiment.arm_settings]
     first = norms.index("batch") if "batch" in norms else 0
-    labels = [escaped(arm.label) for arm in run.experiment.arms]
+    labels = [arm.label for arm in run.experiment.arms]
     with st.container(horizontal=True, vertical_alignment="bottom", key="fork"):
         arm = st.selectbox(
             "Arm",

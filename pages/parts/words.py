@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 
 MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&^=\"'@/])")
+# where a link, an icon or an arrow is made also of characters that a backslash keeps from being Markdown: https://,
+# www., a@b, :name:, ->
+MADE = re.compile(r"(?<=:)(?=\S)|(?<=www)(?=\.)|(?=@)|(?<=[<>~=-])(?=[>=-])", re.IGNORECASE)
+INVISIBLE = "\u2060"  # a word joiner: no width, no line break
 
 
 def escaped(text: str) -> str:
-    """A visitor's words for a place that renders Markdown: nothing in them is markup, a link, or an image."""
-    return MARKDOWN.sub(r"\\\1", text)
+    """A visitor's words for a place that renders Markdown: nothing in them is markup, a link, an image, or an icon."""
+    return MARKDOWN.sub(r"\\\1", MADE.sub(INVISIBLE, text))
 
 
 def several(count: int, noun: str) -> str:
