@@ -6,12 +6,14 @@ Exit code 0; 2 with one line on stderr for bad input; 1 where the training itsel
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from signal import signal as on
 from sqlite3 import DatabaseError
+from typing import Any
 
 from pydantic import ValidationError
 from tqdm import tqdm
@@ -21,7 +23,7 @@ from .experiment import Experiment
 from .export import looks, tables
 from .probes import PROBES, checked
 from .problems import problems
-from .store import Run, RunStore
+from .store import ALIVE, Run, RunStore
 from .train import device_for
 
 
@@ -81,6 +83,7 @@ def option(text: str) -> tuple[str, str]:
 
 
 def main() -> int:
+    sys.stdout.reconfigure(errors="replace")  # a console may have no × or η
     asked = parser().parse_args()
     try:
         code = COMMANDS[asked.command](asked)
@@ -110,7 +113,10 @@ def resume(asked: argparse.Namespace) -> int:
     if run.status in ("done", "diverged"):
         raise ValueError(f"run {run.id} is {run.status}; nothing is left to train.")
     if run.alive:
-        raise ValueError(f"run {run.id} is being trained by another process. Let it end, or interrupt it there.")
+        raise ValueError(
+            f"run {run.id} is being trained by another process. Let it end, or interrupt it there. If that process was "
+            f"killed, the run is free again within {ALIVE:.0f} seconds."
+        )
     return finish(store, run)
 
 
@@ -192,11 +198,26 @@ COMMANDS = {"train": train, "resume": resume, "export": export, "probe": probe, 
 def read(file: Path) -> Experiment:
     """The experiment in a file. Raises ValueError with all that is wrong, OSError if it cannot be read."""
     try:
-        return Experiment.model_validate_json(file.read_text("utf-8-sig"))
+        text = file.read_text("utf-8-sig")
+        experiment = Experiment.model_validate_json(text)
+        json.loads(text, object_pairs_hook=once)
+        return experiment
     except UnicodeDecodeError:
         raise ValueError(f"{file} is not a text in UTF-8. Save it as UTF-8.") from None
     except ValidationError as error:
         raise ValueError(f"{file}: " + " ".join(problems(error))) from None
+    except KeyError as twice:
+        raise ValueError(f"{file}: {twice.args[0]} stands twice in the same object. Remove one of the two.") from None
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a JSON file. Raises KeyError with a name that stands in it twice."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise KeyError(name)
+        found[name] = value
+    return found
 
 
 def existing(directory: Path) -> RunStore:

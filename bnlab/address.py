@@ -64,6 +64,8 @@ def read(name: str, text: str) -> Any:
         return text
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # deeply nested
+        return text
+    if isinstance(value, list | dict):
         return text
     return float(value) if field.annotation is float and type(value) is int else value

@@ -52,7 +52,7 @@ def state(trace: Trace, position: int | None = None) -> dict[str, Any]:
     """What the board shows, all formatted; `position` is the number of runs ahead in the queue."""
     run, experiment = trace.run, trace.experiment
     steps = experiment.settings.steps
-    facts = [f"step {max(run.step, 0):,} of {steps:,}".replace(",", "\u202f")]
+    facts = [f"step {max(run.step, 0):,} of {steps:,}"]
     if run.steps_per_second and run.status == "running":
         facts.append(f"{run.steps_per_second:.0f} steps/s")
     return {
@@ -74,7 +74,7 @@ def words(run: Run, steps: int, position: int | None) -> str:
         else f"Waiting; {f'{position} ahead' if position else 'next'} in the queue",
         "running": "Training",
         "paused": f"Paused {at}",
-        "done": f"Done after {steps} steps",
+        "done": f"Done after {steps:,} step{'' if steps == 1 else 's'}",
         "stopped": f"Stopped {at}",
         "diverged": f"Diverged: {run.reason}" if run.reason else "Diverged",
         "failed": f"Failed {at}: {run.reason}",

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from pydantic import ValidationError
 
 from .settings import MAX_ARMS, MAX_LABEL, MAX_SEEDS, Settings, about, limits
+
+NAMED = {  # what has named fields, and how it is written
+    "the experiment": '{"settings": {"depth": 30}, "seeds": [0, 1]}',
+    "settings": '{"depth": 30}',
+    "an arm": '{"label": "BN", "changes": {"norm": "batch"}}',
+    "changes": '{"norm": "batch"}',
+}
 
 
 def allowed(name: str) -> str:
@@ -21,7 +29,7 @@ def allowed(name: str) -> str:
         return "true or false"
     above = any(hasattr(m, "gt") for m in Settings.model_fields[name].metadata)
     if Settings.model_fields[name].annotation is int:
-        return f"a whole number from {low:,} to {high:,}".replace(",", "\u202f")
+        return f"a whole number from {low:,} to {high:,}"
     return f"above {low:g} and at most {high:g}" if above else f"{low:g} to {high:g}"
 
 
@@ -60,15 +68,18 @@ def problems(error: ValidationError) -> list[str]:
                 f"arms is {shown(e['input'])}; allowed are 1 to {MAX_ARMS} arms, each with a label and changes."
             )
         elif name == "label":
-            said.append(f"an arm's label is {shown(e['input']) or 'empty'}; allowed are 1 to {MAX_LABEL} characters.")
+            said.append(f"an arm's label is {shown(e['input'])}; allowed are 1 to {MAX_LABEL} characters.")
         else:
-            said.append(f"{'.'.join(map(str, where)) or 'the experiment'} is {shown(e['input'])}; {e['msg']}.")
+            what = name if name in NAMED else "an arm" if where else "the experiment"
+            said.append(f"{what} is {shown(e['input'])}; allowed are named fields, as {NAMED[what]}.")
     return list(dict.fromkeys(said))
 
 
 def shown(value: Any) -> str:
-    """A value as a person wrote it, short enough for a sentence."""
-    text = str(value).lower() if isinstance(value, bool) else str(value)
+    """A value as a person wrote it, in JSON or in a control, short enough for a sentence."""
+    text = str(value) if isinstance(value, str | float) else json.dumps(value, ensure_ascii=False, default=str)
     if isinstance(value, str) and value.lstrip("+-")[:1].isdecimal():
         text = f'"{value}"'  # a text where a number belongs
+    elif not text:
+        text = "empty"
     return text if len(text) <= 60 else text[:57] + "..."

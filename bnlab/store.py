@@ -159,7 +159,7 @@ class RunStore:
 
     def create(self, experiment: Experiment, name: str | None = None, device: str = "auto") -> Run:
         """Keep a new question, queued; its name is taken from the experiment unless given."""
-        run_id, now = secrets.token_urlsafe(9), time.time()
+        run_id, now = secrets.token_hex(6), time.time()
         row = (run_id, shortened(name or described(experiment)), experiment.model_dump_json(), now, now, device)
         with self.transaction() as db:
             db.execute("insert into runs values (?, ?, ?, 'queued', '', -1, ?, ?, ?, 0, '[]', 0)", row)

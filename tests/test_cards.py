@@ -72,6 +72,14 @@ def test_a_score_of_the_newest_step_needs_no_step(trace):
     assert {arm["rows"][1]["name"] for arm in cards.state(trace)["arms"]} == {"Test accuracy"}
 
 
+@pytest.mark.parametrize(("steps", "words"), [(1, "Done after 1 step"), (5000, "Done after 5,000 steps")])
+def test_one_step_is_one_step(tmp_path, steps, words):
+    store = RunStore(tmp_path)
+    run = store.create(Experiment(settings=SMALL.model_copy(update={"steps": steps}), arms=ARMS[:1]))
+    store.change(run.id, status="done")
+    assert cards.state(store.trace(run.id))["words"] == words
+
+
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
 def test_a_card_of_a_network_that_diverged_says_when_and_what_to_do(tmp_path, seeds):
     store = RunStore(tmp_path)

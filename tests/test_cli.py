@@ -30,8 +30,8 @@ def command(*words):
     return [sys.executable, "-m", "bnlab", *map(str, words)]
 
 
-def bnlab(*words):
-    return subprocess.run(command(*words), cwd=ABOVE, env=QUIET, capture_output=True, text=True)
+def bnlab(*words, **more):
+    return subprocess.run(command(*words), cwd=ABOVE, env=QUIET | more, capture_output=True, text=True)
 
 
 def here(monkeypatch, capsys, *words):
@@ -134,7 +134,14 @@ def test_a_run_that_is_being_trained_is_not_resumed(tmp_path, capsys, monkeypatc
     store = RunStore(tmp_path)
     store.change(store.create(Experiment.model_validate_json(json.dumps(TINY))).id, status="running")
     code, _, said = here(monkeypatch, capsys, "resume", tmp_path)
-    assert code == 2 and "is being trained by another process" in said
+    assert code == 2 and "is being trained by another process" in said and "free again within 30 seconds" in said
+
+
+def test_a_console_that_lacks_a_character_is_told_the_rest(tmp_path):
+    question = asked(tmp_path, with_settings(steps=1))  # its name holds a multiplication sign
+    for words in (("train", question, "--out", tmp_path / "runs"), ("runs", tmp_path / "runs")):
+        done = bnlab(*words, PYTHONIOENCODING="cp437")
+        assert done.returncode == 0 and "Wine, 2 ? 4" in done.stdout, done.stderr
 
 
 def test_a_file_of_a_windows_editor_is_read(tmp_path, capsys, monkeypatch):
@@ -148,11 +155,11 @@ WRONG = [
     (TINY | {"arms": [{"changes": {}}]}, "an arm has no label; allowed are 1 to 40 characters."),
     (TINY | {"arms": [{"label": " "}]}, "an arm has a blank label; allowed are 1 to 40 characters."),
     (with_settings(depth="3"), 'depth is "3"; allowed is a whole number from 1 to 100.'),
-    (with_settings(steps=1e7), "steps is 10000000.0; allowed is a whole number from 0 to 1 000 000."),
+    (with_settings(steps=1e7), "steps is 10000000.0; allowed is a whole number from 0 to 1,000,000."),
     (with_settings(depht=3), "depht is not a known field; known are data, standardize, "),
     (TINY | {"sedes": [1]}, "sedes is not a known field; known are settings, arms, seeds."),
     (with_settings(depth=0), "depth is 0; allowed is a whole number from 1 to 100."),
-    (with_settings(depth=101, width=0), "width is 0; allowed is a whole number from 1 to 1 024."),
+    (with_settings(depth=101, width=0), "width is 0; allowed is a whole number from 1 to 1,024."),
     (with_settings(activation="relux"), "activation is relux; allowed is one of linear, sigmoid, tanh,"),
     (with_settings(learning_rate="fast"), "learning_rate is fast; allowed is above 0 and at most 100."),
     (with_settings(batch_size=143), "batch_size is 143; wine has only 142 training examples."),
@@ -160,7 +167,12 @@ WRONG = [
     ('{"settings": {"depth": 1e999}}', "depth is "),
     ('{"settings": {"alpha": NaN}}', ""),
     ('{"settings": ', "this is not valid JSON: EOF while parsing a value at line 1 column 13."),
-    ("[]", ""),
+    ('{"settings": {"depth": 3, "depth": 4}}', "depth stands twice in the same object. Remove one of the two."),
+    ("[" * 3000, "this is not valid JSON: recursion limit exceeded"),
+    ("[]", 'the experiment is []; allowed are named fields, as {"settings": {"depth": 30}, "seeds": [0, 1]}.'),
+    ('{"settings": null}', 'settings is null; allowed are named fields, as {"depth": 30}.'),
+    ('{"arms": [null]}', 'an arm is null; allowed are named fields, as {"label": "BN", "changes": {"norm": "batch"}}.'),
+    ('{"arms": [{"label": "a", "changes": []}]}', 'changes is []; allowed are named fields, as {"norm": "batch"}.'),
     ("", ""),
 ]
 

@@ -39,6 +39,15 @@ def test_nothing_is_told_of_the_default_that_stands_where_a_field_is_wrong(wrong
     assert [sentence.split()[0] for sentence in told[1:]] == ([] if name == "norm" else ["width"])
 
 
+@pytest.mark.parametrize(
+    ("seeds", "words"), [([0], "a network of this size needs"), ([0, 1], "2 networks of this size need")]
+)
+def test_networks_too_large_for_a_worker_are_counted(seeds, words):
+    asked = {"settings": {"depth": 100, "width": 1024}, "arms": [{"label": "x"}], "seeds": seeds}
+    with pytest.raises(ValidationError, match=f"{words} about .* GB; the limit is 2 GB"):
+        Experiment.model_validate(asked)
+
+
 def test_what_the_store_cannot_keep_is_refused_beforehand():
     asked = {"depth": 84, "width": 1024, "steps": 1, "batch_size": 8, "optimizer": "adam"}
     with pytest.raises(

@@ -161,6 +161,7 @@ def test_an_address_opens_as_the_experiment_it_says_and_is_kept():
     [
         (("depth", "1000"), "depth is 1000; allowed is a whole number from 1 to 100."),
         (("colour", "red"), "colour is not a known field"),
+        (("depth", "[" * 3000), "depth is [[["),
         (("run", "nothing"), "nothing"),
     ],
 )

@@ -668,12 +668,13 @@ def test_runs_are_listed_renamed_and_deleted(store):
     assert [run.id for run in store.runs()] == [second.id, first.id]
     assert first.name == "Wine, 3 × 5 tanh: none, before, after, wider, deeper, 2 seeds" and second.name == "Mine"
     assert first.experiment == REAL and first.status == "queued" and first.step == -1 and not first.ended
+    assert all(store.create(REAL).id.isalnum() for _ in range(20)), "a command line takes -x for an option"
     store.rename(first.id, "  two\n words ")
     assert store.run(first.id).name == "two words" and store.run(first.id).version > first.version
     for run in (first, second):
         keep(store, run.id, list(train(REAL))[:70])
     store.delete(first.id)
-    assert [run.id for run in store.runs()] == [second.id] and size(store, first.id) == 0 < size(store, second.id)
+    assert [run.id for run in store.runs()][-1] == second.id and size(store, first.id) == 0 < size(store, second.id)
     assert len(store.trace(second.id).read("loss", 0).steps) == 70
 
 
