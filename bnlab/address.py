@@ -36,6 +36,11 @@ def from_query(pairs: list[tuple[str, str]]) -> Experiment:
     Raises pydantic's ValidationError; problems.problems() turns it into sentences. Pairs that are not part of
     an experiment (`run`) are left alone by the caller.
     """
+    return Experiment.model_validate(question(pairs))
+
+
+def question(pairs: list[tuple[str, str]]) -> dict[str, Any]:
+    """What the pairs say, right or wrong: settings, and arms and seeds where some are said."""
     asked: dict[str, Any] = {"settings": {}}
     for name, text in pairs:
         if name == "arm":
@@ -48,7 +53,7 @@ def from_query(pairs: list[tuple[str, str]]) -> Experiment:
             asked["seeds"] = [int(seed) if seed.isdecimal() else seed for seed in text.split(",")]
         else:
             asked["settings"][name] = read(name, text)
-    return Experiment.model_validate(asked)
+    return asked
 
 
 def written(value: Any) -> str:

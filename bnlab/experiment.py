@@ -89,9 +89,10 @@ class Experiment(Frozen):
         """A sentence where one worker cannot hold the networks, or the store no snapshot of them."""
         if self.memory > MEMORY_BUDGET:
             many = len(self.networks)
+            need = f"{many} networks of this size need" if many > 1 else "a network of this size needs"
             return (
-                f"{f'{many} networks of this size need' if many > 1 else 'a network of this size needs'} about {self.memory / 2**30:.1f} GB; "
-                f"the limit is {MEMORY_BUDGET / 2**30:.0f} GB. Lower depth, width, batch_size, arms or seeds."
+                f"{need} about {self.memory / 2**30:.1f} GB; the limit is {MEMORY_BUDGET / 2**30:.0f} GB. "
+                "Lower depth, width, batch_size, arms or seeds."
             )
         if (largest := max(map(self.snapshot_size, self.stacks))) > LARGEST_SNAPSHOT:
             return (

@@ -157,18 +157,47 @@ def test_an_address_opens_as_the_experiment_it_says_and_is_kept():
 
 
 @pytest.mark.parametrize(
-    ("pair", "sentence"),
+    ("pair", "sentence", "held"),
     [
-        (("depth", "1000"), "depth is 1000; allowed is a whole number from 1 to 100."),
-        (("colour", "red"), "colour is not a known field"),
-        (("depth", "[" * 3000), "depth is [[["),
-        (("run", "nothing"), "nothing"),
+        (("depth", "1000"), "depth is 1000; allowed is a whole number from 1 to 100.", "1000"),
+        (("depth", "[" * 3000), "depth is [[[", "[" * 3000),
+        (("activation", "relux"), "activation is relux; allowed is one of linear, ", "relux"),
+        (("norm", "both"), "norm is both; allowed is one of none, batch, layer.", "both"),
+        (("learning_rate", "-1"), "learning_rate is -1.0; allowed is above 0 and at most 100.", "-1"),
+        (("seeds", ""), "allowed are 1 to 8 whole numbers from 0 to 2147483647.", ""),
+        (("batch_size", "1"), "batch_size is 1; batch norm needs at least 2 examples", "1"),
+        (("standardize", "maybe"), "standardize is maybe; allowed is true or false.", None),
+        (("colour", "red"), "colour is not a known field", None),
+        (("arm", "a;colour=red"), "colour is not a known field", None),
+        (("arm", "x" * 41), "allowed are 1 to 40 characters.", None),
+        (("arm", ""), "an arm's label is empty; allowed are 1 to 40 characters.", None),
+        (("run", "nothing"), "There is no run 'nothing' here.", None),
     ],
 )
-def test_a_bad_address_is_a_sentence(pair, sentence):
-    at = page(pair, closed=True)
+def test_a_bad_address_is_a_sentence_and_the_rest_of_it_is_kept(pair, sentence, held):
+    at = page(("width", "12"), pair, closed=True)
     assert sentence in errors(at)
-    assert not button(at, "train").disabled, "the controls show the default experiment"
+    assert widget(at, "width").value == "12"
+    if held is not None:
+        assert widget(at, pair[0]).value == held
+        assert pair in address(at) and button(at, "train").disabled
+
+
+def test_too_many_arms_in_an_address_are_a_sentence():
+    at = page(*(("arm", str(i)) for i in range(MAX_ARMS + 3)), closed=True)
+    assert "allowed are 1 to 6 arms" in errors(at)
+    assert len(from_query(address(at)).arms) == MAX_ARMS
+
+
+def test_what_is_wrong_is_said_beside_train_and_at_the_control_it_speaks_of():
+    at = page(("arm", "one;norm=batch"), ("arm", "two;norm=batch;batch_size=1"))
+    typed(at, "batch_size", "1")
+    told = [error.value.replace("\\", "") for error in at.error]
+    sentence = "batch_size is 1; batch norm needs"
+    assert sorted(text.count(f"arm 'one': {sentence}") for text in told) == [0, 1, 1]
+    assert sorted(text.count(f"arm 'two': {sentence}") for text in told) == [0, 1, 1]
+    (own,) = (error for error in told if error.startswith("arm 'one'"))
+    assert "'two'" not in own, "each in its own place"
 
 
 def test_arms_are_added_duplicated_renamed_changed_and_removed():

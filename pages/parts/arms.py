@@ -40,6 +40,7 @@ def editor(me: session.Session) -> Places:
             if place.open:
                 edit(me, arm)
         places[f"arm {arm['label']!r}"] = st.empty()
+        places |= {f"arm {arm['label']!r}: {name} is ": st.empty() for name in arm["changes"]}
     places["two arms "] = places["an arm's label "] = places["arm label "] = st.empty()
     st.menu_button(
         "Add arm",

@@ -54,11 +54,16 @@ def preview(data: str, standardize: bool) -> None:
 
 
 def complain(places: Places, wrong: list[str]) -> None:
-    """Every sentence in its place; several for one place stand together. An arm's stand at the control as well."""
-    for start, place in places.items():
-        told = [sentence for sentence in wrong if sentence.startswith(start) or f"': {start}" in sentence]
-        if told:
-            place.error("\n\n".join(map(escaped, told)))
+    """Every sentence in one place; several for one place stand together. An arm's stands at the control it speaks of:
+    the arm's own or else the shared one; where there is none, at the arm."""
+    told: dict[str, list[str]] = {}
+    for sentence in wrong:
+        own = [start for start in places if sentence.startswith(start)]
+        shared = [start for start in places if sentence.rpartition("': ")[2].startswith(start)]
+        for start in [*own[1:], *shared, *own][:1]:
+            told.setdefault(start, []).append(sentence)
+    for start, sentences in told.items():
+        places[start].error("\n\n".join(map(escaped, sentences)))
 
 
 def control(name: str, value: Any, key: str, beside: dict[str, Any]) -> Any:

@@ -13,9 +13,10 @@ import streamlit as st
 from pydantic import ValidationError
 
 from bnlab import opened
-from bnlab.address import from_query, to_query
+from bnlab.address import from_query, question, to_query
 from bnlab.experiment import Experiment
 from bnlab.problems import problems
+from bnlab.settings import MAX_ARMS, MAX_LABEL, SHARED, Settings
 
 RUN = "run"
 Query = list[tuple[str, str]]
@@ -50,10 +51,18 @@ class Session:
 
     def load(self, experiment: Experiment) -> None:
         """Make a whole question the draft; every widget shows its values."""
+        self.show(experiment.model_dump())
+
+    def show(self, question: dict[str, Any]) -> None:
+        """Make a question the draft, right or wrong: what it leaves out is as by default, and what no control can hold
+        is left out."""
+        asked = Experiment().model_dump() | question
         self.draft = {
-            "settings": experiment.settings.model_dump(),
-            "arms": [self.new_arm(arm.label, arm.changes) for arm in experiment.arms],
-            "seeds": list(experiment.seeds),
+            "settings": Settings().model_dump() | held(asked["settings"]),
+            "arms": [
+                self.new_arm(arm["label"][:MAX_LABEL], held(arm["changes"], SHARED)) for arm in asked["arms"][:MAX_ARMS]
+            ],
+            "seeds": list(asked["seeds"]),
         }
         self.edition += 1
 
@@ -107,8 +116,14 @@ def begin() -> Session:
     return me
 
 
+def held(asked: dict[str, Any], but: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The settings of these that have a control, which is a switch for what is true or false only."""
+    kinds = {name: field.annotation for name, field in Settings.model_fields.items() if name not in but}
+    return {name: v for name, v in asked.items() if name in kinds and isinstance(v, bool) == (kinds[name] is bool)}
+
+
 def opened_address(me: Session, asked: Query) -> list[str]:
-    """Load the question and the run of an address; sentences on what is wrong with it."""
+    """Load the question and the run of an address; sentences on what is wrong with it that the controls do not show."""
     run_id = dict(asked).get(RUN)
     said = []
     if run_id is not None:
@@ -116,12 +131,14 @@ def opened_address(me: Session, asked: Query) -> list[str]:
             me.open_run(run_id)
         except KeyError as error:
             said.append(str(error.args[0]))
-    question = [pair for pair in asked if pair[0] != RUN]
-    if question:
+    pairs = [pair for pair in asked if pair[0] != RUN]
+    if pairs:
+        me.show(question(pairs))
         try:
-            me.load(from_query(question))
+            from_query(pairs)
         except ValidationError as error:
-            said += problems(error)
+            shown = me.asked()[1]
+            said += [sentence for sentence in problems(error) if sentence not in shown]
     return said
 
 
