@@ -238,6 +238,17 @@ def test_the_note_says_what_a_point_stands_for(trace, smoothing, words):
     assert "mean of the last 10 steps" in exact and "pale" not in exact
 
 
+@pytest.mark.parametrize("splits", ["batch+test", "batch+train+test", "batch", "train+test"])
+def test_the_note_speaks_of_what_is_drawn_only(trace, splits):
+    figure = figures.draw("loss", trace, {"splits": splits})
+    note = figure.layout.meta["note"]
+    modes = {line.name.split(": ")[1].split(",")[0]: line for line in figure.data if line.name and line.line.width}
+    assert ("Lines: mini-batch" in note) == ("bands" in note) == ("mini-batch" in modes)
+    assert ("Marks: the whole set" in note) == ("bars" in note) == bool({"train", "test"} & set(modes))
+    for line in modes.values():
+        assert ("markers" in line.mode) == (line.error_y.array is not None)
+
+
 def test_a_single_step_and_powers_of_ten_can_be_read(trace):
     short = Scored(EXPERIMENT, {key: v[:1] for key, v in trace.values.items()})
     assert drawn(short, splits="batch")["none: mini-batch"].mode == "lines+markers"

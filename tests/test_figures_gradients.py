@@ -43,9 +43,9 @@ def test_the_ends_and_what_is_no_number_are_left_out_of_the_fit():
 @pytest.mark.parametrize(
     ("factor", "words"),
     [
-        (0.24, f"vanishing: ×0.24 per layer: layer 1 gets {0.24**19:.2g} of layer 20's signal"),
-        (1.0, "healthy: ×1.00 per layer: layer 1 gets as much signal as layer 20"),
-        (1.9, "exploding: ×1.90 per layer: layer 1 gets 2e5 times layer 20's signal"),
+        (0.24, f"vanishing: ×0.24 per layer in the middle: layer 1 gets {0.24**19:.2g} of layer 20's signal"),
+        (1.0, "healthy: ×1.00 per layer in the middle: layer 1 gets as much signal as layer 20"),
+        (1.9, "exploding: ×1.90 per layer in the middle: layer 1 gets 2e5 times layer 20's signal"),
     ],
 )
 def test_the_verdict_says_what_layer_1_gets(factor, words):
@@ -89,7 +89,8 @@ def test_the_tone_is_what_arrives_over_the_whole_depth(factor, depth, tone):
     told = gradients.verdict(flowing(factor, 1, depth=depth), 0)
     assert told.tone == tone
     arrives = gradients.rounded(factor ** (depth - 1))
-    assert told.words.startswith(f"{tone}: ×{factor:.2f} per layer: layer 1 gets {arrives} ")
+    fitted = "per layer in the middle" if depth >= 16 else "per layer"  # where the ends are left out
+    assert told.words.startswith(f"{tone}: ×{factor:.2f} {fitted}: layer 1 gets {arrives} ")
     assert told.help.endswith(f"over all {depth} layers.")
 
 
@@ -97,7 +98,7 @@ def test_a_signal_too_small_for_float32_vanishes_and_is_not_dead():
     faint = flowing(0.23, 1, depth=100)
     assert (faint.values["signal_grad_norm", 0][..., 0] == 0).all(), "the test's own numbers underflow"
     told = gradients.verdict(faint, 0)
-    assert told.words == "vanishing: ×0.23 per layer: layer 1's signal is below what float32 holds"
+    assert told.words == "vanishing: ×0.23 per layer in the middle: layer 1's signal is below what float32 holds"
     assert told.tone == "vanishing"
 
 
@@ -200,11 +201,11 @@ def shaped(*norms, seeds=(3, 5), diverged=None):
     [
         (
             [1.5, *0.82 ** np.arange(98, 0, -1), 1],
-            "vanishing: ×0.82 per layer: dips to 3.6e-9 of layer 100's signal at",
+            "vanishing: ×0.82 per layer in the middle: dips to 3.6e-9 of layer 100's signal at",
         ),
         (
             [0.01, *1.2 ** np.arange(98, 0, -1), 1],
-            "exploding: ×1.20 per layer: rises to 5.8e7 times layer 100's signal",
+            "exploding: ×1.20 per layer in the middle: rises to 5.8e7 times layer 100's signal",
         ),
         ([0.04, 0.2, 1], "vanishing: ×0.20 per layer: layer 1 gets 0.04 of layer 3's signal"),
         ([0.00256**2, 0.00256, 1], "vanishing: ×0.0026 per layer: layer 1 gets 6.6e-6 of layer 3's signal"),

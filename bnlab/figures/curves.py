@@ -104,7 +104,7 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
     figure.update_xaxes(title="step t (updates)", type=x, unifiedhovertitle={"text": "step %{x}"})
     figure.update_layout(hovermode="x unified")
     figure.update_yaxes(title=measure(trace, quantity), type=y)
-    told = note(trace, window, wide)
+    told = note(trace, splits.split("+"), window, wide)
     if x == "log" and style.without_0(figure):
         told += " A logarithmic axis has no place for step 0, which is left out."
     if y == "linear" and quantity == "accuracy":
@@ -237,14 +237,23 @@ def chance(trace: Trace, quantity: str) -> list[tuple[float, str]]:
     return sorted(found.items())
 
 
-def note(trace: Trace, window: int, wide: int) -> str:
-    """What the lines and marks are; `wide` is how many steps a point stands for."""
-    seeds = len(trace.experiment.seeds)
-    lines = "Lines: mini-batch values."
-    if window > wide:
-        lines = f"Lines: mini-batch values, mean of the last {window} steps."
-    elif wide > 1:
-        lines = f"Lines: mini-batch values, each point the mean of {wide} steps."
-    over = f" Means over {seeds} seeds; bands and bars: from the least to the greatest seed." if seeds > 1 else ""
-    pale = " The pale line spans their least and greatest." if wide > 1 else ""
-    return f"{lines}{pale}{over} Marks: the whole set, with the statistics named in the legend."
+def note(trace: Trace, splits: list[str], window: int, wide: int) -> str:
+    """What the lines and marks of these splits are; `wide` is how many steps a point stands for."""
+    seeds, told, spread = len(trace.experiment.seeds), [], []
+    if "batch" in splits and trace.experiment.settings.steps:
+        many = ""
+        if window > wide:
+            many = f", mean of the last {window} steps"
+        elif wide > 1:
+            many = f", each point the mean of {wide} steps"
+        told.append(f"Lines: mini-batch values{many}.")
+        if wide > 1:
+            told.append("The pale line spans their least and greatest.")
+        spread.append("bands")
+    if splits != ["batch"]:
+        normed = any(settings.norm == "batch" for settings in trace.experiment.arm_settings)
+        told.append(f"Marks: the whole set{', with the statistics named in the legend' if normed else ''}.")
+        spread.append("bars")
+    if seeds > 1 and spread:
+        told.append(f"Means over {seeds} seeds; {' and '.join(spread)}: from the least to the greatest seed.")
+    return " ".join(told)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 NORMS = {"signal_grad_norm": "signal gradient ‖dE/da‖", "grad_norm": "weight gradient ‖dE/dW‖"}
 HEALTHY, STEEP = 100, 3  # fold: more than that over all layers, or per layer, is not healthy
+DEEP = 16  # layers, of which the first and the last three, which see the data and the loss, are left out of the fit
 FAINT = 1e-18  # a norm below it may be 0 one layer further: squares of its elements are less than float32 holds
 UNDEFINED = "A value is not finite any more; lower the learning rate."
 LEAST = 1e-38  # a norm below it is recorded as 0
@@ -43,12 +44,11 @@ class Verdict(NamedTuple):
 def fitted_factor(norms: np.ndarray) -> float:
     """Factor per layer towards the input, from norms [L] of layers 1..L: least squares on their logarithms.
 
-    The first and last layers see the data and the loss and are left out where 16 layers or more leave enough.
     NaN where fewer than two norms are positive and finite.
     """
     layers = np.arange(1, len(norms) + 1)
     used = np.isfinite(norms) & (norms > 0)
-    if len(norms) >= 16:
+    if len(norms) >= DEEP:
         used &= (layers > 3) & (layers <= len(norms) - 3)
     if used.sum() < 2:
         return np.nan
@@ -110,9 +110,10 @@ def of_the_living(norms: np.ndarray, at: int) -> Verdict:
     if silent(middle) or not np.isfinite(factor):
         until = f"below layer {there[0] + 1}" if len(there) else "in any layer"
         return Verdict(at, 0.0, 0.0, "dead", "no gradient", f"At step {at} no signal gradient is recorded {until}.")
-    how = f"Factor of ‖dE/da‖ from layer to layer towards the input, fitted over the middle layers at step {at}."
+    left_out = ", less the first and the last three" if depth >= DEEP else ""
+    how = f"Factor of ‖dE/da‖ from layer to layer towards the input, fitted at step {at}{left_out}."
     help = f"{how} Healthy is less than threefold per layer and less than a hundredfold over all {depth} layers."
-    per_layer = f"×{rounded(factor, 2)} per layer"
+    per_layer = f"×{rounded(factor, 2)} per layer{' in the middle' if depth >= DEEP else ''}"
     if middle[0] == 0:  # what is left above it goes on falling
         words = f"vanishing: {per_layer}: layer 1's signal is below what float32 holds"
         return Verdict(at, factor, 0.0, "vanishing", words, help)

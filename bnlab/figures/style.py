@@ -180,7 +180,7 @@ LOOK = go.layout.Template(  # set at once: property by property costs four times
         "margin": {"l": 64, "r": 16, "t": 36, "b": 48},
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "rgba(0,0,0,0)"},
         "hoverlabel": {"namelength": -1},
-        "xaxis": AXIS,
+        "xaxis": AXIS | {"minexponent": 6, "separatethousands": True},  # steps are whole numbers: 20,000
         "yaxis": AXIS,
     }
 )
