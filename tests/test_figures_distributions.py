@@ -120,6 +120,24 @@ def test_networks_that_diverged_are_named(trace, name):
     assert note.endswith(" none diverged at step 40 (1 of 2 seeds). BN diverged at step 20 (2 of 2 seeds).")
 
 
+def test_a_long_label_stands_above_its_panel_in_two_lines(trace):
+    trace.experiment = EXPERIMENT.model_copy(update={"arms": (Arm(label="a <b> " + 6 * "word " + "x"), ARMS[1])})
+    long, short = (words.text for words in figures.draw("distributions", trace, {}).layout.annotations)
+    assert long.replace("<br>", " ") == "a &lt;b&gt; word word word word word word x" and short == "BN"
+    assert max(map(len, long.replace("&lt;", "<").replace("&gt;", ">").split("<br>"))) <= 22
+
+
+def test_nothing_saturated_and_nothing_dead_is_said_in_words(trace):
+    words = "No value here is saturated and no unit is dead."
+    assert words not in figures.draw("saturation", trace, {}).layout.meta["note"]
+    for (name, _), values in trace.values.items():
+        if name in ("saturated", "dead"):
+            values[:] = 0
+    figure = figures.draw("saturation", trace, {})
+    assert words in figure.layout.meta["note"]
+    assert figure.layout.xaxis.range == (0.5, L + 0.5), "no tick at a layer that does not exist"
+
+
 @pytest.mark.parametrize("lost", [1, 2])
 def test_the_axis_is_that_of_networks_that_last(trace, lost):
     seeds = EXPERIMENT.seeds

@@ -375,6 +375,17 @@ def test_an_older_copy_of_the_example_gives_way(tmp_path):
     assert opened.example_run() == example
 
 
+@pytest.mark.parametrize("label", ["BN", "a long label of an arm"])
+def test_arms_are_buttons_where_there_is_room_and_else_a_list(label):
+    arms = tuple(Arm(label=f"{label} {i}") for i in range(3))
+    at = page(("run", opened.store().create(Experiment(arms=arms)).id))
+    (view,) = (group for group in at.get("button_group") if group.key == "view")
+    drawn(view.set_value("Distributions"))
+    (found,) = (w for kind in ("selectbox", "button_group") for w in at.get(kind) if "option-arm" in (w.key or ""))
+    assert found.options == [arm.label for arm in arms]
+    assert (found.type == "selectbox") == (len(label) > 2)
+
+
 def test_the_data_are_previewed_only_where_asked(monkeypatch):
     from pages.parts import live
 

@@ -143,7 +143,8 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
     rows = -(-len(arms) // columns)
     names = [style.label(trace, i) for i in range(len(arms))]
     gaps = {"horizontal_spacing": 0.04, "vertical_spacing": 0.11}
-    figure = make_subplots(rows, columns, shared_xaxes="all", shared_yaxes="all", subplot_titles=names, **gaps)
+    gaps["subplot_titles"] = [style.title(trace, i) for i in range(len(arms))]
+    figure = make_subplots(rows, columns, shared_xaxes="all", shared_yaxes="all", **gaps)
     size, drawn = 0, []
     for i in range(len(arms)):
         told, color, place = (
@@ -224,15 +225,16 @@ def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
     if nothing(trace):
         return style.said(nothing(trace))
     figure = make_subplots(2, 2, vertical_spacing=0.17, horizontal_spacing=0.08, shared_yaxes="all")
-    found = 0
+    found, most = 0, 0.0
     for i in range(len(trace.experiment.arms)):
         color, label = style.color(i), style.label(trace, i)
         for column, name in enumerate(("saturated", "dead"), 1):
             told = shares(trace, name, i, step, layer)
             found, layers = told.step, np.arange(1, len(told.layers[0]) + 1)
-            for row, x, (mean, least, most) in ((1, layers, told.layers), (2, told.steps, told.layer)):
+            for row, x, (mean, least, greatest) in ((1, layers, told.layers), (2, told.steps, told.layer)):
+                most = max(most, np.nanmax(greatest, initial=0))
                 if len(trace.experiment.seeds) > 1:
-                    style.band(figure, style.numbers(x), least, most, color, label, False, row=row, col=column)
+                    style.band(figure, style.numbers(x), least, greatest, color, label, False, row=row, col=column)
                 figure.add_scatter(
                     x=style.numbers(x),
                     y=style.numbers(mean),
@@ -248,11 +250,12 @@ def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
                 )
     for column, what in enumerate(("saturated values", "dead units"), 1):
         depth = max(settings.depth for settings in trace.experiment.arm_settings)
-        figure.update_xaxes(title=f"layer, at step {found}", dtick=style.whole(depth), row=1, col=column)
+        figure.update_xaxes(title=f"layer, at step {found}", **style.layers(depth), row=1, col=column)
         figure.update_xaxes(title=f"step, layer {layer}", row=2, col=column)
         figure.update_yaxes(title=what if column == 1 else "", tickformat=".0%", range=[-0.03, 1.03], col=column)
         figure.update_yaxes(title=f"share of {what}", col=column)
-    return style.finished(figure, height=520, note=flat(trace) + departed(trace))
+    none = "No value here is saturated and no unit is dead. " if most == 0 else ""
+    return style.finished(figure, height=520, note=none + flat(trace) + departed(trace))
 
 
 def flat(trace: Trace) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from html import escape, unescape
 from math import ceil, log10
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,6 +46,11 @@ def faded(rgb: str, opacity: float) -> str:
 def label(trace: Trace, arm: int) -> str:
     """An arm's label, safe where plotly reads HTML."""
     return escape(trace.experiment.arms[arm].label, quote=False)
+
+
+def title(trace: Trace, arm: int) -> str:
+    """An arm's label above a panel of its own, where a long one takes two lines."""
+    return "<br>".join(escape(line, quote=False) for line in wrap(trace.experiment.arms[arm].label, 22))
 
 
 def numbers(values: np.ndarray) -> np.ndarray:
@@ -100,7 +106,7 @@ def reference(figure: go.Figure, y: float, name: str, column: int = 1, where: st
 
 def layers(depth: int) -> dict[str, object]:
     """The axis of layers 1..depth: ticks at whole numbers, and none at layers that do not exist."""
-    return {"dtick": whole(depth), "range": [0.5, 1.5] if depth == 1 else None}
+    return {"dtick": whole(depth), "range": [0.5, depth + 0.5]}
 
 
 def without_0(figure: go.Figure) -> bool:

@@ -37,6 +37,7 @@ WHY = {
     "Scale": ("invariance", "scale_over_time"),
     "Gamma and beta": ("undone",),
 }
+SIDE_BY_SIDE = 45  # characters of arms, with the room around them, for which there is place on a telephone
 OF_THE_RUN = ("arm", "batch arm", "seed", "layer", "unit", "step")  # what is chosen here stays chosen in other views
 
 
@@ -113,10 +114,12 @@ def arm(option: Option, experiment: Experiment, look: dict[str, Any]) -> str | N
         return None
     look["key"] = f"option-{option.name}" + "-".join(map(str, there))
     first = int(option.default) if option.default and int(option.default) in there else there[0]
-    chosen = st.segmented_control(
-        options=there, format_func=lambda i: escaped(experiment.arms[i].label), default=first, required=True, **look
-    )
-    return str(chosen)
+    labels = {i: experiment.arms[i].label for i in there}
+    if sum(len(label) + 4 for label in labels.values()) > SIDE_BY_SIDE:
+        look["key"] += "-".join(labels.values())  # a list holds a label, which another run may not have
+        return str(st.selectbox(options=there, format_func=labels.get, index=there.index(first), width=320, **look))
+    names = {i: escaped(label) for i, label in labels.items()}
+    return str(st.segmented_control(options=there, format_func=names.get, default=first, required=True, **look))
 
 
 def step(experiment: Experiment, look: dict[str, Any]) -> str | None:
