@@ -278,7 +278,7 @@ class RunStore:
 
         Raises KeyError if the run was deleted meanwhile.
         """
-        from .keeping import fit_looks
+        from .keeping import fit_looks, left_for_looks
 
         where = (run_id, probe, json.dumps(options, sort_keys=True))
         with self.transaction() as db:
@@ -292,7 +292,8 @@ class RunStore:
             )
             db.execute(f"delete from looks where rowid in ({old})", where[:2])
             db.execute("update runs set version = version + 1 where id = ?", (run_id,))
-            fit_looks(db, self.run(run_id), newest=len(found))
+            experiment = self.run(run_id).experiment
+            fit_looks(db, run_id, experiment, left_for_looks(db, run_id, experiment))
 
     def keep_wrong(self, run_id: str, probe: str, options: Mapping, step: int, why: str) -> None:
         """Keep, in place of what a probe saw, the sentence that says why it saw nothing. Raises KeyError."""

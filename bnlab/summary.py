@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from .keeping import Table
+    from .chunks import Table
 
 WHERE = "run = ? and stack = ? and kind = ?"
 CHUNK_ROWS = 64  # rows, or buckets, of a chunk at most
+ROW = 600  # bytes that a blob takes on disk beside its own, about: its keys, and pages that are not full
 FIRST_STRIDE, MOST_BUCKETS = 4, 2048
 
 

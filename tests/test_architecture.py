@@ -12,7 +12,7 @@ FLOORS = {  # from the cellar up; a package stands for all files in it
     "cellar": "registry",
     "ground": "activations inits norms optimizers data averages theory profile moving mlp population",
     "first": "settings problems experiment address sampling stack fork trace quantities train probes",
-    "second": "store summary keeping reading lineage jobs work",
+    "second": "store summary chunks keeping reading lineage jobs work",
     "third": "figures export lessons cards opened api",
     "side door": "__main__",
     "roof": "app pages",
