@@ -12,11 +12,12 @@ from .theory import LOST, TINY, Layer, Net, few_examples, growth, layer, weight_
 
 
 class Profile(NamedTuple):
-    """What is predicted for layers 1..L of one network at initialization, arrays [L]."""
+    """What is predicted for layers 1..L of one network at initialization, arrays [L]; product_norm [L - 1]."""
 
     signal_norm: np.ndarray  # ||dE/da||, as a multiple of layer L's
     weight_norm: np.ndarray  # ||dE/dW||, as a multiple of layer L's
     forward_variance: np.ndarray  # of a, over examples and units
+    product_norm: np.ndarray  # root mean square singular value of J_L ... J_{l+1}, l = 1..L-1
     lost_at_depth: float  # layers after which layer 1's signal is 1e-6 of the top's, if more follow; infinity if never
 
 
@@ -68,10 +69,11 @@ def profile(
         signal[l], weight[l] = scale, scale + log((pull * reads[l]).mean())
     corrections = np.append(np.arange(1, depth)[::-1] * log(few.growth), 0)
     with np.errstate(over="ignore"):  # a hundred layers may well reach infinity
+        product = np.exp((signal + corrections + log(few.growth))[1:] / 2)  # layer L's own factor is in it
         signal, weight = (np.exp((x - x[-1] + corrections) / 2) for x in (signal, weight))
     limit = growth(activation, init, gain, norm, placement, batch_size, delta, noise).signal_squared
     lost = lost_at(net, layers, variance, few.growth, limit)
-    return Profile(signal, weight, np.array(squares), lost)
+    return Profile(signal, weight, np.array(squares), product, lost)
 
 
 def lost_at(net: Net, layers: list[Layer], variance: np.ndarray, few: float, limit: float) -> float:

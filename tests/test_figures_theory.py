@@ -7,6 +7,7 @@ import torch
 from bnlab import Arm, Experiment, Settings, figures, theory
 from bnlab.figures import contest, dials, geometry, jacobians, looks, predicted, rates, style
 from bnlab.figures.gradients import fitted_factor
+from bnlab.probes import jacobian
 from bnlab.profile import profile
 from bnlab.store import RunStore
 from bnlab.train import Group, train
@@ -430,25 +431,23 @@ def test_a_look_that_measured_less_says_so(run, monkeypatch):
 
 @pytest.mark.parametrize(
     ("activation", "init", "arm", "factor"),
-    [("relu", "xavier", {}, np.sqrt(0.5)), ("relu", "he", {"norm": "batch"}, np.sqrt(np.pi / (np.pi - 1)))],
+    [
+        ("relu", "xavier", {}, np.sqrt(0.5)),
+        ("relu", "he", {"norm": "batch"}, np.sqrt(np.pi / (np.pi - 1))),
+        ("gelu", "he", {}, None),  # far from its limit: there no layer's factor is that of infinitely many
+        ("elu", "he", {}, None),
+    ],
 )
-def test_the_law_beside_the_product_of_jacobians_is_the_published_one_and_measured(
-    tmp_path, activation, init, arm, factor
-):
-    settings = Settings(depth=12, width=128, activation=activation, init=init, steps=1, batch_size=256)
-    experiment = Experiment(settings=settings, arms=(Arm(label="a", changes=arm),), seeds=(0, 1, 2))
-    store = RunStore(tmp_path)
-    run = store.create(experiment)
-    execute(store, run.id, lambda: None)
-    look(store, run.id, "jacobian", {}, 0, store.trace(run.id).snapshot(0))
-    trace = store.trace(run.id)
-    law = jacobians.product_law(experiment.arm_settings[0])
-    np.testing.assert_allclose(law[4:], factor ** np.arange(7, 0, -1), rtol=0.03)
-    measured = trace.look("jacobian", 0, 0)["training"].mean(0)
-    np.testing.assert_allclose(measured / law, 1, atol=0.25)
-    drawn = figures.draw("jacobians", trace, {"step": "0"})
+def test_the_law_beside_the_product_of_jacobians_is_measured(tmp_path, monkeypatch, activation, init, arm, factor):
+    monkeypatch.setattr(jacobian, "WIDEST", 5)  # singular values are not what is compared
+    settings = Settings(depth=6, width=256, activation=activation, init=init, steps=1, batch_size=256)
+    store, run_id = trained(tmp_path, settings, (Arm(label="a", changes=arm),), (0, 1, 2, 3))
+    drawn = seen(store, run_id, "jacobians", {"step": "0"})
     (rings,) = (line for line in drawn.data if line.mode == "markers")
-    np.testing.assert_allclose(rings.y, law)
+    measured = store.trace(run_id).look("jacobian", 0, 0)["training"]
+    np.testing.assert_allclose(rings.y, np.sqrt(np.square(measured).mean(0)), rtol=0.03)
+    if factor:
+        np.testing.assert_allclose(rings.y, factor ** np.arange(5, 0, -1), rtol=0.03)
     assert "Rings: the law" in drawn.layout.meta["note"]
 
 

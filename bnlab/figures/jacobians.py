@@ -17,7 +17,6 @@ from .predicted import of
 
 if TYPE_CHECKING:
     from ..reading import Trace
-    from ..settings import Settings
 
 INFERENCE = "single examples, inference mode"
 LAYER, PRODUCT = "J<sub>l</sub>", "J<sub>L</sub> … J<sub>l+1</sub>"
@@ -48,7 +47,7 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
             line(figure, x, found[key][..., 4], f"{name}, greatest", arm, column, False, pale=True)
         line(figure, layers, found["training"], name, arm, 3, False)
         if at == 0:
-            law = product_law(trace.experiment.arm_settings[arm])
+            law = of(trace.experiment.arm_settings[arm])[1].product_norm
             figure.add_scatter(
                 x=layers, y=np.where(np.isfinite(law), law, np.nan), mode="markers", legendgroup=name, showlegend=False,
                 marker={"color": style.color(arm), "symbol": "circle-open", "size": 6}, row=1, col=3,
@@ -78,13 +77,6 @@ def inference(trace: Trace) -> str:
     told = {"batch": "population statistics", "moving": "its frozen moving averages"}
     with_what = " or ".join(told[kind] for kind in sorted(kinds))
     return "Some examples one by one, inference mode" + (f", batch norm with {with_what}" if kinds else "")
-
-
-def product_law(settings: Settings) -> np.ndarray:
-    """Root mean square singular value of J_L ... J_{l+1} in the initial network, l = 1..L-1, by the theory: the layers'
-    growth factors multiplied."""
-    growth, profile = of(settings)
-    return profile.signal_norm[1:] * growth.signal_norm
 
 
 def spectra(trace: Trace, *, step: int) -> go.Figure:
