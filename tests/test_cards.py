@@ -1,5 +1,7 @@
 """The cards say what was recorded, in words that hold for every arm."""
 
+import re
+
 import pytest
 
 from bnlab import cards, figures
@@ -51,11 +53,12 @@ def test_a_run_without_steps_has_scores_and_says_why_it_has_no_verdict(tmp_path)
 def test_a_label_is_literal_on_cards_and_in_notes_and_escaped_where_plotly_reads_html(trace):
     assert len(HTML) <= MAX_LABEL
     assert cards.state(trace)["arms"][1]["label"] == HTML
-    for name in ("loss", "gradient_flow", "gradient_heatmap", "distributions", "histograms", "saturation"):
-        for over in ({"over": "arms"}, {"over": "layers", "arm": "1"}) if name == "histograms" else ({},):
-            figure = figures.draw(name, trace, over)
-            assert HTML not in str(figure.to_plotly_json()["data"]) + str(figure.layout.annotations)
-            assert "&lt;" not in figure.layout.meta["note"]
+    for name, one in figures.FIGURES.items():
+        for query in ({}, *({option.name: "1"} for option in one.options if "arm" in option.kind)):
+            for over in ({"over": "arms"}, {"over": "layers"}) if name == "histograms" else ({},):
+                figure = figures.draw(name, trace, query | over)
+                assert HTML not in str(figure.to_plotly_json()["data"]) + str(figure.layout.annotations), name
+                assert not set(re.findall("&[a-z]+;", str(figure.layout.meta))), name
     note = figures.draw("gradient_flow", trace, {}).layout.meta["note"]
     assert f"{HTML}: " in note
 
