@@ -13,7 +13,7 @@ import numpy as np
 
 from .probes import checked
 from .store import Run, RunStore
-from .summary import WHERE
+from .summary import WHERE, joined
 from .trace import EVERYTHING, TABLES, batch_slots, layout
 
 NAMES = {q: (table, q) for table, quantities in TABLES.items() for q in quantities if table != "samples"}
@@ -40,6 +40,26 @@ class Series(NamedTuple):
     @property
     def exact(self) -> bool:
         return self.low is self.mean
+
+    def window(self, start: int, stop: int) -> Series:
+        """Of its points those at the steps start..stop - 1."""
+        inside = (self.steps >= start) & (self.steps < stop)
+        mean = self.mean[inside]
+        return Series(self.steps[inside], mean, *([mean] * 2 if self.exact else (self.low[inside], self.high[inside])))
+
+
+class Piece(NamedTuple):
+    """A chunk on disk: n rows, or buckets, at the steps first, first + stride, ..."""
+
+    id: int
+    first: int
+    stride: int
+    n: int
+
+    @property
+    def end(self) -> int:
+        """The first step after all it stands for."""
+        return self.first + self.stride * self.n
 
 
 class Trace:
@@ -77,10 +97,13 @@ class Trace:
     def exact(self, arm: int, table: str) -> list[tuple[int, int]]:
         """The windows [start, stop) of steps of which rows of a table are kept as recorded, in order."""
         stack, _ = self.slots(arm, table)
-        rows = self.store.db.execute(
-            f"select first, first + stride * n from chunks where {WHERE} order by first", (self.run.id, stack, table)
-        )
-        return rows.fetchall()
+        return [(chunk.first, chunk.end) for chunk in self.pieces("chunks", stack, table, 0, EVERYTHING)]
+
+    def exact_steps(self, arm: int, table: str) -> np.ndarray:
+        """The steps of which rows of a table are kept as recorded, [n]."""
+        stack, _ = self.slots(arm, table)
+        chunks = self.pieces("chunks", stack, table, 0, EVERYTHING)
+        return np.concatenate([np.array([], int), *(c.first + c.stride * np.arange(c.n) for c in chunks)])
 
     def forget(self) -> None:
         """Let go of what was read."""
@@ -135,24 +158,19 @@ class Trace:
     def nearest(self, quantity: str, arm: int, step: int) -> tuple[int, np.ndarray]:
         table = NAMES[quantity][0]
         stack, _ = self.slots(arm, table)
-        for order in ("first <= ? order by first desc", "first >= ? order by first"):
-            row = self.store.db.execute(
-                f"select first, stride, n from chunks where {WHERE} and {order} limit 1",
-                (self.run.id, stack, table, step),
-            ).fetchone()
-            if row:
-                first, stride, n = row
-                there = first + stride * int(np.clip((step - first) // stride, 0, n - 1))
-                if there > step or step - there < max(stride, 2) or table not in ("steps", "layers"):
-                    break
+        for beside in ("first <= ? order by first desc", "first > ? order by first"):
+            ask = f"select id, first, stride, n from chunks where {WHERE} and {beside} limit 1"
+            if row := self.store.db.execute(ask, (self.run.id, stack, table, step)).fetchone():
+                break
         else:
             raise KeyError("nothing is recorded yet.")
-        if there > step and table in ("steps", "layers") and there - step > 1:  # the exact rows are gone; buckets stay
+        chunk = Piece(*row)
+        there = chunk.first + chunk.stride * int(np.clip((step - chunk.first) // chunk.stride, 0, chunk.n - 1))
+        if there > step + 1:  # of scalars whose exact rows are gone buckets stay
             series = self.read(quantity, arm, start=step, stop=step + 1)
             if len(series.steps):
                 return int(series.steps[0]), series.mean[0]
-        series = self.read(quantity, arm, start=there, stop=there + 1)
-        return there, series.mean[0]
+        return there, self.read(quantity, arm, start=there, stop=there + 1).mean[0]
 
     def scores(
         self, arm: int, split: str, statistics: str, points: int = EVERYTHING
@@ -279,6 +297,28 @@ class Trace:
 
     def columns(self, stack, table, name, layer, unit, start, stop, points) -> Series:
         """One quantity of all slots of a stack, from the exact rows or, where too many or gone, the summary."""
+        offset, shape = self.place(stack, table, name, layer, unit)
+        chunks = self.pieces("chunks", stack, table, start, stop)
+        buckets = self.buckets(chunks, stack, table, start, stop, points)
+        edge = buckets[-1].end if buckets else start  # an exact row that a bucket holds already is not shown twice
+        chunks = [chunk for chunk in chunks if chunk.end > edge]
+        found = [self.summary(piece, offset, prod(shape)).window(start - piece.stride + 1, stop) for piece in buckets]
+        found += [self.rows("chunks", chunk, offset, prod(shape)).window(edge, stop) for chunk in chunks]
+        weight = [np.full(len(s.steps), p.stride) for s, p in zip(found, buckets + chunks, strict=True)]
+        steps = np.concatenate([np.array([], int), *(s.steps for s in found)])
+        values = [
+            np.concatenate([np.empty((0, prod(shape)), np.float32), *(s[i] for s in found)]).reshape(-1, *shape)
+            for i in ((1, 2, 3) if buckets else (1,))
+        ]
+        values = values if unit is None else [v[..., unit] for v in values]
+        series = Series(steps, *(values if buckets else values * 3))
+        if table == "samples" or (table == "units" and len(steps) > 2 * points):  # single rows: no mean of theirs
+            few = slice(None, None, max(1, len(steps) // points))
+            return Series(steps[few], *[np.ascontiguousarray(series.mean[few])] * 3)
+        return bucketed(series, points, np.concatenate([np.array([], int), *weight]))
+
+    def place(self, stack, table, name, layer, unit) -> tuple[int, tuple[int, ...]]:
+        """Where a quantity, or one layer of it, begins in a row of its table, and its shape there."""
         offset, shape = self.layouts[stack][table][name]
         if layer is not None and table != "steps":
             if not 1 <= layer <= shape[0]:
@@ -286,54 +326,32 @@ class Trace:
             offset, shape = offset + (layer - 1) * prod(shape[1:]), shape[1:]
         if unit is not None and not 0 <= unit < shape[-1]:
             raise KeyError(f"unit is {unit}; the layer has units 0 to {shape[-1] - 1}.")
-        key, size = (self.run.id, stack, table), prod(shape)
+        return offset, shape
+
+    def pieces(self, source: str, stack: int, table: str, start: int, stop: int) -> list[Piece]:
+        """What `source` (chunks or summary) has of a table of the steps start..stop - 1, in order."""
         where = f"{WHERE} and first < ? and first + stride * n > ? order by first"
-        chunks = self.store.db.execute(
-            f"select id, first, stride, n from chunks where {where}", (*key, stop, start)
-        ).fetchall()
-        rows = sum(min(stop, f + s * n) - max(start, f) for _, f, s, n in chunks)
-        gone = not chunks or chunks[0][1] > start  # older exact rows made room
-        buckets = []
-        if table in ("steps", "layers") and (rows > 2 * points or gone):
-            buckets = self.store.db.execute(
-                f"select id, first, stride, n from summary where {where}", (*key, stop, start)
-            ).fetchall()
-            coarse = buckets and (stop - start) // buckets[-1][2] < points
-            if coarse and not gone and rows <= 32 * points:  # buckets would blur the window; the exact rows are there
-                buckets = []
-        parts = [self.bucket(place, first, stride, n, offset, size) for place, first, stride, n in buckets]
-        edge = buckets[-1][1] + buckets[-1][2] * buckets[-1][3] if buckets else start
-        later = [(place, first, stride, n) for place, first, stride, n in chunks if first + stride * n > edge]
-        parts += [self.rows("chunks", place, first, stride, n, offset, size) for place, first, stride, n in later]
-        if not parts:
-            empty = np.empty((0, *(shape if unit is None else shape[:-1])), np.float32)
-            return Series(np.array([], int), empty, empty, empty)
-        steps = np.concatenate([p.steps for p in parts])
-        weight = np.repeat(*zip(*[(stride, n) for _, _, stride, n in buckets + later], strict=True))
-        stride = max([b[2] for b in buckets], default=1)
-        inside = (steps > start - stride) & (steps < stop)
-        if buckets:  # an exact row that a bucket holds already is not shown twice
-            place = np.concatenate([np.full(len(p.steps), i < len(buckets)) for i, p in enumerate(parts)])
-            inside &= place | (steps >= edge)
-        exact = not buckets
-        values = [np.concatenate([p[i] for p in parts])[inside] for i in ((1,) if exact else (1, 2, 3))]
-        values = [v.reshape(len(v), *shape) for v in values]
-        values = values if unit is None else [v[..., unit] for v in values]
-        series = Series(steps[inside], *(values * 3 if exact else values))
-        if table == "samples" or (table == "units" and len(series.steps) > 2 * points):
-            pick = slice(None, None, max(1, len(series.steps) // points))
-            picked = np.ascontiguousarray(series.mean[pick])
-            return Series(series.steps[pick], picked, picked, picked)
-        return bucketed(series, points, weight[inside])
+        ask = f"select id, first, stride, n from {source} where {where}"
+        return [Piece(*row) for row in self.store.db.execute(ask, (self.run.id, stack, table, stop, start))]
 
-    def rows(self, source: str, place: int, first: int, stride: int, n: int, offset: int, size: int) -> Series:
-        with self.store.db.blobopen(source, "data", place, readonly=True) as blob:
-            blob.seek(4 * offset * n)
-            values = np.frombuffer(blob.read(4 * size * n), np.float32).reshape(size, n).T
-        return Series(first + stride * np.arange(n), values, values, values)
+    def buckets(self, chunks: list[Piece], stack, table, start, stop, points) -> list[Piece]:
+        """The pieces of the summary to read in place of `chunks`: where they are too many, or begin too late."""
+        rows = sum(min(stop, c.end) - max(start, c.first) for c in chunks)
+        gone = not chunks or chunks[0].first > start  # older exact rows made room
+        if table not in ("steps", "layers") or (rows <= 2 * points and not gone):
+            return []
+        found = self.pieces("summary", stack, table, start, stop)
+        coarse = found and (stop - start) // found[-1].stride < points
+        return [] if coarse and not gone and rows <= 32 * points else found  # they would blur the window
 
-    def bucket(self, place: int, first: int, stride: int, n: int, offset: int, size: int) -> Series:
-        flat = self.rows("summary", place, first, stride, n, 3 * offset, 3 * size)
+    def rows(self, source: str, piece: Piece, offset: int, size: int) -> Series:
+        with self.store.db.blobopen(source, "data", piece.id, readonly=True) as blob:
+            blob.seek(4 * offset * piece.n)
+            values = np.frombuffer(blob.read(4 * size * piece.n), np.float32).reshape(size, piece.n).T
+        return Series(piece.first + piece.stride * np.arange(piece.n), values, values, values)
+
+    def summary(self, piece: Piece, offset: int, size: int) -> Series:
+        flat = self.rows("summary", piece, 3 * offset, 3 * size)
         return Series(flat.steps, *(flat.mean[:, i::3] for i in range(3)))
 
 
@@ -343,8 +361,9 @@ def told(probe: str, options: dict) -> str:
 
 
 def bucketed(series: Series, points: int, weight: np.ndarray) -> Series:
-    """At most about `points` buckets on edges that stay as a run grows: mean, min and max of each; NaN passed over by
-    min and max. Row i stands for weight[i] steps. Up to twice `points` exact rows stay as they are.
+    """At most about `points` buckets on edges that stay as a run grows: mean, min and max of what is finite in each.
+
+    Row i stands for weight[i] steps. Up to twice `points` exact rows stay as they are.
     """
     steps = series.steps
     if len(steps) <= (2 * points if series.exact else points):
@@ -352,9 +371,4 @@ def bucketed(series: Series, points: int, weight: np.ndarray) -> Series:
     stride = int(weight.max())
     w = next(stride * f for f in WIDTHS if (steps[-1] - steps[0]) / (stride * f) <= points)
     edges = np.flatnonzero(np.diff(steps // w, prepend=-1))
-    weight = weight.reshape(-1, *[1] * (series.mean.ndim - 1)).astype(np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        mean = np.add.reduceat(series.mean * weight, edges) / np.add.reduceat(weight, edges)
-    return Series(
-        steps[edges], mean.astype(np.float32), np.fmin.reduceat(series.low, edges), np.fmax.reduceat(series.high, edges)
-    )
+    return Series(steps[edges], *joined(*series[1:], weight, edges))

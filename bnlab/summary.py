@@ -18,7 +18,8 @@ FIRST_STRIDE, MOST_BUCKETS = 4, 2048
 class Summary:
     """A table in buckets of `stride` steps: chunks [columns, 3, buckets] of mean, min and max.
 
-    A bucket is written when it is full; min and max pass over NaN, so that the last finite spike stays seen.
+    A bucket is written when it is full. All three are of what is finite in it, so that what a network did before it
+    diverged stays seen; where nothing is, they are infinite or NaN.
     """
 
     def __init__(self, table: Table):
@@ -42,10 +43,9 @@ class Summary:
     def restart(self, edge: int) -> None:
         """Begin a bucket at step `edge` and take in the exact rows that are already there."""
         self.edge, self.rows = edge, 0
-        self.sum = np.zeros(self.table.width)
-        self.low = np.full(self.table.width, np.inf, np.float32)
-        self.high = np.full(self.table.width, -np.inf, np.float32)
-        self.finite = np.zeros(self.table.width, bool)
+        self.count = np.zeros(self.table.width, int)  # of finite values
+        self.sum, self.rest = np.zeros((2, self.table.width))  # of them, and of the others
+        self.low, self.high = np.full((2, self.table.width), np.nan, np.float32)
         for first, n, data in self.db.execute(
             f"select first, n, data from chunks where {WHERE} and first + n > ? order by first", (*self.table.key, edge)
         ):
@@ -53,12 +53,15 @@ class Summary:
             self.take(rows[max(0, edge - first) :])
 
     def take(self, rows: np.ndarray) -> None:
-        with np.errstate(invalid="ignore", over="ignore"):
-            self.sum += rows.sum(0, dtype=np.float64)
-            self.low = np.fmin(self.low, np.fmin.reduce(rows, 0))
-            self.high = np.fmax(self.high, np.fmax.reduce(rows, 0))
-        self.finite |= ~np.isnan(rows).all(0)
+        finite = np.isfinite(rows)
+        self.count += finite.sum(0)
         self.rows += len(rows)
+        if not finite.all():
+            with np.errstate(invalid="ignore"):  # inf - inf
+                self.rest += np.where(finite, 0, rows).sum(0)
+            rows = np.where(finite, rows, np.nan)
+        self.sum += np.nansum(rows, 0, dtype=np.float64)
+        self.low, self.high = np.fmin(self.low, np.fmin.reduce(rows, 0)), np.fmax(self.high, np.fmax.reduce(rows, 0))
 
     def add(self, db, step: int, rows: np.ndarray) -> None:
         """Take in rows of consecutive steps from `step` on."""
@@ -69,17 +72,15 @@ class Summary:
             self.take(part)
             rows = rows[len(part) :]
             if self.rows == self.stride:
-                nothing = ~self.finite
-                low, high = np.where(nothing, np.nan, self.low), np.where(nothing, np.nan, self.high)
-                with np.errstate(over="ignore"):
-                    self.done.append(np.stack([(self.sum / self.stride).astype(np.float32), low, high], 1))
+                there = self.count > 0
+                mean = np.where(there, self.sum / np.maximum(self.count, 1), self.rest).astype(np.float32)
+                self.done.append(np.stack([mean, np.where(there, self.low, mean), np.where(there, self.high, mean)], 1))
                 if len(self.done) == 1:
                     self.first = self.edge
                 self.buckets += 1
                 full = True
-                edge = self.edge + self.stride
-                self.edge, self.rows = edge, 0
-                self.sum[:], self.low[:], self.high[:], self.finite[:] = 0, np.inf, -np.inf, False
+                self.edge, self.rows = self.edge + self.stride, 0
+                self.count[:], self.sum[:], self.rest[:], self.low[:], self.high[:] = 0, 0, 0, np.nan, np.nan
                 if len(self.done) == CHUNK_ROWS:
                     self.put(db, self.first, self.done)
                     self.done, full = [], False
@@ -105,11 +106,10 @@ class Summary:
         left = np.empty((self.table.width, 3, 0), np.float32)
         for _, _, n, data in chunks:
             both = np.concatenate([left, np.frombuffer(data, np.float32).reshape(self.table.width, 3, n)], 2)
-            even = both.shape[2] // 2 * 2
-            a, b, left = both[:, :, 0:even:2], both[:, :, 1:even:2], both[:, :, even:]
-            with np.errstate(invalid="ignore", over="ignore"):
-                mean = (a[:, 0] + b[:, 0]) / 2
-            merged = np.stack([mean, np.fmin(a[:, 1], b[:, 1]), np.fmax(a[:, 2], b[:, 2])], 1)
+            pairs = both.shape[2] // 2
+            both, left = both[:, :, : 2 * pairs], both[:, :, 2 * pairs :]
+            values = (both[:, i].T for i in range(3))
+            merged = np.stack(joined(*values, np.ones(2 * pairs), np.arange(0, 2 * pairs, 2)), 2).transpose(1, 2, 0)
             for i in range(merged.shape[2]):
                 if not self.done:
                     self.first = self.origin + self.buckets * self.stride
@@ -121,3 +121,23 @@ class Summary:
         if self.done:
             self.put(db, self.first, self.done)
         self.restart(self.origin + self.buckets * self.stride)
+
+
+def joined(
+    mean: np.ndarray, low: np.ndarray, high: np.ndarray, weight: np.ndarray, edges: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, min and max of buckets [n, ...], each counting as weight[i], from one of `edges` to the next: of what is
+    finite; where nothing is, infinite or NaN."""
+    if not len(edges):
+        return mean, low, high
+    weight = weight.reshape(-1, *[1] * (mean.ndim - 1))
+    there = np.isfinite(mean)
+    with np.errstate(invalid="ignore"):
+        count = np.add.reduceat(np.where(there, weight, 0.0), edges)
+        total = np.add.reduceat(np.where(there, mean, 0.0) * weight, edges)
+        mean = np.where(count > 0, total / np.maximum(count, 1), np.add.reduceat(mean, edges)).astype(np.float32)
+    ends = []
+    for values, pick in ((low, np.fmin), (high, np.fmax)):
+        finite = pick.reduceat(np.where(np.isfinite(values), values, np.nan), edges)
+        ends.append(np.where(np.isnan(finite), mean, finite))
+    return mean, *ends

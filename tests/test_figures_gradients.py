@@ -188,6 +188,14 @@ def test_all_arms_share_one_color_scale():
     assert figure.layout.coloraxis.cmin == pytest.approx(np.log10(2 * 3**0.5 * 0.1**19), abs=1e-4)
 
 
+def test_where_all_is_blank_the_axes_are_those_of_the_layers_and_steps():
+    trace = flowing(0.5, 1)
+    trace.values["grad_norm", 0][:] = np.nan
+    axes = figures.draw("gradient_heatmap", trace, {"which": "grad_norm"}).layout
+    assert (axes.xaxis.range, axes.yaxis.range) == ((0, N), (0.5, 20.5))
+    assert axes.yaxis2.range is None
+
+
 def shaped(*norms, seeds=(3, 5), diverged=None):
     """A trace of one arm whose networks have these signal gradients, [L] each, at every step."""
     values = np.repeat(np.array(norms, np.float32)[None], N, 0)

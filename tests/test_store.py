@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from itertools import pairwise
-from math import prod
+from math import isfinite, prod
 from typing import NamedTuple
 
 import numpy as np
@@ -234,12 +234,12 @@ def test_nan_infinities_zeros_and_the_smallest_numbers_are_kept(store):
 
 
 def slow(values, edges):
-    """Mean, min and max of each stretch of steps, a number at a time; NaN is passed over by min and max."""
+    """Mean, min and max of what is finite in each stretch of steps, a number at a time; of all where nothing is."""
     found = []
     for start, stop in pairwise(edges):
         part = [float(v) for v in values[start:stop]]
-        there = [v for v in part if v == v]
-        found.append((sum(part) / len(part), min(there, default=np.nan), max(there, default=np.nan)))
+        there = [v for v in part if isfinite(v)] or [sum(part)]
+        found.append((sum(there) / len(there), min(there), max(there)))
     return np.array(found).T
 
 
@@ -301,6 +301,24 @@ def test_the_whole_run_in_few_points_is_the_slow_loops(noisy, points):
     mean, low, high = slow(NOISE, [*series.steps, len(NOISE)])
     np.testing.assert_allclose(series.mean[-1, 0], mean[-1], rtol=1e-5, atol=1e-5)
     assert (series.low[-1, 0], series.high[-1, 0]) == (np.float32(low[-1]), np.float32(high[-1]))
+
+
+@pytest.mark.parametrize("points", [20, 400])
+def test_few_points_are_of_what_is_finite(store, points):
+    """Read from the summary, or from exact rows: before a network diverges it is seen, and infinities where all is."""
+    random = np.random.default_rng(5)
+    odd = np.repeat(random.choice([0, 0, 0, np.nan, np.inf, -np.inf], 750), 4)
+    odd[1000:1400], odd[1600:2000], odd[2900:] = np.inf, np.nan, 0
+    values = (random.standard_normal(3000) + odd).astype(np.float32)
+    rows = lambda t: {"steps": np.array([values[t], 0, 0, 0], np.float32)}  # noqa: E731
+    experiment = small(depth=1, steps=3000, data="wine", batch_size=2)
+    trace = keep(store, store.create(experiment).id, written(experiment, range(3000), rows))
+    trace.run = trace.run._replace(diverged={})  # what was kept, not what is shown of it
+    series = trace.read("loss", 0, points=points)
+    assert not series.exact and len(series.steps) <= 2 * points
+    agrees(series, values, 3000)
+    kinds = [kind(series.mean).any() for kind in (np.isfinite, np.isinf, np.isnan)]
+    assert kinds == [True] * 3
 
 
 # ---- when the budget is used up
@@ -468,7 +486,7 @@ def test_reading_a_long_run_costs_what_reading_a_short_one_costs(store, monkeypa
     )
     run_id, count, read = store.create(experiment).id, [0], Trace.rows
     monkeypatch.setattr(
-        Trace, "rows", lambda self, *where: (count.__setitem__(0, count[0] + where[4]), read(self, *where))[1]
+        Trace, "rows", lambda self, *where: (count.__setitem__(0, count[0] + where[1].n), read(self, *where))[1]
     )
     zeros = nothing(experiment)
     records = written(experiment, range(16_000), lambda t: zeros)

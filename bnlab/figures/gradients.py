@@ -301,13 +301,16 @@ def gradient_heatmap(trace: Trace, *, which: str) -> go.Figure:
     gaps = {"horizontal_spacing": 0.05, "vertical_spacing": 0.16 / rows + 0.06}
     figure = make_subplots(rows, columns, subplot_titles=names, **gaps)
     for i, (steps, z) in enumerate(told):
+        place = {"row": i // columns + 1, "col": i % columns + 1}
+        if len(steps) and not np.isfinite(z).any():  # plotly finds no axes where all is blank
+            figure.update_xaxes(range=[float(steps[0]), float(steps[-1] + 1)], **place)
+            figure.update_yaxes(range=[0.5, z.shape[0] + 0.5], **place)
         figure.add_heatmap(
             x=style.numbers(steps),
             y=np.arange(1, z.shape[0] + 1),
             z=style.numbers(z),
             coloraxis="coloraxis",
-            row=i // columns + 1,
-            col=i % columns + 1,
+            **place,
             hovertemplate=f"step %{{x}}, layer %{{y}}: {NORMS[which].split()[-1]} = 10<sup>%{{z:.2f}}</sup>"
             f"<extra>{names[i]}</extra>",
         )
