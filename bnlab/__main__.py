@@ -167,7 +167,7 @@ def probe(asked: argparse.Namespace) -> int:
         work.look(store, run.id, name, options, steps[-1], store.trace(run.id).snapshot(steps[-1]))
     for name in names:
         of = "".join(f", {key} {value}" for key, value in checked(name, options).items())
-        print(f"{name} at step {steps[-1]}{of} ({looks.MODES[name]}): {PROBES[name].help}")
+        print(f"{name} at step {steps[-1]}{of} ({looks.mode(name, run.experiment)}): {PROBES[name].help}")
         try:
             table = looks.looked(store.trace(run.id), name, steps[-1], options)
         except ValueError as error:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bnlab import Experiment, Settings, lineage
+from bnlab import Arm, Experiment, Settings, lineage
 from bnlab.export import looks
 from bnlab.probes import PROBES, Copies, checked
 from bnlab.store import RunStore
@@ -69,3 +69,26 @@ def test_as_text_numbers_stand_behind_what_they_belong_to(trace):
     whole = looks.text("shift", table(trace, "shift")).splitlines()
     few = looks.text("shift", table(trace, "shift"), most=3).splitlines()
     assert few == [*whole[:3], f"  ... and {len(whole) - 3} more lines; --probe shift tells them all."]
+
+
+@pytest.mark.parametrize(
+    ("statistics", "training", "single"),
+    [
+        (("batch",), "training mode", "population statistics"),
+        (("moving",), "training with frozen moving averages", "frozen moving averages"),
+        (
+            ("batch", "moving"),
+            "training mode (frozen arms: with their moving averages)",
+            "population statistics (frozen arms: with their moving averages)",
+        ),
+    ],
+)
+def test_the_mode_is_that_of_the_arms(statistics, training, single):
+    arms = tuple(Arm(label=s, changes={"norm": "batch", "statistics": s}) for s in statistics)
+    experiment = Experiment(arms=arms)
+    assert looks.mode("rank", experiment) == f"{training}, the coming mini-batch"
+    assert (
+        looks.mode("jacobian", experiment) == f"layer and product: inference mode with {single}; training: {training}"
+    )
+    assert looks.mode("alphas", experiment) == "inference mode"
+    assert looks.mode("invariance", experiment).endswith("; rate: eta/||W||^2, under Adam eta/||W||")

@@ -10,6 +10,7 @@ import torch
 from twins import Twin, every_kind
 
 from bnlab import Arm, Experiment, Settings, __main__, lineage, train
+from bnlab.optimizers import OPTIMIZERS
 from bnlab.probes import (
     PROBES,
     Copies,
@@ -277,6 +278,7 @@ def test_the_path_leaves_out_what_diverged(run):
     with torch.no_grad():
         made.stack.restore(step, run.snapshot(step)[0])
         found = landscape.look_along_path(made, seen._replace(vector=vector), points=5)
+    assert found["step"].tolist() == [run.snapshots()] * len(found["step"])
     assert np.isfinite(found["loss"]).all() and np.isfinite(found["path"][0, :2]).all()
     assert np.isnan(found["path"][0, 2:]).all() and np.isfinite(found["path"][1:]).all()
 
@@ -326,7 +328,25 @@ def test_scaling_a_layer_below_a_norm_changes_nothing_but_its_gradient():
         else:  # after a ReLU the factor passes the activation and is taken out behind it
             np.testing.assert_allclose(loss, loss[middle], rtol=1e-6)
             np.testing.assert_allclose(gradient_of, gradient_of[middle], rtol=1e-5)
-    np.testing.assert_allclose(found["rate"][:, 0] / found["rate"][:, -1], (10.0**2) ** 2, rtol=1e-9)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_rate_that_counts_is_what_the_angle_of_an_update_goes_with(optimizer):
+    """Below a norm: take the first update with a layer's weights multiplied by c, and measure by how much they turn."""
+    own = {"step": 0, "activation": "relu", "delta": 1e-12, "optimizer": optimizer, "learning_rate": 1e-5}
+    rate, angles = look(invariance.look, group(**own), layer=2)["rate"], []
+    for c in invariance.FACTORS:
+        made = group(**own)
+        with torch.no_grad():
+            weight, bias = (made.stack.p[name][place] for name, place in (("weight", 0), ("bias", 1)))
+            before = weight.mul_(c).clone().flatten(1)
+            bias.mul_(c)
+            made.step(0, False)
+            off = torch.nn.functional.normalize(before) - torch.nn.functional.normalize(weight.flatten(1))
+            angles.append(off.norm(dim=1).numpy())
+    normed = [i for i, s in enumerate(made.stack.settings) if s.norm != "none"]
+    each = (np.stack(angles, 1) / rate)[normed]
+    np.testing.assert_allclose(each / each[:, [4]], 1, rtol=0.02)
 
 
 def test_the_angle_of_an_update_is_that_between_the_weights():

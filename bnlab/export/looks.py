@@ -7,18 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
+from ..experiment import Experiment
 from ..moving import ALPHAS
-from ..probes import PROBES
 from ..probes.broken import MISTAKES
 from ..probes.jacobian import QUANTILES
 from ..probes.off import PARTS, WITHOUT
 from ..reading import Trace
 
-INFERENCE, TRAINING = "inference mode", "training mode, the coming mini-batch"
-MODES = dict.fromkeys(("inference", "alphas", "off", "practice", "broken"), INFERENCE)
-MODES |= {"single": "both modes"}
-MODES |= {"jacobian": "layer and product inference mode with population statistics, training training mode"}
-MODES |= {name: TRAINING for name in PROBES if name not in MODES}
+INFERENCE = ("inference", "alphas", "off", "practice", "broken")
 UNITS = {"angle": " degrees", "drift": " standard deviations", "entering": " standard deviations"}
 
 LAYER, LAYER_ABOVE = ("layer", 1), ("layer", 2)  # column, and the number of the first
@@ -45,12 +41,29 @@ AXES: dict[str, dict[str, list[tuple[str, int | tuple | str]]]] = {
     "landscape": {"loss": [("up", "at"), ("across", "at")]},
     "path": {
         "loss": [("up", "up"), ("across", "across")],
-        "path": [("snapshot", 1), ("direction", 1)],
+        "path": [("snapshot", "step"), ("direction", 1)],
         "share": [("direction", 1)],
     },
     "invariance": {name: [("factor", "factor")] for name in ("loss", "gradient", "rate")} | {"angle": [LAYER]},
     "undo": {name: [LAYER] for name in ("gradient_with", "gradient_without", "cosine")},
 }
+
+
+def mode(probe: str, experiment: Experiment) -> str:
+    """How batch norm normalizes where a probe looks at these arms, in words; and what is named there by optimizer."""
+    kinds = {settings.statistics for settings in experiment.arm_settings if settings.norm == "batch"}
+    also = " (frozen arms: with their moving averages)" * (len(kinds) > 1)
+    training, single = f"training mode{also}", f"population statistics{also}"
+    if kinds == {"moving"}:
+        training, single = "training with frozen moving averages", "frozen moving averages"
+    if probe in INFERENCE:
+        return "inference mode"
+    if probe == "single":
+        return "both modes"
+    if probe == "jacobian":
+        return f"layer and product: inference mode with {single}; training: {training}"
+    rate = "; rate: eta/||W||^2, under Adam eta/||W||" * (probe == "invariance")
+    return f"{training}, the coming mini-batch{rate}"
 
 
 def looked(trace: Trace, probe: str, step: int, options: Mapping[str, object] = {}) -> pa.Table:

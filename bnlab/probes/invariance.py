@@ -1,9 +1,10 @@
 """Scale invariance: multiply a layer's weights by c and see what changes.
 
 Below a batch norm or layer norm nothing does: the loss stays, the gradient of the layer's weights falls as 1/c, and
-the learning rate that counts is eta/||W||^2 (van Laarhoven 2017; delta keeps it from being exact). Without a norm, or
-after the activation where it is not positively homogeneous, everything changes. Biases are multiplied too: they
-belong to what the norm below which they stand divides by.
+the learning rate that counts, which the angle of an update goes with, is eta/||W||^2 (van Laarhoven 2017; delta keeps
+it from being exact). Adam's step does not shrink with the gradient: there it is eta/||W||. Without a norm, or after the
+activation where it is not positively homogeneous, everything changes. Biases are multiplied too: they belong to what
+the norm below which they stand divides by.
 """
 
 from __future__ import annotations
@@ -23,17 +24,19 @@ if TYPE_CHECKING:
 
 torch = Late("torch")
 
+POWERS = {"sgd": 2, "momentum": 2, "adam": 1}  # of ||W||, which eta is divided by in the rate that counts
 FACTORS = (0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
 
 
 def look(group: Group, layer: int) -> dict[str, np.ndarray]:
-    """For n factors: `factor`, `loss`, `gradient` (norm of dE/dW of the layer), `rate` (eta/||W||^2), each [S, n]; and
-    `angle` [S, L], degrees by which the coming update turns each layer's weights."""
+    """For n factors: `factor`, `loss`, `gradient` (norm of dE/dW of the layer), `rate` (eta/||W||^2, under Adam
+    eta/||W||), each [S, n]; and `angle` [S, L], degrees by which the coming update turns each layer's weights."""
     stack = group.stack
     l = min(layer, stack.L) - 1
     x, y = group.mini_batch(stack.t)
     own, bias = weights(stack, l), stack.p["bias"][l]
     before, bias_before = own.clone(), bias.clone()
+    power = torch.tensor([POWERS[s.optimizer] for s in stack.settings])
     told = []
     for c in FACTORS:
         torch.mul(before, c, out=own)
@@ -41,7 +44,7 @@ def look(group: Group, layer: int) -> dict[str, np.ndarray]:
         stack.gradient(x, y)
         norm = own.flatten(1).norm(dim=1)
         gradient = weight_gradient(group, l).flatten(1).norm(dim=1)
-        told.append((stack.loss.clone(), gradient, stack.learning_rate.flatten() / norm**2))
+        told.append((stack.loss.clone(), gradient, stack.learning_rate.flatten() / norm**power))
     own.copy_(before)
     bias.copy_(bias_before)
     stack.gradient(x, y)

@@ -38,8 +38,9 @@ def look(group: Group, points: int) -> dict[str, np.ndarray]:
 def look_along_path(group: Group, seen: Seen, points: int) -> dict[str, np.ndarray]:
     """The same in the plane through these weights that holds most of the path of the recorded snapshots (PCA).
 
-    `across`, `up` [S, points] are distances; `path` [S, n, 2] the snapshots in the plane, NaN after a divergence;
-    `share` [S, 2] how much of the path's variance each direction holds. Raises ValueError for a single snapshot.
+    `across`, `up` [S, points] are distances; `path` [S, n, 2] the snapshots in the plane, NaN after a divergence, and
+    `step` [S, n] when they were taken; `share` [S, 2] how much of the path's variance each direction holds. Raises
+    ValueError for a single snapshot.
     """
     stack, now = group.stack, group.stack.t
     if len(seen.snapshots) < 2:
@@ -74,7 +75,8 @@ def look_along_path(group: Group, seen: Seen, points: int) -> dict[str, np.ndarr
     loss = grid(group, start, directions, *axes)
     total = values.clamp_min(0).sum(1).clamp_min(1e-30)
     share = torch.stack([values[:, -1], values[:, -2]], 1) / total[:, None]
-    return {"across": axes[0], "up": axes[1], "loss": loss, "path": path.numpy(), "share": share.numpy()}
+    found = {"across": axes[0], "up": axes[1], "loss": loss, "path": path.numpy(), "share": share.numpy()}
+    return found | {"step": np.tile(seen.snapshots, (stack.S, 1))}
 
 
 def unit_normalized(group: Group, which: int) -> Tensor:
