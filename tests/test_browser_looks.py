@@ -51,3 +51,21 @@ def test_a_pressed_mistake_tells_its_symptom(page, server):  # noqa: F811
     page.get_by_role("radio", name="Broken on purpose", exact=True).click()
     page.get_by_role("button", name="never updated").or_(page.get_by_role("radio", name="never updated")).first.click()
     expect(page.get_by_text("Never updated. The moving averages still are 0 and 1.")).to_be_visible(timeout=2 * SLOW)
+
+
+def test_solid_surfaces_stand_beside_each_other_where_there_is_room(page, server):  # noqa: F811
+    trained(page, server)
+    page.get_by_role("link", name="Why it works").click()
+    page.get_by_role("radio", name="Loss surface", exact=True).click()
+    page.get_by_role("radio", name="3-D surface", exact=True).click()
+    apart = """way => { const plot = [...document.querySelectorAll('.live-plot')].find(p => p.offsetParent);
+      const { scene, scene2 } = plot?._fullLayout ?? {};
+      if (!scene2) return false;
+      const [a, b] = [scene.domain[way], scene2.domain[way]];
+      return a[1] <= b[0] || b[1] <= a[0]; }"""
+    page.wait_for_function(apart, arg="x", timeout=2 * SLOW)
+    page.set_viewport_size({"width": 480, "height": 900})
+    page.reload()
+    page.get_by_role("radio", name="Loss surface", exact=True).click()
+    page.get_by_role("radio", name="3-D surface", exact=True).click()
+    page.wait_for_function(apart, arg="y", timeout=2 * SLOW)

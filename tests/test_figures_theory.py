@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bnlab import Arm, Experiment, Settings, figures, theory
-from bnlab.figures import contest, dials, geometry, jacobians, looks, predicted, rates, style
+from bnlab.figures import contest, dials, geometry, jacobians, looks, predicted, rates, style, surface
 from bnlab.figures.gradients import fitted_factor
 from bnlab.probes import jacobian
 from bnlab.profile import profile
@@ -13,7 +13,15 @@ from bnlab.store import RunStore
 from bnlab.train import Group, train
 from bnlab.work import execute, look
 
-NAMES = [*predicted.ABOUT, *dials.ABOUT, *contest.ABOUT, *rates.ABOUT, *jacobians.ABOUT, *geometry.ABOUT]
+NAMES = [
+    *predicted.ABOUT,
+    *dials.ABOUT,
+    *contest.ABOUT,
+    *rates.ABOUT,
+    *jacobians.ABOUT,
+    *geometry.ABOUT,
+    *surface.ABOUT,
+]
 ARMS = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch"}), Arm(label="LN", changes={"norm": "layer"}))
 EXPERIMENT = Experiment(
     settings=Settings(depth=4, width=8, steps=40, data="wine", batch_size=16, score_every=20), arms=ARMS, seeds=(0, 1)
@@ -322,6 +330,9 @@ def half_diverged(tmp_path_factory):
     return store, run.id
 
 
+OVER_TIME = ("smoothness", "curvature", "scale_over_time")
+
+
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_what_diverged_does_not_hide_the_others(half_diverged, name, options):
     if name in ("predicted", "learning_rates"):
@@ -334,6 +345,18 @@ def test_what_diverged_does_not_hide_the_others(half_diverged, name, options):
     assert "nan" not in note
     if name != "undone":  # of arms with batch norm only
         assert "diverged at step" in note
+    if name not in OVER_TIME:
+        return
+    assert "Drawn until then. The axis is chosen for the networks that did not diverge." in note
+    for axis in drawn.select_yaxes():
+        of = [t for t in drawn.data if t.yaxis == axis.plotly_name.replace("axis", "") and t.mode]
+        left, gone = (np.concatenate([t.y for t in of if t.name == label]) for label in ("BN", "plain"))
+        assert np.isfinite(gone).any() and not np.isfinite(gone).all()
+        low, high = 10.0 ** np.array(axis.range) if axis.type == "log" else axis.range
+        assert low <= np.nanmin(left) and high >= np.nanmax(left)
+        assert high < 30 * np.nanmax(left)
+        if axis.type == "log":
+            assert sum(low <= tick <= high for tick in axis.tickvals or (low, high)) >= 2
 
 
 def test_two_diverged_arms_are_a_sentence(half_diverged):
@@ -367,10 +390,37 @@ def test_a_factor_is_marked_and_its_numbers_are_the_probes(run):
     at = list(found["factor"][0]).index(2.0)
     note = drawn.layout.meta["note"]
     loss, gradient = (np.exp(np.log(found[q][:, at]).mean()) for q in ("loss", "gradient"))
-    assert f"BN: loss {loss:.4g}, ‖dE/dW‖ {gradient:.3g}, η/‖W‖² " in note
+    assert f"BN: loss {loss:.4g} nats, ‖dE/dW‖ {gradient:.3g}, η/‖W‖² " in note
     marks = [t for t in drawn.data if t.mode == "markers"]
     assert len(marks) == 9 and all(t.x[0] == 2 for t in marks)
     assert note.split("none: ")[1].split(" BN: ")[0].count("η") == 0  # no norm: the scale matters
+
+
+def test_the_rate_that_counts_is_named_by_optimizer(tmp_path):
+    arms = (ARMS[1], Arm(label="Adam", changes={"norm": "batch", "optimizer": "adam"}))
+    store, run_id = trained(tmp_path, Settings(depth=2, width=6, data="wine", batch_size=16, steps=2), arms)
+    drawn = seen(store, run_id, "invariance")
+    assert drawn.layout.yaxis3.title.text == "effective learning rate η/‖W‖² or η/‖W‖"
+    note = drawn.layout.meta["note"]
+    for arm, (label, power) in enumerate((("BN", 2), ("Adam", 1))):
+        norm = store.trace(run_id).read("weight_norm", arm, layer=2).mean[-1, 0]
+        told = note.split(f" {label}: ")[1].split(". ")[0].split(" ")
+        assert told[-2] == "η/‖W‖" + "²" * (power == 2)
+        assert float(told[-1]) == pytest.approx(0.1 / norm**power, rel=0.05)  # one update earlier
+
+
+def test_losses_have_the_unit_of_the_curves(run, tmp_path):
+    settings = Settings(depth=2, width=6, data="diabetes", batch_size=16, steps=4, score_every=2)
+    regression = trained(tmp_path, settings, ARMS[:2])
+    for name, title in (("smoothness", "{} along the gradient"), ("invariance", "{}")):
+        assert seen(*run, name).layout.yaxis.title.text == title.format("cross-entropy E (nats)")
+        assert seen(*regression, name).layout.yaxis.title.text == title.format("mean squared error")
+    for of, title, unit in ((run, "cross-entropy E (nats)", " nats"), (regression, "mean squared error", "")):
+        drawn = seen(*of, "surface")
+        assert drawn.layout.coloraxis.colorbar.title.text == title
+        assert f"{unit}<extra>BN" in drawn.data[2].hovertemplate
+        note = seen(*of, "undone").layout.meta["note"]
+        assert ("nats" in note) == bool(unit) and ", training mode: in layer " in note
 
 
 def test_the_layer_is_the_highest_unless_asked(run):
@@ -508,7 +558,7 @@ def test_the_angle_of_an_update_is_that_of_the_weights(tmp_path, optimizer):
             u = w / np.linalg.norm(w, axis=1, keepdims=True)
             both.append(np.rad2deg(2 * np.arcsin(np.linalg.norm(np.diff(u, axis=0), axis=1) / 2)))
         assert steps.tolist() == list(range(11))
-        np.testing.assert_allclose(told[1:], np.mean(both, 0)[:10], rtol=1e-3)
+        np.testing.assert_allclose(told[1:], np.transpose(both)[:10], rtol=1e-3)
 
 
 def test_the_limit_of_stability_is_lower_with_weight_decay(tmp_path):
@@ -519,22 +569,76 @@ def test_the_limit_of_stability_is_lower_with_weight_decay(tmp_path):
     assert lines == {"2/η − λ, η = 0.5, λ = 1": 3.0, "2(1 + 0.9)/η − λ, η = 0.5, λ = 1": pytest.approx(6.6)}
 
 
+def test_curvature_is_judged_seed_by_seed(run, monkeypatch):
+    """One seed above 2/eta = 20 and one below: their mean says neither."""
+    tops = iter([[[98, 13.4], [30, 40]], [[19, 13.4], [1, 2]], [[98, 13.4], [7, 7]]])
+    told = lambda *_: (np.array([0, 40]), {"top": np.array(next(tops), float)})  # noqa: E731
+    monkeypatch.setattr(contest, "looks", told)
+    drawn = figures.draw("curvature", run[0].trace(run[1]), {})
+    assert "Beyond it at times: none (2 of 2 seeds), LN (1 of 2 seeds)." in drawn.layout.meta["note"]
+    (line,) = (t for t in drawn.data if t.name == "LN" and t.mode == "lines+markers")
+    np.testing.assert_allclose(line.y, [np.sqrt(98 * 13.4), 7], rtol=1e-6)
+    (top,) = (t for t in drawn.data if t.name == "LN" and t.fill)
+    np.testing.assert_allclose(top.y, [98, 7], rtol=1e-6)
+
+
+def test_names_of_lines_are_not_printed_over_each_other():
+    names = {20.0: "a", 19.9: "b", 2.0: "c", 21.0: "d"}
+    assert contest.told_apart(names, 4) == {2.0: "c", 19.9: "", 20.0: "", 21.0: "d<br>a<br>b"}
+    assert contest.told_apart(names, 0.05) == {2.0: "c", 19.9: "", 20.0: "a<br>b", 21.0: "d"}
+
+
+def test_smoothness_is_the_geometric_mean_of_the_seeds(run):
+    drawn, trace = seen(*run, "smoothness"), run[0].trace(run[1])
+    _, found = trace.looks("gradient_line", 1)
+    columns = [[t for t in drawn.data if t.name == "BN" and t.yaxis == f"y{i}" and "lines+m" in t.mode] for i in "23"]
+    (low, high), (rough,) = columns
+    mean = np.exp(np.log(found["change"]).mean(1))
+    np.testing.assert_allclose(low.y, mean.min(1), rtol=1e-5)
+    np.testing.assert_allclose(high.y, mean.max(1), rtol=1e-5)
+    np.testing.assert_allclose(rough.y, np.exp(np.log(found["smoothness"]).mean(1)), rtol=1e-5)
+    assert "Geometric means over 2 seeds" in drawn.layout.meta["note"]
+
+
 def test_both_solid_surfaces_stand_in_one_frame_with_their_paths(run):
     store, run_id = run
     drawn = seen(store, run_id, "surface", {"plane": "path", "look": "surface"})
     scenes = list(drawn.select_scenes())
     assert [s.aspectmode for s in scenes] == ["cube"] * 2 and scenes[0].zaxis.range == scenes[1].zaxis.range
-    assert scenes[0].domain.x == scenes[1].domain.x  # below each other: a phone has no room beside
+    assert scenes[0].domain.x[1] < scenes[1].domain.x[0] and scenes[0].domain.y == scenes[1].domain.y
     low, high = scenes[0].zaxis.range
     for t in drawn.data:
         assert low <= np.nanmin(np.asarray(t.z, float)) <= np.nanmax(np.asarray(t.z, float)) <= high
     at = store.trace(run_id).snapshots()[-1]
-    found = store.trace(run_id).look("path", 1, at, points=geometry.POINTS)
+    found = store.trace(run_id).look("path", 1, at, points=surface.POINTS)
     line = next(t for t in drawn.data if t.type == "scatter3d" and np.allclose(t.x, found["path"][0][:, 0]))
     np.testing.assert_allclose(line.y, found["path"][0][:, 1])
+    assert line.customdata.tolist() == store.trace(run_id).snapshots() and "step %{customdata}" in line.hovertemplate
     share = found["share"][0]
     assert f"BN {share[0]:.0%} + {share[1]:.0%}" in drawn.layout.meta["note"]
     assert "the first seed, 0" in drawn.layout.meta["note"]
+
+
+@pytest.mark.parametrize("look", ["contour", "surface"])
+def test_one_arm_is_shown_once(run, look):
+    drawn = seen(*run, "surface", {"plane": "path", "look": look, "arm": "1", "beside": "1"})
+    assert [t.type for t in drawn.data].count(look) == 1 and len(drawn.layout.annotations) == 1
+    assert drawn.layout.meta["note"].count("BN ") == 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (0.03, 4, ["0.05", "0.1", "0.2", "0.5", "1", "2"]),
+        (1.9, 2.31, ["1.9", "2", "2.1", "2.2", "2.3"]),
+        (2.302581, 2.302592, ["2.302582", "2.302584", "2.302586", "2.302588", "2.30259", "2.302592"]),
+        (1.5, 1.5, []),
+    ],
+)
+def test_colors_are_told_as_round_losses(low, high, text):
+    told = surface.round_losses(low, high)
+    values = 10 ** np.array(told["tickvals"])
+    assert [t for v, t in zip(values, told["ticktext"], strict=True) if low - 1e-9 <= v <= high + 1e-9] == text
 
 
 def test_heights_between_the_points_of_a_grid_are_bilinear():
@@ -542,7 +646,7 @@ def test_heights_between_the_points_of_a_grid_are_bilinear():
     z = 1 + 2 * x[None] - y[:, None] + 3 * x[None] * y[:, None]
     points = np.array([[-1, 0], [2, 1], [0.3, 0.77], [1.9, 0.01]])
     expected = 1 + 2 * points[:, 0] - points[:, 1] + 3 * points[:, 0] * points[:, 1]
-    np.testing.assert_allclose(geometry.between(x, y, z, points), expected)
+    np.testing.assert_allclose(surface.between(x, y, z, points), expected)
 
 
 def test_one_layer_has_one_tick_and_every_line_of_the_legend_can_be_seen(tmp_path):

@@ -25,6 +25,7 @@ from . import (
     predicted,
     rates,
     single,
+    surface,
 )
 from .options import STEP, About, Option, asked, choice
 
@@ -108,6 +109,7 @@ for more in (
     rates,
     jacobians,
     geometry,
+    surface,
 ):
     FIGURES |= more.ABOUT
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from math import inf, log10
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,60 +12,41 @@ from plotly.subplots import make_subplots
 
 from ..probes.curvature import limit
 from . import style
-from .lasting import lost
-from .looks import (
-    ALL_LOST,
-    Needs,
-    each,
-    finished,
-    line,
-    looks,
-    mode,
-    newest,
-    often,
-    present,
-    seeds,
-)
+from .curves import measure
+from .lasting import bounds, confine, finite, lasting, lost, parted, room
+from .looks import ALL_LOST, Needs, each, finished, line, looks, middle, mode, newest, often, seeds, titled
 from .options import STEP, About, choice
 
 if TYPE_CHECKING:
     from ..reading import Trace
 
-
-def surviving(trace: Trace, arm: int) -> list[int]:
-    """The places of the seeds of an arm that have not diverged."""
-    return [i for i, seed in enumerate(trace.experiment.seeds) if (arm, seed) not in trace.diverged]
+LINE_HEIGHT = 24  # pixels that a name takes, of a chart's height with its margins
 
 
 def smoothness(trace: Trace, *, direction: str) -> go.Figure:
     """Loss range, gradient predictiveness and effective smoothness over the training, along the gradient or update."""
-    figure = make_subplots(1, 3, horizontal_spacing=0.1)
+    figure, drawn = make_subplots(1, 3, horizontal_spacing=0.1), ([], [], [])
     for arm in range(len(trace.experiment.arms)):
-        if not (alive := surviving(trace, arm)):
-            continue
         told = looks(trace, direction, arm)
         if isinstance(told, go.Figure):
             return told
         steps, found = told
-        found = {key: values[:, alive] for key, values in found.items()}
         name, rgb = style.label(trace, arm), style.color(arm)
-        loss, change = (present(found[key], 1) for key in ("loss", "change"))
-        for column, (low, high) in enumerate(
-            ((loss[:, 1:].min(1), loss[:, 1:].max(1)), (change.min(1), change.max(1))), 1
-        ):
+        three = found["loss"][..., 1:], found["change"], found["smoothness"]  # [n, seeds, ...]
+        for column, values in enumerate(three[:2], 1):
+            lengths = middle(values.swapaxes(0, 1))
+            low, high = (edge.reduce(lengths, 1) for edge in (np.fmin, np.fmax))
             style.band(figure, steps, low, high, rgb, name, False, row=1, col=column)
             line(figure, steps, low[None], name, arm, column, False)
             line(figure, steps, high[None], name, arm, column, column == 1, pale=True)
-        line(figure, steps, found["smoothness"].T, name, arm, 3, False)
-    loss_title = f"loss E along the {DIRECTIONS[direction]}"
-    for column, title in enumerate(
-        (loss_title, "change of the gradient ‖Δg‖", "effective smoothness ‖Δg‖/‖Δw‖"),
-        1,
-    ):
-        figure.update_xaxes(title="step", row=1, col=column)
-        figure.update_yaxes(title=title, type="log", row=1, col=column)
-    if not figure.data:
+        line(figure, steps, three[2].T, name, arm, 3, False)
+        for all_arms, values in zip(drawn, three, strict=True):
+            all_arms.append((arm, values[:, lasting(trace, arm)]))
+    if not any(np.isfinite(one.y).any() for one in figure.data):
         return style.said(ALL_LOST.format(trace.step))
+    loss_title = f"{measure(trace, 'loss')} along the {DIRECTIONS[direction]}"
+    titled(figure, "step", loss_title, "change of the gradient ‖Δg‖", "effective smoothness ‖Δg‖/‖Δw‖")
+    confined = [confine(figure, trace, all_arms, column, log=True) for column, all_arms in enumerate(drawn, 1)]
     words, along = mode(trace), "1/2 to 4 learning rates along its gradient"
     if direction == "update_line":
         along = "1/2 to 4 times the optimizer's own coming update, decay included"
@@ -72,7 +55,9 @@ def smoothness(trace: Trace, *, direction: str) -> go.Figure:
         "bands from the least to the greatest. A network with hardly any gradient changes hardly at all. Not the band "
         "over trainings with several learning rates, which is a chart of its own below. Santurkar et al. 2018."
     )
-    return finished(figure, 440, note, *lost(trace, trace.step).values())
+    n = len(trace.experiment.seeds)
+    several = f"Geometric means over {n} seeds; in the right panel the bands are their range." if n > 1 else ""
+    return finished(figure, 440, note, several, *parted(trace, any(confined)))
 
 
 def covariate_shift(trace: Trace, *, step: int) -> go.Figure:
@@ -106,32 +91,31 @@ def covariate_shift(trace: Trace, *, step: int) -> go.Figure:
 
 def curvature(trace: Trace) -> go.Figure:
     """The Hessian's top eigenvalue over the training against what the optimizer is stable below."""
-    figure, limits, above, notes = go.Figure(), {}, [], []
+    figure, drawn, limits, above = make_subplots(1, 1), [], {}, []
     for arm, settings in enumerate(trace.experiment.arm_settings):
         told = looks(trace, "curvature", arm)
         if isinstance(told, go.Figure):
             return told
         steps, found = told
-        top, name = present(found["top"], 1), style.label(trace, arm)
-        figure.add_scatter(
-            x=steps, y=style.numbers(np.where(top > 0, top, np.nan)), name=name, mode="lines+markers",
-            line={"color": style.color(arm), "dash": style.dash(arm)},
-            marker={"symbol": style.symbol(arm), "size": 8},
-            hovertemplate=f"step %{{x}}: %{{y:.4g}}<extra>{name}</extra>",
-        )  # fmt: skip
-        stable = limit(settings)
+        top, name, stable = found["top"], style.label(trace, arm), limit(settings)
+        line(figure, steps, top.T, name, arm, 1, True)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            drawn.append((arm, np.log10(top[:, lasting(trace, arm)])))
         words = "2(1 + 0.9)/η" if settings.optimizer == "momentum" else "2/η"
         words += " − λ" if settings.weight_decay else ""
         if np.isfinite(stable) and stable > 0:
             limits[stable] = f"{words}, η = {settings.learning_rate:g}"
             limits[stable] += f", λ = {settings.weight_decay:g}" if settings.weight_decay else ""
-        if np.isfinite(stable):
-            above += [name] if (top > stable).any() else []
-    for stable, name in limits.items():
-        style.reference(figure, stable, name)
-    figure.update_xaxes(title="step")
-    figure.update_yaxes(title="largest eigenvalue of the Hessian", type="log")
-    notes.append(f"Mini-batch loss, {mode(trace)}. Lanczos, 10 iterations: a lower bound.")
+        beyond, n = int((top > stable).any(0).sum()), top.shape[1]
+        above += [name + (f" ({beyond} of {n} seeds)" if n > 1 else "")] if beyond else []
+    titled(figure, "step", "largest eigenvalue of the Hessian")
+    ends = bounds(trace, drawn)
+    shown = np.array([*(ends or finite([values for _, values in drawn])), *np.log10(list(limits))])
+    if shown.size:
+        figure.update_yaxes(range=room(shown.min(), shown.max()))
+        for stable, name in told_apart(limits, np.ptp(shown)).items():
+            style.reference(figure, stable, name)
+    notes = [f"Mini-batch loss, {mode(trace)}. Lanczos, 10 iterations: a lower bound."]
     if limits:
         notes.append("Below the line gradient descent on a quadratic is stable (Cohen et al. 2021).")
     if any(s.weight_decay for s in trace.experiment.arm_settings):
@@ -143,12 +127,19 @@ def curvature(trace: Trace) -> go.Figure:
         )
     if any(s.optimizer == "adam" for s in trace.experiment.arm_settings):
         notes.append("Adam scales every parameter's step by itself, so no one line tells where it is stable.")
-    for arm in range(len(trace.experiment.arms)):
-        when = [step for (a, _), (step, _) in trace.diverged.items() if a == arm]
-        if when:
-            which = "" if len(when) == len(trace.experiment.seeds) else f" with {len(when)} of its seeds"
-            notes.append(f"{style.label(trace, arm)} diverged at step {min(when)}{which}; drawn until then.")
-    return finished(figure, style.HEIGHT, *notes)
+    return finished(figure, style.HEIGHT, *notes, seeds(trace), *parted(trace, bool(ends)))
+
+
+def told_apart(names: dict[float, str], decades: float) -> dict[float, str]:
+    """The names of lines on a logarithmic axis of so many decades, none printed over another: lines too close for that
+    are named one below the other, in their order, above the uppermost."""
+    found, together = {}, []
+    for y, following in pairwise([*sorted(names), inf]):
+        together.insert(0, names[y])
+        found[y] = ""
+        if log10(following / y) > decades * len(together) * LINE_HEIGHT / style.HEIGHT:
+            found[y], together = "<br>".join(together), []
+    return found
 
 
 DIRECTIONS = {"gradient_line": "gradient", "update_line": "update"}

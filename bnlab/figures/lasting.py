@@ -7,6 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 import numpy as np
+import plotly.graph_objects as go
 
 from . import style
 
@@ -67,6 +68,15 @@ def room(low: float, high: float) -> list[float]:
     return [low - margin, high + margin]
 
 
+def confine(figure: go.Figure, trace: Trace, drawn: Iterable[tuple[int, np.ndarray]], column: int, log: bool) -> bool:
+    """Let the vertical axis of a column go by bounds(), where they say something; whether they do."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ends = bounds(trace, [(arm, np.log10(values) if log else values) for arm, values in drawn])
+    if ends:
+        figure.update_yaxes(range=room(*ends), row=1, col=column)
+    return bool(ends)
+
+
 def gone(trace: Trace, at: float = inf) -> dict[int, tuple[int, int]]:
     """The arms of which networks had diverged by a step: at which step the first of them did, and how many had."""
     when = {arm: [] for arm, _ in trace.diverged}
@@ -82,6 +92,12 @@ def departed(trace: Trace) -> str:
         f" {style.label(trace, arm)} diverged at step {step}" + (f" ({n} of {seeds} seeds)." if seeds > 1 else ".")
         for arm, (step, n) in gone(trace).items()
     )
+
+
+def parted(trace: Trace, confined: bool) -> tuple[str, ...]:
+    """What to say where networks are drawn until they diverged; `confined`: and the axes go by the others."""
+    until = f"{departed(trace).strip()} Drawn until then." if trace.diverged else ""
+    return (until, ruled(trace, range(len(trace.experiment.arms))).strip()) if confined else (until,)
 
 
 def lost(trace: Trace, at: int) -> dict[int, str]:

@@ -156,9 +156,10 @@ def ticked(figure: go.Figure, least: dict[str, object] | None = None) -> None:
             name = first[axis.plotly_name.replace("axis", "")]
             drawn = [t[letter] for t in figure.data if first[t[f"{letter}axis"] or letter] == name]
             values = np.concatenate([np.array(v, float) for v in drawn]) if drawn else np.array([])
-            values = values[np.isfinite(values) & (values > 0)]
+            values = values[np.isfinite(values) & (values > 0)] if axis.range is None else 10.0 ** np.array(axis.range)
             if values.size:
-                axis.update(ticks(values.min(), values.max()) or least or {"dtick": "D1", "tickformat": "~g"})
+                other = least if axis.range is None else None  # a range that is given is one of logarithms
+                axis.update(ticks(values.min(), values.max()) or other or {"dtick": "D1", "tickformat": "~g"})
 
 
 def decades(*values: np.ndarray) -> float:

@@ -115,20 +115,21 @@ async function draw(me) {
 
 // Panels that stand side by side, one below the other instead: {} where there is one column only.
 function stacked(layout, height) {
-  const names = Object.keys(layout).filter((name) => /^[xy]axis/.test(name));
-  const lefts = [...new Set(names.filter((name) => name[0] === "x").map((name) => layout[name].domain?.[0] ?? 0))];
+  const names = Object.keys(layout).filter((name) => /^([xy]axis|scene)/.test(name));
+  const box = (name, way) => layout[name]?.domain?.[way] ?? layout[name]?.domain ?? [0, 1]; // a scene's has both ways
+  const lefts = [...new Set(names.filter((name) => name[0] !== "y").map((name) => box(name, "x")[0]))];
   if (lefts.length < 2) return {};
   const columns = lefts.sort((a, b) => a - b), n = columns.length;
   const gap = 85 / (n * height), column = (x) => columns.findLastIndex((left) => left <= x + 1e-6);
   const moved = (y, c) => (n - 1 - c + y * (1 - gap * (n - 1))) / n + (gap * (n - 1 - c)) / n;
   const found = { height: n * height };
   for (const name of names) {
-    const axis = layout[name];
-    if (name[0] === "x") found[name] = { ...axis, domain: [0, 1] };
-    else {
-      const across = layout[`xaxis${(axis.anchor ?? "x").slice(1)}`]?.domain ?? [0, 1];
-      found[name] = { ...axis, showticklabels: true, domain: (axis.domain ?? [0, 1]).map((y) => moved(y, column(across[0]))) };
-    }
+    const panel = layout[name], x = [0, 1];
+    const under = name[0] === "y" ? `xaxis${(panel.anchor ?? "x").slice(1)}` : name;
+    const y = box(name, "y").map((y) => moved(y, column(box(under, "x")[0])));
+    if (name[0] === "x") found[name] = { ...panel, domain: x };
+    else if (name[0] === "y") found[name] = { ...panel, showticklabels: true, domain: y };
+    else found[name] = { ...panel, domain: { x, y } };
   }
   found.annotations = layout.annotations?.map((words) => words.yref !== "paper" || words.xref !== "paper" ? words
     : { ...words, x: 0.5, y: moved(words.y, column(words.x)) });
