@@ -30,6 +30,9 @@ class KnownTrace:
         step = min(step, self.step)
         return step, self.values[quantity, arm][step]
 
+    def exact_steps(self, arm, table):
+        return np.arange(self.step + 1)
+
     def population(self, arm, layer=None, unit=None):
         steps, *both = self.whole[arm]
         both = both if layer is None else [v[:, :, layer - 1] for v in both]

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from known_trace import KnownTrace
 
-from bnlab import figures
+from bnlab import figures, work
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.figures import gamma_beta, moving, points, style
+from bnlab.store import RunStore
 
 SEEDS, L, D, N = 2, 3, 4, 50
 ARMS = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch", "alpha": 0.8}))
@@ -76,6 +77,36 @@ def test_all_units_of_a_layer_stand_beside_their_population(trace):
         abs(m - p) / v**0.5 for m, p, v in zip(told.moving_mean, told.population_mean, told.population_var, strict=True)
     ]
     np.testing.assert_allclose(told.off, by_hand)
+
+
+def test_where_rows_are_missing_what_is_compared_is_of_one_step(tmp_path):
+    """As in a run of which every row is kept: rows 0, 8, 16, ... of a run whose population is known every 10 steps."""
+    settings = Settings(data="wine", depth=2, width=4, batch_size=16, steps=60, score_every=10, norm="batch")
+    store = RunStore(tmp_path)
+    run = store.create(Experiment(settings=settings))
+    work.execute(store, run.id, lambda: None)
+    whole = store.trace(run.id)
+    kept = {step: moving.overview(whole, 0, 0, 2, step) for step in range(0, 70, 10)}
+    gaps = moving.moving(whole, 0, 0, 2, 1).var
+    assert [told.step for told in kept.values()] == [*range(0, 70, 10)] == [*gaps.paired]
+    np.testing.assert_array_equal(kept[60].moving_mean, whole.read("moving_mean", 0).mean[59, 0, 1])
+    with store.writer(run.id) as writer, store.transaction() as db:
+        for table in writer.heavy:
+            table.thin(db, 8)
+    thinned = store.trace(run.id)
+    for step, nearest in ((10, 0), (21, 40), (40, 40), (60, 40)):
+        told = moving.overview(thinned, 0, 0, 2, step)
+        for ours, theirs in zip(told, kept[nearest], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    fewer = moving.moving(thinned, 0, 0, 2, 1).var
+    np.testing.assert_array_equal(fewer.population, gaps.population)
+    np.testing.assert_array_equal(fewer.paired, [0, 40])
+    np.testing.assert_array_equal(fewer.gap, gaps.gap[[0, 4]])
+    with store.transaction() as db:
+        db.execute("delete from chunks where kind = 'units'")
+    words = figures.draw("units_overview", store.trace(run.id), {}).layout.annotations[0].text
+    assert words == moving.APART
+    store.close()
 
 
 def test_percentiles_are_those_of_numpy_without_what_is_missing():
@@ -176,7 +207,7 @@ def test_nothing_is_drawn_of_a_network_after_it_diverged(trace):
     assert words.startswith("No moving average is finite at step 50. This network diverged at step 15")
 
 
-@pytest.mark.parametrize(("name", "lines"), [("moving_averages", 4), ("gamma_beta", 4)])
+@pytest.mark.parametrize(("name", "lines"), [("moving_averages", 6), ("gamma_beta", 4)])
 def test_one_step_is_a_visible_point(trace, name, lines):
     short = KnownTrace(EXPERIMENT, {key: rows[:1] for key, rows in trace.values.items()}, trace.whole)
     drawn = [d for d in figures.draw(name, short, {}).data if d.mode == "lines+markers" and d.x is not None]
