@@ -31,6 +31,8 @@ def test_every_view_of_a_run_is_computed_and_drawn(page, server, name, views):  
         page.get_by_role("heading", name=FIGURES[figures[0]].label).first.wait_for(timeout=SLOW)
         page.wait_for_selector(RESTED, timeout=SLOW)
         page.wait_for_function(DRAWN, arg=len(figures), timeout=2 * SLOW)
+        if "dials" in figures:  # a line an arm
+            assert "\nno norm: shift" in page.locator(".live-note:visible").first.inner_text()
 
 
 def test_another_alpha_is_drawn_without_training(page, server):  # noqa: F811

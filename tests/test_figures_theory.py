@@ -1,5 +1,7 @@
 """The figures on why it works: what they need, that they draw, and their numbers against the theory and the records."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -139,6 +141,14 @@ def test_a_weight_gradient_off_its_law_is_said(tmp_path):
     assert f"‖dE/dW‖ ×{share[at]:.2g} at layer {at + 1}" in note.split("Off its line by more than 1.5")[1]
 
 
+def test_the_note_has_a_line_for_each_arm_and_says_what_holds_for_several_once(tmp_path):
+    arms = (Arm(label="one"), ARMS[2], Arm(label="other", changes={"learning_rate": 0.3}))
+    store, run_id = trained(tmp_path, Settings(depth=4, width=8, activation="tanh", steps=1), arms)
+    *lines, remark, said = figures.draw("predicted", store.trace(run_id), {}).layout.meta["note"].split("\n")
+    assert [line.partition(":")[0] for line in lines] == ["one", "LN", "other"] and said == predicted.SAID
+    assert remark == f"one, other: {theory.growth('tanh', 'xavier', 1.0, 'none').note}"
+
+
 def test_mini_batches_of_two_have_no_line_and_it_is_said_why(tmp_path):
     trace, _ = at_step_0(tmp_path, **RELU | {"norm": "batch", "batch_size": 2})
     note = figures.draw("predicted", trace, {}).layout.meta["note"]
@@ -169,33 +179,58 @@ def drawn_points(figure):
     return [(float(t.x[0]), float(t.y[0])) for t in figure.data]
 
 
-def test_the_dials_are_the_means_of_the_looks(run):
+def test_both_dials_are_means_over_the_same_moments_in_a_run_too_short_for_live_looks(run):
     store, run_id = run
     drawn, trace = seen(*run, "dials"), store.trace(run_id)
     for arm in range(3):
-        relative = trace.look("shift", arm, 40)["relative"]  # too short a run for live looks: the newest
-        along = trace.look("gradient_line", arm, 40)
-        rate = trace.experiment.arm_settings[arm].learning_rate
-        walked = along["length"][:, 1:] * rate * along["gradient"][:, None]  # plain gradient: the distance it moves
-        rough = (along["change"] / walked).max(1)
-        assert drawn.data[arm].x[0] == pytest.approx(np.exp(np.log(relative).mean()), rel=1e-5)
+        shift, rough = [], []
+        for step in (0, 20, 40):
+            shift.append(trace.look("shift", arm, step)["relative"])
+            along = trace.look("gradient_line", arm, step)
+            rate = trace.experiment.arm_settings[arm].learning_rate
+            walked = along["length"][:, 1:] * rate * along["gradient"][:, None]  # plain gradient: the distance it moves
+            rough.append((along["change"] / walked).max(1))
+        assert drawn.data[arm].x[0] == pytest.approx(np.exp(np.log(shift).mean()), rel=1e-5)
         assert drawn.data[arm].y[0] == pytest.approx(np.exp(np.log(rough).mean()), rel=1e-3)
         loss = np.array(trace.read("loss", arm, points=10**6).mean)
         assert f": mean loss {loss.mean():.3g}" in drawn.data[arm].name
+    assert "Both at steps 0, 20 and 40: training mode, the coming mini-batch" in drawn.layout.meta["note"]
+
+
+def test_moments_are_few_and_those_of_a_shorter_training_are_among_them():
+    for n in range(1, 200):
+        trace = SimpleNamespace(snapshots=lambda n=n: list(range(0, 10 * n, 10)), looked=lambda probe: [0])
+        at = dials.moments(trace)
+        assert min(n, dials.MOMENTS) / 2 <= len(at) <= dials.MOMENTS and at[0] == 0
+        assert len(set(np.diff(at))) <= 1
+        before = dials.moments(
+            SimpleNamespace(snapshots=lambda n=n: list(range(0, 10 * n - 10, 10)), looked=lambda _: [])
+        )
+        assert set(at) <= {*before, 10 * (n - 1)}
 
 
 def test_a_visit_to_another_step_does_not_move_the_dials(tmp_path):
     settings = Settings(depth=3, width=6, steps=400, data="wine", batch_size=16, score_every=20)
-    store = RunStore(tmp_path)
-    run = store.create(Experiment(settings=settings, arms=ARMS))
-    execute(store, run.id, lambda: None)
-    before = drawn_points(seen(store, run.id, "dials"))
-    live = store.trace(run.id).looks("shift", 0)[0]
-    other = next(step for step in store.trace(run.id).snapshots() if step not in live)
-    for probe in ("shift", "gradient_line"):
-        look(store, run.id, probe, {}, other, store.trace(run.id).snapshot(other))
-    assert other in store.trace(run.id).looks("shift", 0)[0]
-    assert drawn_points(figures.draw("dials", store.trace(run.id), {})) == before
+    store, run_id = trained(tmp_path, settings, ARMS)
+    before = drawn_points(seen(store, run_id, "dials"))
+    trace = store.trace(run_id)
+    other = next(step for step in trace.snapshots() if step not in dials.moments(trace))
+    for probe in dials.DIALS:
+        look(store, run_id, probe, {}, other, trace.snapshot(other))
+    assert other in store.trace(run_id).looks("shift", 0)[0]
+    assert drawn_points(figures.draw("dials", store.trace(run_id), {})) == before
+
+
+def test_a_moment_that_could_not_be_looked_at_is_left_out_of_both(tmp_path):
+    store, run_id = trained(tmp_path, EXPERIMENT.settings, ARMS)
+    store.keep_wrong(run_id, "shift", {}, 20, "it was dark.")
+    drawn, trace = seen(store, run_id, "dials"), store.trace(run_id)
+    assert "Both at steps 0 and 40:" in drawn.layout.meta["note"]
+    rough = [trace.look("gradient_line", 1, step)["smoothness"] for step in (0, 40)]
+    assert drawn.data[1].y[0] == pytest.approx(np.exp(np.log(rough).mean()), rel=1e-5)
+    for step in (0, 40):
+        store.keep_wrong(run_id, "shift", {}, step, "it was dark.")
+    assert "it was dark." in figures.draw("dials", store.trace(run_id), {}).layout.meta["said"]
 
 
 def test_a_dead_network_is_not_smooth_but_out_of_the_comparison(tmp_path):
@@ -240,6 +275,7 @@ def dials_of(*each):
             "3 pairs of arms differ in speed; the faster arm has clearly less shift in 3 of them and a clearly "
             "smoother loss in 0: here speed goes with less shift",
         ),
+        (((1, 1, 10), (1e-5, 800, 10)), "by a factor of 100000 and the roughness of the loss by one of 800."),
         (((1, 1, 10), (2, 2, 10)), "a; b learn about equally fast, though covariate shift differs by a factor of 2 "),
         (((1, 1, 10), (2, 2, 10.5)), "a; b learn about equally fast"),  # within 10 %
         ((((1, 1), 1, (10, 10)), ((2, 2), 2, (20, 9.9))), "a; b learn about equally fast"),  # the seeds disagree
@@ -251,7 +287,7 @@ def dials_of(*each):
         (((1, 1, 10, (0.1,)), (2, 2, 20, (1.0,))), "No two of the arms that learn have the same learning rate"),
         (
             ((1, 1, 10, (0.1,)), (2, 2, 20, (0.1,)), (9, 9, 1, (1.0,))),
-            "Compared are only a; b, as shift depends on learning rate, optimizer and data. a learns faster than b",
+            f"Compared are only a; b, as both dials depend on {dials.SAME}. a learns faster than b",
         ),
         (
             ((1, 1, 10), (2, 2, 20), (1, 1, 1, (), "it does not learn")),
@@ -263,18 +299,22 @@ def test_the_verdict_says_what_the_points_say(points, words):
     assert dials.verdict(dials_of(*points)).startswith(words) or words in dials.verdict(dials_of(*points))
 
 
-def test_identical_networks_are_equally_smooth_at_any_learning_rate_and_are_not_compared_across_them(tmp_path):
-    arms = tuple(Arm(label=f"η = {rate:g}", changes={"learning_rate": rate}) for rate in (0.001, 0.01, 0.1))
-    settings = Settings(depth=3, width=8, activation="tanh", data="wine", batch_size=16, steps=1)
-    store = RunStore(tmp_path)
-    run = store.create(Experiment(settings=settings, arms=arms))
-    execute(store, run.id, lambda: None)
-    trace = store.trace(run.id)
-    for probe in ("shift", "gradient_line"):
-        look(store, run.id, probe, {}, 0, trace.snapshot(0))
-    rough = [trace.look("gradient_line", arm, 0)["smoothness"][0] for arm in range(3)]
-    assert max(rough) / min(rough) < 1.2  # one learning rate along the gradient differs a hundredfold
-    assert len({dials.dial(trace, arm).kind for arm in range(3)} if trace.snapshots()[-1] == 0 else {1, 2, 3}) == 3
+@pytest.mark.parametrize(
+    ("name", "values", "norm"), [("learning_rate", (0.03, 3.0), "batch"), ("batch_size", (8, 512), "none")]
+)
+def test_arms_are_compared_only_at_one_learning_rate_and_batch_size(tmp_path, name, values, norm):
+    """The same untrained networks look rougher at a lower learning rate, and with fewer examples."""
+    arms = tuple(Arm(label=f"{name} {v:g}", changes={name: v}) for v in values)
+    settings = Settings(depth=5, activation="tanh", norm=norm, steps=60)
+    store, run_id = trained(tmp_path, settings, arms, (0, 1, 2))
+    drawn, trace = seen(store, run_id, "dials"), store.trace(run_id)
+    low, high = (trace.look("gradient_line", arm, 0)["smoothness"] for arm in (0, 1))
+    assert (low > 1.4 * high).all()
+    note = drawn.layout.meta["note"]
+    assert note.startswith("No two of the arms that learn have the same learning rate, optimizer, data and mini-batch")
+    assert all(t.marker.symbol.endswith("-open") for t in drawn.data)
+    assert [line.partition(":")[0] for line in note.split("\n")][1:] == [*(arm.label for arm in arms), "Shift"]
+    assert note.count("(hollow, not compared: no other arm that learns has its learning rate, optimizer, data and") == 2
 
 
 def trained(tmp_path, settings, arms, seeds=(0,)):
@@ -290,7 +330,7 @@ def test_what_does_not_learn_is_told_from_what_does_by_the_loss_of_guessing(tmp_
     arms = (Arm(label="plain"), Arm(label="shallow", changes={"depth": 3, "init": "he"}))
     drawn = seen(*trained(tmp_path, settings, arms), "dials")
     note = drawn.layout.meta["note"]
-    assert [t.marker.symbol.endswith("-open") for t in drawn.data] == [True, False]
+    assert [t.marker.symbol.endswith("-open") for t in drawn.data] == [True, True]  # none is left to compare with
     assert "plain: shift" in note and "its loss stays near or above guessing: 2.3, that of guessing is 2.3" in note
     assert note.startswith("Fewer than two arms have a loss well below guessing")
 
@@ -303,7 +343,7 @@ def test_a_regression_that_starts_worse_is_not_called_faster_for_halving_its_own
     trace = store.trace(run_id)
     one, other = (np.array(trace.read("loss", arm).mean) for arm in (0, 1))
     assert (other.mean(1) > one.mean(1)).mean() > 0.9  # batch norm is worse at nearly every step
-    plain, normed = (dials.dial(trace, arm) for arm in (0, 1))
+    plain, normed = (dials.dial(trace, arm, dials.moments(trace)) for arm in (0, 1))
     np.testing.assert_allclose(normed.loss, other.mean(0), rtol=1e-5)
     assert dials.clearly(plain.loss, normed.loss) == -1
 
@@ -316,7 +356,7 @@ def test_a_divergence_of_some_seeds_is_said_and_they_are_out(tmp_path):
     assert 0 < len(gone) < 8, gone
     note = seen(store, run_id, "dials").layout.meta["note"]
     assert f"with {len(gone)} of 8 seeds, which are left out." in note
-    assert np.isnan(dials.dial(store.trace(run_id), 0).shift[gone]).all()
+    assert np.isnan(dials.dial(store.trace(run_id), 0, dials.moments(trace)).shift[gone]).all()
 
 
 @pytest.fixture(scope="module")
@@ -434,13 +474,21 @@ def test_the_layer_is_the_highest_unless_asked(run):
 @pytest.mark.parametrize(
     ("low", "high", "text"),
     [
-        (0.15, 0.9, ["0.1", "0.2", "0.5", "1", "2", "5"]),
+        (0.15, 1.9, ["0.1", "0.2", "0.5", "1", "2", "5", "10", "20", "50"]),
         (3e-9, 0.5, ["10<sup>−9</sup>", "10<sup>−7</sup>", "10<sup>−5</sup>", "0.001", "0.1"]),
     ],
 )
 def test_ticks_can_be_read(low, high, text):
     assert style.ticks(low, high)["ticktext"] == text
     assert style.ticks(2.0, 2.1) is None
+
+
+def test_an_axis_of_a_few_times_its_least_value_has_three_ticks_or_more():
+    """0.24 to 0.8 had the one tick 0.5."""
+    for low in np.geomspace(0.1, 1, 50):
+        for times in (3.01, 4, 9, 30, 1e4):
+            told = style.ticks(low, low * times)
+            assert 3 <= sum(low <= v <= low * times for v in told["tickvals"]) <= 10
 
 
 def test_a_lower_layer_norm_is_singular_by_construction(run):
@@ -513,7 +561,7 @@ def test_a_relu_without_a_norm_has_lines_where_most_directions_are_lost(tmp_path
 
 
 RATES = tuple(
-    Arm(label=f"{label} {rate:g}", changes=changes | {"learning_rate": rate})
+    Arm(label=f"{label}, η = {rate:g}", changes=changes | {"learning_rate": rate})
     for label, changes in (("plain", {}), ("BN", {"norm": "batch"}))
     for rate in (0.01, 0.3, 3.0)
 )
@@ -532,7 +580,8 @@ def test_the_band_over_learning_rates_spans_the_losses_of_the_arms(tmp_path):
     np.testing.assert_allclose(normed.high, mean.max(0), rtol=1e-5)
     assert np.isinf(plain.high[-1]) and np.isfinite(plain.low[-1])  # left out, the band would look narrow
     drawn = figures.draw("learning_rates", trace, {})
-    assert "without a top" in drawn.layout.meta["note"]
+    assert [t.name for t in drawn.data if t.showlegend] == ["plain", "BN"]
+    assert "plain: η = 0.01, 0.3, 3, at the end without a top." in drawn.layout.meta["note"]
     assert "drawn as the band's upper end from there on" in drawn.layout.meta["note"]
 
 

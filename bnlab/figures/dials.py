@@ -1,36 +1,40 @@
 """Two dials, shift and smoothness, beside how fast each arm learns: which of the two does the speed follow?
 
-Both dials depend on the optimizer, and shift on the learning rate: the update of the layers below is what shifts. So
-arms are compared only where both are the same.
+Both dials depend on the learning rate: the update of the layers below is what shifts, and roughness is looked for
+within 4 learning rates along the gradient. Both depend on the optimizer and the data, too, and on the mini-batch size:
+the gradient of fewer examples is another one. So arms are compared only where all of these are the same.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import permutations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 
-from ..probes import schedule
 from . import style
 from .curves import chance_loss, smoothed
 from .lasting import lost, wholly
-from .looks import COMING, NOT_YET, Needs, finished, missing, newest_snapshot, present
+from .looks import COMING, NOT_YET, Needs, finished, missing, mode, present
 from .options import About
 
 if TYPE_CHECKING:
     from ..reading import Trace
     from ..settings import Settings
 
+DIALS = ("shift", "gradient_line")  # the probes
+MOMENTS = 8  # snapshots at which both look, at most
 SMOOTHING = 10  # steps over which the newest loss is averaged
 ALIKE = 0.1  # relative difference below which two arms say the same
 LEARNS = 0.9  # of the loss of guessing: a network learns where its newest loss is below
+SAME = "learning rate, optimizer, data and mini-batch size K"
 
 
 class Dial(NamedTuple):
-    """Where an arm stands, [seeds] each, NaN for networks that diverged. shift: ‖G − G′‖/‖G‖, geometric mean over the
-    live looks and layers; rough: ‖Δg‖/‖Δw‖ along the gradient, over the looks; loss: of the mini-batches, mean over
+    """Where an arm stands, [seeds] each, NaN for networks that diverged. shift: ‖G − G′‖/‖G‖, geometric mean over
+    moments and layers; rough: ‖Δg‖/‖Δw‖ along the gradient, over the same moments; loss: of the mini-batches, mean over
     all steps so far. out: why the arm is not compared, "" where it is. kind: only arms of one kind are compared."""
 
     shift: np.ndarray
@@ -40,26 +44,19 @@ class Dial(NamedTuple):
     kind: tuple = ()
 
 
-def scheduled(trace: Trace, probe: str, steps: np.ndarray) -> np.ndarray:
-    """Which of the steps of looks are those the run takes by itself, whoever visits it."""
-    every = schedule(trace.experiment).get(probe)
-    return steps % every == 0 if every else np.zeros(len(steps), bool)
+def moments(trace: Trace) -> list[int]:
+    """The snapshots that both dials are means over, evenly spread: every one, every 2nd, every 4th and so on, so that
+    few are new while a run trains, and no visit to another step changes them. A thinned run has lost snapshots at
+    which both have looked."""
+    looked = set.intersection(*(set(trace.looked(probe)) for probe in DIALS))
+    steps, stride = sorted({*trace.snapshots(), *looked}), 1
+    while len(steps) > MOMENTS * stride:
+        stride *= 2
+    return steps[::stride]
 
 
 def dials_need(trace: Trace) -> Needs:
-    """The newest snapshot, as long as the run has taken no look by itself."""
-    at, probes = newest_snapshot(trace), ("shift", "gradient_line")
-    waiting = [p for p in probes if not scheduled(trace, p, trace.looks(p, 0)[0]).any()]
-    return [(probe, at, {}) for probe in waiting] if at is not None else []
-
-
-def counted(trace: Trace, probe: str, arm: int) -> dict[str, np.ndarray] | None:
-    """The looks the dials are means of: those of the schedule, so that no visit changes them; before the first of them
-    the one at the newest snapshot. None where there is none yet."""
-    steps, found = trace.looks(probe, arm)
-    chosen = scheduled(trace, probe, steps)
-    chosen = chosen if chosen.any() else steps == newest_snapshot(trace)
-    return {name: values[chosen] for name, values in found.items()} if chosen.any() and "wrong" not in found else None
+    return [(probe, step, {}) for step in moments(trace) for probe in DIALS]
 
 
 def geometric(values: np.ndarray, axis: int | tuple[int, ...] = 0) -> np.ndarray:
@@ -70,14 +67,13 @@ def geometric(values: np.ndarray, axis: int | tuple[int, ...] = 0) -> np.ndarray
 
 def alike(settings: Settings) -> tuple:
     """What two arms must have in common to be compared."""
-    return settings.data, settings.optimizer, settings.learning_rate
+    return settings.data, settings.optimizer, settings.learning_rate, settings.mini_batch
 
 
-def dial(trace: Trace, arm: int) -> Dial | None:
-    """None where nothing has been looked at yet."""
-    shift, along = (counted(trace, probe, arm) for probe in ("shift", "gradient_line"))
-    if shift is None or along is None:
-        return None
+def dial(trace: Trace, arm: int, at: list[int]) -> Dial:
+    """Both dials over the moments `at`, at which both have looked."""
+    looks = (trace.looks(probe, arm) for probe in DIALS)
+    shift, along = ({name: q[np.isin(steps, at)] for name, q in found.items()} for steps, found in looks)
     settings, seeds = trace.experiment.arm_settings[arm], trace.experiment.seeds
     gone = np.array([(arm, seed) in trace.diverged for seed in seeds])
     both = geometric(shift["relative"], (0, 2)), geometric(along["smoothness"])
@@ -86,7 +82,7 @@ def dial(trace: Trace, arm: int) -> Dial | None:
     weight = np.diff(loss.steps, append=stop)[:, None]  # a point may stand for several steps
     mean = (loss.mean * weight).sum(0, dtype=float) / weight.sum() if len(loss.steps) else np.full(len(seeds), np.nan)
     newest = [float(smoothed(loss.steps, values, SMOOTHING)[-1]) for values in loss.mean.T] if len(loss.steps) else []
-    stays = [f"{now:.3g}" for now in newest if not np.isnan(now) and not now < LEARNS * chance_loss(settings)]
+    stays = [style.amount(now) for now in newest if not np.isnan(now) and not now < LEARNS * chance_loss(settings)]
     out = ""
     if wholly(trace, arm, trace.step):
         out = f"it diverged at step {min(trace.diverged[arm, s][0] for s in seeds)}"
@@ -95,7 +91,7 @@ def dial(trace: Trace, arm: int) -> Dial | None:
     elif stays:
         few = f" with {len(stays)} of {len(seeds)} seeds" if len(stays) < len(seeds) else ""
         out = f"its loss stays near or above guessing{few}: {' and '.join(dict.fromkeys(stays))}, that of guessing is "
-        out += f"{chance_loss(settings):.3g}"
+        out += style.amount(chance_loss(settings))
     told = [np.where(gone, np.nan, values) for values in (*both, mean)]
     if not out and not all(np.isfinite(values).any() for values in told):
         out = "one of the two cannot be measured here"
@@ -111,13 +107,13 @@ def verdict(dials: dict[str, Dial]) -> str:
     able = [(a, b) for a, b in permutations(told, 2) if told[a].kind == told[b].kind]
     if not able:
         return (
-            "No two of the arms that learn have the same learning rate, optimizer and data, on which the dials depend, "
-            "so there is nothing to compare."
+            f"No two of the arms that learn have the same {SAME}, on which both dials depend, so there is nothing to "
+            "compare."
         )
     among = list(dict.fromkeys(a for a, _ in able))
     parts = 0 < len(able) < len(told) * (len(told) - 1)
     only = "" if len(among) == len(dials) and not parts else f"Compared are only {'; '.join(among)}"
-    only += ", as shift depends on learning rate, optimizer and data. " if parts else ". " if only else ""
+    only += f", as both dials depend on {SAME}. " if parts else ". " if only else ""
     pairs = [(a, b) for a, b in able if clearly(told[a].loss, told[b].loss) < 0]
     if not pairs:
         wide, rough = (
@@ -125,7 +121,7 @@ def verdict(dials: dict[str, Dial]) -> str:
         )
         return (
             f"{only}{'; '.join(among)} learn about equally fast, though covariate shift differs by a factor of "
-            f"{wide:.2g} and the roughness of the loss by one of {rough:.2g}."
+            f"{style.amount(wide, 2)} and the roughness of the loss by one of {style.amount(rough, 2)}."
         )
     n = len(pairs)
     shift, rough = ([clearly(getattr(told[a], k), getattr(told[b], k)) for a, b in pairs] for k in ("shift", "rough"))
@@ -159,44 +155,55 @@ def clearly(one: np.ndarray, other: np.ndarray) -> int:
 
 def dials(trace: Trace) -> go.Figure:
     """Both dials of every arm: shift across, smoothness up; how fast it learned beside its name."""
-    at = newest_snapshot(trace)
-    if at is None:
+    looks = {step: [trace.look(probe, 0, step) for probe in DIALS] for step in moments(trace)}
+    if not looks:
         return style.said(NOT_YET)
-    figure, notes, told = go.Figure(), [], {}
-    for arm in range(len(trace.experiment.arms)):
-        found = dial(trace, arm)
-        if found is None:
-            looked = (trace.look(probe, arm, at) for probe in ("shift", "gradient_line"))
-            return next(filter(None, map(missing, looked)), style.said(COMING))
-        name = style.label(trace, arm)
-        told[name] = found
+    if any(look is None for both in looks.values() for look in both):
+        return style.said(COMING)
+    at = [step for step, both in looks.items() if not any(map(missing, both))]
+    if not at:
+        return next(filter(None, map(missing, next(iter(looks.values())))))
+    told = {style.label(trace, arm): dial(trace, arm, at) for arm in range(len(trace.experiment.arms))}
+    kinds = Counter(d.kind for d in told.values() if not d.out)
+    figure, lines = go.Figure(), []
+    for arm, (name, found) in enumerate(told.items()):
         shift, rough = (float(geometric(values)) for values in (found.shift, found.rough))
-        loss = float(present(found.loss))
-        when = f"mean loss {loss:.3g}" if np.isfinite(loss) else "no mean loss"
-        symbol = style.symbol(arm) + ("-open" if found.out else "")
         there = np.isfinite(shift) and np.isfinite(rough)
+        both = [style.amount(v, 2) if np.isfinite(v) else "not measurable" for v in (shift, rough)]
+        loss = float(present(found.loss))
+        when = f"mean loss {style.amount(loss)}" if np.isfinite(loss) else "no mean loss"
+        out = found.out or (ALONE if kinds[found.kind] < 2 else "")
+        symbol = style.symbol(arm) + ("-open" if out else "")
         figure.add_scatter(
             x=[shift if there else None], y=[rough if there else None],
             name=f"{name}: {when}", mode="markers", showlegend=True,
             marker={"color": style.color(arm), "symbol": symbol, "size": 16, "line": {"width": 2}}, cliponaxis=False,
-            hovertemplate=f"shift %{{x:.3g}}, roughness %{{y:.3g}}<extra>{name}: {when}</extra>",
+            hovertemplate="shift {}, roughness {}".format(*both) + f"<extra>{name}: {when}</extra>",
         )  # fmt: skip
-        why = f" (hollow, not compared: {found.out})" if found.out else ""
-        both = (f"{v:.2g}" if np.isfinite(v) else "not measurable" for v in (shift, rough))
-        notes.append("{}: shift {}, roughness {}, {}{}.".format(name, *both, when, why))
+        why = f" (hollow, not compared: {out})" if out else ""
+        lines.append("{}: shift {}, roughness {}, {}{}.".format(name, *both, when, why))
     figure.update_xaxes(title="covariate shift ‖G − G′‖/‖G‖", type="log")
     figure.update_yaxes(title="roughness ‖Δg‖/‖Δw‖ (less is smoother)", type="log")
-    gone = [words for arm, words in lost(trace, trace.step).items() if not wholly(trace, arm, trace.step)]
-    return finished(figure, 480, verdict(told), *notes, *gone, HOW, caution(trace))
+    lines += [words for arm, words in lost(trace, trace.step).items() if not wholly(trace, arm, trace.step)]
+    lines += [caution(trace), HOW.format(steps=listed(at), mode=mode(trace))]
+    return finished(figure, 480, "\n".join(filter(None, [verdict(told), *lines])))
 
 
+ALONE = f"no other arm that learns has its {SAME}"
 HOW = (
-    "Shift: how much the update of the layers below changes a layer's gradient, relative to that gradient; it grows "
-    "with the learning rate. Roughness: the greatest change of the gradient per distance on 1/2 to 4 learning rates "
-    "along it: Santurkar's effective smoothness, which has no learning rate in it. Geometric means over the looks the "
-    "run took by itself, layers and seeds. An arm is faster where its mini-batch loss, mean over all steps so far, is "
-    f"less; a difference counts above {ALIKE:.0%} and where every seed agrees."
+    "Shift: how much the update of the layers below changes a layer's gradient, relative to that gradient. Roughness: "
+    "the greatest change of the gradient per distance on 1/2 to 4 learning rates along it, Santurkar's effective "
+    "smoothness. Both depend on the learning rate: it is how large the update is, and how far is looked. Both at "
+    "{steps}: {mode}, the coming mini-batch; geometric means over these, layers and seeds. An arm is faster where its "
+    f"mini-batch loss, mean over all steps so far, is less; a difference counts above {ALIKE:.0%} and where every seed "
+    "agrees."
 )
+
+
+def listed(steps: list[int]) -> str:
+    """'step 0', 'steps 0, 20 and 40'."""
+    *first, last = map(str, steps)
+    return f"steps {', '.join(first)} and {last}" if first else f"step {last}"
 
 
 def caution(trace: Trace) -> str:

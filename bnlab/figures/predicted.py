@@ -109,7 +109,7 @@ PANELS = ("signal gradient ‖dE/da‖ (norm)", "weight gradient ‖dE/dW‖ (no
 
 def predicted(trace: Trace) -> go.Figure:
     """Points: the initial networks, measured. Lines: the theory."""
-    figure, notes = make_subplots(1, 3, horizontal_spacing=0.09), []
+    figure, lines, remarks = make_subplots(1, 3, horizontal_spacing=0.09), [], {}
     for arm, settings in enumerate(trace.experiment.arm_settings):
         told = prediction(trace, arm)
         if told is None:
@@ -137,12 +137,14 @@ def predicted(trace: Trace) -> go.Figure:
                 marker={"color": rgb, "symbol": "line-ew", "size": 22, "line": {"color": rgb, "width": 1.5}},
                 hovertemplate=f"layer %{{x}}: %{{y:.3g}}<extra>{name}, predicted</extra>", row=1, col=column,
             )  # fmt: skip
-        notes.append(f"{name}: {words(told)}")
+        lines.append(f"{name}: {words(told)}")
+        remarks.setdefault(told.note, []).append(name)
     for column, title in enumerate(PANELS, 1):
         depth = max(settings.depth for settings in trace.experiment.arm_settings)
         figure.update_xaxes(title="layer l", **style.layers(depth), row=1, col=column)
         figure.update_yaxes(title=title, type="log", row=1, col=column)
-    return finished(figure, 440, SAID, *notes)
+    lines += [f"{', '.join(names)}: {remark}" for remark, names in remarks.items() if remark]
+    return finished(figure, 440, "\n".join([*lines, SAID]))
 
 
 SAID = (
@@ -165,13 +167,13 @@ def words(told: Prediction) -> str:
         said.append("too few layers for a factor")
     elif np.isnan(law):
         said.insert(0, "no line for the gradients, whose mean growth the law says is infinite")
-    return ". ".join(filter(None, [", ".join(said), off(told), ending(told), told.note.rstrip(".")])) + "."
+    return ". ".join(filter(None, [", ".join(said), off(told), ending(told)])) + "."
 
 
 def compared(both: Sequence[float]) -> str:
     """'×0.71 / ×0.707 = 1.004'."""
     measured, law = both
-    return f"×{measured:.3g} / ×{law:.3g} = {measured / law:.3f}"
+    return f"×{style.amount(measured)} / ×{style.amount(law)} = {measured / law:.3f}"
 
 
 def off(told: Prediction) -> str:
@@ -183,7 +185,7 @@ def off(told: Prediction) -> str:
         apart = np.where(np.isfinite(apart), apart, 0)
         at = int(apart.argmax())
         if apart[at] > np.log(OFF):
-            found.append(f"{name} ×{m[at] / p[at]:.2g} at layer {at + 1}")
+            found.append(f"{name} ×{style.amount(m[at] / p[at], 2)} at layer {at + 1}")
     return f"Off its line by more than {OFF:g}: {', '.join(found)}" if found else ""
 
 

@@ -54,6 +54,15 @@ def band(trace: Trace, arms: tuple[int, ...]) -> Band:
     return Band(arms, rates, series.steps, low, high)
 
 
+def names(trace: Trace, told: list[Band]) -> list[str]:
+    """What the labels of each band's arms have in common, word by word; all of them where that tells nothing."""
+    labels = [[style.label(trace, arm) for arm in one.arms] for one in told]
+    found = [
+        " ".join(w for w in one[0].split() if all(w in s.split() for s in one)).rstrip(" ,;:=(η") for one in labels
+    ]
+    return [s if s and found.count(s) == 1 else " + ".join(one) for s, one in zip(found, labels, strict=True)]
+
+
 def learning_rates(trace: Trace) -> go.Figure:
     """One band of losses for each group of arms that share all but their learning rate."""
     if trace.step < 0 or not trace.experiment.settings.steps:
@@ -64,8 +73,8 @@ def learning_rates(trace: Trace) -> go.Figure:
     figure, notes = go.Figure(), []
     ends = [values[np.isfinite(values)] for one in told for values in (one.low, one.high)]
     top = 2 * max((values.max() for values in ends if values.size), default=1.0)  # where what diverged is drawn
-    for one in told:
-        arm, name = one.arms[0], " + ".join(style.label(trace, a) for a in one.arms)
+    for one, name in zip(told, names(trace, told), strict=True):
+        arm = one.arms[0]
         high = np.where(np.isinf(one.high), top, one.high)
         style.band(figure, one.steps, one.low, high, style.color(arm), name, True, opacity=0.25)
         for y, dash in ((one.low, style.dash(arm)), (high, "dot")):

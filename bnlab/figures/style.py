@@ -127,13 +127,15 @@ def without_0(figure: go.Figure) -> bool:
 
 def ticks(low: float, high: float) -> dict[str, object] | None:
     """Ticks of a logarithmic axis from low to high that can be read: powers of ten, or plain 0.2, 0.5, 1 where it spans
-    little; None where it spans so little that only plotly finds some."""
+    little, and more where that leaves fewer than three; None where it spans so little that only plotly finds some."""
     if not high > low * 3:
         return None
     first, last = ceil(log10(low)) - 1, ceil(log10(high))
     stride = max(1, ceil((last - first) / 8))
-    mantissas = (1, 2, 5) if last - first <= 3 else (1,)
-    values = [m * 10.0**k for k in range(first, last + 1, stride) for m in mantissas]
+    for mantissas in ((1, 2, 5) if last - first <= 3 else (1,), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+        values = [m * 10.0**k for k in range(first, last + 1, stride) for m in mantissas]
+        if sum(low <= v <= high for v in values) > 2:
+            break
     return {"tickvals": values, "ticktext": [written(v) for v in values]}
 
 

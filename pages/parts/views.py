@@ -9,7 +9,7 @@ import streamlit as st
 from bnlab import opened
 from bnlab.experiment import Experiment
 from bnlab.figures import FIGURES
-from bnlab.figures.options import Option, first_layer
+from bnlab.figures.options import About, Option, first_layer
 from bnlab.store import Run
 
 from . import live
@@ -58,11 +58,17 @@ def show(run_id: str, views: dict[str, tuple[str, ...]] = LAB) -> None:
     figures = {name: FIGURES[name] for name in views[view]}
     options = {option.name: option for figure in figures.values() for option in figure.options}
     with st.container(horizontal=True, vertical_alignment="top", gap="medium", key="options"):
-        chosen = {name: asked(option, view, run) for name, option in options.items()}
+        chosen = {name: asked(explained(option, figures), view, run) for name, option in options.items()}
     for name, figure in figures.items():
         st.subheader(figure.label, help=figure.help, anchor=False)
         query = {o.name: chosen[o.name] for o in figure.options if chosen[o.name] is not None}
         live.chart(f"/api/runs/{run.id}/{name}", query, f"{figure.label}. {figure.help}")
+
+
+def explained(option: Option, figures: dict[str, About]) -> Option:
+    """The option, whose help says which of the charts below it moves where it does not move all."""
+    moved = [figure.label for figure in figures.values() if option.name in {o.name for o in figure.options}]
+    return option if len(moved) == len(figures) else option._replace(help=f"{option.help} For: {', '.join(moved)}.")
 
 
 def asked(option: Option, view: str, run: Run) -> str | None:
