@@ -515,6 +515,9 @@ def test_the_fans_hold_the_middle_half_and_the_conditions_are_the_probes(run):
         np.testing.assert_allclose(lines[2].y, of["product_lost"].mean(0), rtol=1e-6)
     ranges = {tuple(axis.tickvals) for axis in drawn.select_yaxes(row=2)}
     assert len(ranges) == 1  # one axis for all arms
+    (shown,) = {axis.range for axis in drawn.select_yaxes(row=2)}
+    seen_there = np.concatenate([np.array(t.y, float) for t in drawn.data if t.yaxis in ("y4", "y5", "y6")])
+    assert 10 ** shown[0] < np.nanmin(seen_there) and np.nanmax(seen_there) < 10 ** shown[1]
 
 
 def test_a_look_that_measured_less_says_so(run, monkeypatch):

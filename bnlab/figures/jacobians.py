@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from ..probes.jacobian import WIDEST
 from . import style
-from .lasting import lost
+from .lasting import lost, room
 from .looks import each, finished, line, middle, mode, newest, present, seeds, titled
 from .options import STEP, About
 from .predicted import of
@@ -108,7 +108,10 @@ def spectra(trace: Trace, *, step: int) -> go.Figure:
                 f"<extra>{name}</extra>", **place,
             )  # fmt: skip
         figure.update_xaxes(title="layer l", row=2, col=column)
-    figure.update_yaxes(type="log")
+    for row, key in enumerate(("layer", "product"), 1):  # plotly's own choice for shared logarithmic axes may miss some
+        values = np.log10(np.concatenate([middle(found[key]) for *_, found in arms]))
+        if np.isfinite(values).any():
+            figure.update_yaxes(type="log", range=room(np.nanmin(values), np.nanmax(values)), row=row)
     figure.update_yaxes(title=f"singular values of {LAYER}", row=1, col=1)
     figure.update_yaxes(title=f"of {PRODUCT}", row=2, col=1)
     gone = [f"{name} {share}" for _, name, found in arms if (share := lost_share(found))]
