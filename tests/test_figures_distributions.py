@@ -71,15 +71,32 @@ def test_a_histogram_of_one_value_of_none_and_of_infinities():
 
 
 def test_a_histogram_pools_the_steps_before_it(trace):
-    step, told = distributions.layer_histograms(trace, "a", 1, 100)
+    steps, told = distributions.layer_histograms(trace, "a", 1, 100)
     pool = trace.values["a_sample", 1][85:101]
-    assert step == 100 and list(told) == [1, 2, 3, 4, 5]
+    assert [*steps] == [*range(85, 101)] and list(told) == [1, 2, 3, 4, 5]
     for l, one in told.items():
         wanted = distributions.histogram(pool[:, :, l - 1])
         np.testing.assert_array_equal(one.share, wanted.share)
         assert one.size == 16 * SEEDS * M
-    step, arms = distributions.arm_histograms(trace, "a", 4, 100)
+    steps, arms = distributions.arm_histograms(trace, "a", 4, 100)
     np.testing.assert_array_equal(arms[1].edges, told[4].edges)
+
+
+def test_notes_say_which_steps_are_pooled(trace):
+    note = figures.draw("histograms", trace, {"arm": "1", "step": "100"}).layout.meta["note"]
+    size = 16 * SEEDS * M
+    assert f"BN at steps 85 to 100: a sample of {size} values each over the seeds, drawn" in note
+    assert (
+        "none at step 0: a sample of 32 values" in figures.draw("histograms", trace, {"step": "0"}).layout.meta["note"]
+    )
+    told = distributions.spread(trace, "a", 0, 1)
+    assert (told.size, told.rows, told.apart) == (4 * SEEDS * M, 4, 1)
+    note = figures.draw("distributions", trace, {}).layout.meta["note"]
+    assert note.endswith("each of a sample of 128 values of 4 steps over the seeds.")
+    many = {key: np.concatenate([rows] * 4) for key, rows in trace.values.items()}
+    note = figures.draw("distributions", KnownTrace(EXPERIMENT, many), {}).layout.meta["note"]
+    assert note.endswith("each of a sample of 96 values of 3 steps that are up to 6 apart over the seeds.")
+    assert distributions.named(np.array([0, 4, 6])) == "steps 0 to 6, up to 4 apart"
 
 
 def test_shares_are_means_and_extremes_over_the_seeds(trace):

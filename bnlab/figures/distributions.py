@@ -27,11 +27,13 @@ LAYERS = 24  # ridges in one picture
 
 
 class Spread(NamedTuple):
-    """Percentiles 5, 15, 50, 85, 95 over time, [n, 5], each of a pool of about `size` values."""
+    """Percentiles 5, 15, 50, 85, 95 over time, [n, 5], each of `size` values of `rows` steps that are `apart`."""
 
     steps: np.ndarray
     bands: np.ndarray
     size: int
+    rows: int
+    apart: int
 
 
 def spread(trace: Trace, which: str, arm: int, layer: int) -> Spread:
@@ -39,14 +41,14 @@ def spread(trace: Trace, which: str, arm: int, layer: int) -> Spread:
     series = trace.read(f"{which}_sample", arm, layer=layer, points=2 * POINTS)
     n = len(series.steps)
     if not n:
-        return Spread(series.steps, np.empty((0, len(WANTED)), np.float32), 0)
+        return Spread(series.steps, np.empty((0, len(WANTED)), np.float32), 0, 0, 1)
     values = series.mean[:, lasting(trace, arm)].reshape(n, -1)
     together = -(-n // POINTS)  # rows a pool
     missing = -n % together
     values = np.concatenate([values, np.full((missing, values.shape[1]), np.nan, values.dtype)])
     pools = values.reshape(-1, together * values.shape[1])
     steps = series.steps[np.minimum(np.arange(len(pools)) * together + (together - 1) // 2, n - 1)]
-    return Spread(steps, percentiles(pools, WANTED), pools.shape[1])
+    return Spread(steps, percentiles(pools, WANTED), pools.shape[1], together, widest(series.steps))
 
 
 class Histogram(NamedTuple):
@@ -74,26 +76,38 @@ def histogram(values: np.ndarray) -> Histogram:
     return Histogram(edges, counts / values.size, values.size)
 
 
-def pooled(trace: Trace, which: str, arm: int, step: int, layer: int | None = None) -> tuple[int, np.ndarray]:
-    """The samples of up to POOLED rows that end at the recorded step nearest to `step`: (step, [n, seeds, ...])."""
+def pooled(trace: Trace, which: str, arm: int, step: int, layer: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The samples of up to POOLED steps that end at the recorded one nearest to `step`: steps [n], [n, seeds, ...]."""
     found, newest = trace.at(f"{which}_sample", arm, step)
     series = trace.read(
         f"{which}_sample", arm, start=max(0, found - POOLED + 1), stop=found + 1, layer=layer, points=POOLED
     )
     if len(series.steps):
-        return found, series.mean
-    return found, (newest if layer is None else newest[:, layer - 1])[None]
+        return series.steps, series.mean
+    return np.array([found]), (newest if layer is None else newest[:, layer - 1])[None]
 
 
-def layer_histograms(trace: Trace, which: str, arm: int, step: int) -> tuple[int, dict[int, Histogram]]:
-    """The step, and a histogram for each of at most LAYERS layers (1..L), evenly spread over the depth."""
+def widest(steps: np.ndarray) -> int:
+    """How far apart neighboring steps are, at most."""
+    return int(np.diff(steps).max()) if len(steps) > 1 else 1
+
+
+def named(steps: np.ndarray) -> str:
+    """Steps in words: "step 7", "steps 384 to 399", "steps 0 to 8, up to 4 apart"."""
+    if len(steps) == 1:
+        return f"step {steps[0]}"
+    return f"steps {steps[0]} to {steps[-1]}" + f", up to {widest(steps)} apart" * (widest(steps) > 1)
+
+
+def layer_histograms(trace: Trace, which: str, arm: int, step: int) -> tuple[np.ndarray, dict[int, Histogram]]:
+    """The steps, and a histogram for each of at most LAYERS layers (1..L), evenly spread over the depth."""
     found, values = pooled(trace, which, arm, step)
     layers = evenly(values.shape[2], LAYERS)
     return found, {int(l) + 1: histogram(values[:, :, l]) for l in layers}
 
 
-def arm_histograms(trace: Trace, which: str, layer: int, step: int) -> tuple[int, list[Histogram]]:
-    """The step, and a histogram of one layer for every arm."""
+def arm_histograms(trace: Trace, which: str, layer: int, step: int) -> tuple[np.ndarray, list[Histogram]]:
+    """The steps, and a histogram of one layer for every arm."""
     found = [pooled(trace, which, arm, step, layer) for arm in range(len(trace.experiment.arms))]
     return found[0][0], [histogram(values) for _, values in found]
 
@@ -145,14 +159,14 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
     gaps = {"horizontal_spacing": 0.04, "vertical_spacing": 0.11}
     gaps["subplot_titles"] = [style.title(trace, i) for i in range(len(arms))]
     figure = make_subplots(rows, columns, shared_xaxes="all", shared_yaxes="all", **gaps)
-    size, drawn = 0, []
+    most, drawn = (0, 0, 0), []
     for i in range(len(arms)):
         told, color, place = (
             spread(trace, which, i, layer),
             style.color(i),
             {"row": i // columns + 1, "col": i % columns + 1},
         )
-        x, size = style.numbers(told.steps), max(size, told.size)
+        x, most = style.numbers(told.steps), max(most, told[2:])
         drawn.append((i, told.bands))
         for low, high, label in ((0, 4, "5 to 95 %"), (1, 3, "15 to 85 %")):
             style.band(figure, x, told.bands[:, low], told.bands[:, high], color, label, False, **place)
@@ -169,7 +183,10 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
     figure.update_yaxes(title=f"{which}, layer {layer}", col=1)
     figure.update_xaxes(title="step", row=rows)
     figure.update_annotations(font_size=13)
-    note = f"{NAMES[which].capitalize()}: median, 15 to 85 % and 5 to 95 %, each of a sample of {size} values."
+    size, together, apart = most
+    over = f"{together} steps" + f" that are up to {apart} apart" * (apart > 1) if together > 1 else "one step"
+    note = f"{NAMES[which].capitalize()}: median, 15 to 85 % and 5 to 95 %, each of a sample of {size} values of {over}"
+    note += " over the seeds." if len(trace.experiment.seeds) > 1 else "."
     if ends := bounds(trace, drawn):
         figure.update_yaxes(range=room(*ends))
         note += ruled(trace, range(len(arms)))
@@ -178,7 +195,7 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
 
 
 def histograms(trace: Trace, *, which: str, over: str, arm: int, layer: int, step: int) -> go.Figure:
-    """Ridges at one step: every layer of an arm, or one layer of every arm."""
+    """Ridges at the last steps up to one: every layer of an arm, or one layer of every arm."""
     if nothing(trace):
         return style.said(nothing(trace))
     if over == "layers":
@@ -188,7 +205,7 @@ def histograms(trace: Trace, *, which: str, over: str, arm: int, layer: int, ste
         found, told = arm_histograms(trace, which, layer, step)
         ridges = [(i, style.label(trace, i), style.color(i), one) for i, one in enumerate(told)]
     if not any(one.size and len(one.share) for *_, one in ridges):
-        return style.said(f"There is no finite value at step {found}." + departed(trace))
+        return style.said(f"There is no finite value at {named(found)}." + departed(trace))
     figure = go.Figure()
     gap = min(np.diff([place for place, *_ in ridges]), default=1)
     for place, label, color, one in ridges:
@@ -215,8 +232,9 @@ def histograms(trace: Trace, *, which: str, over: str, arm: int, layer: int, ste
     figure.update_xaxes(title=which if over == "layers" else f"{which}, layer {layer}")
     size = max((one.size for *_, one in ridges), default=0)
     what = trace.experiment.arms[arm].label if over == "layers" else f"layer {layer}"
-    note = f"{NAMES[which].capitalize()} of {what} at step {found}: "
-    note += f"a sample of {size} values each, drawn equally high." + departed(trace)
+    note = f"{NAMES[which].capitalize()} of {what} at {named(found)}: a sample of {size} values each"
+    note += " over the seeds" * (len(trace.experiment.seeds) > 1)
+    note += ", drawn equally high." + departed(trace)
     return style.finished(figure, height=120 + max(200, 28 * len(ridges)), note=note)
 
 
@@ -287,7 +305,8 @@ ABOUT = {
     ),
     "histograms": About(
         "Histograms",
-        "How a layer's values are distributed at one step, from a sample of the mini-batches up to it.",
+        f"How a layer's values are distributed: a sample of the mini-batches of up to {POOLED} steps, the last the one "
+        "you choose.",
         histograms,
         (WHICH, OVER, ARM, LAYER, STEP),
     ),
