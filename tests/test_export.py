@@ -215,9 +215,9 @@ def test_summaries_stand_only_where_the_budget_thinned(tmp_path, to):
             self.rows = {table: np.full(n, t, np.float32) for table, n in sizes.items()}
 
     rows = [first._replace(step=t, parts=(Seen(t),), scores=[], population=[], weights=None) for t in range(4000)]
-    assert set(written(tmp_path / "short", experiment, to, rows[:500])) == {"steps", "layers", "units"}
+    assert set(written(tmp_path / "short", experiment, to, rows[:500])) == set(KEYS)
     frames = written(tmp_path / "long", experiment, to, rows)
-    assert set(frames) == {"steps", "layers", "units", "steps_summary", "layers_summary"}
+    assert set(frames) == {*KEYS, "steps_summary", "layers_summary"}
     for table in ("steps", "layers"):
         exact, thin = frames[table], frames[f"{table}_summary"]
         assert (exact[COLUMNS[table][0]] == exact.step).all()
@@ -232,6 +232,18 @@ def test_summaries_stand_only_where_the_budget_thinned(tmp_path, to):
         assert mine.until.iloc[-1] == 4000
     strided = sorted(set(frames["units"].step))
     assert strided[0] == 0 and len(set(np.diff(strided))) == 1 and strided[-1] > 3900
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_run_without_steps_has_the_same_tables_with_their_header(tmp_path, to, frames):
+    none = Experiment(settings=SETTINGS.model_copy(update={"steps": 0}), arms=ARMS, seeds=REAL.seeds)
+    ended = written(tmp_path / "ended", none, to)
+    begun = written(tmp_path / "begun", none, to, iter(()))
+    assert set(ended) == set(begun) == set(frames)
+    for name, frame in frames.items():
+        assert list(ended[name].columns) == list(begun[name].columns) == list(frame.columns)
+        assert not len(begun[name]) and (len(ended[name]) > 0) == (name in ("scores", "population"))
+    assert set(ended["scores"].step) == {0}
 
 
 def test_a_file_left_from_another_run_goes_and_nothing_half_written_stays(tmp_path, records):

@@ -29,11 +29,12 @@ FORMATS["parquet"] = lambda path, schema: parquet.ParquetWriter(path, schema, co
 
 
 def write(trace: Trace, to: str, directory: Path) -> list[Path]:
-    """Write the tables that have rows into `directory`, each whole or not at all; returns the files.
+    """Write a run's tables into `directory`, each whole or not at all; returns the files.
 
-    `steps`, `layers`, `units`, `scores` and `population` as the README describes them. Where the budget has thinned
-    the older steps, `steps_summary` and `layers_summary` hold their means, minima and maxima; the exact rows that are
-    left stand in the tables. Raises KeyError for an unknown format.
+    `steps`, `layers` and `scores`, and where an arm has batch norm `units` and `population`, as the README describes
+    them; where a run has no such rows, the header alone. Where the budget has thinned the older steps, `steps_summary`
+    and `layers_summary` hold their means, minima and maxima; the exact rows that are left stand in the tables. Raises
+    KeyError for an unknown format.
     """
     directory.mkdir(parents=True, exist_ok=True)
     pieces = {table: measured(trace, table) for table in KEYS}
@@ -82,14 +83,13 @@ def measured(trace: Trace, table: str) -> Iterator[pa.Table]:
     there = [q for q in TABLES[table] if any(trace.has(q, arm) for arm in range(len(trace.experiment.arms)))]
     for arm, place, last in networks(trace):
         mine = [q for q in there if trace.has(q, arm)]
-        for start, stop in trace.exact(arm, table) if mine else ():
+        for start, stop in (trace.exact(arm, table) or [(0, 0)]) if mine else ():
             trace.forget()  # one chunk at a time
             series = {q: trace.read(q, arm, start=start, stop=stop, points=EVERYTHING) for q in mine}
             steps = series[mine[0]].steps
             shown = steps <= last
             columns = {q: s.mean[shown, place] for q, s in series.items()}
-            if shown.any():
-                yield tidy(trace, arm, place, steps[shown], KEYS[table], columns, there)
+            yield tidy(trace, arm, place, steps[shown], KEYS[table], columns, there)
 
 
 def summarized(trace: Trace, table: str) -> Iterator[pa.Table]:
@@ -125,11 +125,10 @@ def scores(trace: Trace) -> Iterator[pa.Table]:
             columns = {"loss": loss[shown, place].astype(np.float32)}
             if accuracy is not None:
                 columns["accuracy"] = accuracy[shown, place].astype(np.float32)
-            if shown.any():
-                rows = tidy(trace, arm, place, steps[shown], (), columns, there)
-                for i, (name, word) in enumerate((("split", split), ("statistics", statistics))):
-                    rows = rows.add_column(3 + i, name, pa.array([word] * len(rows)))
-                yield rows
+            rows = tidy(trace, arm, place, steps[shown], (), columns, there)
+            for i, (name, word) in enumerate((("split", split), ("statistics", statistics))):
+                rows = rows.add_column(3 + i, name, pa.array([word] * len(rows), pa.string()))
+            yield rows
 
 
 def population(trace: Trace) -> Iterator[pa.Table]:
@@ -140,8 +139,7 @@ def population(trace: Trace) -> Iterator[pa.Table]:
         steps, mean, var = trace.population(arm)
         shown = steps <= last + 1
         columns = {"population_mean": mean[shown, place], "population_var": var[shown, place]}
-        if shown.any():
-            yield tidy(trace, arm, place, steps[shown], KEYS["units"], columns, list(columns))
+        yield tidy(trace, arm, place, steps[shown], KEYS["units"], columns, list(columns))
 
 
 def tidy(trace: Trace, arm: int, place: int, steps, keys, columns, names) -> pa.Table:
@@ -155,7 +153,7 @@ def tidy(trace: Trace, arm: int, place: int, steps, keys, columns, names) -> pa.
     table = {
         "arm": pa.array([experiment.arms[arm].label]).take(pa.array(np.zeros(rows, np.int32))),
         "seed": pa.array(np.full(rows, experiment.seeds[place], np.int64)),
-        "step": pa.array(np.repeat(steps.astype(np.int64), rows // len(steps))),
+        "step": pa.array(np.repeat(steps.astype(np.int64), prod(shape[1:]))),
     }
     for axis, name in enumerate(keys, 1):
         index = np.arange(1, shape[axis] + 1, dtype=np.int32).reshape(
