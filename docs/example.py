@@ -20,7 +20,7 @@ from bnlab.work import execute, look
 
 THERE = Path(__file__).parents[1] / "bnlab" / "example" / "runs.sqlite"
 LAST = Experiment().settings.steps - 1
-KEPT = sorted({0, 1, 2, 4, 8, 16, 32, *range(0, LAST, 10), LAST})
+KEPT = sorted({0, 1, 2, 4, 8, 16, 32, *range(0, LAST, 20), LAST})
 
 
 def main() -> None:

@@ -297,7 +297,7 @@ def gradient_heatmap(trace: Trace, *, which: str) -> go.Figure:
     low, high = bounds(trace, living) or whole
     columns = min(3, len(told))
     rows = -(-len(told) // columns)
-    names = [style.label(trace, arm) for arm in arms]
+    names = [style.title(trace, arm) for arm in arms]
     gaps = {"horizontal_spacing": 0.05, "vertical_spacing": 0.16 / rows + 0.06}
     figure = make_subplots(rows, columns, subplot_titles=names, **gaps)
     for i, (steps, z) in enumerate(told):
@@ -312,7 +312,7 @@ def gradient_heatmap(trace: Trace, *, which: str) -> go.Figure:
             coloraxis="coloraxis",
             **place,
             hovertemplate=f"step %{{x}}, layer %{{y}}: {NORMS[which].split()[-1]} = 10<sup>%{{z:.2f}}</sup>"
-            f"<extra>{names[i]}</extra>",
+            f"<extra>{style.label(trace, arms[i])}</extra>",
         )
     figure.update_xaxes(title="step t (updates)")
     figure.update_yaxes(dtick=style.whole(depth))
