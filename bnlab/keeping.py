@@ -121,7 +121,7 @@ class Writer:
             accuracy = None if s.accuracy is None else s.accuracy.tolist()
             told.setdefault(s.stack, []).append([s.split, s.statistics, list(s.slots), s.loss.tolist(), accuracy])
         scores = [(stack, json.dumps(scores)) for stack, scores in told.items()]
-        moments = [(p.stack, np.stack([p.mean, p.var]).astype(np.float32).tobytes()) for p in record.population]
+        moments = [(p.stack, np.stack(p[2:]).astype(np.float32).tobytes()) for p in record.population]
         weights = [(i, v.astype(np.float32, copy=False).tobytes()) for i, v in enumerate(record.weights or [])]
         found = [("scores", scores), ("population", moments), ("snapshots", weights)]
         return [self.counted(name, record.step, rows) for name, rows in found if rows]

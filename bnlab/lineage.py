@@ -83,7 +83,7 @@ def seen(trace: Trace) -> list[Seen]:
             window = (None, None, trace.first, trace.step + 1, EVERYTHING)
             series = [trace.columns(i, "units", name, *window) for name in ("batch_mean", "batch_var")]
             steps, both = series[0].steps, [s.mean for s in series]
-            scored, measured = trace.populations(i)
+            scored, (*measured, _, _) = trace.populations(i)
         if slots and before:
             of, arm = before
             stack, _ = of.slots(arm, "units")

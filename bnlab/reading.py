@@ -99,12 +99,6 @@ class Trace:
         stack, _ = self.slots(arm, table)
         return [(chunk.first, chunk.end) for chunk in self.pieces("chunks", stack, table, 0, EVERYTHING)]
 
-    def exact_steps(self, arm: int, table: str) -> np.ndarray:
-        """The steps of which rows of a table are kept as recorded, [n]."""
-        stack, _ = self.slots(arm, table)
-        chunks = self.pieces("chunks", stack, table, 0, EVERYTHING)
-        return np.concatenate([np.array([], int), *(c.first + c.stride * np.arange(c.n) for c in chunks)])
-
     def forget(self) -> None:
         """Let go of what was read."""
         self.kept.clear()
@@ -218,26 +212,39 @@ class Trace:
 
     def population(self, arm: int, layer: int | None = None, unit: int | None = None):
         """Steps [n], population means and biased variances [n, seeds, L, d], less what `layer` and `unit` fix."""
+        steps, mean, var, *_ = self.inference(arm, layer, unit)
+        return steps, mean, var
+
+    def averages(self, arm: int, layer: int | None = None, unit: int | None = None):
+        """The moving means and variances that inference uses with the weights whose population() it is: steps and
+        shapes as there. NaN in runs of older versions, which did not keep them."""
+        steps, _, _, mean, var = self.inference(arm, layer, unit)
+        return steps, mean, var
+
+    def inference(self, arm: int, layer: int | None, unit: int | None) -> tuple[np.ndarray, ...]:
         stack, slots = self.slots(arm, "units")
         if not slots:
             raise KeyError(f"{self.experiment.arms[arm].label!r} has no batch norm.")
-        steps, both = self.populations(stack, layer)
-        both = [values.take(slots, 1 if layer else 2) for values in both]
-        both = both if layer else [np.moveaxis(values, 2, 1) for values in both]
-        return steps, *(both if unit is None else [values[..., unit] for values in both])
+        steps, found = self.populations(stack, layer)
+        found = [values.take(slots, 1 if layer else 2) for values in found]
+        found = found if layer else [np.moveaxis(values, 2, 1) for values in found]
+        return steps, *(found if unit is None else [values[..., unit] for values in found])
 
     def populations(self, stack: int, layer: int | None = None) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Steps [n], population means and biased variances [n, L, B, d] of a stack's batch norms, or of one layer's."""
-        shape = (2, *self.layouts[stack]["units"]["batch_mean"][1])
-        pick = slice(None) if layer is None else layer - 1
+        """Steps [n], and population means and biased variances, moving means and variances [n, L, B, d] of a stack's
+        batch norms, or of one layer's."""
+        shape = self.layouts[stack]["units"]["batch_mean"][1]
         steps, values = [], []
         for step, data in self.store.db.execute(
             "select step, data from population where run = ? and stack = ? order by step", (self.run.id, stack)
         ):
+            four = np.full((4, *shape), np.nan, np.float32)
+            there = np.frombuffer(data, np.float32).reshape(-1, *shape)
+            four[: len(there)] = there
             steps.append(step)
-            values.append(np.frombuffer(data, np.float32).reshape(shape)[:, pick])
-        values = np.stack(values, 1) if values else np.empty((2, 0, *shape[1:]), np.float32)[:, :, pick]
-        return np.array(steps, int), list(values)
+            values.append(four if layer is None else four[:, layer - 1])
+        empty = np.empty((4, 0, *(shape if layer is None else shape[1:])), np.float32)
+        return np.array(steps, int), list(np.stack(values, 1) if values else empty)
 
     def snapshots(self) -> list[int]:
         """Steps with a snapshot of the weights, up to the horizon."""

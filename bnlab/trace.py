@@ -114,12 +114,15 @@ class Score(NamedTuple):
 
 
 class Population(NamedTuple):
-    """Population mean and biased variance of every batch norm of a stack, [L, B, d]; `slots` are those B slots."""
+    """Population mean and biased variance of every batch norm of a stack, [L, B, d], and the moving averages that
+    inference uses in their place with the same weights; `slots` are those B slots."""
 
     stack: int
     slots: tuple[int, ...]
     mean: np.ndarray
     var: np.ndarray
+    moving_mean: np.ndarray
+    moving_var: np.ndarray
 
 
 class Part(NamedTuple):

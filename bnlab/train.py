@@ -130,7 +130,8 @@ class Group:
             moments.append([torch.stack(part)[:, :, 0] for part in found])
         if moments:
             mean, var = (torch.cat(part, 1).cpu().numpy() for part in zip(*moments, strict=True))
-            self.population = Population(self.index, self.batch_slots, mean, var)
+            moving = (part[:, :, 0].clone().cpu().numpy() for part in (self.stack.moving_mean, self.stack.moving_var))
+            self.population = Population(self.index, self.batch_slots, mean, var, *moving)
 
     def score(self, name: str, statistics: str, slots: slice, outputs: list[Tensor]) -> Score:
         """Score outputs, given in parts along the examples of the split."""

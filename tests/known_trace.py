@@ -30,10 +30,17 @@ class KnownTrace:
         step = min(step, self.step)
         return step, self.values[quantity, arm][step]
 
-    def exact_steps(self, arm, table):
-        return np.arange(self.step + 1)
-
     def population(self, arm, layer=None, unit=None):
         steps, *both = self.whole[arm]
         both = both if layer is None else [v[:, :, layer - 1] for v in both]
         return steps, *[v if unit is None else v[..., unit] for v in both]
+
+    def averages(self, arm, layer=None, unit=None):
+        """Before the step: 0 and 1, and then what was recorded after the step before."""
+        steps, both = self.whole[arm][0], []
+        for name, start in (("moving_mean", 0), ("moving_var", 1)):
+            rows = self.values[name, arm]
+            rows = np.concatenate([np.full_like(rows[:1], start), rows])[np.minimum(steps, len(rows))]
+            rows = rows if layer is None else rows[:, :, layer - 1]
+            both.append(rows if unit is None else rows[..., unit])
+        return steps, *both

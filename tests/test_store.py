@@ -144,6 +144,14 @@ def test_scores_population_and_snapshots_are_read_back_to_the_last_bit(real):
                 at = list(steps).index(record.step), REAL.seeds.index(seed)
                 same(mean[at], population.mean[:, i])
                 same(var[at], population.var[:, i])
+                steps, mean, var = trace.averages(arm)
+                same(mean[at], population.moving_mean[:, i])
+                same(var[at], population.moving_var[:, i])
+                if before := record.step:  # what was recorded after the step before
+                    same(mean[at], records[before - 1].value("moving_mean", arm, seed))
+                    same(var[at], records[before - 1].value("moving_var", arm, seed))
+                else:
+                    assert (mean[at] == 0).all() and (var[at] == 1).all()
         for kept, seen in zip(trace.snapshot(record.step), record.weights, strict=True):
             same(kept, seen)
     assert len(trace.scores(0, "train", "none")[0]) == 5
@@ -403,7 +411,7 @@ def scored(records, every):
             continue
         t = np.float32(record.step)
         scores = [Score(0, "train", s, (0, 1), np.array([t, -t]), np.array([t, t])) for s in ("batch", "moving")]
-        population = [Population(0, batch, t * moments, t + moments)]
+        population = [Population(0, batch, t * moments, t + moments, -t * moments, moments)]
         yield record._replace(scores=scores, population=population, weights=[np.full(6000, t, np.float32)])
 
 

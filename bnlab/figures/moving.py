@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from . import style
-from .gradients import nothing
+from .gradients import NOTHING, nothing
 from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, choice
 from .points import evenly, nearest
 
@@ -22,15 +22,14 @@ CHECKS = 30  # population values drawn; more would hide the lines
 
 
 class Line(NamedTuple):
-    """One statistic of one unit over time: [n] each; the population at some of its steps, [m] each; and at the steps
-    `paired`, [k], the gap |moving - population|."""
+    """One statistic of one unit over time: [n] each; at some steps, [m], the population, and how far from it the
+    average was that inference used with the same weights: |moving - population|."""
 
     steps: np.ndarray
     batch: np.ndarray
     moving: np.ndarray
     checked: np.ndarray
     population: np.ndarray
-    paired: np.ndarray
     gap: np.ndarray
 
 
@@ -51,37 +50,20 @@ def moving(trace: Trace, arm: int, seed: int, layer: int, unit: int) -> Moving:
     settings = trace.experiment.arm_settings[arm]
     checked, *population = trace.population(arm, layer=layer, unit=unit)
     last = trace.diverged.get((arm, trace.experiment.seeds[seed]), (np.inf,))[0]
-    alive = np.flatnonzero(checked <= last)  # what a network is after it diverged says nothing
-    some = alive[evenly(len(alive), CHECKS)]
-    places, rows = pairs(trace, arm, checked[alive])
-    few = evenly(len(places), CHECKS)
-    both, rows = alive[places[few]], rows[few]
+    some = np.flatnonzero(checked <= last)  # what a network is after it diverged says nothing
+    some = some[evenly(len(some), CHECKS)]
+    _, *used = trace.averages(arm, layer=layer, unit=unit)
     lines = []
-    for name, values in zip(("mean", "var"), population, strict=True):
+    for name, whole, average in zip(("mean", "var"), population, used, strict=True):
         batch, averages = (
             trace.read(f"{kind}_{name}", arm, layer=layer, unit=unit, points=SHOWN) for kind in ("batch", "moving")
         )
-        there = [
-            trace.read(f"moving_{name}", arm, layer=layer, unit=unit, start=row, stop=row + 1).mean[0, seed]
-            for row in rows.tolist()
-        ]
-        gap = np.abs(np.array(there, np.float32) - values[both, seed])
         few = evenly(len(batch.steps), SHOWN)
         curves = batch.steps[few], batch.mean[few, seed], averages.mean[few, seed]
-        lines.append(Line(*curves, checked[some], values[some, seed], checked[both], gap))
+        whole, average = whole[some, seed], average[some, seed]
+        lines.append(Line(*curves, checked[some], whole, np.abs(average - whole)))
     spread = float(lines[1].population[-1]) if len(some) else nan
     return Moving(*lines, settings.alpha, noise(settings.alpha, spread, settings.mini_batch))
-
-
-def pairs(trace: Trace, arm: int, checked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The places in the population's steps `checked` [n] whose moving averages are kept, and the steps of those rows.
-
-    A step's row holds the averages after its mini-batch, which was seen by the very weights that the population is of.
-    The last population comes after all updates, and has the last row's: what inference then uses.
-    """
-    rows = np.minimum(checked, trace.experiment.settings.steps - 1)
-    kept = np.isin(rows, trace.exact_steps(arm, "units"))
-    return np.flatnonzero(kept), rows[kept]
 
 
 def noise(alpha: float, var: float, K: int) -> float:
@@ -104,18 +86,13 @@ class Overview(NamedTuple):
 
 
 def overview(trace: Trace, arm: int, seed: int, layer: int, step: int) -> Overview | None:
-    """The units of a layer at the step nearest to `step` of which both are kept; None where there is none."""
-    steps, mean, var = trace.population(arm, layer=layer)
-    places, rows = pairs(trace, arm, steps)
-    if not len(rows):
+    """The units of a layer at the population step nearest to `step`; None where nothing is recorded yet."""
+    steps, *found = trace.population(arm, layer=layer)
+    if not len(steps):
         return None
-    pair = nearest(steps[places], np.array([step]))[0]
-    i, row = places[pair], int(rows[pair])
-    moving_mean, moving_var = (
-        trace.read(f"moving_{name}", arm, layer=layer, start=row, stop=row + 1).mean[0, seed]
-        for name in ("mean", "var")
-    )
-    mean, var = mean[i, seed], var[i, seed]
+    i = nearest(steps, np.array([step]))[0]
+    _, *used = trace.averages(arm, layer=layer)
+    mean, var, moving_mean, moving_var = (values[i, seed] for values in (*found, *used))
     with np.errstate(divide="ignore", invalid="ignore"):
         off = np.abs(moving_mean - mean) / np.sqrt(var)
     return Overview(int(steps[i]), moving_mean, moving_var, mean, var, off)
@@ -128,7 +105,6 @@ def rows_kept(steps: np.ndarray) -> str:
 
 
 NO_BATCH_NORM = "This arm has no batch norm, so it has no {}. Choose or train an arm with batch norm."
-APART = "Of no step both moving averages and population statistics are kept. Train with a larger recording budget."
 SYMBOLS = {"mean": ("μ", "μ̄", "μ<sub>pop</sub>"), "var": ("σ²", "σ̄²", "σ²<sub>pop</sub>")}
 
 
@@ -157,7 +133,7 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
             (1, "moving average", mean, one.steps, one.moving, solid),
             (1, "population", whole, one.checked, one.population, marks),
             (2, "moving − mini-batch", f"|{mean} − {now}|", one.steps, np.abs(one.moving - one.batch), thin),
-            (2, "moving − population", f"|{mean} − {whole}|", one.paired, one.gap, joined),
+            (2, "moving − population", f"|{mean} − {whole}|", one.checked, one.gap, joined),
         ):
             hover = f"step %{{x}}: {symbol} = %{{y:.4g}}<extra>{label}</extra>"
             figure.add_scatter(
@@ -219,9 +195,9 @@ def units_overview(trace: Trace, *, arm: int, seed: int, layer: int, step: int) 
         return style.said(NO_BATCH_NORM.format("moving averages"))
     told = None if nothing(trace) else overview(trace, arm, seed, layer, step)
     if told is None:
-        return style.said(nothing(trace) or APART)
+        return style.said(nothing(trace) or NOTHING)
     if not np.isfinite(told.moving_mean).any():
-        return style.said(f"No moving average is finite at step {told.step}.{end(trace, arm, seed)}")
+        return style.said(f"No finite moving average is kept of step {told.step}.{end(trace, arm, seed)}")
     figure = make_subplots(1, 2, horizontal_spacing=0.13)
     units = np.arange(1, len(told.off) + 1, dtype=np.int16)
     pairs = (told.population_mean, told.moving_mean), (told.population_var, told.moving_var)
