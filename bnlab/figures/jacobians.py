@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from ..probes.jacobian import WIDEST
 from . import style
 from .lasting import lost, room
-from .looks import each, finished, line, middle, mode, newest, present, seeds, titled
+from .looks import OLD, each, finished, line, middle, mode, newest, present, seeds, titled
 from .options import STEP, About
 from .predicted import of
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 INFERENCE = "single examples, inference mode"
 LAYER, PRODUCT = "J<sub>l</sub>", "J<sub>L</sub> … J<sub>l+1</sub>"
-OLD = "An older version of the lab looked at this step and measured less. Choose another step."
 WIDE = f"Layers wider than {WIDEST} units are not taken apart one by one."
 Arms = list[tuple[int, str, dict[str, np.ndarray]]]
 
@@ -30,6 +29,14 @@ def measured(trace: Trace, step: int) -> tuple[int, Arms] | go.Figure:
     told = each(trace, "jacobian", step)
     if isinstance(told, tuple) and any("layer_condition" not in found for *_, found in told[1]):
         return style.said(OLD)
+    return told
+
+
+def one_by_one(trace: Trace, step: int) -> tuple[int, Arms] | go.Figure:
+    """The same, where the examples' Jacobians were taken apart."""
+    told = measured(trace, step)
+    if isinstance(told, tuple) and np.isnan([found["layer_rms"] for *_, found in told[1]]).all():
+        return style.said(WIDE)
     return told
 
 
@@ -81,12 +88,10 @@ def inference(trace: Trace) -> str:
 
 def spectra(trace: Trace, *, step: int) -> go.Figure:
     """How the singular values are distributed, arm beside arm: of each layer's Jacobian, and of the products below."""
-    told = measured(trace, step)
+    told = one_by_one(trace, step)
     if isinstance(told, go.Figure):
         return told
     at, arms = told
-    if np.isnan([found["layer_rms"] for *_, found in arms]).all():
-        return style.said(WIDE)
     figure = make_subplots(
         2, len(arms), shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.02, vertical_spacing=0.06,
         column_titles=[name for _, name, _ in arms],
@@ -131,12 +136,10 @@ def spectra(trace: Trace, *, step: int) -> go.Figure:
 
 def conditions(trace: Trace, *, step: int) -> go.Figure:
     """Condition numbers of each layer's Jacobian and of the products to the top, and the directions they lose."""
-    told = measured(trace, step)
+    told = one_by_one(trace, step)
     if isinstance(told, go.Figure):
         return told
     at, arms = told
-    if np.isnan([found["layer_rms"] for *_, found in arms]).all():
-        return style.said(WIDE)
     figure = make_subplots(1, 3, horizontal_spacing=0.1)
     for arm, name, found in arms:
         layers = np.arange(1, found["layer"].shape[1] + 1)

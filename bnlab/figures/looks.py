@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..reading import Trace
 
 COMING = "The lab is looking. This takes a moment."
+OLD = "An older version of the lab looked at this step and measured less. Choose another step."
 NOT_YET = "No snapshot of the weights yet; they come with the scores."
 ALL_LOST = "Every network had diverged by step {}. Choose an earlier step, or a lower learning rate."
 Needs = list[tuple[str, int, dict]]

@@ -11,9 +11,8 @@ from plotly.subplots import make_subplots
 
 from . import style
 from .curves import measure, unit
-from .jacobians import OLD
 from .lasting import lost
-from .looks import each, finished, mode, newest_snapshot
+from .looks import OLD, each, finished, mode, newest_snapshot
 from .options import ARM, STEP, About, choice
 
 if TYPE_CHECKING:
