@@ -60,7 +60,7 @@ class Rows:
         signal = self.at["layers"]["signal_grad_norm"]
         self.signals = {span.start: (stack.da[span].flatten(2), signal[span]) for span in spans}
         self.copies, self.samples = list(self.copied()), {span.stop - 1: list(self.sampled(span)) for span in spans}
-        self.weights, self.weight_grads = matrices(stack.p), matrices(stack.g)
+        self.weights, self.weight_grads, self.updates = matrices(stack.p), matrices(stack.g), None
         self.four = self.vectors["layers"][: 4 * stack.L * stack.S].view(4, stack.L, stack.S)  # trace.LAYERS' first
 
     def unknown_views(self):
@@ -146,7 +146,9 @@ class Rows:
             updates = self.weight_grads
             layers["update_ratio"].copy_(layers["grad_norm"])
         else:
-            updates = matrices(s.views(d))
+            if self.updates is None:  # a rule's direction is always the same vector
+                self.updates = matrices(s.views(d))
+            updates = self.updates
             norms(updates, layers["update_ratio"])
         self.mend(self.weight_grads, [s.da.flatten(2)], self.weights, updates)
         layers["update_ratio"].mul_(self.rate).mul_(c).div_(layers["weight_norm"].clamp_min(LEAST))
@@ -203,9 +205,14 @@ class Rows:
 def exact_norms(x: Tensor, out: Tensor, lost: Tensor, mean: Tensor | None = None, n: int = 1) -> None:
     """Norms of x [L, S, m] into out [L, S] where `lost`, summed in float64; of x - mean, divided by sqrt(n)."""
     for slot in range(x.shape[1]) if x.is_cuda else lost.any(0).nonzero().flatten().tolist():
-        values = x[:, slot] if mean is None else x[:, slot] - mean[:, slot, None]
-        exact = torch.linalg.vector_norm(values, dim=1, dtype=torch.float64).mul_(n**-0.5)
-        out[:, slot] = torch.where(lost[:, slot], exact.to(out.dtype), out[:, slot])
+        where = lost[:, slot]
+        layers = slice(None) if x.is_cuda else where  # on CUDA picking would wait for the device
+        values = x[layers, slot] if mean is None else x[layers, slot] - mean[layers, slot, None]
+        exact = torch.linalg.vector_norm(values, dim=1, dtype=torch.float64).mul_(n**-0.5).to(out.dtype)
+        if x.is_cuda:
+            out[:, slot] = torch.where(where, exact, out[:, slot])
+        else:
+            out[where, slot] = exact
 
 
 def matrices(views: dict[str, Tensor]) -> list[Tensor]:

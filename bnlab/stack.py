@@ -104,6 +104,7 @@ class Stack:
                     fixed = key in ("gamma", "beta") and s.rescale == "fixed"
                     view.select(-3, slot).fill_(0 if fixed else getattr(s, name))
         self.decays = any(s.weight_decay for s in each)
+        self.decayed = vector() if self.decays else None  # the gradients with the decay
         per_slot = lambda name: torch.tensor([getattr(s, name) for s in each], dtype=torch.float64).view(S, 1, 1)  # noqa: E731
         self.learning_rate, self.delta = (room(S, 1, 1).copy_(per_slot(q)) for q in ("learning_rate", "delta"))
         self.alpha = per_slot("alpha").to(device)
@@ -233,7 +234,7 @@ class Stack:
         """d and c of the coming update, w <- w - learning_rate c d, weight decay included."""
         g = self.gradients
         if self.decays:
-            g = torch.addcmul(g, self.parameters, self.decay)
+            g = torch.addcmul(g, self.parameters, self.decay, out=self.decayed)
         return self.optimizer.direction(g, self.t)
 
     def update(self, d: Tensor, c: float) -> None:
