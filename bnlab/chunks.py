@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .summary import CHUNK_ROWS, ROW, WHERE, Summary
-from .trace import Record
 
 if TYPE_CHECKING:
     from .store import RunStore
@@ -59,21 +58,21 @@ class Table:
     def stored_stride(self) -> int:
         return self.db.execute(f"select coalesce(max(stride), 1) from chunks where {WHERE}", self.key).fetchone()[0]
 
-    def add(self, db, records: list[Record], stride: int) -> None:
-        """Append the rows of records; heavy tables only at multiples of `stride`."""
+    def add(self, db, steps: np.ndarray, rows: np.ndarray, stride: int) -> None:
+        """Append the rows [n, width] of `steps`; heavy tables only those at multiples of `stride`."""
         stride = stride if self.kind in HEAVY else 1
-        new = [r for r in records if r.step % stride == 0]
-        if not new:
+        pick = steps % stride == 0
+        steps, rows = steps[pick], rows[pick].astype(np.float32, copy=False)
+        if not len(rows):
             return
-        rows = np.stack([r.parts[self.stack].rows[self.kind] for r in new]).astype(np.float32, copy=False)
         if self.summary:
-            self.summary.add(db, new[0].step, rows)
-        if self.filled and (stride != self.stride or new[0].step != self.first + self.stride * self.filled):
+            self.summary.add(db, int(steps[0]), rows)
+        if self.filled and (stride != self.stride or steps[0] != self.first + self.stride * self.filled):
             self.filled = 0  # what is open stays as it is on disk
         at = 0
         while at < len(rows):
             if not self.filled:
-                self.first, self.stride = new[at].step, stride
+                self.first, self.stride = int(steps[at]), stride
                 self.bytes += ROW
             n = min(self.capacity - self.filled, len(rows) - at)
             self.open[:, self.filled : self.filled + n] = rows[at : at + n].T

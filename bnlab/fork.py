@@ -11,7 +11,7 @@ from .experiment import Arm, Experiment
 from .problems import problems
 from .registry import Late
 from .settings import MAX_LABEL, Settings, about
-from .stack import Stack
+from .state import State
 from .train import score_interval
 
 torch = Late("torch")
@@ -94,29 +94,14 @@ def vectors(parent: Experiment, arm: int, found: list[np.ndarray], child: Experi
 
     Weights, moving averages and, with the same rule, the optimizer's memory are the parent's to the last bit.
     """
-    stacks = [Stack(parent, networks, "cpu", torch.float32) for networks in parent.stacks]
-    for stack, vector in zip(stacks, found, strict=True):
-        stack.restore(0, vector)
-    at = {n: (stack, slot) for stack in stacks for slot, n in enumerate(stack.networks)}
+    states = [State(parent, networks, "cpu", torch.float32) for networks in parent.stacks]
+    for state, vector in zip(states, found, strict=True):
+        state.restore(0, vector)
+    at = {n: (state, slot) for state in states for slot, n in enumerate(state.networks)}
     made = []
     for networks in child.stacks:
-        stack = Stack(child, networks, "cpu", torch.float32)
+        state = State(child, networks, "cpu", torch.float32)
         for slot, n in enumerate(networks):
-            take(*at[arm, n.seed], stack, slot)
-        made.append(stack.snapshot())
+            state.take(*at[arm, n.seed], slot)
+        made.append(state.snapshot())
     return made
-
-
-def take(old: Stack, at: int, new: Stack, slot: int) -> None:
-    """Copy one network from slot `at` of a stack into `slot` of another."""
-    pairs = [(old.p, new.p)]
-    if type(old.optimizer) is type(new.optimizer):
-        pairs += [(old.views(a), new.views(b)) for a, b in zip(old.optimizer.state, new.optimizer.state, strict=True)]
-    for source, into in pairs:
-        for name, view in into.items():
-            i, j = (at, slot) if name not in ("gamma", "beta") else (at - old.normed.start, slot - new.normed.start)
-            if j >= 0 and view.shape[-3]:
-                view.select(-3, j).copy_(source[name].select(-3, i))
-    if new.settings[slot].norm == "batch":
-        for source, into in ((old.moving_mean, new.moving_mean), (old.moving_var, new.moving_var)):
-            into[:, slot - new.batch.start].copy_(source[:, at - old.batch.start])

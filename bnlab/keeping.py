@@ -18,7 +18,6 @@ import io
 import json
 import time
 from collections.abc import Mapping
-from math import prod
 
 import numpy as np
 
@@ -26,7 +25,7 @@ from .chunks import HEAVY, Table
 from .experiment import Experiment
 from .store import RunStore
 from .summary import CHUNK_ROWS, MOST_BUCKETS, ROW
-from .trace import Record, layout
+from .trace import Record, batch_slots, layout
 
 COMMIT_EVERY = 0.25  # seconds between two commits
 PACE = 2.0  # seconds, at least, over which steps per second are counted
@@ -91,15 +90,12 @@ class Writer:
             return
         new = [r for r in records if r.step > self.step]
         with self.store.transaction() as db:
-            rows = [r for r in new if r.parts]
-            for table in self.tables:
-                table.add(db, rows, self.stride)
+            self.add(db, [r for r in new if r.parts])
             self.step = max(self.step, records[-1].step)
             scorings = [scoring for r in new for scoring in self.scorings_of(r)]
             if scorings or (new and (self.step + 1) % self.every == 0):
                 self.fit(db)
             self.put(db, scorings)
-            self.find_divergence(rows)
             if now - self.marks[1][0] > PACE:
                 self.marks = [self.marks[1], (now, self.step)]
             then, step = self.marks[0]
@@ -146,26 +142,44 @@ class Writer:
                 row = f"insert or replace into {name} values (?, ?, ?, ?)"
                 db.executemany(row, [(self.run_id, stack, step, data) for stack, data in rows])
 
-    def find_divergence(self, records: list[Record]) -> None:
-        """Note for each network the first step whose loss or layers are not finite, and the layer it began in."""
+    def add(self, db, records: list[Record]) -> None:
+        """Append the rows of records to their tables: of a network that has diverged NaN, from the step after it on."""
+        if not records:
+            return
+        steps, seen = np.array([r.step for r in records]), [[part.rows for part in r.parts] for r in records]
         for i, networks in enumerate(self.experiment.stacks):
-            if not records:
-                return
-            table = {t.kind: t for t in self.tables if t.stack == i}
-            layers = np.stack([r.parts[i].rows["layers"] for r in records])
-            losses = np.stack([r.parts[i].rows["steps"] for r in records])[:, : len(networks)]
-            if np.isfinite(layers).all() and np.isfinite(losses).all():
-                continue
-            columns = {q: at for q, at in table["layers"].columns.items() if q != "update_ratio"}  # inf where W is 0
-            seen = {q: layers[:, o : o + prod(s)].reshape(-1, *s) for q, (o, s) in columns.items()}
-            for slot, network in enumerate(networks):
-                broken = ~np.isfinite(losses[:, slot])
-                for values in seen.values():
-                    broken |= ~np.isfinite(values[:, :, slot]).all(1)
-                if broken.any() and tuple(network) not in self.diverged:
-                    at = int(broken.argmax())
-                    where = first_broken({q: values[at, :, slot] for q, values in seen.items()})
-                    self.diverged[tuple(network)] = (records[at].step, where)
+            tables = [t for t in self.tables if t.stack == i]
+            rows = {t.kind: np.stack([parts[i][t.kind] for parts in seen]) for t in tables}
+            by_slot = {t.kind: self.by_slot(t, rows[t.kind]) for t in tables}
+            if not np.isfinite(rows["layers"]).all() or not np.isfinite(rows["steps"]).all():
+                self.find_divergence(i, steps, by_slot)
+            for network in {*networks} & {*self.diverged}:
+                after = steps > self.diverged[network][0]
+                for kind, quantities in by_slot.items():
+                    of = batch_slots(self.experiment, i) if kind == "units" else range(len(networks))
+                    if (slot := networks.index(network)) in of:
+                        quantities[after, ..., of.index(slot)] = np.nan
+            for table in tables:
+                table.add(db, steps, rows[table.kind], self.stride)
+
+    def by_slot(self, table: Table, rows: np.ndarray) -> np.ndarray:
+        """Rows [n, width] as a view [n, quantities, ..., slots]."""
+        shape = next(iter(table.columns.values()))[1]
+        view = rows.reshape(len(rows), -1, *shape)
+        return np.moveaxis(view, -2, -1) if table.kind in HEAVY else view
+
+    def find_divergence(self, stack: int, steps: np.ndarray, by_slot: dict[str, np.ndarray]) -> None:
+        """Note for each network the first step whose loss or layers are not finite, and the layer it began in."""
+        columns = layout(self.experiment, stack)["layers"]
+        seen = {q: by_slot["layers"][:, j] for j, q in enumerate(columns) if q != "update_ratio"}  # inf where W is 0
+        for slot, network in enumerate(self.experiment.stacks[stack]):
+            broken = ~np.isfinite(by_slot["steps"][:, 0, slot])
+            for values in seen.values():
+                broken |= ~np.isfinite(values[:, :, slot]).all(1)
+            if broken.any() and network not in self.diverged:
+                at = int(broken.argmax())
+                where = first_broken({q: values[at, :, slot] for q, values in seen.items()})
+                self.diverged[network] = (int(steps[at]), where)
 
     def used(self) -> dict[str, int]:
         """Bytes that each kind of thing takes of the budget, less what fit_the_rest() looks after."""

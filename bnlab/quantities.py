@@ -76,7 +76,7 @@ class Rows:
         """Where a norm does: its n means and variances [L, slots, n], 1/n, and where the two go."""
         s, layers = self.stack, self.at["layers"]
         for name, kind in (("z", 1), ("z", 2), ("a", 3), ("a", 4)):
-            slots = s.kind(kind)
+            slots = s.kinds[kind]
             if slots.stop > slots.start:
                 mean, var = (of.flatten(2) for of in s.statistics(slots))
                 share = torch.full_like(mean[0, 0, :1], 1 / mean.shape[2])

@@ -20,12 +20,11 @@ import numpy as np
 
 from .activations import ACTIVATIONS
 from .data import DATASETS
-from .experiment import Experiment, Network, Settings, slot_order
-from .inits import initial_weights
+from .experiment import Experiment, Network
 from .mlp import LOSSES, Networks
 from .norms import FrozenNormalization, Noise, Normalization, moving_average
-from .optimizers import OPTIMIZERS
 from .registry import Late
+from .state import State, blocks, carve
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,93 +34,34 @@ if TYPE_CHECKING:
 torch = Late("torch")
 
 CACHED = 2**18  # values, about, of the layers that are in the processor's cache at once
-BLOCK = 32  # elements; a slot that fills whole blocks is computed alike wherever it stands (vector loops have no tail)
 
 
-def blocks(rows: int, columns: int) -> int:
-    """Elements set aside for a [rows, columns] matrix: whole blocks."""
-    return -(-rows * columns // BLOCK) * BLOCK
-
-
-def carve(flat: Tensor, start: int, shape: tuple[int, ...]) -> Tensor:
-    """A view of shape [..., rows, columns] on the vector `flat` from `start`; each matrix begins on a block."""
-    *outer, rows, columns = shape
-    size = blocks(rows, columns)
-    view = flat[start : start + int(np.prod(outer)) * size].view(*outer, size)
-    return view[..., : rows * columns].unflatten(-1, (rows, columns))
-
-
-class Stack:
+class Stack(State):
     """Networks of one shape, trained together.
 
-    `parameters` and `gradients` are single vectors; `p` and `g` are views on them by name. Raises nothing: what cannot
-    work was refused by Experiment.
+    `gradients` is a vector as `parameters` is one; `g` are views on it by name. Raises nothing: what cannot work was
+    refused by Experiment.
     """
 
     def __init__(self, experiment: Experiment, networks: tuple[Network, ...], device: str, dtype: torch.dtype):
-        each = [experiment.arm_settings[n.arm] for n in networks]
-        shared: Settings = each[0]
-        data = DATASETS[shared.data]
-        self.networks, self.settings, self.shared = networks, each, shared
-        self.device, self.dtype = device, dtype
-        S, K, L, d = len(networks), shared.mini_batch, shared.depth, shared.width
-        self.S, self.K, self.L, self.d = S, K, L, d
-        self.act, self.criterion = ACTIVATIONS[shared.activation], LOSSES[data.task]
-        self.t = 0
-
-        kinds = [slot_order(s) for s in each]  # 0 none, 1 LN after, 2 BN after, 3 BN before, 4 LN before
-        first = [kinds.index(k) if k in kinds else None for k in range(5)]
-        count = [kinds.count(k) for k in range(5)]
-        edge = [sum(count[:k]) for k in range(6)]
-        span = lambda low, high: slice(edge[low], edge[high])  # noqa: E731
-        self.none, self.after, self.before, self.normed = span(0, 1), span(1, 3), span(3, 5), span(1, 5)
-        self.batch = span(2, 4)
-        self.kinds = [(span(k, k + 1), each[first[k]]) for k in range(5) if first[k] is not None]
-        self.B, N = edge[4] - edge[2], S - edge[1]  # slots with batch norm; with any norm
-
-        n_out, room = data.n_classes, self.room
-        shapes = {
-            "weight_in": (S, data.n_features, d),
-            "weight": (L - 1, S, d, d),
-            "readout": (S, d, n_out),
-            "bias": (L, S, 1, d),
-            "readout_bias": (S, 1, n_out),
-            "gamma": (L, N, 1, d),
-            "beta": (L, N, 1, d),
-        }
-        size = {name: int(np.prod(shape[:-2])) * blocks(*shape[-2:]) for name, shape in shapes.items()}
-        start = dict(zip(shapes, np.cumsum([0, *size.values()]).tolist(), strict=False))
-        vector = lambda: torch.zeros(sum(size.values()), device=device, dtype=dtype)  # noqa: E731
-        views = lambda flat: {k: carve(flat, start[k], shape) for k, shape in shapes.items()}  # noqa: E731
-        self.parameters, self.gradients, self.rate, self.decay = vector(), vector(), vector(), vector()
-        self.p, self.g = views(self.parameters), views(self.gradients)
-        self.optimizer = OPTIMIZERS[shared.optimizer](self.parameters)
-        self.views = views
-        for vector_of, name in ((self.rate, "learning_rate"), (self.decay, "weight_decay")):
-            for key, view in views(vector_of).items():
-                owners = each[edge[1] :] if key in ("gamma", "beta") else each
+        super().__init__(experiment, networks, device, dtype)
+        self.initialize()
+        each, shared, room = self.settings, self.shared, self.room
+        S, K, L, d, N, n_out = self.S, self.K, self.L, self.d, self.N, self.shapes["readout"][2]
+        self.act, self.criterion = ACTIVATIONS[shared.activation], LOSSES[DATASETS[shared.data].task]
+        self.gradients, self.rate, self.decay = self.vector(), self.vector(), self.vector()
+        self.g = self.views(self.gradients)
+        for vector, name in ((self.rate, "learning_rate"), (self.decay, "weight_decay")):
+            for key, view in self.views(vector).items():
+                owners = each[self.normed.start :] if key in ("gamma", "beta") else each
                 for slot, s in enumerate(owners):
                     fixed = key in ("gamma", "beta") and s.rescale == "fixed"
                     view.select(-3, slot).fill_(0 if fixed else getattr(s, name))
         self.decays = any(s.weight_decay for s in each)
-        self.decayed = vector() if self.decays else None  # the gradients with the decay
+        self.decayed = self.vector() if self.decays else None  # the gradients with the decay
         per_slot = lambda name: torch.tensor([getattr(s, name) for s in each], dtype=torch.float64).view(S, 1, 1)  # noqa: E731
         self.learning_rate, self.delta = (room(S, 1, 1).copy_(per_slot(q)) for q in ("learning_rate", "delta"))
         self.alpha = per_slot("alpha").to(device)
-
-        self.p["gamma"].fill_(1)
-        for slot, (network, s) in enumerate(zip(networks, each, strict=True)):
-            fans = [data.n_features] + [d] * L + [n_out]
-            for layer in range(1, L + 2):
-                w = initial_weights(s.init, s.init_gain, network.seed, layer, fans[layer - 1], fans[layer])
-                into = (
-                    self.p["weight_in"]
-                    if layer == 1
-                    else self.p["readout"]
-                    if layer > L
-                    else self.p["weight"][layer - 2]
-                )
-                into[slot].copy_(torch.from_numpy(w))
 
         self.a, self.out, self.da = room(L, S, K, d), room(L, S, K, d), room(L, S, K, d)
         self.m, self.x_hat = room(L, N, K, d), room(L, N, K, d)  # between activation and norm; normalized
@@ -130,10 +70,6 @@ class Stack:
         self.outputs, self.g_outputs = (room(S, K, max(2, n_out))[..., :n_out] for _ in range(2))
         self.batch_mean, self.batch_var = room(L, self.B, 1, d), room(L, self.B, 1, d)
         self.layer_mean, self.layer_var = room(L, N - self.B, K, 1), room(L, N - self.B, K, 1)  # of layer norm
-        moving = (2, L, self.B, 1, d)
-        self.moving = torch.zeros(int(np.prod(moving[:-2])) * blocks(1, d), device=device, dtype=dtype)
-        self.moving_mean, self.moving_var = carve(self.moving, 0, moving)
-        self.moving_var.fill_(1)  # the cold start: 0 and 1, as everywhere
         self.frozen = shared.statistics == "moving"
         self.noise = {}  # slot -> its noise, where there is some
         for slot in range(self.batch.start, self.batch.stop):
@@ -168,7 +104,7 @@ class Stack:
         v.after = (v.a[self.after], self.m[l, inner(self.after)], v.da[self.after])
         v.before = (self.m[l, inner(self.before)], v.out[self.before], self.g_out[self.before])
         v.norms = []
-        for name, slots in (("layer", self.kind(1)), ("batch", self.batch), ("layer", self.kind(4))):
+        for name, slots in (("layer", self.kinds[1]), ("batch", self.batch), ("layer", self.kinds[4])):
             if slots.stop <= slots.start:
                 continue
             i = inner(slots)
@@ -202,10 +138,6 @@ class Stack:
         ]
         return v
 
-    def inner(self, slots: slice) -> slice:
-        """The same slots counted from the first with a norm: m, x_hat, gamma and beta hold only those."""
-        return slice(slots.start - self.normed.start, slots.stop - self.normed.start)
-
     def statistics(self, slots: slice) -> tuple[Tensor, Tensor]:
         """Where slots of one norm keep mean and variance: [L, slots, 1, d], or [L, slots, K, 1] for layer norm."""
         if self.batch.start <= slots.start < self.batch.stop:
@@ -214,10 +146,6 @@ class Stack:
         gap = self.normed.start if slots.stop <= self.batch.start else self.normed.start + self.B
         b = slice(slots.start - gap, slots.stop - gap)
         return self.layer_mean[:, b], self.layer_var[:, b]
-
-    def kind(self, k: int) -> slice:
-        """The slots of one kind: 0 none, 1 LN after, 2 BN after, 3 BN before, 4 LN before."""
-        return next((s for s, settings in self.kinds if slot_order(settings) == k), slice(0, 0))
 
     def gradient(self, x: Tensor, y: Tensor, rows: Rows | None = None) -> None:
         """Forward and backward on the mini-batches x [S, K, n_in], y [S, K].
@@ -302,24 +230,6 @@ class Stack:
                 rows.backward(l)
             if l > 0:
                 torch.bmm(v.da, v.weight_t, out=self.g_out)
-
-    @property
-    def state(self) -> list[Tensor]:
-        """The vectors that determine everything to come: parameters, the optimizer's memory, moving averages."""
-        return [self.parameters, *self.optimizer.state, self.moving]
-
-    def snapshot(self) -> np.ndarray:
-        """The state as one vector; `restore` continues from it to the last bit."""
-        return torch.cat(self.state).cpu().numpy()
-
-    def restore(self, t: int, vector: np.ndarray) -> None:
-        """Take up the state of a snapshot taken before update t. Raises ValueError if it belongs to other networks."""
-        if len(vector) != sum(len(part) for part in self.state):
-            raise ValueError("the snapshot belongs to networks of another shape.")
-        at, self.t = 0, t
-        for part in self.state:
-            part.copy_(torch.tensor(vector[at : at + len(part)]))
-            at += len(part)
 
     def alike(self) -> list[tuple[slice, Networks, slice | None]]:
         """The networks one by one, for scoring: the slot, the weights (views), and where the batch norm stands in

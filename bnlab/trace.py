@@ -5,13 +5,13 @@ Tables `steps`, `layers`, `units` and `samples` have a row at every step; scores
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from .data import DATASETS
-from .experiment import Experiment
+from .experiment import Experiment, Network
 
 EVERYTHING = 2**40  # points: nothing is thinned on the way to the reader
 SAMPLE = 128  # values of a layer's mini-batch kept at every step for percentiles and histograms
@@ -61,13 +61,13 @@ TABLES = {"steps": STEPS, "layers": LAYERS, "units": UNITS, "samples": SAMPLES}
 Layout = dict[str, dict[str, tuple[int, tuple[int, ...]]]]
 
 
-def layout(experiment: Experiment, stack: int) -> Layout:
+def layout(experiment: Experiment, stack: int, networks: Sequence[Network] = ()) -> Layout:
     """Where each quantity stands in the row of its table: {table: {quantity: (offset, shape)}}.
 
     Shapes: S slots, L layers, B slots with batch norm, d units, M sampled values: steps [S], layers [L, S],
-    units [L, B, d], samples [L, S, M]. A table without columns is left out.
+    units [L, B, d], samples [L, S, M]. A table without columns is left out. `networks`: only these of the stack.
     """
-    slots = [experiment.arm_settings[n.arm] for n in experiment.stacks[stack]]
+    slots = [experiment.arm_settings[n.arm] for n in networks or experiment.stacks[stack]]
     s = slots[0]
     batch = sum(slot.norm == "batch" for slot in slots)
     shape = {

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {  # from the cellar up; a package stands for all files in it
     "cellar": "registry",
     "ground": "activations inits norms optimizers data averages theory profile moving mlp population",
-    "first": "settings problems experiment address sampling stack fork trace quantities train probes",
+    "first": "settings problems experiment address sampling state stack fork trace quantities group train probes",
     "second": "store summary chunks keeping reading lineage jobs work",
     "third": "figures export lessons cards opened api",
     "side door": "__main__",

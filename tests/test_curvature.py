@@ -9,8 +9,8 @@ from twins import Twin, every_kind
 
 from bnlab import Arm, Experiment, Settings
 from bnlab.activations import ACTIVATIONS
+from bnlab.group import Group
 from bnlab.probes import curvature
-from bnlab.train import Group
 
 NOISY = {"norm": "batch", "noise_shift": 0.5, "noise_scale": 0.25}
 

@@ -10,8 +10,8 @@ from sklearn import datasets as sklearn_datasets
 
 from bnlab.data import DATASETS, split
 from bnlab.experiment import Arm, Experiment, Settings
+from bnlab.group import Group
 from bnlab.sampling import DRAWN, mini_batches, parts
-from bnlab.train import Group
 
 REAL = ("digits", "breast_cancer", "wine", "diabetes")
 SYNTHETIC = ("spirals", "moons", "circles", "xor", "blobs", "gaussian")

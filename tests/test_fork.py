@@ -6,9 +6,9 @@ import torch
 
 from bnlab import Arm, Experiment, Settings
 from bnlab.fork import CHANGEABLE, can_change, forked
+from bnlab.group import Group
 from bnlab.lineage import rows
 from bnlab.store import RunStore
-from bnlab.train import Group
 from bnlab.work import beginning, execute
 
 BN = {"norm": "batch"}

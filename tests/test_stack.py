@@ -13,10 +13,11 @@ from twins import KINDS, Twin, every_kind, optimizer
 from bnlab.activations import ACTIVATIONS
 from bnlab.data import DATASETS
 from bnlab.experiment import Arm, Experiment, Settings
+from bnlab.group import Group
 from bnlab.inits import INITS
 from bnlab.optimizers import OPTIMIZERS
 from bnlab.sampling import mini_batches
-from bnlab.train import Group, train
+from bnlab.train import train
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-11}
 

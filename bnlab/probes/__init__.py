@@ -17,9 +17,10 @@ import numpy as np
 
 from ..data import DATASETS
 from ..experiment import Experiment
+from ..group import Group
 from ..registry import Registry
 from ..settings import Settings
-from ..train import Group, score_interval
+from ..train import score_interval
 
 LOOKING_SHARE = 0.15  # of the training time, for all live probes together
 

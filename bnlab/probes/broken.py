@@ -18,7 +18,7 @@ from .inference import averages
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..train import Group
+    from ..group import Group
     from . import Seen
 
 torch = Late("torch")

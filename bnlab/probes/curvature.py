@@ -23,8 +23,8 @@ from .weights import spectrum
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..group import Group
     from ..settings import Settings
-    from ..train import Group
 
 torch = Late("torch")
 
@@ -61,7 +61,7 @@ def pieces(group: Group) -> Iterator[slice]:
     if each > MOST:
         raise ValueError("the second derivatives need too much memory. Lower depth, width or batch_size.")
     n = max(1, TOGETHER // each)
-    for slots, _ in stack.kinds:
+    for slots in stack.kinds:
         for start in range(slots.start, slots.stop, n):
             yield slice(start, min(start + n, slots.stop))
 

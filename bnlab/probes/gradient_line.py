@@ -24,8 +24,8 @@ from .weights import norm
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..group import Group
     from ..stack import Stack
-    from ..train import Group
 
 torch = Late("torch")
 

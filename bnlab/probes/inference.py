@@ -15,7 +15,7 @@ from ..moving import ALPHAS, START, complete, moving_average_at
 from ..registry import Late
 
 if TYPE_CHECKING:
-    from ..train import Group
+    from ..group import Group
     from . import Seen
 
 torch = Late("torch")

@@ -19,8 +19,8 @@ from .shift import weight_gradient
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..group import Group
     from ..stack import Stack
-    from ..train import Group
 
 torch = Late("torch")
 

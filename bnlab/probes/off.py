@@ -17,7 +17,7 @@ from ..registry import Late
 from .inference import scored
 
 if TYPE_CHECKING:
-    from ..train import Group
+    from ..group import Group
     from . import Seen
 
 torch = Late("torch")

@@ -10,7 +10,7 @@ from ..mlp import Statistics
 from ..population import of_mini_batches, population
 
 if TYPE_CHECKING:
-    from ..train import Group
+    from ..group import Group
 
 
 def look(group: Group, batch_size: int) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from .weights import spectrum
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..train import Group
+    from ..group import Group
 
 torch = Late("torch")
 

@@ -18,8 +18,8 @@ from ..registry import Late
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..group import Group
     from ..stack import Stack
-    from ..train import Group
 
 torch = Late("torch")
 Moments = tuple["Tensor", "Tensor"]

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..experiment import Arm, Experiment
+from ..group import Group
 from ..mlp import Statistics
 from ..registry import Late
-from ..train import Group
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,7 +81,7 @@ def passing(stack: Stack) -> Tensor:
 def with_batch(group: Group, slot: int, batch_size: int) -> Group:
     """One slot's network, with the same weights, in a group of its own that takes mini-batches of another size."""
     settings = group.stack.settings[slot].model_copy(update={"batch_size": batch_size})
-    experiment = Experiment(settings=settings, arms=(Arm(label="alone"),), seeds=(group.seeds[slot],))
+    experiment = Experiment(settings=settings, arms=(Arm(label="alone"),), seeds=(group.stack.networks[slot].seed,))
     other = Group(experiment, 0, "cpu", group.stack.dtype)
     inner = slot - group.stack.normed.start
     for name, view in other.stack.p.items():

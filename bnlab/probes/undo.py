@@ -20,7 +20,7 @@ from .single import with_batch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..train import Group
+    from ..group import Group
 
 
 def look(group: Group, layer: int) -> dict[str, np.ndarray]:

@@ -1,0 +1,176 @@
+"""One stack of networks and its data: a training step, a scoring, and going on without what has diverged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import nan, prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .data import DATASETS, split
+from .experiment import Experiment, Network
+from .mlp import Statistics
+from .population import population
+from .quantities import Rows
+from .registry import Late
+from .sampling import DRAWN, mini_batches, parts
+from .stack import Stack
+from .state import State
+from .trace import Population, Score, batch_slots, layout
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+torch = Late("torch")
+
+
+class Group:
+    """One stack with its data: what a step and a scoring of it need. `stack` holds the networks that are trained: all,
+    until some have diverged; `places` are their slots among all of them."""
+
+    def __init__(self, experiment: Experiment, index: int, device: str, dtype: torch.dtype):
+        self.experiment, self.index, self.device, self.dtype = experiment, index, device, dtype
+        self.networks = experiment.stacks[index]
+        self.settings = experiment.arm_settings[self.networks[0].arm]
+        self.columns = layout(experiment, index)
+        tensor = lambda array: torch.from_numpy(np.ascontiguousarray(array)).to(device)  # noqa: E731
+        self.splits = {
+            name: (tensor(part.x).to(dtype), tensor(part.y).to(torch.int64 if part.y.dtype.kind == "i" else dtype))
+            for name, part in zip(("train", "test"), split(self.settings.data, self.settings.standardize), strict=True)
+        }
+        self.batch_slots = batch_slots(experiment, index)
+        self.population: Population | None = None
+        self.whole: State | None = None  # of all networks, once some are left out
+        self.take_up(self.networks)
+
+    def take_up(self, networks: tuple[Network, ...]) -> None:
+        """Train these networks of the stack, in its order, from their initial weights."""
+        self.stack = Stack(self.experiment, networks, self.device, self.dtype)
+        self.rows = Rows(self.stack, layout(self.experiment, self.index, networks))
+        self.x = self.stack.room(len(networks), self.settings.mini_batch, DATASETS[self.settings.data].n_features)
+        self.alike = self.stack.alike()
+        self.places = [self.networks.index(n) for n in networks]
+        self.drawn = -1
+
+    def leave_out_diverged(self) -> None:
+        """Go on without the networks that have a weight that is not finite, which no step mends; all others learn as
+        they would beside them, to the last bit."""
+        if not self.places:
+            return
+        lasting = tuple(n for n, finite in zip(self.stack.networks, self.stack.finite(), strict=True) if finite)
+        if len(lasting) == self.stack.S:
+            return
+        t, vector = self.stack.t, self.snapshot()
+        self.stack = self.rows = None  # their buffers make room
+        self.whole = self.whole or State(self.experiment, self.networks, self.device, self.dtype)
+        self.whole.restore(t, vector)
+        self.places, self.alike = [], []
+        if lasting:
+            self.take_up(lasting)
+            self.stack.t = t
+        for slot, place in enumerate(self.places):
+            self.stack.take(self.whole, place, slot)
+
+    def snapshot(self) -> np.ndarray:
+        """The state of all networks of the stack; of those left out the one in which they were."""
+        if not self.whole:
+            return self.stack.snapshot()
+        for slot, place in enumerate(self.places):
+            self.whole.take(self.stack, slot, place)
+        return self.whole.snapshot()
+
+    def step(self, t: int, record: bool) -> dict[str, Tensor]:
+        """Update t of every network that is trained; the rows it showed, of all networks of the stack."""
+        if not self.places:
+            return self.among_all({})
+        x, y = self.mini_batch(t)
+        self.stack.gradient(x, y, self.rows if record else None)
+        d, c = self.stack.direction()
+        rows = self.rows.measured(d, c) if record else {}
+        self.stack.update(d, c)
+        return self.among_all(rows) if rows and self.whole else rows
+
+    def among_all(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rows of the networks that are trained as rows of all: NaN for the others."""
+        wide = {}
+        for table, columns in self.columns.items():
+            shape = (len(columns), *next(iter(columns.values()))[1])
+            wide[table] = torch.full((prod(shape),), nan, dtype=self.dtype, device=self.device)
+            axis = len(shape) - (2 if table in ("units", "samples") else 1)  # of the slots
+            places = self.batch_places if table == "units" else self.places
+            if places:
+                narrow = rows[table].view(*shape[:axis], len(places), *shape[axis + 1 :])
+                wide[table].view(shape).index_copy_(axis, torch.tensor(places, device=self.device), narrow)
+        return wide
+
+    @property
+    def batch_places(self) -> list[int]:
+        """Where the batch norms that are trained stand among all batch norms of the stack."""
+        return [i for i, slot in enumerate(self.batch_slots) if slot in self.places]
+
+    def mini_batch(self, t: int) -> tuple[Tensor, Tensor]:
+        """x [S, K, n_in] and y [S, K] of step t; networks of one seed see the same."""
+        if t // DRAWN != self.drawn:
+            self.drawn = t // DRAWN
+            seeds = [n.seed for n in self.stack.networks]
+            by_seed = {seed: mini_batches(self.settings, seed, self.drawn * DRAWN) for seed in set(seeds)}
+            index = np.stack([by_seed[seed] for seed in seeds], 1)  # [DRAWN, S, K]
+            self.index_of = torch.from_numpy(index).to(self.x.device)
+        i = self.index_of[t % DRAWN]
+        x, y = self.splits["train"]
+        return self.x.copy_(x[i]), y[i]
+
+    def scores(self) -> Iterator[Score]:
+        """Loss and accuracy over both splits with each kind of statistics; keeps the population statistics it meets.
+
+        "batch": the split in near-equal mini-batches of at most K, each normalized by its own statistics (none for
+        K = 1); "population": the whole training set at once; "moving": the moving averages; "none": the norm has none.
+        """
+        moments = []
+        for slots, networks, b in self.alike:
+            count = slots.stop - slots.start
+            whole = {name: x.expand(count, *x.shape) for name, (x, _) in self.splits.items()}
+            if b is None:
+                for name, x in whole.items():
+                    yield self.score(name, "none", slots, [networks.forward(x)[0]])
+                continue
+            for name, x in whole.items() if self.stack.K > 1 else ():  # an example alone has no variance
+                split_up = x.tensor_split(parts(x.shape[1], self.stack.K), dim=1)
+                yield self.score(name, "batch", slots, [networks.forward(part)[0] for part in split_up])
+            moving = Statistics(self.stack.moving_mean[:, b].unbind(0), self.stack.moving_var[:, b].unbind(0))
+            for name, x in whole.items():
+                yield self.score(name, "moving", slots, [networks.forward(x, moving)[0]])
+            x = whole["train"]
+            outputs, found = population(networks, x)
+            found = Statistics(*([q.to(x.dtype) for q in part] for part in found))
+            yield self.score("train", "population", slots, [outputs])
+            yield self.score("test", "population", slots, [networks.forward(whole["test"], found)[0]])
+            moments.append([torch.stack(part)[:, :, 0] for part in found])
+        if moments:
+            found = [torch.cat(part, 1) for part in zip(*moments, strict=True)]
+            found += [part[:, :, 0] for part in (self.stack.moving_mean, self.stack.moving_var)]
+            self.population = Population(self.index, self.batch_slots, *map(self.among_all_batch_norms, found))
+        else:
+            self.population = None
+
+    def among_all_batch_norms(self, moments: Tensor) -> np.ndarray:
+        """What is known of the batch norms that are trained, [L, batch norms, d], as of all: NaN for the others."""
+        L, _, d = moments.shape
+        wide = np.full((L, len(self.batch_slots), d), np.nan, moments.cpu().numpy().dtype)
+        wide[:, self.batch_places] = moments.cpu().numpy()
+        return wide
+
+    def score(self, name: str, statistics: str, slots: slice, outputs: list[Tensor]) -> Score:
+        """Score outputs, given in parts along the examples of the split."""
+        count = slots.stop - slots.start
+        y = self.splits[name][1]
+        loss, accuracy, _ = self.stack.criterion(torch.cat(outputs, 1), y.expand(count, -1))
+        return Score(
+            self.index,
+            name,
+            statistics,
+            tuple(self.places[slots]),
+            loss.cpu().numpy(),
+            None if accuracy is None else accuracy.cpu().numpy(),
+        )
