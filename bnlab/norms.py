@@ -105,14 +105,12 @@ class Normalization:
         torch.sum(self.scratch, 1, keepdim=True, out=self.gamma_grad)
         torch.sum(g, 1, keepdim=True, out=self.beta_grad)
         if self.axis == 1:
-            torch.addcmul(g, self.x_hat, self.gamma_grad, value=-1 / self.n, out=dx)
-            dx.sub_(self.beta_grad, alpha=1 / self.n).mul_(self.gamma * self.inverse)
+            sum_g, sum_gx, scale = self.beta_grad, self.gamma_grad, self.gamma * self.inverse
         else:  # gamma varies along the axis, so it belongs inside the means
-            g.mul_(self.gamma)
-            mean_g = g.sum(2, keepdim=True).mul_(self.share)
-            mean_gx = self.scratch.mul_(self.gamma).sum(2, keepdim=True).mul_(self.share)
-            torch.addcmul(g, self.x_hat, mean_gx, value=-1, out=dx)
-            dx.sub_(mean_g).mul_(self.inverse)
+            sum_g = g.mul_(self.gamma).sum(2, keepdim=True)
+            sum_gx, scale = self.scratch.mul_(self.gamma).sum(2, keepdim=True), self.inverse
+        torch.addcmul(g, self.x_hat, sum_gx, value=-1 / self.n, out=dx)
+        dx.sub_(sum_g, alpha=1 / self.n).mul_(scale)
 
 
 class FrozenNormalization(Normalization):
