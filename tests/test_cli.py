@@ -112,7 +112,6 @@ def test_ctrl_c_leaves_a_run_that_is_resumed_to_the_same_tables(tmp_path):
     resumed = bnlab("resume", runs)
     assert resumed.returncode == 0, resumed.stderr
     assert store.run(broken.id).status == "done" and store.run(broken.id).step == 1500
-    torch.set_num_threads(1)
     whole = store.create(Experiment.model_validate(long))
     work.execute(store, whole.id, lambda: None)
     identical(exported(runs, whole.id, tmp_path / "whole"), exported(runs, broken.id, tmp_path / "broken"))

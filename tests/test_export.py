@@ -5,7 +5,6 @@ import csv
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.export import tables
@@ -57,7 +56,6 @@ def written(directory, experiment, to, records=None):
 
 @pytest.fixture(scope="module")
 def records():
-    torch.set_num_threads(1)
     return list(train(REAL))
 
 

@@ -22,14 +22,6 @@ ORACLE = {"linear": lambda u: u, "sigmoid": torch.sigmoid, "tanh": torch.tanh} |
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def gradients(activation, s2, norm, placement, depth=18, width=200, sizes=(1.0,), seed=0):
     """||dE/da||^2, ||dE/dW||^2 and mean square of a in each layer of a plain network with autograd, [3, L]."""
     g = torch.Generator().manual_seed(seed)

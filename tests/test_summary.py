@@ -1,0 +1,142 @@
+"""A run in few points: mean, least and greatest value of every stretch of steps, as a slow loop finds them."""
+
+from itertools import pairwise
+from math import isfinite, prod
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as some
+from known_rows import LONG, keep, same, small, written
+
+from bnlab.experiment import Experiment
+from bnlab.keeping import RECENT
+from bnlab.store import RunStore
+from bnlab.trace import layout
+
+
+def slow(values, edges):
+    """Mean, min and max of what is finite in each stretch of steps, a number at a time; of all where nothing is."""
+    found = []
+    for start, stop in pairwise(edges):
+        part = [float(v) for v in values[start:stop]]
+        there = [v for v in part if isfinite(v)] or [sum(part)]
+        found.append((sum(there) / len(there), min(there), max(there)))
+    return np.array(found).T
+
+
+def agrees(series, values, last):
+    """Whether each bucket is the slow loop's over the exact data; the last one covers at least up to `last`."""
+    mean, low, high = slow(values, [*series.steps, last])
+    np.testing.assert_array_equal(series.low[:-1, 0], low[:-1].astype(np.float32))
+    np.testing.assert_array_equal(series.high[:-1, 0], high[:-1].astype(np.float32))
+    np.testing.assert_allclose(series.mean[:-1, 0], mean[:-1], rtol=1e-5, atol=1e-5)
+    assert series.low[-1, 0] <= np.float32(low[-1]) and np.float32(high[-1]) <= series.high[-1, 0]
+
+
+NOISE = np.random.default_rng(1).standard_normal(20_011).astype(np.float32)
+
+
+def noise(experiment):
+    """The rows of a network whose loss (arm 0) is NOISE."""
+
+    def rows(t):
+        return {"steps": np.array([NOISE[t], 0, 0, 0], np.float32)}
+
+    return written(experiment, range(len(NOISE)), rows)
+
+
+@pytest.fixture(scope="module", params=[8, 512], ids=["tiny budget", "all exact"])
+def noisy(request, tmp_path_factory):
+    """A trace of 20,011 steps of noise."""
+    store = RunStore(tmp_path_factory.mktemp("noisy"))
+    experiment = small(depth=12 if request.param == 8 else 1, steps=len(NOISE))
+    experiment = Experiment(
+        settings=experiment.settings.model_copy(update={"budget_mb": request.param}), arms=experiment.arms
+    )
+    yield keep(store, store.create(experiment).id, noise(experiment))
+    store.close()
+
+
+@hypothesis_settings(deadline=None)
+@given(start=some.integers(0, 20_000), length=some.integers(2, 20_011), points=some.integers(10, 1200))
+def test_few_points_keep_min_max_and_mean_of_a_slow_loop(noisy, start, length, points):
+    stop = min(start + length, len(NOISE))
+    series = noisy.read("loss", 0, start=start, stop=stop, points=points)
+    assert len(series.steps) <= 2 * points
+    assert len(series.steps) and series.steps[-1] < stop
+    assert (np.diff(series.steps) > 0).all()
+    if series.exact:
+        np.testing.assert_array_equal(series.steps, np.arange(start, stop))
+        same(series.mean[:, 0], NOISE[start:stop])
+    else:
+        stride = np.diff(series.steps).max() if len(series.steps) > 1 else stop
+        assert start - stride < series.steps[0] <= start
+        agrees(series, NOISE, stop)
+
+
+@pytest.mark.parametrize("points", [10, 100, 500, 1000, 5000])
+def test_the_whole_run_in_few_points_is_the_slow_loops(noisy, points):
+    series = noisy.read("loss", 0, points=points)
+    assert series.steps[0] == 0 and len(series.steps) <= 2 * points
+    agrees(series, NOISE, len(NOISE))
+    mean, low, high = slow(NOISE, [*series.steps, len(NOISE)])
+    np.testing.assert_allclose(series.mean[-1, 0], mean[-1], rtol=1e-5, atol=1e-5)
+    assert (series.low[-1, 0], series.high[-1, 0]) == (np.float32(low[-1]), np.float32(high[-1]))
+
+
+@pytest.mark.parametrize("points", [20, 400])
+def test_few_points_are_of_what_is_finite(store, points):
+    """Read from the summary, or from exact rows: before a network diverges it is seen, and infinities where all is."""
+    random = np.random.default_rng(5)
+    odd = np.repeat(random.choice([0, 0, 0, np.nan, np.inf, -np.inf], 750), 4)
+    odd[1000:1400], odd[1600:2000], odd[2900:] = np.inf, np.nan, 0
+    values = (random.standard_normal(3000) + odd).astype(np.float32)
+    rows = lambda t: {"steps": np.array([values[t], 0, 0, 0], np.float32)}  # noqa: E731
+    experiment = small(depth=1, steps=3000, data="wine", batch_size=2)
+    trace = keep(store, store.create(experiment).id, written(experiment, range(3000), rows))
+    trace.run = trace.run._replace(diverged={})  # what was kept, not what is shown of it
+    series = trace.read("loss", 0, points=points)
+    assert not series.exact and len(series.steps) <= 2 * points
+    agrees(series, values, 3000)
+    kinds = [kind(series.mean).any() for kind in (np.isfinite, np.isinf, np.isnan)]
+    assert kinds == [True] * 3
+
+
+def test_the_last_steps_stay_exact_and_so_does_every_step_while_the_budget_lasts(noisy):
+    budget = noisy.experiment.settings.budget_mb
+    for start in (0, len(NOISE) - RECENT):
+        series = noisy.read("loss", 0, start=start, points=10**6)
+        assert series.exact == (budget == 512 or start > 0)
+        if series.exact:
+            np.testing.assert_array_equal(series.steps, np.arange(start, len(NOISE)))
+            same(series.mean[:, 0], NOISE[start:])
+    for step in (len(NOISE) - 1, len(NOISE) - RECENT):
+        assert noisy.at("loss", 0, step)[0] == step
+        same(noisy.at("loss", 0, step)[1], NOISE[step : step + 1])
+    layers = noisy.read("z_std", 0, start=len(NOISE) - RECENT, points=10**6)
+    assert layers.exact and len(layers.steps) == RECENT
+
+
+@hypothesis_settings(
+    deadline=None, max_examples=2, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(at=some.lists(some.integers(0, 3999), min_size=400, max_size=400), deep=some.booleans())
+def test_no_spike_is_lost_when_old_steps_make_room(store, at, deep):
+    """Each of the 400 scalars of the layers has one huge (or deep) value at one step of its own."""
+    huge, when = np.float32(-3e30 if deep else 3e30), np.array(at)
+    trace = keep(
+        store, store.create(LONG).id, written(LONG, range(4000), lambda t: {"layers": np.where(when == t, huge, 0)})
+    )
+    for name, (offset, shape) in layout(LONG, 0)["layers"].items():
+        here = when[offset : offset + prod(shape)].reshape(shape)
+        for points in (50, 10_000):
+            for arm in (0, 1):
+                series = trace.read(name, arm, points=points)
+                assert not series.exact
+                extreme = series.low if deep else series.high
+                assert (np.abs(extreme[:, 0]).max(0) == 3e30).all()
+                rows = np.abs(extreme[:, 0]).argmax(0)
+                until = np.append(series.steps[1:], 4000)
+                assert (series.steps[rows] <= here[:, arm]).all() and (here[:, arm] < until[rows]).all()
