@@ -152,8 +152,9 @@ def test_nan_infinities_zeros_and_the_smallest_numbers_are_kept(store):
     experiment = small()
     width = {table: len(row) for table, row in nothing(experiment).items()}
 
-    def rows(t):
-        return {table: np.resize(np.roll(SPECIAL, t), n) for table, n in width.items()}
+    def rows(t):  # a loss or a layer that is not finite is the last that is kept of a network
+        of = {table: SPECIAL if table == "samples" or t == 199 else SPECIAL[np.isfinite(SPECIAL)] for table in width}
+        return {table: np.resize(np.roll(of[table], t), n) for table, n in width.items()}
 
     trace = keep(store, store.create(experiment).id, written(experiment, range(200), rows))
     trace.run = trace.run._replace(diverged={})  # what was kept, not what is shown of it

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as some
-from known_rows import LONG, keep, same, small, written
+from known_rows import LONG, keep, nothing, same, small, written
 
 from bnlab.experiment import Experiment
 from bnlab.keeping import RECENT
@@ -88,16 +88,19 @@ def test_the_whole_run_in_few_points_is_the_slow_loops(noisy, points):
 
 @pytest.mark.parametrize("points", [20, 400])
 def test_few_points_are_of_what_is_finite(store, points):
-    """Read from the summary, or from exact rows: before a network diverges it is seen, and infinities where all is."""
+    """Read from the summary, or from exact rows: what is finite, and infinities where all is. Of update ratios, which
+    are infinite where W is 0; a loss that is not finite is a network's last."""
     random = np.random.default_rng(5)
     odd = np.repeat(random.choice([0, 0, 0, np.nan, np.inf, -np.inf], 750), 4)
     odd[1000:1400], odd[1600:2000], odd[2900:] = np.inf, np.nan, 0
     values = (random.standard_normal(3000) + odd).astype(np.float32)
-    rows = lambda t: {"steps": np.array([values[t], 0, 0, 0], np.float32)}  # noqa: E731
     experiment = small(depth=1, steps=3000, data="wine", batch_size=2)
+    offset, _ = layout(experiment, 0)["layers"]["update_ratio"]
+    width = len(nothing(experiment)["layers"])
+    rows = lambda t: {"layers": np.where(np.arange(width) == offset, values[t], 0).astype(np.float32)}  # noqa: E731
     trace = keep(store, store.create(experiment).id, written(experiment, range(3000), rows))
-    trace.run = trace.run._replace(diverged={})  # what was kept, not what is shown of it
-    series = trace.read("loss", 0, points=points)
+    assert not trace.diverged
+    series = trace.read("update_ratio", 0, layer=1, points=points)
     assert not series.exact and len(series.steps) <= 2 * points
     agrees(series, values, 3000)
     kinds = [kind(series.mean).any() for kind in (np.isfinite, np.isinf, np.isnan)]
