@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from looked_at import EXPERIMENT, trained
 
 from bnlab.store import RunStore
 
@@ -17,3 +18,9 @@ def store(tmp_path):
     store = RunStore(tmp_path)
     yield store
     store.close()
+
+
+@pytest.fixture(scope="module")
+def why_run(tmp_path_factory):
+    """A run of three norms, for one file alone, as looks are kept with it: its store and its id."""
+    return trained(tmp_path_factory.mktemp("store"), EXPERIMENT.settings, EXPERIMENT.arms, EXPERIMENT.seeds)

@@ -2,32 +2,19 @@
 
 import numpy as np
 import pytest
+from looked_at import ARMS, seen, trained
 
-from bnlab import Arm, Experiment, Settings, figures
-from bnlab.store import RunStore
-from bnlab.work import execute, look
+from bnlab import Arm, Settings, figures
+from bnlab.figures import contest
 
 SMALL = Settings(depth=4, width=8, steps=20, data="wine", batch_size=16, score_every=10)
-BN = Arm(label="BN", changes={"norm": "batch"})
-
-
-def trained(directory, *arms, **settings):
-    store = RunStore(directory)
-    run = store.create(Experiment(settings=SMALL.model_copy(update=settings), arms=arms))
-    execute(store, run.id, lambda: None)
-    return store, run.id
-
-
-def seen(store, run_id, name, **options):
-    for probe, step, of in figures.needs(name, store.trace(run_id), options):
-        look(store, run_id, probe, of, step, store.trace(run_id).snapshot(step))
-    return figures.draw(name, store.trace(run_id), options)
+BN = ARMS[1]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_the_loss_along_the_update_is_another_choice(tmp_path, optimizer):
-    store, run_id = trained(tmp_path, BN, optimizer=optimizer)
-    along, update = (seen(store, run_id, "smoothness", direction=d) for d in ("gradient_line", "update_line"))
+    store, run_id = trained(tmp_path, SMALL.model_copy(update={"optimizer": optimizer}), (BN,))
+    along, update = (seen(store, run_id, "smoothness", {"direction": d}) for d in ("gradient_line", "update_line"))
     told = [np.array(f.data[-1].y, float) for f in (along, update)]
     assert np.allclose(*told) == (optimizer == "sgd")
     assert "along the update" in update.layout.yaxis.title.text
@@ -36,9 +23,10 @@ def test_the_loss_along_the_update_is_another_choice(tmp_path, optimizer):
 
 def test_an_arm_that_diverged_does_not_stretch_the_axes_of_the_others(tmp_path):
     lost = Arm(label="lost", changes={"learning_rate": 50.0})
-    store, run_id = trained(tmp_path, BN, lost, data="diabetes", learning_rate=0.01)
+    settings = SMALL.model_copy(update={"data": "diabetes", "learning_rate": 0.01})
+    store, run_id = trained(tmp_path, settings, (BN, lost))
     assert {arm for arm, _ in store.trace(run_id).diverged} == {1}
-    drawn = seen(store, run_id, "smoothness", direction="gradient_line")
+    drawn = seen(store, run_id, "smoothness", {"direction": "gradient_line"})
     for axis in drawn.select_yaxes():
         of = [t for t in drawn.data if t.yaxis == axis.plotly_name.replace("axis", "") and t.mode == "lines+markers"]
         there, gone = (np.concatenate([np.array(t.y, float) for t in of if t.name == name]) for name in ("BN", "lost"))
@@ -52,8 +40,47 @@ def test_an_arm_that_diverged_does_not_stretch_the_axes_of_the_others(tmp_path):
 
 
 def test_the_drift_that_is_drawn_is_that_of_what_a_layer_reads(tmp_path):
-    store, run_id = trained(tmp_path, BN)
-    drawn = seen(store, run_id, "covariate_shift", step="20")
+    store, run_id = trained(tmp_path, SMALL, (BN,))
+    drawn = seen(store, run_id, "covariate_shift", {"step": "20"})
     (told,) = [t for t in drawn.data if t.xaxis == "x3"]
     assert np.isnan(np.array(told.y, float)[0]), "data do not drift, and 0 has no logarithm"
     np.testing.assert_allclose(np.array(told.y, float)[1:], store.trace(run_id).look("shift", 0, 20)["drift"][0, 1:])
+
+
+def test_the_limit_of_stability_is_lower_with_weight_decay(tmp_path):
+    settings = Settings(depth=3, width=6, data="wine", batch_size=16, steps=2, learning_rate=0.5, weight_decay=1.0)
+    arms = (Arm(label="SGD"), Arm(label="momentum", changes={"optimizer": "momentum"}))
+    drawn = seen(*trained(tmp_path, settings, arms), "curvature")
+    lines = {shape.label.text: shape.y0 for shape in drawn.layout.shapes}
+    assert lines == {"2/η − λ, η = 0.5, λ = 1": 3.0, "2(1 + 0.9)/η − λ, η = 0.5, λ = 1": pytest.approx(6.6)}
+
+
+def test_curvature_is_judged_seed_by_seed(why_run, monkeypatch):
+    """One seed above 2/eta = 20 and one below: their mean says neither."""
+    tops = iter([[[98, 13.4], [30, 40]], [[19, 13.4], [1, 2]], [[98, 13.4], [7, 7]]])
+    told = lambda *_: (np.array([0, 40]), {"top": np.array(next(tops), float)})  # noqa: E731
+    monkeypatch.setattr(contest, "looks", told)
+    drawn = figures.draw("curvature", why_run[0].trace(why_run[1]), {})
+    assert "Beyond it at times: none (2 of 2 seeds), LN (1 of 2 seeds)." in drawn.layout.meta["note"]
+    (line,) = (t for t in drawn.data if t.name == "LN" and t.mode == "lines+markers")
+    np.testing.assert_allclose(line.y, [np.sqrt(98 * 13.4), 7], rtol=1e-6)
+    (top,) = (t for t in drawn.data if t.name == "LN" and t.fill)
+    np.testing.assert_allclose(top.y, [98, 7], rtol=1e-6)
+
+
+def test_names_of_lines_are_not_printed_over_each_other():
+    names = {20.0: "a", 19.9: "b", 2.0: "c", 21.0: "d"}
+    assert contest.told_apart(names, 4) == {2.0: "c", 19.9: "", 20.0: "", 21.0: "d<br>a<br>b"}
+    assert contest.told_apart(names, 0.05) == {2.0: "c", 19.9: "", 20.0: "a<br>b", 21.0: "d"}
+
+
+def test_smoothness_is_the_geometric_mean_of_the_seeds(why_run):
+    drawn, trace = seen(*why_run, "smoothness"), why_run[0].trace(why_run[1])
+    _, found = trace.looks("gradient_line", 1)
+    columns = [[t for t in drawn.data if t.name == "BN" and t.yaxis == f"y{i}" and "lines+m" in t.mode] for i in "23"]
+    (low, high), (rough,) = columns
+    mean = np.exp(np.log(found["change"]).mean(1))
+    np.testing.assert_allclose(low.y, mean.min(1), rtol=1e-5)
+    np.testing.assert_allclose(high.y, mean.max(1), rtol=1e-5)
+    np.testing.assert_allclose(rough.y, np.exp(np.log(found["smoothness"]).mean(1)), rtol=1e-5)
+    assert "Geometric means over 2 seeds" in drawn.layout.meta["note"]

@@ -1,0 +1,71 @@
+"""Scale invariance, the rate that counts and the angles of updates are those of the weights themselves."""
+
+import numpy as np
+import pytest
+import torch
+from looked_at import ARMS, seen, trained
+
+from bnlab import Arm, Experiment, Settings, figures
+from bnlab.figures import geometry
+from bnlab.store import RunStore
+from bnlab.train import Group, train
+
+
+def test_a_factor_is_marked_and_its_numbers_are_the_probes(why_run):
+    store, run_id = why_run
+    drawn = seen(*why_run, "invariance", {"c": "2", "layer": "3"})
+    trace = store.trace(run_id)
+    found = trace.look("invariance", 1, trace.snapshots()[-1], layer=3)
+    at = list(found["factor"][0]).index(2.0)
+    note = drawn.layout.meta["note"]
+    loss, gradient = (np.exp(np.log(found[q][:, at]).mean()) for q in ("loss", "gradient"))
+    assert f"BN: loss {loss:.4g} nats, ‖dE/dW‖ {gradient:.3g}, η/‖W‖² " in note
+    marks = [t for t in drawn.data if t.mode == "markers"]
+    assert len(marks) == 9 and all(t.x[0] == 2 for t in marks)
+    assert note.split("none: ")[1].split(" BN: ")[0].count("η") == 0  # no norm: the scale matters
+
+
+def test_the_rate_that_counts_is_named_by_optimizer(tmp_path):
+    arms = (ARMS[1], Arm(label="Adam", changes={"norm": "batch", "optimizer": "adam"}))
+    store, run_id = trained(tmp_path, Settings(depth=2, width=6, data="wine", batch_size=16, steps=2), arms)
+    drawn = seen(store, run_id, "invariance")
+    assert drawn.layout.yaxis3.title.text == "effective learning rate η/‖W‖² or η/‖W‖"
+    note = drawn.layout.meta["note"]
+    for arm, (label, power) in enumerate((("BN", 2), ("Adam", 1))):
+        norm = store.trace(run_id).read("weight_norm", arm, layer=2).mean[-1, 0]
+        told = note.split(f" {label}: ")[1].split(". ")[0].split(" ")
+        assert told[-2] == "η/‖W‖" + "²" * (power == 2)
+        assert float(told[-1]) == pytest.approx(0.1 / norm**power, rel=0.05)  # one update earlier
+
+
+def test_the_layer_is_the_highest_unless_asked(why_run):
+    trace = why_run[0].trace(why_run[1])
+    ((_, _, options),) = figures.FIGURES["undone"].needs(
+        trace, **figures.asked(figures.FIGURES["undone"].options, {}, trace)
+    )
+    assert options == {"layer": 4}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_the_angle_of_an_update_is_that_of_the_weights(tmp_path, optimizer):
+    settings = Settings(depth=3, width=8, data="wine", batch_size=16, steps=12, optimizer=optimizer, weight_decay=0.01)
+    experiment = Experiment(settings=settings, arms=ARMS[:2], seeds=(0, 1))
+    store = RunStore(tmp_path)
+    run = store.create(experiment)
+    group, weights = Group(experiment, 0, "cpu", torch.float32), []
+    with store.writer(run.id) as writer:
+        for record in train(experiment):
+            writer.keep(record)
+            group.stack.restore(record.step + 1, record.snapshot()[0])
+            weights.append(group.stack.p["weight"][0].double().flatten(1).numpy())  # layer 2, after update t
+    trace = store.trace(run.id)
+    order = [(n.arm, n.seed) for n in experiment.stacks[0]]
+    for arm in (0, 1):
+        steps, told = geometry.angles(trace, arm, 2)
+        both = []
+        for seed in (0, 1):
+            w = np.stack([each[order.index((arm, seed))] for each in weights])
+            u = w / np.linalg.norm(w, axis=1, keepdims=True)
+            both.append(np.rad2deg(2 * np.arcsin(np.linalg.norm(np.diff(u, axis=0), axis=1) / 2)))
+        assert steps.tolist() == list(range(11))
+        np.testing.assert_allclose(told[1:], np.transpose(both)[:10], rtol=1e-3)

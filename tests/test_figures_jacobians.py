@@ -1,0 +1,80 @@
+"""The figures of Jacobians show what the probe saw, and the law beside it."""
+
+import numpy as np
+import pytest
+from looked_at import seen, trained
+
+from bnlab import Arm, Settings, figures
+from bnlab.probes import jacobian
+
+
+def test_a_lower_layer_norm_is_singular_by_construction(why_run):
+    note = seen(*why_run, "spectra").layout.meta["note"]
+    assert " Lost, below 10⁻¹² of the greatest, from layer 1 to the top: " in note
+    assert "LN " in note.split(" Lost, ")[1] and "BN " not in note.split(" Lost, ")[1]
+
+
+def test_the_fans_hold_the_middle_half_and_the_conditions_are_the_probes(why_run):
+    store, run_id = why_run
+    drawn, found = seen(*why_run, "spectra"), seen(*why_run, "conditions")
+    trace = store.trace(run_id)
+    arms = [trace.look("jacobian", arm, trace.snapshots()[-1]) for arm in range(3)]
+    names = [arm.label for arm in trace.experiment.arms]
+    for arm, of in enumerate(arms):
+        median = [t for t in drawn.data if t.name == names[arm] and t.mode == "lines+markers"]
+        bands = [t for t in drawn.data if t.name == names[arm] and t.fill]
+        assert len(median) == 2 and len(bands) == 4
+        for line, key in zip(median, ("layer", "product"), strict=True):
+            np.testing.assert_allclose(line.y, np.exp(np.log(of[key][:, :, 2]).mean(0)), rtol=1e-6)
+            assert (line.customdata[:, 1] <= line.y).all() and (line.y <= line.customdata[:, 2]).all()
+        lines = [t for t in found.data if t.name == names[arm] and t.mode == "lines+markers"]
+        np.testing.assert_allclose(lines[0].y, np.exp(np.log(of["layer_condition"]).mean(0)), rtol=1e-5)
+        np.testing.assert_allclose(lines[2].y, of["product_lost"].mean(0), rtol=1e-6)
+    ranges = {tuple(axis.tickvals) for axis in drawn.select_yaxes(row=2)}
+    assert len(ranges) == 1  # one axis for all arms
+    (shown,) = {axis.range for axis in drawn.select_yaxes(row=2)}
+    seen_there = np.concatenate([np.array(t.y, float) for t in drawn.data if t.yaxis in ("y4", "y5", "y6")])
+    assert 10 ** shown[0] < np.nanmin(seen_there) and np.nanmax(seen_there) < 10 ** shown[1]
+
+
+def test_a_look_that_measured_less_says_so(why_run, monkeypatch):
+    trace = why_run[0].trace(why_run[1])
+    seen(*why_run, "spectra")
+    whole = trace.look
+    less = lambda *a, **o: {k: v for k, v in whole(*a, **o).items() if not k.endswith("condition")}  # noqa: E731
+    monkeypatch.setattr(trace, "look", less)
+    for name in ("jacobians", "spectra", "conditions"):
+        assert "An older version" in figures.draw(name, trace, {}).layout.meta["said"]
+
+
+@pytest.mark.parametrize(
+    ("activation", "init", "arm", "factor"),
+    [
+        ("relu", "xavier", {}, np.sqrt(0.5)),
+        ("relu", "he", {"norm": "batch"}, np.sqrt(np.pi / (np.pi - 1))),
+        ("gelu", "he", {}, None),  # far from its limit: there no layer's factor is that of infinitely many
+        ("elu", "he", {}, None),
+    ],
+)
+def test_the_law_beside_the_product_of_jacobians_is_measured(tmp_path, monkeypatch, activation, init, arm, factor):
+    monkeypatch.setattr(jacobian, "WIDEST", 5)  # singular values are not what is compared
+    settings = Settings(depth=6, width=256, activation=activation, init=init, steps=1, batch_size=256)
+    store, run_id = trained(tmp_path, settings, (Arm(label="a", changes=arm),), (0, 1, 2, 3))
+    drawn = seen(store, run_id, "jacobians", {"step": "0"})
+    (rings,) = (line for line in drawn.data if line.mode == "markers")
+    measured = store.trace(run_id).look("jacobian", 0, 0)["training"]
+    np.testing.assert_allclose(rings.y, np.sqrt(np.square(measured).mean(0)), rtol=0.03)
+    if factor:
+        np.testing.assert_allclose(rings.y, factor ** np.arange(5, 0, -1), rtol=0.03)
+    assert "Rings: the law" in drawn.layout.meta["note"]
+
+
+def test_a_relu_without_a_norm_has_lines_where_most_directions_are_lost(tmp_path):
+    settings = Settings(depth=16, width=16, activation="relu", init="he", steps=1)
+    store, run_id = trained(tmp_path, settings, (Arm(label="plain"),), (0, 1))
+    drawn = seen(store, run_id, "jacobians", {"step": "0"})
+    greatest = [np.asarray(t.y, float) for t in drawn.data if t.name == "plain, greatest" and t.mode == "lines+markers"]
+    assert len(greatest) == 2 and all(np.isfinite(y).all() and (y > 0).all() for y in greatest)
+    fans = seen(store, run_id, "spectra", {"step": "0"})
+    assert "of the directions" in fans.layout.meta["note"]
+    assert all((np.asarray(t.y, float)[np.isfinite(t.y)] > 0).all() for t in fans.data)  # no band down to a floor

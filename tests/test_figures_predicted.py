@@ -1,0 +1,135 @@
+"""What theory predicts of initial networks, beside what is measured of them."""
+
+import numpy as np
+import pytest
+from looked_at import ARMS, seen, trained
+
+from bnlab import Arm, Experiment, Settings, figures, theory
+from bnlab.figures import predicted
+from bnlab.figures.gradients import fitted_factor
+from bnlab.profile import profile
+from bnlab.store import RunStore
+from bnlab.train import train
+
+
+@pytest.mark.parametrize(
+    ("activation", "init", "arm", "factor"),
+    [
+        ("relu", "he", {}, 1.0),
+        ("relu", "xavier", {}, np.sqrt(0.5)),
+        ("relu", "he", {"norm": "batch"}, np.sqrt(np.pi / (np.pi - 1))),
+        ("relu", "he", {"norm": "layer"}, 1.0),
+    ],
+)
+def test_measured_and_predicted_factors_are_the_published_ones(tmp_path, activation, init, arm, factor):
+    settings = Settings(depth=24, width=128, activation=activation, init=init, steps=1, batch_size=256)
+    experiment = Experiment(settings=settings, arms=(Arm(label="a", changes=arm),), seeds=(0, 1, 2))
+    store = RunStore(tmp_path)
+    run = store.create(experiment)
+    with store.writer(run.id) as writer:
+        for record in train(experiment):
+            writer.keep(record)
+    told = predicted.prediction(store.trace(run.id), 0)
+    (measured, law), weight, variance = told.factors
+    assert law == pytest.approx(factor, rel=0.02)
+    assert measured == pytest.approx(factor, rel=0.05)
+    limit = theory.growth(activation, init, 1.0, *((arm["norm"],) if arm else ())).lost_at_depth
+    assert told.lost_at_depth == pytest.approx(limit, rel=0.01)
+    first = next(iter(train(experiment)))
+    norms = np.stack([first.value("signal_grad_norm", 0, seed) for seed in (0, 1, 2)])
+    np.testing.assert_allclose(told.measured[0], np.exp(np.log(norms).mean(0)), rtol=1e-5)
+    assert measured == fitted_factor(told.measured[0])
+    assert variance[0] == pytest.approx(1 / fitted_factor(told.measured[2]))
+    note = figures.draw("predicted", store.trace(run.id), {}).layout.meta["note"]
+    assert f"‖dE/da‖ ×{measured:.3g} / ×{law:.3g} = {measured / law:.3f} (×{measured**2:.3g} / ×{law**2:.3g}" in note
+    assert f"‖dE/dW‖ ×{weight[0]:.3g} / ×{weight[1]:.3g}" in note
+    assert f"var a ×{variance[0]:.3g} / ×{variance[1]:.3g}" in note
+    assert "begin at layer L's measured value" in note and "at right angles" in note
+
+
+def at_step_0(tmp_path, **settings):
+    """The run of a first step, and what is predicted of it."""
+    store = RunStore(tmp_path)
+    experiment = Experiment(settings=Settings(steps=1, **settings), arms=(Arm(label="a"),), seeds=(0, 1, 2))
+    run = store.create(experiment)
+    with store.writer(run.id) as writer:
+        writer.keep(next(iter(train(experiment))))
+    trace = store.trace(run.id)
+    return trace, predicted.prediction(trace, 0)
+
+
+RELU = {"depth": 8, "width": 64, "activation": "relu"}
+BATCH = {"norm": "batch", "batch_size": 256}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        BATCH | {"statistics": "moving", "delta": 1.0},
+        BATCH | {"noise_shift": 0.5, "noise_scale": 0.25},
+        BATCH | {"noise_shift": 2.0, "noise_scale": 1.0, "placement": "after", "activation": "tanh"},
+        {"init": "he", "standardize": False},
+        {"norm": "layer", "standardize": False},
+        BATCH | {"standardize": False},
+        BATCH | {"standardize": False, "placement": "after"},
+    ],
+)
+def test_every_setting_has_its_own_law(tmp_path, settings):
+    """The lines were those of centered inputs, no noise and a mini-batch's statistics: up to fourfold off."""
+    _, told = at_step_0(tmp_path, **RELU | settings)
+    np.testing.assert_allclose(told.measured[2][:3], told.predicted[2][:3], rtol=0.3)
+    signal = told.factors[0]
+    assert signal[0] == pytest.approx(signal[1], rel=0.1)
+
+
+def test_a_weight_gradient_off_its_law_is_said(tmp_path):
+    trace, told = at_step_0(tmp_path, **RELU | {"norm": "layer", "standardize": False, "depth": 20, "width": 64})
+    share = told.measured[1] / told.predicted[1]
+    at = np.abs(np.log(share)).argmax()
+    assert share[at] < 0.6  # the digits resemble each other
+    note = figures.draw("predicted", trace, {}).layout.meta["note"]
+    assert f"‖dE/dW‖ ×{share[at]:.2g} at layer {at + 1}" in note.split("Off its line by more than 1.5")[1]
+
+
+def test_the_note_has_a_line_for_each_arm_and_says_what_holds_for_several_once(tmp_path):
+    arms = (Arm(label="one"), ARMS[2], Arm(label="other", changes={"learning_rate": 0.3}))
+    store, run_id = trained(tmp_path, Settings(depth=4, width=8, activation="tanh", steps=1), arms)
+    *lines, remark, said = figures.draw("predicted", store.trace(run_id), {}).layout.meta["note"].split("\n")
+    assert [line.partition(":")[0] for line in lines] == ["one", "LN", "other"] and said == predicted.SAID
+    assert remark == f"one, other: {theory.growth('tanh', 'xavier', 1.0, 'none').note}"
+
+
+def test_mini_batches_of_two_have_no_line_and_it_is_said_why(tmp_path):
+    trace, _ = at_step_0(tmp_path, **RELU | {"norm": "batch", "batch_size": 2})
+    note = figures.draw("predicted", trace, {}).layout.meta["note"]
+    assert "too few layers" not in note and "whose mean growth the law says is infinite" in note
+    assert "In mini-batches of 2 or 3 the mean growth is infinite." in note
+
+
+def test_the_depth_at_which_the_signal_is_lost_is_that_of_the_drawn_law(tmp_path):
+    """GELU with He weights sinks only after tens of layers: its limit's factor would lose the signal much earlier."""
+    trace, told = at_step_0(tmp_path, depth=40, activation="gelu", init="he")
+    assert told.predicted[0][0] / told.predicted[0][-1] > 1e-3  # far from lost over these 40 layers
+    assert told.lost_at_depth > 50
+    law = ("gelu", "he", 1.0, "none", "before", None, 1e-5)
+    n = round(told.lost_at_depth)
+    deeper = profile(*law, depth=n + 1, width=64, n_in=64, sizes=predicted.sizes("digits", True).each)
+    assert np.log10(deeper.signal_norm[0]) == pytest.approx(-6, abs=0.3)
+    assert "(in the limit of many layers ×0.707)" in figures.draw("predicted", trace, {}).layout.meta["note"]
+
+
+def test_one_layer_has_one_tick_and_every_line_of_the_legend_can_be_seen(tmp_path):
+    settings = Settings(depth=1, width=8, steps=1, data="wine", batch_size=16)
+    drawn = seen(*trained(tmp_path, settings, ARMS, (0, 1)), "predicted")
+    assert drawn.layout.xaxis.dtick == 1 and list(drawn.layout.xaxis.range) == [0.5, 1.5]
+    assert all("markers" in line.mode for line in drawn.data if len(line.x) == 1)
+
+
+def test_of_a_hundred_layers_some_have_bars_and_each_arm_others(tmp_path):
+    deep = Settings(depth=100, width=4, steps=1, data="wine", batch_size=16, activation="linear")
+    drawn = seen(*trained(tmp_path, deep, ARMS[:2], (0, 1)), "predicted")
+    barred = [
+        set(d.x[np.isfinite(d.error_y.array)]) for d in drawn.data if d.error_y.array is not None and d.showlegend
+    ]
+    assert [8 <= len(layers) <= predicted.BARS for layers in barred] == [True, True]
+    assert not barred[0] & barred[1]

@@ -1,0 +1,26 @@
+"""Numbers and ticks are written as one would."""
+
+import numpy as np
+import pytest
+
+from bnlab.figures import style
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (0.15, 1.9, ["0.1", "0.2", "0.5", "1", "2", "5", "10", "20", "50"]),
+        (3e-9, 0.5, ["10<sup>−9</sup>", "10<sup>−7</sup>", "10<sup>−5</sup>", "0.001", "0.1"]),
+    ],
+)
+def test_ticks_can_be_read(low, high, text):
+    assert style.ticks(low, high)["ticktext"] == text
+    assert style.ticks(2.0, 2.1) is None
+
+
+def test_an_axis_of_a_few_times_its_least_value_has_three_ticks_or_more():
+    """0.24 to 0.8 had the one tick 0.5."""
+    for low in np.geomspace(0.1, 1, 50):
+        for times in (3.01, 4, 9, 30, 1e4):
+            told = style.ticks(low, low * times)
+            assert 3 <= sum(low <= v <= low * times for v in told["tickvals"]) <= 10

@@ -1,0 +1,56 @@
+"""The loss surface: its frame, its colors, and the path that lies on it."""
+
+import numpy as np
+import pytest
+from looked_at import seen
+
+from bnlab.figures import surface
+
+
+def test_both_solid_surfaces_stand_in_one_frame_with_their_paths(why_run):
+    store, run_id = why_run
+    drawn = seen(store, run_id, "surface", {"plane": "path", "look": "surface"})
+    scenes = list(drawn.select_scenes())
+    assert [s.aspectmode for s in scenes] == ["cube"] * 2 and scenes[0].zaxis.range == scenes[1].zaxis.range
+    assert scenes[0].domain.x[1] < scenes[1].domain.x[0] and scenes[0].domain.y == scenes[1].domain.y
+    low, high = scenes[0].zaxis.range
+    for t in drawn.data:
+        assert low <= np.nanmin(np.asarray(t.z, float)) <= np.nanmax(np.asarray(t.z, float)) <= high
+    at = store.trace(run_id).snapshots()[-1]
+    found = store.trace(run_id).look("path", 1, at, points=surface.POINTS)
+    line = next(t for t in drawn.data if t.type == "scatter3d" and np.allclose(t.x, found["path"][0][:, 0]))
+    np.testing.assert_allclose(line.y, found["path"][0][:, 1])
+    assert line.customdata.tolist() == store.trace(run_id).snapshots() and "step %{customdata}" in line.hovertemplate
+    share = found["share"][0]
+    assert f"BN {share[0]:.0%} + {share[1]:.0%}" in drawn.layout.meta["note"]
+    assert "the first seed, 0" in drawn.layout.meta["note"]
+
+
+@pytest.mark.parametrize("look", ["contour", "surface"])
+def test_one_arm_is_shown_once(why_run, look):
+    drawn = seen(*why_run, "surface", {"plane": "path", "look": look, "arm": "1", "beside": "1"})
+    assert [t.type for t in drawn.data].count(look) == 1 and len(drawn.layout.annotations) == 1
+    assert drawn.layout.meta["note"].count("BN ") == 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (0.03, 4, ["0.05", "0.1", "0.2", "0.5", "1", "2"]),
+        (1.9, 2.31, ["1.9", "2", "2.1", "2.2", "2.3"]),
+        (2.302581, 2.302592, ["2.302582", "2.302584", "2.302586", "2.302588", "2.30259", "2.302592"]),
+        (1.5, 1.5, []),
+    ],
+)
+def test_colors_are_told_as_round_losses(low, high, text):
+    told = surface.round_losses(low, high)
+    values = 10 ** np.array(told["tickvals"])
+    assert [t for v, t in zip(values, told["ticktext"], strict=True) if low - 1e-9 <= v <= high + 1e-9] == text
+
+
+def test_heights_between_the_points_of_a_grid_are_bilinear():
+    x, y = np.linspace(-1, 2, 7), np.linspace(0, 1, 5)
+    z = 1 + 2 * x[None] - y[:, None] + 3 * x[None] * y[:, None]
+    points = np.array([[-1, 0], [2, 1], [0.3, 0.77], [1.9, 0.01]])
+    expected = 1 + 2 * points[:, 0] - points[:, 1] + 3 * points[:, 0] * points[:, 1]
+    np.testing.assert_allclose(surface.between(x, y, z, points), expected)
