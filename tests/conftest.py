@@ -4,6 +4,8 @@ import pytest
 import torch
 from looked_at import EXPERIMENT, trained
 
+from bnlab.experiment import DEFAULT_ARMS
+from bnlab.settings import Settings
 from bnlab.store import RunStore
 
 
@@ -24,3 +26,11 @@ def store(tmp_path):
 def why_run(tmp_path_factory):
     """A run of three norms, for one file alone, as looks are kept with it: its store and its id."""
     return trained(tmp_path_factory.mktemp("store"), EXPERIMENT.settings, EXPERIMENT.arms, EXPERIMENT.seeds)
+
+
+@pytest.fixture(scope="session")
+def why_trace(tmp_path_factory):
+    """The trace of a run long enough for live looks and for a path, without batch norm, with it before and after."""
+    settings = Settings(depth=3, width=6, steps=240, data="wine", batch_size=16, score_every=20)
+    store, run_id = trained(tmp_path_factory.mktemp("store"), settings, DEFAULT_ARMS, (0, 1))
+    return store.trace(run_id)

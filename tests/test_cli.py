@@ -252,3 +252,28 @@ def test_cuda_where_there_is_none_is_one_line_on_stderr(tmp_path):
         "python -m bnlab: device is cuda; this machine has no CUDA device that torch can use. Choose cpu or auto.\n"
     )
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_command_takes_options_and_leaves_out_what_does_not_exist(why_trace, monkeypatch, capsys, tmp_path):
+    probe = ("probe", why_trace.store.directory, "--step", 60)
+    code, out, _ = here(monkeypatch, capsys, *probe, "--probe", "undo", "--set", "layer=3", "--out", tmp_path)
+    assert code == 0 and "undo at step 60, layer 3 (training mode, the coming mini-batch)" in out
+    assert "BN" in out and "nan" not in out and "no norm" not in out
+    assert "nan" not in (tmp_path / "undo.csv").read_text().lower()
+    code, out, _ = here(monkeypatch, capsys, *probe, "--probe", "jacobian")
+    assert ", layer, layer 2, quantile 0 0.25 0.5 0.75 1: " in out and ", layer, layer 3, quantile" in out
+    assert ", product, layer 1, quantile" in out and ", training, layer 1 2: " in out
+    for words, error in (
+        (("--probe", "undo", "--set", "layer=0"), "layer is 0; allowed is 1 to 100."),
+        (("--set", "layer=1"), "--set is given without --probe"),
+    ):
+        code, _, told = here(monkeypatch, capsys, *probe, *words)
+        assert code == 2 and error in told
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(why_trace):
+    probe = command("probe", why_trace.store.directory, "--step", "60", "--probe", "jacobian")
+    with subprocess.Popen(probe, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ABOVE) as one:
+        one.stdout.close()
+        assert one.wait(60) == 0
+        assert b"BrokenPipe" not in one.stderr.read()

@@ -5,6 +5,7 @@ from torch import nn
 
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.stack import Stack
+from bnlab.train import Group
 
 ACTIVATION = {
     "linear": nn.Identity,
@@ -86,3 +87,27 @@ class Twin(nn.Module):
         if y.dtype == torch.int64:
             return nn.functional.cross_entropy(outputs, y)
         return nn.functional.mse_loss(outputs[:, 0], y)
+
+
+def group(step=3, **settings):
+    """A group of every kind in float64, some steps into its training."""
+    asked = {"depth": 4, "width": 7, "batch_size": 12, "data": "wine", "activation": "tanh", "learning_rate": 0.05}
+    experiment = every_kind(**asked | settings)
+    with torch.no_grad():
+        made = Group(experiment, 0, "cpu", torch.float64)
+        for t in range(step):
+            made.step(t, False)
+    return made
+
+
+def look(probe, made, **options):
+    with torch.no_grad():
+        return probe(made, **options)
+
+
+def twins(made):
+    """The twin of every network of a group, and its coming mini-batch."""
+    with torch.no_grad():
+        x, y = made.mini_batch(made.stack.t)
+        x = x.clone()
+    return [(Twin(made.stack, slot), x[slot], y[slot]) for slot in range(made.stack.S)]

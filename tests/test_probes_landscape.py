@@ -1,0 +1,67 @@
+"""The loss surface is the loss at moved weights; the path of training lies in its plane."""
+
+import numpy as np
+import pytest
+import torch
+from twins import Twin, group, look, twins
+
+from bnlab import lineage
+from bnlab.probes import Copies, landscape
+
+
+def test_the_path_leaves_out_what_diverged(why_trace):
+    step = why_trace.snapshots()[1]
+    copies = Copies(why_trace.experiment)
+    (seen,) = lineage.seen(why_trace)
+    (made,) = copies.groups
+
+    def vector(t):
+        found = seen.vector(t).copy()
+        made.stack.restore(t, found)
+        if t > step:
+            made.stack.layers[1].weight[0] = torch.nan
+        return made.stack.snapshot()
+
+    with torch.no_grad():
+        made.stack.restore(step, why_trace.snapshot(step)[0])
+        found = landscape.look_along_path(made, seen._replace(vector=vector), points=5)
+    assert found["step"].tolist() == [why_trace.snapshots()] * len(found["step"])
+    assert np.isfinite(found["loss"]).all() and np.isfinite(found["path"][0, :2]).all()
+    assert np.isnan(found["path"][0, 2:]).all() and np.isfinite(found["path"][1:]).all()
+
+
+def test_one_snapshot_is_no_path(why_trace):
+    (seen,) = lineage.seen(why_trace)
+    with pytest.raises(ValueError, match="there is one snapshot so far; a path needs two"):
+        landscape.look_along_path(Copies(why_trace.experiment).groups[0], seen._replace(snapshots=[0]), points=5)
+
+
+def test_the_surface_is_the_loss_at_moved_weights():
+    made = group(width=5, depth=2)
+    every = twins(made)
+    start = made.stack.parameters.clone()
+    found = look(landscape.look, made, points=5)
+    assert torch.equal(made.stack.parameters, start)
+    with torch.no_grad():
+        first, second = (landscape.unit_normalized(made, which) for which in range(2))
+        for i, j in ((2, 2), (0, 4), (3, 1)):
+            made.stack.parameters.copy_(start + found["at"][0, j] * first + found["at"][0, i] * second)
+            for slot, (twin, x, y) in enumerate(every):
+                there = Twin(made.stack, slot)
+                assert found["loss"][slot, i, j] == pytest.approx(float(there.loss(x, y).detach()), rel=1e-9)
+                if (i, j) == (2, 2):
+                    assert found["loss"][slot, i, j] == pytest.approx(float(twin.loss(x, y).detach()), rel=1e-9)
+    for name in ("weight_in", "weight", "readout"):
+        own = made.stack.views(start)[name].norm(dim=-2)
+        torch.testing.assert_close(made.stack.views(first)[name].norm(dim=-2), own)
+    assert float(made.stack.views(first)["gamma"].abs().max()) == 0
+
+
+def test_the_path_lies_in_its_plane(why_trace):
+    step = why_trace.snapshots()[-1]
+    found = Copies(why_trace.experiment).look(
+        "path", {"points": 5}, step, why_trace.snapshot(step), lineage.seen(why_trace)
+    )[0]
+    assert (found["share"].sum(1) <= 1 + 1e-6).all() and (found["share"][:, 0] >= found["share"][:, 1] - 1e-9).all()
+    np.testing.assert_allclose(found["path"][:, -1], 0, atol=1e-6)  # it ends where the plane is centered
+    assert (found["share"].sum(1) > 0.5).all()
