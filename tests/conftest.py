@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from looked_at import EXPERIMENT, trained
+from looked_at import INFERENCE, WHY, trained
 
 from bnlab.experiment import DEFAULT_ARMS
 from bnlab.settings import Settings
 from bnlab.store import RunStore
+from bnlab.train import train
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -25,7 +26,19 @@ def store(tmp_path):
 @pytest.fixture(scope="module")
 def why_run(tmp_path_factory):
     """A run of three norms, for one file alone, as looks are kept with it: its store and its id."""
-    return trained(tmp_path_factory.mktemp("store"), EXPERIMENT.settings, EXPERIMENT.arms, EXPERIMENT.seeds)
+    return trained(tmp_path_factory.mktemp("store"), WHY.settings, WHY.arms, WHY.seeds)
+
+
+@pytest.fixture(scope="module")
+def inference_run(tmp_path_factory):
+    """The same of slow moving averages."""
+    return trained(tmp_path_factory.mktemp("store"), INFERENCE.settings, INFERENCE.arms, INFERENCE.seeds)
+
+
+@pytest.fixture(scope="session")
+def inference_records():
+    """What train() yields of it."""
+    return list(train(INFERENCE))
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,20 @@
 """Runs that are trained as a test asks, and their figures, once the probes have looked."""
 
 from bnlab import Arm, Experiment, Settings, figures
+from bnlab.figures.inference import cause
+from bnlab.keeping import Writer
 from bnlab.store import RunStore
 from bnlab.work import execute, look
 
 ARMS = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch"}), Arm(label="LN", changes={"norm": "layer"}))
-EXPERIMENT = Experiment(
+WHY = Experiment(
     settings=Settings(depth=4, width=8, steps=40, data="wine", batch_size=16, score_every=20), arms=ARMS, seeds=(0, 1)
+)
+
+INFERENCE = Experiment(
+    settings=Settings(depth=3, width=8, steps=60, data="wine", batch_size=16, score_every=10, alpha=0.95),
+    arms=ARMS,
+    seeds=(0, 1),
 )
 
 
@@ -23,3 +31,36 @@ def seen(store, run_id, name, options=()):
     for probe, step, of in figures.needs(name, store.trace(run_id), dict(options)):
         look(store, run_id, probe, of, step, store.trace(run_id).snapshot(step))
     return figures.draw(name, store.trace(run_id), dict(options))
+
+
+def shown(trace, name, **options):
+    """The same of the run of a trace."""
+    return seen(trace.store, trace.run.id, name, options)
+
+
+def recorded(store, arms=({"norm": "batch"},), **settings):
+    """The trace of a small run whose arms have these changes."""
+    asked = {"depth": 2, "width": 8, "data": "wine", "batch_size": 16, "score_every": 5, "steps": 40} | settings
+    arms = tuple(Arm(label=f"arm {i}", changes=changes) for i, changes in enumerate(arms))
+    run = store.create(Experiment(settings=Settings(**asked), arms=arms))
+    execute(store, run.id, lambda: None)
+    return store.trace(run.id)
+
+
+def forked(store, trace, step=20, **changes):
+    child = store.fork(trace.run.id, 0, step, changes)
+    execute(store, child.id, lambda: None)
+    return store.trace(child.id)
+
+
+def thinned(store, trace, stride):
+    """The run as if only every stride-th row of the unit statistics had been kept."""
+    with Writer(store, trace.run.id) as writer, store.transaction() as db:
+        for table in writer.heavy:
+            table.thin(db, stride)
+    return store.trace(trace.run.id)
+
+
+def cause_at(store, trace, t):
+    look(store, trace.run.id, "off", {}, t, trace.snapshot(t))
+    return cause(store.trace(trace.run.id), 0, t)

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from looked_at import ARMS, EXPERIMENT, seen, trained
+from looked_at import ARMS, WHY, seen, trained
 
 from bnlab import Arm, Settings, figures
 from bnlab.figures import dials
@@ -58,7 +58,7 @@ def test_a_visit_to_another_step_does_not_move_the_dials(tmp_path):
 
 
 def test_a_moment_that_could_not_be_looked_at_is_left_out_of_both(tmp_path):
-    store, run_id = trained(tmp_path, EXPERIMENT.settings, ARMS)
+    store, run_id = trained(tmp_path, WHY.settings, ARMS)
     store.keep_wrong(run_id, "shift", {}, 20, "it was dark.")
     drawn, trace = seen(store, run_id, "dials"), store.trace(run_id)
     assert "Both at steps 0 and 40:" in drawn.layout.meta["note"]

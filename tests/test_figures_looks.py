@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from looked_at import ARMS, EXPERIMENT, seen, trained
+from looked_at import ARMS, WHY, seen, trained
 
 from bnlab import Arm, Settings, figures
 from bnlab.figures import contest, dials, geometry, jacobians, predicted, rates, surface
@@ -85,7 +85,7 @@ def test_two_diverged_arms_are_a_sentence(half_diverged):
 
 
 def test_no_steps_are_no_error(tmp_path):
-    run = trained(tmp_path, EXPERIMENT.settings.model_copy(update={"steps": 0}), ARMS, EXPERIMENT.seeds)
+    run = trained(tmp_path, WHY.settings.model_copy(update={"steps": 0}), ARMS, WHY.seeds)
     for name in NAMES:
         seen(*run, name)
     assert "path needs two snapshots" in seen(*run, "surface", {"plane": "path"}).layout.annotations[0].text

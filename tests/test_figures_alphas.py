@@ -1,0 +1,101 @@
+"""Averages of any alpha are those of a training with it, through forks too, and none is drawn where steps miss."""
+
+import numpy as np
+import pytest
+from looked_at import cause_at, forked, recorded, shown, thinned
+
+from bnlab import figures, moving
+from bnlab.figures.alphas import any_alpha, unknown
+from bnlab.work import look
+
+
+@pytest.mark.parametrize("name", ["mean", "var"])
+def test_the_training_alpha_made_anew_is_the_recorded_average(inference_run, name):
+    told = any_alpha(inference_run[0].trace(inference_run[1]), name, 1, 1, 2, 3, 0.95)
+    np.testing.assert_allclose(told.again, told.online, rtol=1e-5, atol=1e-7)
+    other = any_alpha(inference_run[0].trace(inference_run[1]), name, 1, 1, 2, 3, 0.5)
+    assert np.abs(other.again - told.online).max() > 1e-3
+    left = 0.95 ** (told.steps + 1.0)  # Adam's correction, by its own formula
+    np.testing.assert_allclose(
+        told.corrected, (told.online - left * moving.START[name]) / (1 - left), rtol=1e-3, atol=1e-5
+    )
+
+
+def test_any_alpha_shows_the_corrected_average_beside_the_plain_one_and_what_is_kept(inference_run):
+    drawn = figures.draw("recomputed", inference_run[0].trace(inference_run[1]), {"alpha": "0.5"})
+    assert [line.name for line in drawn.data[:4]] == [
+        "trained with α = 0.95", "α = 0.5", "α = 0.5, bias-corrected", "population",
+    ]  # fmt: skip
+    kept = 2 * 4 * 3 * 8 * 2 * 61  # mean and variance, float32, layers, units, seeds, steps
+    assert f"{kept / 1e3:.0f} kB of this arm, a part of the run's budget of 512 MB" in drawn.layout.meta["note"]
+
+
+def test_the_unchanged_arm_of_a_fork_has_its_parents_history(store):
+    parent = recorded(store)
+    child = forked(store, parent, learning_rate=0.01)
+    grandchild = forked(store, child, 30, weight_decay=0.01)
+    for trace in (child, grandchild):
+        for name in ("mean", "var"):
+            for told, true in zip(*(any_alpha(t, name, 0, 0, 2, 3, 0.7) for t in (trace, parent)), strict=True):
+                assert np.array_equal(told, true)
+        for probe in ("alphas", "off"):
+            look(store, trace.run.id, probe, {}, 40, trace.snapshot(40))
+            look(store, parent.run.id, probe, {}, 40, parent.snapshot(40))
+        found, true = (t.look("alphas", 0, 40) for t in (trace, parent))
+        assert np.array_equal(found["test_loss"], true["test_loss"])
+        found, true = (t.look("off", 0, 40) for t in (trace, parent))
+        assert 0 < found["replayed"][0] == 40 - trace.first and true["replayed"][0] == 40
+        np.testing.assert_allclose(found["loss"][:, 0], true["loss"][:, 0])
+        for part in (0, 1, 4):  # what does not need the population between the scorings
+            np.testing.assert_allclose(found["parts"][..., part], true["parts"][..., part], rtol=1e-9, atol=1e-12)
+
+
+def test_the_changed_arm_of_a_fork_has_the_parents_steps_and_then_its_own(store):
+    parent = recorded(store)
+    child = forked(store, parent, alpha=0.3)
+    found = any_alpha(child, "var", 1, 0, 1, 2, 0.8)
+    both = [t.read("batch_var", arm, layer=1, unit=2).mean[:, 0] for t, arm in ((parent, 0), (child, 1))]
+    m, again = 1.0, []
+    for b in np.concatenate([both[0][:20], both[1]]).astype(float):
+        m = 0.8 * m + 0.2 * b
+        again.append(m)
+    np.testing.assert_allclose(found.again, again, rtol=1e-6)
+    drawn = figures.draw("recomputed", child, {"arm": "1"})
+    assert drawn.data[0].name == "trained with α = 0.3 from step 20 on"
+    assert "before 20 are those of the run that this one was forked from" in drawn.layout.meta["note"]
+    assert figures.needs("three_losses", child, {"arm": "1"}) == []  # of two alphas no single cause is told
+    assert figures.needs("three_losses", child, {"arm": "0"}) != []
+
+
+def test_a_fork_says_where_its_history_does_not_suffice(store):
+    frozen = recorded(store, statistics="moving")
+    assert "Up to step 20" in unknown(forked(store, frozen, statistics="batch"), 1, 40)
+    parent = recorded(store)
+    child = forked(store, parent, batch_size=8)
+    assert unknown(child, 1, 40) is None
+    assert "changed its mini-batch size" in figures.draw("why_off", child, {"arm": "1"}).layout.annotations[0].text
+    assert figures.needs("why_off", child, {"arm": "0"}) == [("off", 40, {})]
+    store.delete(parent.run.id)
+    for name in ("recomputed", "alpha_inference", "alpha_curve", "why_off"):
+        said = figures.draw(name, child, {}).layout.annotations[0].text
+        assert "what came before it was deleted" in said and figures.needs(name, child, {}) == []
+
+
+def test_where_steps_are_missing_no_other_alpha_is_drawn_and_the_cause_stays_the_same(store):
+    trace = recorded(store)
+    before = cause_at(store, trace, 35)
+    store.db.execute("delete from looks where run = ?", (trace.run.id,))
+    few = thinned(store, trace, 5)
+    steps = few.read("batch_mean", 0).steps
+    assert list(steps) == [*range(0, 40, 5)]
+    for name in ("recomputed", "alpha_inference", "alpha_curve", "why_off"):
+        said = figures.draw(name, few, {}).layout.annotations[0].text
+        assert said.startswith("Only 8 of 40 steps") and "another alpha need every step" in said
+        assert figures.needs(name, few, {}) == []
+    assert unknown(few, 0, 1) is None  # the first step is there
+    assert cause_at(store, few, 35) == before
+
+
+def test_the_loss_against_alpha_has_a_logarithmic_axis(inference_run):
+    store, run_id = inference_run
+    assert shown(store.trace(run_id), "alpha_curve").layout.yaxis.type == "log"

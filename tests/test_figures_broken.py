@@ -1,0 +1,96 @@
+"""Each mistake tells what it costs and why, and no more than is known; one outlier moves what it can."""
+
+import numpy as np
+import pytest
+from looked_at import forked, recorded, shown, thinned
+
+from bnlab import figures
+from bnlab.figures import style
+from bnlab.figures.broken import IN_BATCHES, POLLUTED, Costs, symptom
+from bnlab.probes.broken import MISTAKES
+
+
+@pytest.mark.parametrize("kind", ["orphan", "thinned"])
+def test_broken_on_purpose_shows_what_needs_no_history(store, kind):
+    trace = recorded(store)
+    if kind == "orphan":
+        child = forked(store, trace, learning_rate=0.01)
+        store.delete(trace.run.id)
+        trace = child
+    else:
+        trace = thinned(store, trace, 5)
+    swapped = list(MISTAKES).index("alpha swapped")
+    known = [i for i in range(len(MISTAKES)) if i != swapped]
+    drawn = shown(trace, "mistakes", mistake=str(swapped))
+    assert np.isfinite(np.array(drawn.data[0].x)[known]).all() and np.isnan(drawn.data[0].x[swapped])
+    assert "swapped is not known here: " in figures.draw("mistakes", trace, {}).layout.meta["note"]
+    assert "not known. " + ("This run is a fork" if kind == "orphan" else "Only 8 of 40") in drawn.layout.meta["note"]
+
+
+@pytest.mark.parametrize(
+    ("loss", "control", "told"),
+    [
+        (
+            0.4,
+            0.48,
+            "As many training examples, sorted too, give 0.48: what it is below that, test examples that have leaked "
+            "in may have done. It is a test no more.",
+        ),
+        (0.4, 0.4, "give 0.4: it is lower because the averages are newer, not because test examples have leaked in."),
+        (0.4, 0.3, "not because test examples have leaked in."),
+        (0.6, 0.55, "As many training examples, sorted too, give 0.55."),
+        (0.5, 0.5, "The averages stand as they were."),
+        (0.4, np.nan, "test loss 0.4 instead of 0.5."),  # an older look, which has not seen the control
+    ],
+)
+def test_polluted_averages_are_judged_by_the_control(store, loss, control, told):
+    trace, wide = recorded(store, steps=1), np.full(len(MISTAKES), 0.5)
+    cost = Costs(wide.copy(), wide * np.nan, wide, wide * np.nan, control)
+    cost.loss[:] = loss
+    assert symptom(trace, 0, 1, cost, POLLUTED).endswith(told)
+    assert ("suit these weights" in symptom(trace, 0, 1, cost, 1)) == (loss < 0.5)
+
+
+def test_polluting_with_training_examples_does_as_much_on_moons(store):
+    trace = recorded(store, data="moons", alpha=0.99, steps=60, depth=3, batch_size=32)
+    drawn = shown(trace, "mistakes", mistake=str(POLLUTED))
+    note = drawn.layout.meta["note"]
+    found = store.trace(trace.run.id).look("broken", 0, 60)
+    assert found["loss"][0, POLLUTED] < found["loss"][0, 0] and found["control"][0] < found["loss"][0, 0]
+    assert f"give {style.amount(found['control'][0])}" in note
+    assert ("not because test examples" in note) == (found["control"][0] <= found["loss"][0, POLLUTED] * 1.001)
+
+
+def test_a_shift_stays_after_the_activation_and_its_line_begins_at_the_unshifted_score(store):
+    arms = ({"norm": "batch"}, {"norm": "batch", "placement": "after"}, {"norm": "batch", "statistics": "moving"})
+    trace = recorded(store, arms=arms)
+    drawn = shown(trace, "mistakes", mistake=str(IN_BATCHES))
+    before, after, frozen = drawn.layout.meta["note"].split("arm ")[1:]
+    assert "first layer's batch mean takes the shift out again" in before
+    assert "has gone through h before the norm" in after
+    assert "moving averages too" in frozen
+    for arm, line in enumerate(drawn.data[3:5]):
+        begins = float(line.x[3 * IN_BATCHES])
+        assert begins == pytest.approx(trace.scores(arm, "test", "batch")[1][-1, 0], rel=1e-5)
+
+
+def test_an_outlier_moves_predictions_of_a_regression_and_none_where_it_is_alone(store):
+    drawn = shown(recorded(store, data="diabetes", steps=5), "outlier")
+    assert drawn.layout.xaxis.title.text == "greatest change of a prediction (in deviations of the target)"
+    assert drawn.layout.xaxis.range[1] > 1
+    drawn = shown(recorded(store, batch_size=2, steps=5, arms=({"norm": "batch"}, {})), "outlier")
+    assert tuple(drawn.layout.xaxis.range) == (0, 1.12)  # of a probability, however little it changes
+    assert tuple(drawn.layout.yaxis.range) == (1.5, -0.5)  # first arm on top, whatever was drawn before
+    drawn = shown(recorded(store, arms=({},), batch_size=1, steps=5), "outlier")
+    assert "K = 1: a mini-batch holds no other example" in drawn.layout.annotations[0].text
+
+
+@pytest.mark.parametrize("mistake", range(1, 8))
+def test_a_pressed_mistake_tells_its_symptom_in_numbers(inference_run, mistake):
+    store, run_id = inference_run
+    trace = store.trace(run_id)
+    drawn = shown(trace, "mistakes", mistake=str(mistake))
+    found = {name: q.mean(0) for name, q in trace.look("broken", 1, 60).items()}
+    loss, right = found["loss"][mistake], found["unshifted_loss"] if mistake == IN_BATCHES else found["loss"][0]
+    assert f"test loss {style.amount(loss)} instead of {style.amount(right)}" in drawn.layout.meta["note"]
+    assert tuple(drawn.data[0].selectedpoints) == (0, mistake)
