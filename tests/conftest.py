@@ -4,7 +4,7 @@ import pytest
 import torch
 from looked_at import INFERENCE, WHY, trained
 
-from bnlab.experiment import DEFAULT_ARMS
+from bnlab.experiment import DEFAULT_ARMS, Arm
 from bnlab.settings import Settings
 from bnlab.store import RunStore
 from bnlab.train import train
@@ -46,4 +46,19 @@ def why_trace(tmp_path_factory):
     """The trace of a run long enough for live looks and for a path, without batch norm, with it before and after."""
     settings = Settings(depth=3, width=6, steps=240, data="wine", batch_size=16, score_every=20)
     store, run_id = trained(tmp_path_factory.mktemp("store"), settings, DEFAULT_ARMS, (0, 1))
+    return store.trace(run_id)
+
+
+@pytest.fixture(scope="session")
+def inference_trace(tmp_path_factory):
+    """The trace of a run with batch norm before and after, without, with another alpha, and with layer norm."""
+    arms = (
+        Arm(label="none"),
+        Arm(label="before", changes={"norm": "batch"}),
+        Arm(label="after", changes={"norm": "batch", "placement": "after"}),
+        Arm(label="slow", changes={"norm": "batch", "alpha": 0.99}),
+        Arm(label="layer", changes={"norm": "layer"}),
+    )
+    settings = Settings(depth=3, width=8, steps=40, data="wine", batch_size=16, score_every=10, activation="tanh")
+    store, run_id = trained(tmp_path_factory.mktemp("store"), settings, arms)
     return store.trace(run_id)

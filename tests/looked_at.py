@@ -1,8 +1,9 @@
-"""Runs that are trained as a test asks, and their figures, once the probes have looked."""
+"""Runs that are trained as a test asks, what the probes see of them, and their figures then."""
 
-from bnlab import Arm, Experiment, Settings, figures
+from bnlab import Arm, Experiment, Settings, figures, lineage
 from bnlab.figures.inference import cause
 from bnlab.keeping import Writer
+from bnlab.probes import Copies, checked
 from bnlab.store import RunStore
 from bnlab.work import execute, look
 
@@ -64,3 +65,13 @@ def thinned(store, trace, stride):
 def cause_at(store, trace, t):
     look(store, trace.run.id, "off", {}, t, trace.snapshot(t))
     return cause(store.trace(trace.run.id), 0, t)
+
+
+def looked(trace, name, step, **options):
+    """What a probe sees of the only stack of a run."""
+    vectors = trace.snapshot(step)
+    return Copies(trace.experiment).look(name, checked(name, options), step, vectors, lineage.seen(trace))[0]
+
+
+def slot(trace, arm):
+    return trace.slots(arm, "steps")[1][0]

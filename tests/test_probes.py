@@ -125,3 +125,13 @@ def test_live_looks_take_their_share_and_are_kept(why_trace):
     assert steps[0] == 0 and len(steps) >= 2 and found["drift"].shape == (len(steps), 2, 3)
     assert why_trace.look("shift", 0, int(steps[0]))["cosine"].shape == (2, 2)
     assert why_trace.look("shift", 0, 7) is None
+
+
+def test_every_probe_says_what_it_is_and_refuses_in_a_sentence():
+    for name, probe in PROBES.items():
+        assert probe.label and probe.help.endswith("."), name
+        assert checked(name, {}) == {option: asked.default for option, asked in probe.options.items()}
+    with pytest.raises(ValueError, match=r"alpha is 1.5; allowed is 0 to 1\."):
+        checked("inference", {"alpha": 1.5})
+    with pytest.raises(ValueError, match=r"beta is not an option of inference; known are alpha\."):
+        checked("inference", {"beta": 1})
