@@ -4,6 +4,7 @@ import pytest
 import torch
 from looked_at import INFERENCE, WHY, trained
 
+from bnlab import opened
 from bnlab.experiment import DEFAULT_ARMS, Arm
 from bnlab.settings import Settings
 from bnlab.store import RunStore
@@ -62,3 +63,13 @@ def inference_trace(tmp_path_factory):
     settings = Settings(depth=3, width=8, steps=40, data="wine", batch_size=16, score_every=10, activation="tanh")
     store, run_id = trained(tmp_path_factory.mktemp("store"), settings, arms)
     return store.trace(run_id)
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    """An empty store and a queue that executes nothing."""
+    monkeypatch.setenv("BNLAB_STORE", str(tmp_path))
+    monkeypatch.setenv("BNLAB_WORKERS", "0")
+    opened.close()
+    yield opened.store()
+    opened.close()

@@ -2,23 +2,13 @@
 
 from pathlib import Path
 
-import pytest
 from streamlit.testing.v1 import AppTest
 
-from bnlab import Arm, Experiment, Settings, opened
+from bnlab import Arm, Experiment, Settings
 from bnlab.work import execute
 from pages.parts.views import INFERENCE
 
 PAGES = Path(__file__).parents[1] / "pages"
-
-
-@pytest.fixture
-def lab(tmp_path, monkeypatch):
-    monkeypatch.setenv("BNLAB_STORE", str(tmp_path))
-    monkeypatch.setenv("BNLAB_WORKERS", "0")
-    opened.close()
-    yield opened.store()
-    opened.close()
 
 
 def page(run_id: str = "") -> AppTest:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
-from test_pages_inference import lab, recorded  # noqa: F401
+from test_pages_inference import recorded
 
 from bnlab.figures.options import STEP
 from pages.parts.presets import PRESETS
@@ -22,7 +22,7 @@ def page(run_id: str) -> AppTest:
     return at
 
 
-def test_every_view_opens(lab):  # noqa: F811
+def test_every_view_opens(lab):
     at = page(recorded(lab))
     for view in WHY:
         (chooser,) = (g for g in at.get("button_group") if g.key and g.key.startswith("view-"))
@@ -31,7 +31,7 @@ def test_every_view_opens(lab):  # noqa: F811
         assert not at.exception
 
 
-def test_an_option_says_which_charts_it_moves_where_it_does_not_move_all(lab):  # noqa: F811
+def test_an_option_says_which_charts_it_moves_where_it_does_not_move_all(lab):
     at = page(recorded(lab))
     helps = {}
     for view in ("Shift or smoothness", "Jacobians and rank"):
@@ -43,7 +43,7 @@ def test_an_option_says_which_charts_it_moves_where_it_does_not_move_all(lab):  
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_is_loaded_into_the_lab(lab, name):  # noqa: F811
+def test_a_preset_is_loaded_into_the_lab(lab, name):
     at = page(recorded(lab))
     at.button(key=f"preset-{name}").click().run()
     assert not at.exception

@@ -1,0 +1,84 @@
+"""The question stands in the address: every digit, every arm, and in a bad address all that can be asked."""
+
+import pytest
+from lab_page import address, button, drawn, errors, page, typed, widget
+from streamlit.testing.v1 import AppTest
+
+from bnlab.address import from_query, to_query
+from bnlab.experiment import Arm, Experiment
+from bnlab.settings import MAX_ARMS, Settings
+
+pytestmark = pytest.mark.usefixtures("lab")
+
+
+def test_an_address_keeps_every_digit():
+    asked = Experiment(settings=Settings(learning_rate=0.1234567891, alpha=0.99999999, delta=1e-300, init_gain=1 / 3))
+    assert from_query(to_query(asked)) == asked
+    assert to_query(Experiment(settings=Settings(learning_rate=0.03))) == [("learning_rate", "0.03")]
+
+
+def test_an_address_opens_as_the_experiment_it_says_and_is_kept():
+    asked = Experiment(
+        settings=Settings(depth=5, activation="relu", learning_rate=0.03, batch_size="full"),
+        arms=(Arm(label="*LN* & [x](y)", changes={"norm": "layer"}), Arm(label="deep", changes={"init_gain": 2.0})),
+        seeds=(3, 5),
+    )
+    at = page(*to_query(asked))
+    assert not at.error
+    assert widget(at, "depth").value == 5
+    assert from_query(address(at)) == asked
+    assert from_query(address(drawn(at))) == asked
+
+
+@pytest.mark.parametrize(
+    ("pair", "sentence", "held"),
+    [
+        (("depth", "1000"), "depth is 1000; allowed is a whole number from 1 to 100.", "1000"),
+        (("depth", "[" * 3000), "depth is [[[", "[" * 3000),
+        (("activation", "relux"), "activation is relux; allowed is one of linear, ", "relux"),
+        (("norm", "both"), "norm is both; allowed is one of none, batch, layer.", "both"),
+        (("learning_rate", "-1"), "learning_rate is -1.0; allowed is above 0 and at most 100.", "-1"),
+        (("seeds", ""), "allowed are 1 to 8 whole numbers from 0 to 2147483647.", ""),
+        (("batch_size", "1"), "batch_size is 1; batch norm needs at least 2 examples", "1"),
+        (("standardize", "maybe"), "standardize is maybe; allowed is true or false.", None),
+        (("colour", "red"), "colour is not a known field", None),
+        (("arm", "a;colour=red"), "colour is not a known field", None),
+        (("arm", "x" * 41), "allowed are 1 to 40 characters.", None),
+        (("arm", ""), "an arm's label is empty; allowed are 1 to 40 characters.", None),
+        (("run", "nothing"), "There is no run 'nothing' here.", None),
+    ],
+)
+def test_a_bad_address_is_a_sentence_and_the_rest_of_it_is_kept(pair, sentence, held):
+    at = page(("width", "12"), pair, closed=True)
+    assert sentence in errors(at)
+    assert widget(at, "width").value == "12"
+    if held is not None:
+        assert widget(at, pair[0]).value == held
+        assert pair in address(at) and button(at, "train").disabled
+
+
+def test_too_many_arms_in_an_address_are_a_sentence():
+    at = page(*(("arm", str(i)) for i in range(MAX_ARMS + 3)), closed=True)
+    assert "allowed are 1 to 6 arms" in errors(at)
+    assert len(from_query(address(at)).arms) == MAX_ARMS
+
+
+def test_a_browser_that_has_not_heard_of_the_new_address_does_not_bring_the_old_one_back():
+    def asks_late(old: list[tuple[str, str]]) -> AppTest:
+        at.query_params.clear()
+        for name, value in old:
+            at.query_params[name] = value
+        return drawn(at)
+
+    at = drawn(button(page(), "train").click())
+    first = address(at)
+    drawn(button(at, "train").click())
+    second = address(at)
+    assert first != second
+    assert address(asks_late(first)) == second  # a rerun that was under way
+    assert address(drawn(at)) == second
+    assert address(asks_late(first)) == first  # the visitor went back
+
+    (run,) = first
+    typed(at, "learning_rate", "0.03")
+    assert address(asks_late([run])) == [("learning_rate", "0.03"), run]

@@ -1,0 +1,90 @@
+"""Arms are added, changed, named and removed, and their names are text."""
+
+import pytest
+from lab_page import KINDS, address, drawn, errors, page, typed, unfolded, widget
+
+from bnlab import opened
+from bnlab.address import from_query
+from bnlab.experiment import DEFAULT_ARMS, Arm, Experiment
+from bnlab.settings import MAX_ARMS, SHARED, Settings, about
+
+pytestmark = pytest.mark.usefixtures("lab")
+
+
+def test_arms_are_added_duplicated_renamed_changed_and_removed():
+    at = page()
+    drawn(widget(at, "add-arm").click("LN before"))
+    drawn(at.button(key=next(b.key for b in at.button if b.key.startswith("duplicate-2"))).click())
+    drawn(at.button(key=next(b.key for b in at.button if b.key.startswith("remove-1"))).click())
+    drawn(unfolded(at))
+    drawn(widget(at, "label-3").set_value("<b>*mine*</b>"))  # under its new title the arm is still open
+    drawn(widget(at, "differs-3").set_value(["norm", "learning_rate"]))
+    typed(at, "learning_rate-3", "0.01")
+    arms = from_query(address(at)).arms
+    assert arms == (
+        DEFAULT_ARMS[1],
+        Arm(label="BN before 2", changes=DEFAULT_ARMS[1].changes),
+        Arm(label="<b>*mine*</b>", changes={"norm": "batch", "learning_rate": 0.01}),
+        Arm(label="LN before", changes={"norm": "layer", "placement": "before"}),
+    )
+
+
+def test_closed_arms_and_sections_keep_what_they_hold():
+    """Their controls are not made: the page is there sooner. What is wrong with them is said all the same."""
+    at = page(("arm", "odd;alpha=0.5;learning_rate=0.02"), ("score_every", "7"), closed=True)
+    (uid,) = (arm["uid"] for arm in at.session_state.mine.draft["arms"])
+    made = {w.key.rpartition("-")[0] for kind in KINDS for w in at.get(kind) if w.key}
+    assert "depth" in made and not made & {f"label-{uid}", f"differs-{uid}", f"alpha-{uid}", "score_every", "budget_mb"}
+    asked = from_query(address(at))
+    assert asked.settings.score_every == 7
+    assert asked.arms == (Arm(label="odd", changes={"alpha": 0.5, "learning_rate": 0.02}),)
+    drawn(unfolded(at))
+    assert widget(at, f"label-{uid}").value == "odd" and widget(at, "score_every").value == "7"
+    drawn(widget(at, f"label-{uid}").set_value("even"))
+    drawn(unfolded(at, False))
+    assert "score_every" not in {w.key.rpartition("-")[0] for kind in KINDS for w in at.get(kind) if w.key}
+    assert from_query(address(at)) == asked.model_copy(
+        update={"arms": (Arm(label="even", changes={"alpha": 0.5, "learning_rate": 0.02}),)}
+    )
+
+
+def test_two_arms_of_one_name_are_a_sentence():
+    at = page()
+    drawn(widget(at, "label-1").set_value("BN after"))
+    assert "two arms are called 'BN after'. Give each arm its own label." in errors(at)
+
+
+def test_no_more_arms_than_the_limit():
+    at = page()
+    for _ in range(MAX_ARMS - len(DEFAULT_ARMS)):
+        drawn(widget(at, "add-arm").click("no norm"))
+    assert widget(at, "add-arm").disabled
+    assert len({arm.label for arm in from_query(address(at)).arms}) == MAX_ARMS
+
+
+def test_an_arm_may_differ_in_everything_that_is_not_shared():
+    options = widget(page(), "differs-1").options
+    assert options == [about(name).label for name in Settings.model_fields if name not in SHARED]
+
+
+def test_words_of_a_visitor_are_not_markup():
+    at = page(("arm", "![x](http://example.com/x.png)"))
+    (title,) = (e.label for e in at.expander if "example" in e.label)
+    assert title == r"\!\[x\]\(http\:" + "\u2060" + r"\/\/example\.com\/x\.png\)"
+
+
+@pytest.mark.parametrize("label", ["BN", "a long label of an arm"])
+def test_arms_are_buttons_where_there_is_room_and_else_a_list(label):
+    arms = tuple(Arm(label=f"{label} {i}") for i in range(3))
+    at = page(("run", opened.store().create(Experiment(arms=arms)).id))
+    (view,) = (group for group in at.get("button_group") if group.key == "view")
+    drawn(view.set_value("Distributions"))
+    (found,) = (w for kind in ("selectbox", "button_group") for w in at.get(kind) if "option-arm" in (w.key or ""))
+    assert found.options == [arm.label for arm in arms]
+    assert (found.type == "selectbox") == (len(label) > 2)
+
+
+def test_the_title_of_an_arm_is_its_new_label_at_once():
+    at = page()
+    drawn(widget(at, "label-1").set_value("renamed"))
+    assert [e.label for e in at.expander if e.label in ("renamed", "no norm")] == ["renamed"]

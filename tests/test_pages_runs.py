@@ -1,0 +1,133 @@
+"""Runs are made, opened, told apart, renamed, deleted and asked again."""
+
+import os
+
+import pytest
+from lab_page import address, button, chooser, drawn, errors, page, typed, widget
+
+from bnlab import opened
+from bnlab.experiment import Experiment
+from bnlab.settings import Settings
+
+pytestmark = pytest.mark.usefixtures("lab")
+
+
+def test_train_makes_a_run_and_the_address_opens_it():
+    at = page(("depth", "3"))
+    drawn(button(at, "train").click())
+    (run,) = opened.store().runs()
+    assert run.experiment == Experiment(settings=Settings(depth=3))
+    assert run.status == "queued"
+    assert address(at) == [("depth", "3"), ("run", run.id)]
+    again = page(("run", run.id))
+    assert widget(again, "depth").value == 3
+    assert chooser(again).value == run.id
+
+
+def test_reset_asks_the_same_question_again():
+    at = page(("depth", "3"))
+    drawn(button(at, "train").click())
+    drawn(button(at, "reset").click())
+    newer, older = opened.store().runs()
+    assert newer.experiment == older.experiment
+    assert older.status == "stopped"
+    assert newer.status == "queued"
+
+
+def test_a_page_switch_keeps_the_question_and_the_run():
+    at = page()
+    drawn(widget(at, "depth").set_value(11))
+    typed(at, "learning_rate", "0.07")
+    drawn(button(at, "train").click())
+    (run,) = opened.store().runs()
+    at.switch_page("runs.py")
+    drawn(at)
+    assert any(run.name in m.value.replace("\\", "") for m in at.markdown)
+    at.switch_page("lab.py")
+    drawn(at)
+    assert widget(at, "depth").value == 11
+    assert widget(at, "learning_rate").value == "0.07"
+    assert address(at) == [("depth", "11"), ("learning_rate", "0.07"), ("run", run.id)]
+
+
+def test_runs_are_renamed_opened_and_deleted():
+    store = opened.store()
+    run = store.create(Experiment(settings=Settings(depth=9)), name="first")
+    at = page()
+    at.switch_page("runs.py")
+    drawn(at)
+    drawn(at.text_input(key=f"name-{run.id}").set_value("[second](x)"))
+    assert store.run(run.id).name == "[second](x)"
+    drawn(button(at, f"open-{run.id}").click())
+    assert widget(at, "depth").value == 9
+    at.switch_page("runs.py")
+    drawn(at)
+    drawn(button(at, f"delete-{run.id}").click())
+    assert not store.runs()
+
+
+def test_runs_of_one_name_are_told_apart():
+    asked = Experiment(settings=Settings(depth=3))
+    runs = [opened.store().create(asked, name="twin") for _ in range(3)]
+    for run in runs:
+        at = page(("run", run.id))
+        offered = chooser(at).options
+        assert len(set(offered)) == len(offered) == 4, "the three and the example"
+        drawn(at)
+        assert address(at) == [("depth", "3"), ("run", run.id)]
+
+
+def test_a_run_that_was_deleted_meanwhile_is_a_sentence():
+    shown, other = (opened.store().create(Experiment(), name=name) for name in ("one", "two"))
+    at = page(("run", shown.id))
+    opened.store().delete(other.id)
+    drawn(chooser(at).set_value(other.id))
+    assert f"There is no run '{other.id}' here." in errors(at)
+    assert address(at) == [("run", shown.id)]
+
+
+def test_the_shipped_example_is_shown_before_the_first_click():
+    at = page()
+    assert not at.info
+    example = opened.example_run()
+    assert chooser(at).value == example.id
+    assert example.experiment == Experiment(), "make it again: docs/example.py"
+    assert example.status == "done"
+
+
+def test_an_older_copy_of_the_example_gives_way(tmp_path):
+    example = opened.example_run()
+    opened.example().delete(example.id)
+    copy = tmp_path / "example" / opened.FILE
+    os.utime(copy, (0, 0))
+    opened.close()
+    assert opened.example_run() == example
+
+
+def test_what_tells_runs_of_one_name_apart_stands_first():
+    """The chooser cuts off the end of a long label."""
+    runs = [opened.store().create(Experiment(), name="twin " * 20) for _ in range(2)]
+    options = chooser(page()).options
+    for run in runs:
+        assert any(option.startswith(f"{run.created:%b %d, %H:%M:%S} · twin") for option in options)
+
+
+def test_a_fork_starts_again_as_a_fork_and_with_another_question_as_a_run_of_its_own():
+    store = opened.store()
+    parent = store.create(Experiment(settings=Settings(depth=3)))
+    store.db.execute("insert into snapshots values (?, 0, 50, x'00')", (parent.id,))
+    fork = store.fork(parent.id, 1, 50, {"learning_rate": 0.5})
+    at = page(("run", fork.id))
+    for key in ("reset", "train"):
+        drawn(button(at, key).click())
+        newest = store.runs()[0]
+        assert address(at)[-1] == ("run", newest.id) and newest.id != fork.id
+        assert store.origin(newest.id) == (parent.id, 1, 50), key
+    typed(at, "learning_rate", "0.03")
+    drawn(button(at, "train").click())
+    assert store.origin(store.runs()[0].id) is None
+    store.delete(parent.id)
+    at = page(("run", fork.id))
+    runs = len(store.runs())
+    drawn(button(at, "reset").click())
+    assert "the weights of step 50 that this fork began with are gone" in errors(at) and len(store.runs()) == runs
