@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import json
-from functools import cached_property
 from math import prod
-from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
 
-from .probes import checked
+from .moments import Moments
 from .store import Run, RunStore
 from .summary import WHERE, joined
-from .trace import EVERYTHING, TABLES, batch_slots, layout
+from .trace import EVERYTHING, TABLES
 
 NAMES = {q: (table, q) for table, quantities in TABLES.items() for q in quantities if table != "samples"}
 NAMES |= {f"{q}_sample": ("samples", q) for q in TABLES["samples"]}
 
-
 WIDTHS = [1] + [width for k in range(40) for width in (2 * 2**k, 3 * 2**k)]  # 1, 2, 3, 4, 6, 8, 12, ...: few and near
-
-
-ONE_AT_A_TIME = Lock()  # np.load parses headers as Python does, which Python 3.11 cannot in several threads at once
 
 
 class Series(NamedTuple):
@@ -62,31 +54,12 @@ class Piece(NamedTuple):
         return self.first + self.stride * self.n
 
 
-class Trace:
-    """What a run has recorded up to now, as columns over steps, for one reader at one moment."""
+class Trace(Moments):
+    """What a run has recorded up to now, its moments and columns over all its steps, for one reader at one moment."""
 
     def __init__(self, store: RunStore, run: Run):
-        self.store, self.run, self.experiment = store, run, run.experiment
-        self.layouts = [layout(self.experiment, i) for i in range(len(self.experiment.stacks))]
+        super().__init__(store, run)
         self.kept: dict[tuple, Series] = {}  # the arms of a stack share what was read
-        self.told: dict[int, list] = {}  # and the scores
-        self.horizon: int | None = None  # snapshots after it are left out
-
-    @property
-    def step(self) -> int:
-        """The last recorded step, -1 before the first."""
-        return self.run.step
-
-    @cached_property
-    def first(self) -> int:
-        """The first step: 0, or where the run was forked from another."""
-        origin = self.store.origin(self.run.id)
-        return origin[2] if origin else 0
-
-    @property
-    def diverged(self) -> dict[tuple[int, int], tuple[int, int]]:
-        """(arm, seed) -> (step, layer where it began), for the networks that diverged."""
-        return self.run.diverged
 
     def has(self, quantity: str, arm: int) -> bool:
         """Whether this arm records the quantity: no accuracy in a regression, no unit statistics without batch norm."""
@@ -166,142 +139,6 @@ class Trace:
                 return int(series.steps[0]), series.mean[0]
         return there, self.read(quantity, arm, start=there, stop=there + 1).mean[0]
 
-    def scores(
-        self, arm: int, split: str, statistics: str, points: int = EVERYTHING
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Steps [n], losses and accuracies [n, seeds] (None for a regression) over a split, "train" or "test".
-
-        statistics: "batch", "moving" or "population"; "none" for an arm without batch norm. Empty where there are none.
-        Of more than `points` scorings, evenly chosen ones and the newest.
-        """
-        stack, slots = self.slots(arm, "steps")
-        if points not in self.told:
-            (first,) = self.store.db.execute("select min(stack) from scores where run = ?", (self.run.id,)).fetchone()
-            of_run = "from scores where run = ?"
-            steps = self.store.db.execute(f"select step {of_run} and stack = ? order by step", (self.run.id, first))
-            steps = [step for (step,) in steps]
-            chosen = {*steps[:: -(-len(steps) // points) or 1], *steps[-1:]}
-            rows = self.store.db.execute(f"select stack, step, data {of_run} order by step", (self.run.id,))
-            self.told[points] = [(s, step, json.loads(data)) for s, step, data in rows if step in chosen]
-        steps, losses, accuracies = [], [], []
-        for s, step, told in self.told[points]:
-            if s != stack:
-                continue
-            found = {slot: i for i, slot in enumerate(slots)}
-            loss, accuracy = np.full((2, len(slots)), np.nan)
-            for a, b, of, values, right in told:
-                if (a, b) == (split, statistics):
-                    for j, slot in enumerate(of):
-                        if slot in found:
-                            loss[found[slot]] = values[j]
-                            accuracy[found[slot]] = np.nan if right is None else right[j]
-            if not np.isnan(loss).all() or any(
-                (a, b) == (split, statistics) and slots[0] in of for a, b, of, *_ in told
-            ):
-                steps.append(step)
-                losses.append(loss)
-                accuracies.append(accuracy)
-        shape = (-1, len(slots))
-        losses, accuracies = np.array(losses).reshape(shape), np.array(accuracies).reshape(shape)
-        for i, seed in enumerate(self.experiment.seeds):
-            if (arm, seed) in self.diverged and steps:
-                after = np.array(steps) > self.diverged[arm, seed][0] + 1
-                losses[after, i] = accuracies[after, i] = np.nan
-        regression = "accuracy" not in self.layouts[stack]["steps"]
-        return np.array(steps, int), losses, None if regression else accuracies
-
-    def population(self, arm: int, layer: int | None = None, unit: int | None = None):
-        """Steps [n], population means and biased variances [n, seeds, L, d], less what `layer` and `unit` fix."""
-        steps, mean, var, *_ = self.inference(arm, layer, unit)
-        return steps, mean, var
-
-    def averages(self, arm: int, layer: int | None = None, unit: int | None = None):
-        """The moving means and variances that inference uses with the weights whose population() it is: steps and
-        shapes as there. NaN in runs of older versions, which did not keep them."""
-        steps, _, _, mean, var = self.inference(arm, layer, unit)
-        return steps, mean, var
-
-    def inference(self, arm: int, layer: int | None, unit: int | None) -> tuple[np.ndarray, ...]:
-        stack, slots = self.slots(arm, "units")
-        if not slots:
-            raise KeyError(f"{self.experiment.arms[arm].label!r} has no batch norm.")
-        steps, found = self.populations(stack, layer)
-        found = [values.take(slots, 1 if layer else 2) for values in found]
-        found = found if layer else [np.moveaxis(values, 2, 1) for values in found]
-        return steps, *(found if unit is None else [values[..., unit] for values in found])
-
-    def populations(self, stack: int, layer: int | None = None) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Steps [n], and population means and biased variances, moving means and variances [n, L, B, d] of a stack's
-        batch norms, or of one layer's."""
-        shape = self.layouts[stack]["units"]["batch_mean"][1]
-        steps, values = [], []
-        for step, data in self.store.db.execute(
-            "select step, data from population where run = ? and stack = ? order by step", (self.run.id, stack)
-        ):
-            four = np.full((4, *shape), np.nan, np.float32)
-            there = np.frombuffer(data, np.float32).reshape(-1, *shape)
-            four[: len(there)] = there
-            steps.append(step)
-            values.append(four if layer is None else four[:, layer - 1])
-        empty = np.empty((4, 0, *(shape if layer is None else shape[1:])), np.float32)
-        return np.array(steps, int), list(np.stack(values, 1) if values else empty)
-
-    def snapshots(self) -> list[int]:
-        """Steps with a snapshot of the weights, up to the horizon."""
-        rows = self.store.db.execute("select distinct step from snapshots where run = ? order by step", (self.run.id,))
-        return [step for (step,) in rows if self.horizon is None or step <= self.horizon]
-
-    def snapshot(self, step: int) -> list[np.ndarray]:
-        """The vectors of that snapshot, one a stack, for train(start=(step, vectors))."""
-        return [np.frombuffer(data, np.float32) for data in self.store.snapshot(self.run.id, step)]
-
-    def looks(self, probe: str, arm: int, **options: object) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Steps [n] at which a probe looked with these options, and what it saw: arrays [n, seeds, ...] by name.
-
-        Looks that went wrong are left out, and those that saw arrays of another shape than the newest.
-        """
-        rows = [(step, found) for step, found in self.found(probe, arm, options, "") if "wrong" not in found]
-        if not rows:
-            return np.array([], int), {}
-        shapes = {name: values.shape for name, values in rows[-1][1].items()}
-        rows = [(step, found) for step, found in rows if {name: v.shape for name, v in found.items()} == shapes]
-        arrays = {name: np.stack([found[name] for _, found in rows]) for name in shapes}
-        return np.array([step for step, _ in rows], int), arrays
-
-    def looked(self, probe: str, **options: object) -> list[int]:
-        """Steps at which a probe looked with these options, up to the horizon."""
-        key = (self.run.id, probe, told(probe, options))
-        of = "select distinct step from looks where run = ? and probe = ? and options = ? order by step"
-        rows = self.store.db.execute(of, key)
-        return [step for (step,) in rows if self.horizon is None or step <= self.horizon]
-
-    def look(self, probe: str, arm: int, step: int, **options: object) -> dict[str, np.ndarray] | None:
-        """What a probe saw at exactly this step, arrays [seeds, ...] by name; None where it did not look."""
-        rows = self.found(probe, arm, options, "and step = ?", step)
-        return rows[0][1] if rows else None
-
-    def found(self, probe: str, arm: int, options: dict, where: str, *more: object) -> list[tuple[int, dict]]:
-        """(step, arrays by name) of the looks with these options, in order of the steps."""
-        stack, slots = self.slots(arm, "steps")
-        key = (self.run.id, probe, told(probe, options), stack)
-        of_probe = "select step, data from looks where run = ? and probe = ? and options = ? and stack = ?"
-        found = []
-        for step, data in self.store.db.execute(f"{of_probe} {where} order by step", (*key, *more)):
-            with ONE_AT_A_TIME, np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                found.append((step, {name: arrays[name][slots] for name in arrays.files}))
-        return found
-
-    def slots(self, arm: int, table: str) -> tuple[int, list[int]]:
-        """The arm's stack, and for each seed its slot in a table of that stack (none in `units` without batch norm)."""
-        for i, networks in enumerate(self.experiment.stacks):
-            if any(n.arm == arm for n in networks):
-                slots = [networks.index((arm, seed)) for seed in self.experiment.seeds]
-                if table != "units":
-                    return i, slots
-                batch = batch_slots(self.experiment, i)
-                return i, [batch.index(slot) for slot in slots if slot in batch]
-        raise KeyError(f"there is no arm {arm}.")
-
     def columns(self, stack, table, name, layer, unit, start, stop, points) -> Series:
         """One quantity of all slots of a stack, from the exact rows or, where too many or gone, the summary."""
         offset, shape = self.place(stack, table, name, layer, unit)
@@ -360,11 +197,6 @@ class Trace:
     def summary(self, piece: Piece, offset: int, size: int) -> Series:
         flat = self.rows("summary", piece, 3 * offset, 3 * size)
         return Series(flat.steps, *(flat.mean[:, i::3] for i in range(3)))
-
-
-def told(probe: str, options: dict) -> str:
-    """A probe's options as they are kept, defaults filled in."""
-    return json.dumps(checked(probe, options), sort_keys=True)
 
 
 def bucketed(series: Series, points: int, weight: np.ndarray) -> Series:
