@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .data import DATASETS
-from .figures import gradients, style
+from .figures import style
 from .figures.curves import STATISTICS
+from .figures.verdict import UNDEFINED, verdict
 from .reading import Trace
 from .store import Run
 
@@ -102,14 +103,14 @@ def shown(trace: Trace, arm: int) -> dict[str, Any]:
             "help": f"Over the whole test set{using}, mean{over}." if over else f"Over the whole test set{using}.",
         },
     ]
-    verdict = gradients.verdict(trace, arm)
-    remedy = "; lower the learning rate" if verdict.help == gradients.UNDEFINED else ""
+    flow = verdict(trace, arm)
+    remedy = "; lower the learning rate" if flow.help == UNDEFINED else ""
     return {
         "label": experiment.arms[arm].label,
         "color": style.color(arm),
         "dash": style.dash(arm),
         "rows": rows,
-        "verdict": verdict.words + remedy,
-        "verdict_help": verdict.help,
-        "tone": verdict.tone,
+        "verdict": flow.words + remedy,
+        "verdict_help": flow.help,
+        "tone": flow.tone,
     }

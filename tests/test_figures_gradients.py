@@ -1,105 +1,12 @@
-"""The figures of the gradient flow, and the verdict on it."""
+"""The figures of the gradient flow, at one step and over time."""
 
 import numpy as np
 import pytest
-from known_trace import KnownTrace
+from known_gradients import EXPERIMENT, L, N, flowing, shaped
 
 from bnlab import figures
-from bnlab.experiment import Arm, Experiment, Settings
-from bnlab.figures import gradients, style
-
-L, N = 20, 30
-ARMS = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch"}))
-EXPERIMENT = Experiment(settings=Settings(depth=L, width=4, steps=N), arms=ARMS, seeds=(3, 5))
-
-
-def flowing(*factors, depth=L, diverged=None):
-    """A trace whose signal gradients change by these factors a layer towards the input, one an arm."""
-    towards = depth - np.arange(1, depth + 1)
-    values = {}
-    for arm, factor in enumerate(factors):
-        norms = float(factor) ** towards * 2.0
-        values["signal_grad_norm", arm] = np.linspace(1, 2, N)[:, None, None] * np.array([1, 3])[:, None] * norms
-        values["grad_norm", arm] = 3 * values["signal_grad_norm", arm]
-    experiment = EXPERIMENT.model_copy(update={"settings": Settings(depth=depth, width=4, steps=N)})
-    return KnownTrace(experiment, {k: v.astype(np.float32) for k, v in values.items()}, diverged=diverged)
-
-
-@pytest.mark.parametrize("depth", [2, 3, 15, 16, 40, 100])
-@pytest.mark.parametrize("factor", [0.24, 1.0, 1.9])
-def test_the_fitted_factor_is_the_one_that_made_the_norms(depth, factor):
-    norms = 7.0 * factor ** (depth - np.arange(1, depth + 1))
-    assert gradients.fitted_factor(norms) == pytest.approx(factor, rel=1e-9)
-
-
-def test_the_ends_and_what_is_no_number_are_left_out_of_the_fit():
-    norms = 0.5 ** (20 - np.arange(1, 21))
-    norms[[0, 1, 2, 17, 18, 19]] *= 100
-    norms[8], norms[9] = 0, np.inf
-    assert gradients.fitted_factor(norms) == pytest.approx(0.5, rel=1e-9)
-    assert np.isnan(gradients.fitted_factor(np.zeros(20)))
-
-
-@pytest.mark.parametrize(
-    ("factor", "words"),
-    [
-        (0.24, f"vanishing: ×0.24 per layer in the middle: layer 1 gets {0.24**19:.2g} of layer 20's signal"),
-        (1.0, "healthy: ×1.00 per layer in the middle: layer 1 gets as much signal as layer 20"),
-        (1.9, "exploding: ×1.90 per layer in the middle: layer 1 gets 2e5 times layer 20's signal"),
-    ],
-)
-def test_the_verdict_says_what_layer_1_gets(factor, words):
-    told = gradients.verdict(flowing(factor, 1), 0)
-    assert told.words == words
-    assert told.factor == pytest.approx(factor, rel=1e-5)
-    assert told.step == N - 1
-
-
-def test_the_verdict_names_what_is_no_number():
-    assert gradients.verdict(KnownTrace(EXPERIMENT), 0).tone == "unknown"
-    dead = flowing(1, 1)
-    dead.values["signal_grad_norm", 0][..., :10] = 0
-    told = gradients.verdict(dead, 0)
-    assert told.words == "no gradient"
-    assert told.help == f"At step {N - 1} no signal gradient is recorded below layer 11."
-    dead.values["signal_grad_norm", 0][:] = 0
-    assert gradients.verdict(dead, 0).help.endswith("is recorded in any layer.")
-    broken = flowing(1, 1, diverged={(0, 5): (12, 4)})
-    broken.values["signal_grad_norm", 0][12:, 1] = np.nan
-    told = gradients.verdict(broken, 0)
-    assert told.words.startswith("1 of 2 seeds diverged, first at step 12 in layer 4; the rest: healthy: ×1.00 per ")
-    assert told.tone == "diverged", "what diverged is not green"
-    assert gradients.verdict(flowing(1, 1, depth=1), 0).words == "one hidden layer"
-
-
-@pytest.mark.parametrize(
-    ("factor", "depth", "tone"),
-    [
-        (0.86, 4, "healthy"),
-        (0.86, 100, "vanishing"),  # 3e-7 of the signal
-        (1.26, 4, "healthy"),  # twice
-        (1.26, 60, "exploding"),  # a millionfold
-        (1.01, 100, "healthy"),
-        (0.4, 2, "healthy"),
-        (0.1, 2, "vanishing"),
-        (0.1, 4, "vanishing"),
-    ],
-)
-def test_the_tone_is_what_arrives_over_the_whole_depth(factor, depth, tone):
-    told = gradients.verdict(flowing(factor, 1, depth=depth), 0)
-    assert told.tone == tone
-    arrives = gradients.rounded(factor ** (depth - 1))
-    fitted = "per layer in the middle" if depth >= 16 else "per layer"  # where the ends are left out
-    assert told.words.startswith(f"{tone}: ×{factor:.2f} {fitted}: layer 1 gets {arrives} ")
-    assert told.help.endswith(f"over all {depth} layers.")
-
-
-def test_a_signal_too_small_for_float32_vanishes_and_is_not_dead():
-    faint = flowing(0.23, 1, depth=100)
-    assert (faint.values["signal_grad_norm", 0][..., 0] == 0).all(), "the test's own numbers underflow"
-    told = gradients.verdict(faint, 0)
-    assert told.words == "vanishing: ×0.23 per layer in the middle: layer 1's signal is below what float32 holds"
-    assert told.tone == "vanishing"
+from bnlab.experiment import Settings
+from bnlab.figures import gradients, style, verdict
 
 
 def test_the_flow_shows_every_layer_of_every_arm_at_the_chosen_step():
@@ -113,13 +20,6 @@ def test_the_flow_shows_every_layer_of_every_arm_at_the_chosen_step():
             assert (line.line.color, line.line.dash) == (style.color(arm), style.dash(arm))
     assert figure.layout.yaxis.type == "log"
     assert "at step 7" in figure.layout.meta["note"]
-
-
-def test_the_mean_over_the_seeds_is_geometric():
-    np.testing.assert_allclose(gradients.middle_of(np.array([[1e-8, 1, 0], [1e-4, 4, 0]])), [1e-6, 2, 0])
-    some = np.array([[1e-8, np.nan, np.inf], [np.nan, np.nan, 1]])
-    np.testing.assert_allclose(gradients.middle_of(some), [1e-8, np.nan, np.inf])
-    np.testing.assert_allclose(gradients.middle_of(some.T, axis=1), [1e-8, np.nan, np.inf])
 
 
 def test_zeros_and_infinities_are_marks_beside_the_line_and_named_below_it():
@@ -196,44 +96,13 @@ def test_where_all_is_blank_the_axes_are_those_of_the_layers_and_steps():
     assert axes.yaxis2.range is None
 
 
-def shaped(*norms, seeds=(3, 5), diverged=None):
-    """A trace of one arm whose networks have these signal gradients, [L] each, at every step."""
-    values = np.repeat(np.array(norms, np.float32)[None], N, 0)
-    settings = Settings(depth=values.shape[2], width=4, steps=N)
-    experiment = Experiment(settings=settings, arms=ARMS[:1], seeds=tuple(seeds)[: len(norms)])
-    return KnownTrace(experiment, {(q, 0): values.copy() for q in gradients.NORMS}, diverged=diverged)
-
-
-@pytest.mark.parametrize(
-    ("norms", "words"),
-    [
-        (
-            [1.5, *0.82 ** np.arange(98, 0, -1), 1],
-            "vanishing: ×0.82 per layer in the middle: dips to 3.6e-9 of layer 100's signal at",
-        ),
-        (
-            [0.01, *1.2 ** np.arange(98, 0, -1), 1],
-            "exploding: ×1.20 per layer in the middle: rises to 5.8e7 times layer 100's signal",
-        ),
-        ([0.04, 0.2, 1], "vanishing: ×0.20 per layer: layer 1 gets 0.04 of layer 3's signal"),
-        ([0.00256**2, 0.00256, 1], "vanishing: ×0.0026 per layer: layer 1 gets 6.6e-6 of layer 3's signal"),
-        ([0.998, 1.001, 0.999, 1], "healthy: ×1.00 per layer: layer 1 gets as much signal as layer 4"),
-        ([130 * 0.5, 30, 8, 1, 0.5], "exploding: ×3.72 per layer: layer 1 gets 130 times layer 5's signal"),
-    ],
-)
-def test_the_verdict_agrees_with_the_whole_profile(norms, words):
-    told = gradients.verdict(shaped(norms), 0)
-    assert told.words.startswith(words)
-    assert told.words.startswith(told.tone)
-
-
 def test_seeds_without_a_gradient_are_counted_and_leave_the_others_alone():
     flow, dead = 0.8 ** np.arange(3, -1, -1.0), [0, 0, 0.5, 1]
     trace = shaped(flow, dead, flow, seeds=(3, 5, 7))
-    told = gradients.verdict(trace, 0)
+    told = verdict.verdict(trace, 0)
     assert told.words.endswith("; 1 of 3 seeds has no gradient") and "×0.8" in told.words
     assert told.tone == "dead"
-    assert gradients.verdict(shaped(dead, dead), 0).words == "no gradient"
+    assert verdict.verdict(shaped(dead, dead), 0).words == "no gradient"
     figure = figures.draw("gradient_flow", trace, {})
     line, zeros = (next(d for d in figure.data if d.mode == mode) for mode in ("lines+markers", "markers"))
     np.testing.assert_allclose(line.y[:2], flow[:2], rtol=1e-6)

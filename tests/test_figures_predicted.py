@@ -6,7 +6,7 @@ from looked_at import ARMS, seen, trained
 
 from bnlab import Arm, Experiment, Settings, figures, theory
 from bnlab.figures import predicted
-from bnlab.figures.gradients import fitted_factor
+from bnlab.figures.verdict import fitted_factor
 from bnlab.profile import profile
 from bnlab.store import RunStore
 from bnlab.train import train

@@ -10,12 +10,12 @@ from plotly.subplots import make_subplots
 
 from .. import lineage, moving
 from . import style
-from .gradients import NOTHING
 from .inference import SHOWN, three, without
 from .looks import NOT_YET, missing, newest_snapshot
 from .moving import subject
 from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, Option
 from .points import evenly
+from .style import NOTHING
 
 if TYPE_CHECKING:
     from ..reading import Trace

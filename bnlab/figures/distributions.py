@@ -10,10 +10,10 @@ from plotly.subplots import make_subplots
 
 from ..activations import ACTIVATIONS
 from . import style
-from .gradients import nothing
 from .lasting import bounds, departed, lasting, room, ruled
 from .options import ARM, LAYER, STEP, About, choice
 from .points import evenly, percentiles
+from .style import nothing
 
 if TYPE_CHECKING:
     from ..reading import Trace

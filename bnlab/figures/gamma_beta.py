@@ -9,11 +9,11 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from . import style
-from .gradients import nothing
 from .lasting import bounds, lasting, room, ruled, wholly
 from .moving import NO_BATCH_NORM, end
 from .options import BATCH_ARM, LAYER, SEED, UNIT, About
 from .points import evenly, percentiles
+from .style import nothing
 
 if TYPE_CHECKING:
     from ..reading import Trace

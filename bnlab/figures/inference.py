@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 from .. import lineage
 from ..data import DATASETS
 from . import style
-from .gradients import NOTHING
 from .moving import NO_BATCH_NORM
 from .options import BATCH_ARM, About, choice
+from .style import NOTHING
 
 if TYPE_CHECKING:
     from ..reading import Trace

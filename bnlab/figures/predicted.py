@@ -14,9 +14,10 @@ from .. import theory
 from ..data import split
 from ..profile import Profile, profile
 from . import style
-from .gradients import NOTHING, fitted_factor, nothing
 from .looks import finished
 from .options import About
+from .style import NOTHING, nothing
+from .verdict import fitted_factor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

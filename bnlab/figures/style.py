@@ -23,6 +23,8 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 GRAY = "#8a8f98"
 GRID = "rgba(138, 143, 152, 0.25)"
 HEIGHT = 420  # pixels
+NOTHING = "No step is recorded yet."
+NO_STEPS = "This run has no steps, so there is nothing to draw. Look at its scores, or set steps above 0."
 
 
 def color(arm: int) -> str:
@@ -216,3 +218,8 @@ def said(text: str, height: int = 260) -> go.Figure:
     finished(figure, height=height)
     figure.layout.meta["said"] = unescape(text.replace("<br>", " "))
     return figure
+
+
+def nothing(trace: Trace) -> str:
+    """Why a run has no steps to draw, as a sentence; empty where it has some."""
+    return NOTHING if trace.step < 0 else NO_STEPS if trace.experiment.settings.steps == 0 else ""

@@ -1,0 +1,171 @@
+"""How the gradient flows, in words: the factor per layer, and whether what arrives is healthy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from .style import NOTHING, nothing
+
+if TYPE_CHECKING:
+    from ..reading import Trace
+
+HEALTHY, STEEP = 100, 3  # fold: more than that over all layers, or per layer, is not healthy
+DEEP = 16  # layers, of which the first and the last three, which see the data and the loss, are left out of the fit
+FAINT = 1e-18  # a norm below it may be 0 one layer further: squares of its elements are less than float32 holds
+UNDEFINED = "A value is not finite any more; lower the learning rate."
+
+
+class Verdict(NamedTuple):
+    """How the signal gradient changes from layer to layer towards the input, at one step, over the seeds that live.
+
+    factor: fitted per layer; ratio: layer 1 over layer L. tone: vanishing or exploding where it falls or rises more
+    than HEALTHY on its way through the layers or STEEP per layer, else healthy; or dead, diverged, unknown. Where some
+    seeds are dead or have diverged it is not called healthy. words say it short, help at length.
+    """
+
+    step: int
+    factor: float
+    ratio: float
+    tone: str
+    words: str
+    help: str
+
+
+def fitted_factor(norms: np.ndarray) -> float:
+    """Factor per layer towards the input, from norms [L] of layers 1..L: least squares on their logarithms.
+
+    NaN where fewer than two norms are positive and finite.
+    """
+    layers = np.arange(1, len(norms) + 1)
+    used = np.isfinite(norms) & (norms > 0)
+    if len(norms) >= DEEP:
+        used &= (layers > 3) & (layers <= len(norms) - 3)
+    if used.sum() < 2:
+        return np.nan
+    return float(np.exp(-np.polyfit(layers[used], np.log(norms[used].astype(float)), 1)[0]))
+
+
+def verdict(trace: Trace, arm: int, step: int | None = None) -> Verdict:
+    """The verdict on an arm's signal gradient at a step, by default the newest."""
+    unknown = Verdict(-1, np.nan, np.nan, "unknown", "–", nothing(trace) or NOTHING)
+    if trace.step < 0:
+        return unknown
+    try:
+        at, norms = trace.at("signal_grad_norm", arm, trace.step if step is None else step)
+    except KeyError:
+        return unknown
+    seeds = trace.experiment.seeds
+    gone = [i for i, s in enumerate(seeds) if (arm, s) in trace.diverged and not np.isfinite(norms[i]).all()]
+    live = np.delete(norms, gone, axis=0)
+    when = ""
+    if gone:
+        first, layer = min(trace.diverged[arm, seeds[i]] for i in gone)
+        place = f"layer {layer}" if layer else "the readout"
+        when = f"diverged at step {first}, first in {place}"
+        if len(seeds) > 1:
+            several = (
+                f"{len(gone)} of {len(seeds)} seeds"
+                if len(live)
+                else "both seeds"
+                if len(seeds) == 2
+                else f"all {len(seeds)} seeds"
+            )
+            when = f"{several} diverged, first at step {first} in {place}"
+    if not len(live):
+        return Verdict(at, np.nan, np.nan, "diverged", when, UNDEFINED)
+    dead = sum(map(silent, live)) if norms.shape[1] > 1 else 0
+    none = f"{dead} of {len(seeds)} seeds {'has' if dead == 1 else 'have'} no gradient"
+    told = of_the_living(live, at)
+    words, tone = told.words, told.tone
+    if 0 < dead < len(live):
+        words, tone = f"{words}; {none}", "dead" if tone == "healthy" else tone
+    if gone:
+        words, tone = f"{when}; the rest: {words}", "diverged" if tone == "healthy" else tone
+    return told._replace(words=words, tone=tone)
+
+
+def silent(norms: np.ndarray) -> bool:
+    """Whether no signal arrives at layer 1 of a network, norms [L], and not for being too small for float32."""
+    there = np.flatnonzero(norms > 0)
+    return norms[0] == 0 and (not len(there) or norms[there[0]] > FAINT)
+
+
+def of_the_living(norms: np.ndarray, at: int) -> Verdict:
+    """The verdict on networks that have not diverged, norms [seeds, L]."""
+    middle = middle_of(norms)
+    depth, there = len(middle), np.flatnonzero(middle > 0)
+    if depth < 2:
+        return Verdict(at, 1.0, 1.0, "healthy", "one hidden layer", "Nothing is passed down.")
+    factor = fitted_factor(middle)
+    if silent(middle) or not np.isfinite(factor):
+        until = f"below layer {there[0] + 1}" if len(there) else "in any layer"
+        return Verdict(at, 0.0, 0.0, "dead", "no gradient", f"At step {at} no signal gradient is recorded {until}.")
+    left_out = ", less the first and the last three" if depth >= DEEP else ""
+    how = f"Factor of ‖dE/da‖ from layer to layer towards the input, fitted at step {at}{left_out}."
+    help = f"{how} Healthy is less than threefold per layer and less than a hundredfold over all {depth} layers."
+    per_layer = f"×{rounded(factor, 2)} per layer{' in the middle' if depth >= DEEP else ''}"
+    if middle[0] == 0:  # what is left above it goes on falling
+        words = f"vanishing: {per_layer}: layer 1's signal is below what float32 holds"
+        return Verdict(at, factor, 0.0, "vanishing", words, help)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = float(middle[0] / middle[-1])
+    if np.isinf(middle).any():
+        words = f"exploding: {per_layer}: above what float32 holds in layer {np.flatnonzero(np.isinf(middle))[-1] + 1}"
+        return Verdict(at, factor, ratio, "exploding", words, help)
+    fall, rise = steepest(middle), steepest(1 / middle)
+    tone = "healthy" if max(fall[0], rise[0]) <= HEALTHY else "vanishing" if fall[0] > rise[0] else "exploding"
+    if min(fall[0], rise[0]) > HEALTHY or not 1 / STEEP < factor < STEEP:  # the lines' slope decides
+        tone = "vanishing" if factor < 1 else "exploding"
+    if tone == "healthy":
+        end = f"layer 1 gets {share(ratio, depth)}"
+    else:
+        _, low, high = fall if tone == "vanishing" else rise
+        low = 0 if 1 / STEEP < middle[0] / middle[low] < STEEP else low
+        far = middle[low] / middle[-1]
+        high = depth - 1 if (far * HEALTHY < 1 if tone == "vanishing" else far > HEALTHY) else high
+        end = share(middle[low] / middle[high], high + 1)
+        turn = "dips" if tone == "vanishing" else "rises"
+        end = f"layer 1 gets {end}" if low == 0 else f"{turn} to {end} at layer {low + 1}"
+    return Verdict(at, factor, ratio, tone, f"{tone}: {per_layer}: {end}", help)
+
+
+def steepest(norms: np.ndarray) -> tuple[float, int, int]:
+    """How many fold norms [L] fall most from a layer to one below it, towards the input: (fold, below, above)."""
+    there = np.where(norms > 0, norms, np.nan).astype(float)
+    above = np.fmax.accumulate(there[::-1])[::-1]  # the greatest of each layer and those above it
+    low = int(np.nanargmax(above / there))
+    return float(above[low] / there[low]), low, low + int(np.nanargmax(there[low:]))
+
+
+def share(ratio: float, layer: int) -> str:
+    """A share of a layer's signal in words: '8.9e-13 of layer 20's signal', 'as much signal as layer 20'."""
+    told = rounded(ratio)
+    if told == "1":
+        return f"as much signal as layer {layer}"
+    return f"{told} {'of' if ratio < 1 else 'times'} layer {layer}'s signal"
+
+
+def rounded(value: float, decimals: int = 0) -> str:
+    """Two digits that count: 0.0026, 1.4, 130, 1.2e-8; between 0.1 and 100 at least so many decimals."""
+    if decimals and 0.0995 <= value < 99.5:
+        return f"{value:.{decimals}f}"
+    told = f"{float(f'{value:.2g}'):.0f}" if 99 < value < 99500 else f"{value:.2g}"
+    return told.replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
+
+
+def spoken(trace: Trace, arm: int, step: int) -> str:
+    """The verdict as a sentence: 'BN: healthy ...' or 'BN diverged at ...'."""
+    told = verdict(trace, arm, step).words
+    return f"{trace.experiment.arms[arm].label}{'' if told.startswith('diverged') else ':'} {told}."
+
+
+def middle_of(norms: np.ndarray, axis: int = 0) -> np.ndarray:
+    """Geometric mean over the seeds, one axis, of those that have a gradient; 0 where none of the living has one, NaN
+    where none lives; inf stays."""
+    there = norms > 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        total = np.log(np.where(there, norms, 1).astype(float)).sum(axis)
+        none = np.where((norms == 0).any(axis), 0.0, np.nan)
+        return np.where(there.any(axis), np.exp(total / there.sum(axis)), none)

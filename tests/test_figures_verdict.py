@@ -1,0 +1,115 @@
+"""The verdict on the gradient flow is that of the norms which it is made from."""
+
+import numpy as np
+import pytest
+from known_gradients import EXPERIMENT, N, flowing, shaped
+from known_trace import KnownTrace
+
+from bnlab.figures import verdict
+
+
+@pytest.mark.parametrize("depth", [2, 3, 15, 16, 40, 100])
+@pytest.mark.parametrize("factor", [0.24, 1.0, 1.9])
+def test_the_fitted_factor_is_the_one_that_made_the_norms(depth, factor):
+    norms = 7.0 * factor ** (depth - np.arange(1, depth + 1))
+    assert verdict.fitted_factor(norms) == pytest.approx(factor, rel=1e-9)
+
+
+def test_the_ends_and_what_is_no_number_are_left_out_of_the_fit():
+    norms = 0.5 ** (20 - np.arange(1, 21))
+    norms[[0, 1, 2, 17, 18, 19]] *= 100
+    norms[8], norms[9] = 0, np.inf
+    assert verdict.fitted_factor(norms) == pytest.approx(0.5, rel=1e-9)
+    assert np.isnan(verdict.fitted_factor(np.zeros(20)))
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [
+        (0.24, f"vanishing: ×0.24 per layer in the middle: layer 1 gets {0.24**19:.2g} of layer 20's signal"),
+        (1.0, "healthy: ×1.00 per layer in the middle: layer 1 gets as much signal as layer 20"),
+        (1.9, "exploding: ×1.90 per layer in the middle: layer 1 gets 2e5 times layer 20's signal"),
+    ],
+)
+def test_the_verdict_says_what_layer_1_gets(factor, words):
+    told = verdict.verdict(flowing(factor, 1), 0)
+    assert told.words == words
+    assert told.factor == pytest.approx(factor, rel=1e-5)
+    assert told.step == N - 1
+
+
+def test_the_verdict_names_what_is_no_number():
+    assert verdict.verdict(KnownTrace(EXPERIMENT), 0).tone == "unknown"
+    dead = flowing(1, 1)
+    dead.values["signal_grad_norm", 0][..., :10] = 0
+    told = verdict.verdict(dead, 0)
+    assert told.words == "no gradient"
+    assert told.help == f"At step {N - 1} no signal gradient is recorded below layer 11."
+    dead.values["signal_grad_norm", 0][:] = 0
+    assert verdict.verdict(dead, 0).help.endswith("is recorded in any layer.")
+    broken = flowing(1, 1, diverged={(0, 5): (12, 4)})
+    broken.values["signal_grad_norm", 0][12:, 1] = np.nan
+    told = verdict.verdict(broken, 0)
+    assert told.words.startswith("1 of 2 seeds diverged, first at step 12 in layer 4; the rest: healthy: ×1.00 per ")
+    assert told.tone == "diverged", "what diverged is not green"
+    assert verdict.verdict(flowing(1, 1, depth=1), 0).words == "one hidden layer"
+
+
+@pytest.mark.parametrize(
+    ("factor", "depth", "tone"),
+    [
+        (0.86, 4, "healthy"),
+        (0.86, 100, "vanishing"),  # 3e-7 of the signal
+        (1.26, 4, "healthy"),  # twice
+        (1.26, 60, "exploding"),  # a millionfold
+        (1.01, 100, "healthy"),
+        (0.4, 2, "healthy"),
+        (0.1, 2, "vanishing"),
+        (0.1, 4, "vanishing"),
+    ],
+)
+def test_the_tone_is_what_arrives_over_the_whole_depth(factor, depth, tone):
+    told = verdict.verdict(flowing(factor, 1, depth=depth), 0)
+    assert told.tone == tone
+    arrives = verdict.rounded(factor ** (depth - 1))
+    fitted = "per layer in the middle" if depth >= 16 else "per layer"  # where the ends are left out
+    assert told.words.startswith(f"{tone}: ×{factor:.2f} {fitted}: layer 1 gets {arrives} ")
+    assert told.help.endswith(f"over all {depth} layers.")
+
+
+def test_a_signal_too_small_for_float32_vanishes_and_is_not_dead():
+    faint = flowing(0.23, 1, depth=100)
+    assert (faint.values["signal_grad_norm", 0][..., 0] == 0).all(), "the test's own numbers underflow"
+    told = verdict.verdict(faint, 0)
+    assert told.words == "vanishing: ×0.23 per layer in the middle: layer 1's signal is below what float32 holds"
+    assert told.tone == "vanishing"
+
+
+def test_the_mean_over_the_seeds_is_geometric():
+    np.testing.assert_allclose(verdict.middle_of(np.array([[1e-8, 1, 0], [1e-4, 4, 0]])), [1e-6, 2, 0])
+    some = np.array([[1e-8, np.nan, np.inf], [np.nan, np.nan, 1]])
+    np.testing.assert_allclose(verdict.middle_of(some), [1e-8, np.nan, np.inf])
+    np.testing.assert_allclose(verdict.middle_of(some.T, axis=1), [1e-8, np.nan, np.inf])
+
+
+@pytest.mark.parametrize(
+    ("norms", "words"),
+    [
+        (
+            [1.5, *0.82 ** np.arange(98, 0, -1), 1],
+            "vanishing: ×0.82 per layer in the middle: dips to 3.6e-9 of layer 100's signal at",
+        ),
+        (
+            [0.01, *1.2 ** np.arange(98, 0, -1), 1],
+            "exploding: ×1.20 per layer in the middle: rises to 5.8e7 times layer 100's signal",
+        ),
+        ([0.04, 0.2, 1], "vanishing: ×0.20 per layer: layer 1 gets 0.04 of layer 3's signal"),
+        ([0.00256**2, 0.00256, 1], "vanishing: ×0.0026 per layer: layer 1 gets 6.6e-6 of layer 3's signal"),
+        ([0.998, 1.001, 0.999, 1], "healthy: ×1.00 per layer: layer 1 gets as much signal as layer 4"),
+        ([130 * 0.5, 30, 8, 1, 0.5], "exploding: ×3.72 per layer: layer 1 gets 130 times layer 5's signal"),
+    ],
+)
+def test_the_verdict_agrees_with_the_whole_profile(norms, words):
+    told = verdict.verdict(shaped(norms), 0)
+    assert told.words.startswith(words)
+    assert told.words.startswith(told.tone)
