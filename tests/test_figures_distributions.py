@@ -1,4 +1,4 @@
-"""The figures of distributions show the percentiles and shares that plain numpy finds in the raw values."""
+"""The figures of distributions show the percentiles that plain numpy finds in the raw values."""
 
 import numpy as np
 import pytest
@@ -99,19 +99,6 @@ def test_notes_say_which_steps_are_pooled(trace):
     assert distributions.named(np.array([0, 4, 6])) == "steps 0 to 6, up to 4 apart"
 
 
-def test_shares_are_means_and_extremes_over_the_seeds(trace):
-    told = distributions.shares(trace, "dead", 0, 12, 3)
-    raw = trace.values["dead", 0]
-    np.testing.assert_allclose(told.layers, [raw[12].mean(0), raw[12].min(0), raw[12].max(0)], rtol=1e-6)
-    np.testing.assert_allclose(told.layer[0], raw[told.steps, :, 2].mean(1), rtol=1e-6)
-    np.testing.assert_array_equal(told.layer[2], raw[told.steps, :, 2].max(1))
-    raw[20:, 0] = np.nan
-    told = distributions.shares(trace, "dead", 0, 30, 3)
-    np.testing.assert_array_equal(told.layers[0], raw[30, 1])
-    raw[20:] = np.nan
-    assert np.isnan(distributions.shares(trace, "dead", 0, 30, 3).layers[0]).all()
-
-
 FIGURES = ("distributions", "histograms", "saturation")
 
 
@@ -143,17 +130,6 @@ def test_a_long_label_stands_above_its_panel_in_two_lines(trace):
     assert long.replace("<br>", " ") == "a &lt;b&gt; word word word word word word x" and short == "BN"
     lines = long.replace("&lt;", "<").replace("&gt;", ">").split("<br>")
     assert len(lines) == 2 and max(map(len, lines)) < 25
-
-
-def test_nothing_saturated_and_nothing_dead_is_said_in_words(trace):
-    words = "No value here is saturated and no unit is dead."
-    assert words not in figures.draw("saturation", trace, {}).layout.meta["note"]
-    for (name, _), values in trace.values.items():
-        if name in ("saturated", "dead"):
-            values[:] = 0
-    figure = figures.draw("saturation", trace, {})
-    assert words in figure.layout.meta["note"]
-    assert figure.layout.xaxis.range == (0.5, L + 0.5), "no tick at a layer that does not exist"
 
 
 @pytest.mark.parametrize("lost", [1, 2])

@@ -24,6 +24,7 @@ from . import (
     moving,
     predicted,
     rates,
+    saturation,
     single,
     surface,
 )
@@ -98,6 +99,7 @@ for more in (
     moving,
     gamma_beta,
     distributions,
+    saturation,
     predicted,
     inference,
     alphas,

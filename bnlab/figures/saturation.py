@@ -1,0 +1,115 @@
+"""Saturation: the share of values where the activation is flat, and of units that are stuck there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ..activations import ACTIVATIONS
+from . import style
+from .lasting import departed
+from .options import LAYER, STEP, About
+from .style import nothing
+
+if TYPE_CHECKING:
+    from ..reading import Trace
+
+SHARE_POINTS = 50
+
+
+class Shares(NamedTuple):
+    """A share's mean, least and greatest over seeds: all layers at one step [L] each, one layer over time [n] each."""
+
+    step: int
+    layers: tuple[np.ndarray, np.ndarray, np.ndarray]
+    steps: np.ndarray
+    layer: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def shares(trace: Trace, quantity: str, arm: int, step: int, layer: int) -> Shares:
+    """`quantity` is saturated or dead. Networks that diverged are left out of the mean."""
+    found, values = trace.at(quantity, arm, step)
+    series = trace.read(quantity, arm, layer=layer, points=SHARE_POINTS)
+    over_time = average(series.mean), low(series.low), high(series.high)
+    values = values.T
+    return Shares(found, (average(values), low(values), high(values)), series.steps, over_time)
+
+
+def low(values: np.ndarray) -> np.ndarray:
+    return np.fmin.reduce(values, axis=1)
+
+
+def high(values: np.ndarray) -> np.ndarray:
+    return np.fmax.reduce(values, axis=1)
+
+
+def average(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis of what is not NaN; NaN where all is."""
+    there = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(there, values, 0).sum(1) / there.sum(1)
+
+
+def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
+    """Share of saturated values and of dead units: above over the layers at a step, below over time for one layer."""
+    if nothing(trace):
+        return style.said(nothing(trace))
+    figure = make_subplots(2, 2, vertical_spacing=0.17, horizontal_spacing=0.08, shared_yaxes="all")
+    found, most = 0, 0.0
+    for i in range(len(trace.experiment.arms)):
+        color, label = style.color(i), style.label(trace, i)
+        for column, name in enumerate(("saturated", "dead"), 1):
+            told = shares(trace, name, i, step, layer)
+            found, layers = told.step, np.arange(1, len(told.layers[0]) + 1)
+            for row, x, (mean, least, greatest) in ((1, layers, told.layers), (2, told.steps, told.layer)):
+                most = max(most, np.nanmax(greatest, initial=0))
+                if len(trace.experiment.seeds) > 1:
+                    style.band(figure, style.numbers(x), least, greatest, color, label, False, row=row, col=column)
+                figure.add_scatter(
+                    x=style.numbers(x),
+                    y=style.numbers(mean),
+                    name=label,
+                    legendgroup=label,
+                    mode="lines+markers" if row == 1 or len(x) == 1 else "lines",
+                    marker={"size": 5, "color": color},
+                    line={"color": color, "width": 2, "dash": style.dash(i)},
+                    showlegend=row == column == 1,
+                    hovertemplate=f"{'layer' if row == 1 else 'step'} %{{x}}: %{{y:.1%}}",
+                    row=row,
+                    col=column,
+                )
+    for column, what in enumerate(("saturated values", "dead units"), 1):
+        depth = max(settings.depth for settings in trace.experiment.arm_settings)
+        figure.update_xaxes(title=f"layer, at step {found}", **style.layers(depth), row=1, col=column)
+        figure.update_xaxes(title=f"step, layer {layer}", row=2, col=column)
+        figure.update_yaxes(title=what if column == 1 else "", tickformat=".0%", range=[-0.03, 1.03], col=column)
+        figure.update_yaxes(title=f"share of {what}", col=column)
+    none = "No value here is saturated and no unit is dead. " if most == 0 else ""
+    return style.finished(figure, height=520, note=none + flat(trace) + departed(trace))
+
+
+def flat(trace: Trace) -> str:
+    """Where the activation of each arm saturates, in words."""
+    told = {}
+    for settings in trace.experiment.arm_settings:
+        below, above = ACTIVATIONS[settings.activation].flat
+        ends = [f"below {below:.3g}"] * (below > -np.inf) + [f"above {above:.3g}"] * (above < np.inf)
+        told[settings.activation] = " or ".join(ends) or "never"
+    where = "; ".join(f"{name} {ends}" for name, ends in told.items())
+    return (
+        f"Saturated: the activation is flat there ({where}). A unit is dead where all of the mini-batch saturates it."
+    )
+
+
+ABOUT = {
+    "saturation": About(
+        "Saturation and dead units",
+        "The share of values in the flat part of the activation, where almost no gradient passes, and of units "
+        "that are there for the whole mini-batch.",
+        saturation,
+        (LAYER, STEP),
+    ),
+}

@@ -1,0 +1,43 @@
+"""The figure of saturation shows the shares that plain numpy finds in the recorded ones."""
+
+import numpy as np
+import pytest
+from known_trace import KnownTrace
+
+from bnlab import figures
+from bnlab.experiment import Arm, Experiment, Settings
+from bnlab.figures import saturation
+
+SEEDS, L, N = 2, 5, 300
+ARMS = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch"}))
+EXPERIMENT = Experiment(settings=Settings(depth=L, width=4, steps=N, batch_size=4), arms=ARMS, seeds=(3, 5))
+
+
+@pytest.fixture
+def trace():
+    rng = np.random.default_rng(0)
+    shares = ((name, arm) for arm in range(2) for name in ("saturated", "dead"))
+    return KnownTrace(EXPERIMENT, {share: rng.uniform(size=(N, SEEDS, L)).astype(np.float32) for share in shares})
+
+
+def test_shares_are_means_and_extremes_over_the_seeds(trace):
+    told = saturation.shares(trace, "dead", 0, 12, 3)
+    raw = trace.values["dead", 0]
+    np.testing.assert_allclose(told.layers, [raw[12].mean(0), raw[12].min(0), raw[12].max(0)], rtol=1e-6)
+    np.testing.assert_allclose(told.layer[0], raw[told.steps, :, 2].mean(1), rtol=1e-6)
+    np.testing.assert_array_equal(told.layer[2], raw[told.steps, :, 2].max(1))
+    raw[20:, 0] = np.nan
+    told = saturation.shares(trace, "dead", 0, 30, 3)
+    np.testing.assert_array_equal(told.layers[0], raw[30, 1])
+    raw[20:] = np.nan
+    assert np.isnan(saturation.shares(trace, "dead", 0, 30, 3).layers[0]).all()
+
+
+def test_nothing_saturated_and_nothing_dead_is_said_in_words(trace):
+    words = "No value here is saturated and no unit is dead."
+    assert words not in figures.draw("saturation", trace, {}).layout.meta["note"]
+    for values in trace.values.values():
+        values[:] = 0
+    figure = figures.draw("saturation", trace, {})
+    assert words in figure.layout.meta["note"]
+    assert figure.layout.xaxis.range == (0.5, L + 0.5), "no tick at a layer that does not exist"
