@@ -73,3 +73,13 @@ def test_solid_surfaces_stand_beside_each_other_where_there_is_room(page, server
     page.get_by_role("radio", name="Loss surface", exact=True).click()
     page.get_by_role("radio", name="3-D surface", exact=True).click()
     page.wait_for_function(apart, arg="y", timeout=2 * SLOW)
+
+
+def test_the_conventions_fit_a_telephone(page, server):  # noqa: F811
+    page.set_viewport_size({"width": 480, "height": 900})
+    page.goto(f"{server}/inference")
+    cells = page.locator(".st-key-conventions td")
+    expect(cells).to_have_count(16)
+    boxes = [cell.bounding_box() for cell in cells.all()]
+    assert all(box["x"] >= 0 and box["x"] + box["width"] <= 480 for box in boxes)
+    assert cells.evaluate_all("cells => cells.every(e => e.scrollWidth <= e.clientWidth)")
