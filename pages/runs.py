@@ -16,15 +16,17 @@ if not runs:
 pages = max(1, -(-len(runs) // PER_PAGE))
 page = st.pagination(pages, key="page") if pages > 1 else 1
 
+labels = board.told_apart(runs)
 for run in runs[(page - 1) * PER_PAGE : page * PER_PAGE]:
     with st.container(border=True, key=f"row-{run.id}"):
         name, actions = st.columns([3, 2], vertical_alignment="center")
         with name:
-            st.markdown(f"**{escaped(run.name)}**")
+            when, _, called = labels[run.id].partition(" · ")
+            st.markdown(f"{escaped(when)} · **{escaped(called)}**")
             asked = run.experiment
             networks = several(len(asked.arms), "arm") + ", " + several(len(asked.seeds), "seed")
             steps = f"step {max(run.step, 0)} of {asked.settings.steps}"
-            st.caption(f"{run.status.capitalize()}, {steps}; {networks}; {run.created:%Y-%m-%d %H:%M:%S}; {run.device}")
+            st.caption(f"{run.status.capitalize()}, {steps}; {networks}; {run.device}")
         with actions, st.container(horizontal=True, horizontal_alignment="right"):
             if st.button("Open", icon=":material/open_in_new:", key=f"open-{run.id}"):
                 me.open_run(run.id)

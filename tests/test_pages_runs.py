@@ -24,6 +24,41 @@ def test_train_makes_a_run_and_the_address_opens_it():
     assert chooser(again).value == run.id
 
 
+def test_train_says_that_a_run_goes_on_and_what_is_in_the_background_is_one_click_away():
+    at = page(("depth", "3"))
+    assert button(at, "train").label == "Train"
+    drawn(button(at, "train").click())
+    (first,) = opened.store().runs()
+    assert button(at, "train").label == "Train another"
+    assert "goes on in the background" in button(at, "train").help
+    assert not [text for text in at.caption if "in the background" in text.value]
+    drawn(button(at, "train").click())
+    second, _ = opened.store().runs()
+    assert [text.value for text in at.caption if "in the background" in text.value] == [
+        "1 other run in the background:"
+    ]
+    assert first.name in button(at, f"beside-{first.id}").label.replace("\\", "").replace("\u2060", "")
+    drawn(button(at, f"beside-{first.id}").click())
+    assert address(at)[-1] == ("run", first.id)
+    opened.jobs().stop(second.id)
+    drawn(button(at, "stop").click())
+    assert button(at, "train").label == "Train"
+    assert not [text for text in at.caption if "in the background" in text.value]
+
+
+def test_runs_of_one_name_are_told_apart_in_the_list_of_all():
+    store = opened.store()
+    runs = [store.create(Experiment(), name="twin") for _ in range(3)]
+    for run, when in zip(runs, (0, 0, 3600), strict=True):  # 1970, two of them in the same second
+        store.db.execute("update runs set created = ? where id = ?", (when, run.id))
+    at = page()
+    at.switch_page("runs.py")
+    drawn(at)
+    titles = [text.value.replace("\\", "").replace("\u2060", "") for text in at.markdown if "twin" in text.value]
+    assert len(set(titles)) == 3 and all(" · **twin" in title for title in titles)
+    assert titles[0].startswith(f"{store.run(runs[2].id).created:%b %d 1970, %H:%M:%S}")
+
+
 def test_reset_asks_the_same_question_again():
     at = page(("depth", "3"))
     drawn(button(at, "train").click())

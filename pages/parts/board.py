@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import streamlit as st
 
 from bnlab import opened
@@ -10,11 +12,12 @@ from bnlab.store import LONGEST_NAME, Run
 
 from . import live, session
 from .session import Session
-from .words import escaped
+from .words import escaped, several
 
 ALIVE = ("queued", "running")
 RESUMABLE = ("paused", "interrupted", "stopped", "failed")
 NEWEST = 30  # runs offered in the list; the page Runs has all
+BESIDE = 3  # runs that train beside the one shown, each with a button
 
 
 def show(me: Session, experiment: Experiment | None, wrong: list[str]) -> Run | None:
@@ -30,6 +33,7 @@ def show(me: Session, experiment: Experiment | None, wrong: list[str]) -> Run | 
         said = me.take("said")
         if said:
             st.error(escaped(said), icon=":material/error:")
+        beside(me, run)
     if run is None:
         st.info("No run yet. Press Train: the arms learn side by side, and every step is recorded.")
         return None
@@ -48,6 +52,20 @@ def looked_at(me: Session) -> Run | None:
         except KeyError:
             me.run = None  # deleted, here or in another tab
     return opened.example_run()
+
+
+def beside(me: Session, run: Run | None) -> None:
+    """The other runs that train, with a way to them: Train begins a run of its own and stops none."""
+    found = [other for status in ALIVE for other in opened.store().runs(status)]
+    others = [other for other in found if (other.alive or other.status == "queued") and other.id != (run and run.id)]
+    if others:
+        with st.container(horizontal=True, vertical_alignment="center", key="beside"):
+            st.caption(f"{several(len(others), 'other run')} in the background:", width="content")
+            for run_id, label in list(told_apart(others).items())[:BESIDE]:
+                st.button(
+                    escaped(label), type="tertiary", key=f"beside-{run_id}", on_click=look_at, args=(me, run_id),
+                    help="Look at this run.",
+                )  # fmt: skip
 
 
 def is_example(run: Run | None) -> bool:
@@ -102,19 +120,30 @@ def told_apart(runs: list[Run]) -> dict[str, str]:
     """A label for each run by its id, no two alike: the page knows a choice by its label."""
     labels: dict[str, str] = {}
     for run in runs:
-        label = f"{run.created:%b %d, %H:%M:%S} · {run.name}"  # what differs first: the end may be cut off
+        label = f"{started(run)} · {run.name}"  # what differs first: the end may be cut off
         labels[run.id] = label if label not in labels.values() else f"{label} · {run.id}"
     return labels
+
+
+def started(run: Run) -> str:
+    """When the run was asked for: Nov 24, 18:53:32, with the year unless it is this one."""
+    year = "" if run.created.year == datetime.now().year else f" {run.created.year}"
+    return f"{run.created:%b %d}{year}, {run.created:%H:%M:%S}"
 
 
 def choose(me: Session, shown: str | None, key: str) -> None:
     """Open what was chosen beside the run `shown`; unless, on the way here, the page has gone on to another run."""
     run = looked_at(me)
     if shown == (run.id if run else None):
-        try:
-            me.open_run(session.value(key))
-        except KeyError as error:  # deleted in another tab
-            me.said = str(error.args[0])
+        look_at(me, session.value(key))
+
+
+def look_at(me: Session, run_id: str) -> None:
+    """Open a run; that it was deleted in another tab is said on the page."""
+    try:
+        me.open_run(run_id)
+    except KeyError as error:
+        me.said = str(error.args[0])
 
 
 def rename_box(run: Run | None) -> None:
@@ -133,12 +162,14 @@ def rename(run_id: str) -> None:
 
 def buttons(me: Session, run: Run | None, wrong: list[str]) -> None:
     status = "example" if is_example(run) or run is None else run.status
+    alive = status in ALIVE
+    goes_on = " The run shown goes on in the background; Stop ends it." if alive else ""
     with st.container(horizontal=True, key="buttons"):
         st.button(
-            "Train", type="primary", icon=":material/play_arrow:", shortcut="Ctrl+Enter", key="train",
-            on_click=wish, args=(me, "start"), disabled=bool(wrong),
+            "Train another" if alive else "Train", type="primary", icon=":material/play_arrow:", key="train",
+            shortcut="Ctrl+Enter", on_click=wish, args=(me, "start"), disabled=bool(wrong),
             help="Start a new run of what the controls say. A fork whose question is unchanged starts again from the "
-            "weights it was forked from.",
+            f"weights it was forked from.{goes_on}",
         )  # fmt: skip
         if status in RESUMABLE:
             st.button(
@@ -148,11 +179,11 @@ def buttons(me: Session, run: Run | None, wrong: list[str]) -> None:
         else:
             st.button(
                 "Pause", icon=":material/pause:", key="pause", on_click=steer, args=(me, "pause", run and run.id),
-                disabled=status not in ALIVE, help="Hold after the present step; Resume goes on.",
+                disabled=not alive, help="Hold after the present step; Resume goes on.",
             )  # fmt: skip
         st.button(
             "Step", icon=":material/skip_next:", key="step", on_click=step, args=(me, run, status),
-            disabled=status in ALIVE or (status not in RESUMABLE and bool(wrong)),
+            disabled=alive or (status not in RESUMABLE and bool(wrong)),
             help="Make a single update. Without a paused run: start one and hold after its first step.",
         )  # fmt: skip
         st.button(
