@@ -29,6 +29,7 @@ ARGUMENTS = [
 ]
 SLOW = 60_000  # milliseconds a slow machine may take for one thing
 LONG = "depth=3&width=8&batch_size=16&steps=1000000&score_every=100000&arm=no+norm&arm=BN;norm=batch"
+SHORT = "depth=3&width=8&batch_size=16&steps=300&arm=no+norm&arm=BN;norm=batch"
 RESTED = "[data-testid=stApp][data-test-script-state=notRunning]"
 
 pytestmark = pytest.mark.browser
@@ -266,6 +267,72 @@ def test_zoom_hover_and_hidden_curves_survive_updates_and_reruns(page, server):
     redrawn(page)
     expect(hover.first).to_be_attached()
     stopped(page)
+
+
+def test_a_zoom_is_there_again_when_its_view_comes_back_but_not_in_another_run(page, server):
+    def view(name: str, first: str) -> None:
+        page.get_by_role("radio", name=name, exact=True).click()
+        until(page, f"document.querySelector('.live-plot')?.dataset.address?.endsWith('/{first}')")
+
+    def is_zoomed(yes: bool) -> None:
+        until(
+            page, f"(document.querySelector('.live-plot')?.layout?.xaxis?.autorange === false) === {str(yes).lower()}"
+        )
+
+    zoom = "document.querySelector('.live-plot').layout.xaxis.range.map(Math.fround)"
+    opened(page, f"{server}/?{SHORT}")
+    button(page, "Train").click()
+    until(page, "location.search.includes('run=')")
+    status(page, "done")
+    drawn(page)
+    page.wait_for_selector(RESTED, timeout=SLOW)
+    box = page.locator(".live-plot .nsewdrag").first.bounding_box()
+    page.mouse.move(box["x"] + 100, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 300, box["y"] + 200, steps=4)
+    page.mouse.up()
+    is_zoomed(True)
+    kept = page.evaluate(zoom)
+    view("Gradient flow", "gradient_flow")
+    is_zoomed(False)
+    view("Loss and accuracy", "loss")
+    is_zoomed(True)
+    assert page.evaluate(zoom) == kept
+    run = page.evaluate("new URLSearchParams(location.search).get('run')")
+    button(page, "Train").click()
+    until(page, f"!(document.querySelector('.live-plot')?.dataset.address ?? '{run}').includes('{run}')")
+    status(page, "done")
+    is_zoomed(False)
+    page.mouse.move(0, 0)
+    page.locator(".st-key-head input").first.click()
+    page.get_by_role("option").nth(1).click()  # the first run again
+    until(page, f"document.querySelector('.live-plot')?.dataset.address?.includes('{run}')")
+    is_zoomed(True)
+    assert page.evaluate(zoom) == kept
+    box = page.locator(".live-plot .nsewdrag").first.bounding_box()
+    page.mouse.dblclick(box["x"] + 100, box["y"] + 100)
+    is_zoomed(False)
+    view("Gradient flow", "gradient_flow")
+    view("Loss and accuracy", "loss")
+    is_zoomed(False)
+
+
+def test_panels_on_a_telephone_stand_in_their_order(page, server):
+    arms = "&".join(f"arm=A{i}" + (";norm=batch" if i == 1 else "") for i in range(1, 6))
+    page.set_viewport_size({"width": 480, "height": 900})
+    opened(page, f"{server}/?depth=2&width=4&batch_size=16&steps=20&{arms}")
+    button(page, "Train").click()
+    status(page, "done")
+    until(page, "location.search.includes('run=')")
+    tops = """at => { const plot = document.querySelectorAll('.live-plot')[at];
+      plot?.scrollIntoView();
+      const titles = [...(plot?.querySelectorAll('.annotation') ?? [])].filter(t => /^A\\d$/.test(t.textContent));
+      const found = titles.map(t => [t.getBoundingClientRect().y, t.textContent]).sort((a, b) => a[0] - b[0]);
+      return found.length === 5 && found.map(t => t[1]).join(); }"""
+    for name, at in (("Gradient flow", 2), ("Distributions", 0)):
+        page.get_by_role("radio", name=name, exact=True).click()
+        page.wait_for_selector(RESTED, timeout=SLOW)
+        assert page.wait_for_function(tops, arg=at, timeout=SLOW).json_value() == "A1,A2,A3,A4,A5"
 
 
 def test_bad_input_is_a_sentence(page, server):

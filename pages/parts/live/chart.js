@@ -3,6 +3,7 @@
 const FIRST = 100, NEXT = 250, QUIET = 1500, SLOW = 2000;
 const ALIVE = new Set(["queued", "running"]);
 const charts = new WeakMap();
+const zooms = new Map(); // address -> by axis or scene, what the visitor zoomed or turned: a chart that comes back has it again
 let plotly; // loaded once per page
 
 const load = () => (plotly ??= new Promise((done, fail) => {
@@ -105,7 +106,11 @@ async function draw(me) {
   };
   if (narrow) Object.assign(shown, stacked(layout, shown.height), { margin: { ...layout.margin, l: 48, r: 8 } });
   const config = { responsive: true, displaylogo: false, showSendToCloud: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
-  await window.Plotly.react(me.plot, data, shown, config);
+  await window.Plotly.react(me.plot, data, me.updates ? zoomed(me, shown) : shown, config);
+  if (!me.updates) { // at first without a zoom, so that a double-click finds the figure's own ranges
+    me.plot.on("plotly_relayout", (changed) => remember(me, changed));
+    if (zooms.has(me.data.address)) await window.Plotly.react(me.plot, data, zoomed(me, shown), config);
+  }
   keepHover(me);
   me.look = c.text;
   me.plot.style.minHeight = `${shown.height}px`; // the page does not jump while another figure is on its way
@@ -113,26 +118,60 @@ async function draw(me) {
   Object.assign(me.plot.dataset, { updates: ++me.updates, version: me.seen, address: me.data.address }); // for browser tests
 }
 
-// Panels that stand side by side, one below the other instead: {} where there is one column only.
+// Panels that stand side by side, one below the other instead: row by row where each has its title, else column by column,
+// whose panels share their steps. {} where there is one column only.
 function stacked(layout, height) {
   const names = Object.keys(layout).filter((name) => /^([xy]axis|scene)/.test(name));
   const box = (name, way) => layout[name]?.domain?.[way] ?? layout[name]?.domain ?? [0, 1]; // a scene's has both ways
-  const lefts = [...new Set(names.filter((name) => name[0] !== "y").map((name) => box(name, "x")[0]))];
-  if (lefts.length < 2) return {};
-  const columns = lefts.sort((a, b) => a - b), n = columns.length;
-  const gap = 85 / (n * height), column = (x) => columns.findLastIndex((left) => left <= x + 1e-6);
-  const moved = (y, c) => (n - 1 - c + y * (1 - gap * (n - 1))) / n + (gap * (n - 1 - c)) / n;
-  const found = { height: n * height };
+  const first = (numbers) => [...new Set(numbers)].sort((a, b) => a - b);
+  const columns = first(names.filter((name) => name[0] !== "y").map((name) => box(name, "x")[0])), n = columns.length;
+  if (n < 2) return {};
+  const titles = layout.annotations?.filter((words) => words.yref === "paper" && words.xref === "paper") ?? [];
+  const single = new Set(titles.map((words) => words.y)).size > 1, upright = names.filter((name) => name[0] !== "x");
+  const bottoms = single ? first(upright.map((name) => box(name, "y")[0])) : [0], m = bottoms.length;
+  const tops = single ? first(upright.map((name) => box(name, "y")[1])) : [1];
+  const place = (list, value) => Math.max(0, list.findLastIndex((start) => start <= value + 1e-6));
+  const cells = single ? titles.length : n * m, found = { height: (height * cells) / m };
+  const gap = 85 / found.height, size = (1 - gap * (cells - 1)) / cells;
+  const moved = (y, x) => {
+    const row = place(bottoms, y), before = (m - 1 - row) * n + place(columns, x);
+    return 1 - before * (size + gap) - size * (1 - (y - bottoms[row]) / (tops[row] - bottoms[row]));
+  };
+  const titled = (name, way) => layout[name].title ?? layout[names.find((other) => other[0] === name[0] && layout[other].title?.text
+    && (way === "x" || box(other, "y")[0] === box(name, "y")[0]))]?.title;
   for (const name of names) {
     const panel = layout[name], x = [0, 1];
     const under = name[0] === "y" ? `xaxis${(panel.anchor ?? "x").slice(1)}` : name;
-    const y = box(name, "y").map((y) => moved(y, column(box(under, "x")[0])));
-    if (name[0] === "x") found[name] = { ...panel, domain: x };
-    else if (name[0] === "y") found[name] = { ...panel, showticklabels: true, domain: y };
+    const y = box(name, "y").map((y) => moved(y, box(under, "x")[0]));
+    if (name[0] === "x") found[name] = { ...panel, domain: x, ...(single && { showticklabels: true, title: titled(name, "x") }) };
+    else if (name[0] === "y") found[name] = { ...panel, showticklabels: true, domain: y, title: titled(name, "y") };
     else found[name] = { ...panel, domain: { x, y } };
   }
-  found.annotations = layout.annotations?.map((words) => words.yref !== "paper" || words.xref !== "paper" ? words
-    : { ...words, x: 0.5, y: moved(words.y, column(words.x)) });
+  found.annotations = layout.annotations?.map((words) => titles.includes(words) ? { ...words, x: 0.5, y: moved(words.y, words.x) } : words);
+  if (layout.coloraxis) { // below them, where it takes no width
+    const bar = { ...layout.coloraxis.colorbar, orientation: "h", x: 0.5, y: -60 / found.height, yanchor: "top", thickness: 14 };
+    found.coloraxis = { ...layout.coloraxis, colorbar: { ...bar, title: { ...bar.title, side: "top" } } };
+  }
+  return found;
+}
+
+function remember(me, changed) {
+  const zoom = { ...zooms.get(me.data.address) }, { layout, _fullLayout } = me.plot;
+  for (const name of new Set(Object.keys(changed).map((key) => key.match(/^([xy]axis|scene)\d*(?=\.)/)?.[0]).filter(Boolean))) {
+    const { autorange, range, type, camera } = layout[name], { _rangeInitial0, _rangeInitial1 } = _fullLayout[name];
+    if (camera) zoom[name] = { camera };
+    else if (autorange || (range[0] === _rangeInitial0 && range[1] === _rangeInitial1)) delete zoom[name];
+    else zoom[name] = { type, range: [...range], autorange: false };
+  }
+  zooms.set(me.data.address, zoom);
+}
+
+function zoomed(me, shown) {
+  const found = { ...shown };
+  for (const [name, zoom] of Object.entries(zooms.get(me.data.address) ?? {})) {
+    const one = (type) => type === "log"; // steps of a linear axis are no powers of a logarithmic one
+    if (one(shown[name]?.type) === one(zoom.type)) found[name] = { ...shown[name], ...zoom, type: shown[name]?.type };
+  }
   return found;
 }
 
