@@ -161,6 +161,8 @@ def test_the_curves_are_told_apart_and_few_marks_lie_over_them(trace):
     assert len(set(looks.values())) == len(looks) == 6
     (batch, *_), (whole, *_) = ([d for d in figure.data if d.name == name] for name in ("mini-batch", "population"))
     assert batch.marker.color == style.color(1) and batch.opacity >= 0.7
+    (told,) = (d for d in figure.data if d.name == "mini-batch" and d.showlegend is not False)
+    assert told.marker.size >= 6 > batch.marker.size, "the dot in the legend is seen"
     assert len(whole.x) <= 30 and (whole.x[0], whole.x[-1]) == (0, 119)
     np.testing.assert_allclose(batch.y, trace.values["batch_mean", 1][:, 0, 0, 0])
 

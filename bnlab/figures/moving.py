@@ -141,7 +141,7 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
                 y=style.numbers(y),
                 name=label,
                 legendgroup=label,
-                showlegend=column == 1,
+                showlegend=column == 1 and look is not dots,
                 hovertemplate=hover,
                 row=row,
                 col=column,
@@ -152,6 +152,10 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
         gaps = style.positive(np.abs(one.moving - one.batch), one.gap)
         figure.update_yaxes(title=f"gap of {mean}", row=2, col=column, **gaps)
         figure.update_xaxes(title="step", row=2, col=column)
+    figure.add_scatter(  # a dot as small as those drawn could not be seen in the legend
+        x=[None], y=[None], mode="markers", marker={"color": color, "size": 7},
+        name="mini-batch", legendgroup="mini-batch", legendrank=1,
+    )  # fmt: skip
     if np.isfinite(told.noise) and told.noise > 0 and len(told.mean.steps):
         figure.add_scatter(  # add_hline puts its words at the wrong height of a logarithmic axis
             x=told.mean.steps[[0, -1]].tolist(),
