@@ -267,3 +267,27 @@ def test_the_page_gets_the_words_of_an_empty_chart_as_plain_text():
     figure = style.said("R&amp;D &lt;b&gt;:<br>nothing.")
     assert figure.layout.meta["said"] == "R&D <b>: nothing." and figure.layout.meta["note"] == ""
     assert figure.layout.annotations[0].text.startswith("R&amp;D")
+
+
+def test_a_spike_of_a_network_that_lasts_lies_above_the_axis_and_is_told(trace):
+    many = {("loss", arm): np.full((400, 2), 2.0 - arm, np.float32) for arm in (0, 1)}
+    long = Scored(EXPERIMENT, many)
+    assert figures.draw("loss", long, {}).layout.yaxis.range is None, "nothing stands out"
+    many["loss", 1][123, 1] = 57.25
+    spiked = figures.draw("loss", long, {})
+    assert log(10) < spiked.layout.yaxis.range[1] < 3
+    assert "The highest point, 57.2 nats of <b>BN</b> at step 123, lies above the axis" in spiked.layout.meta["note"]
+    assert figures.draw("loss", long, {"y": "log"}).layout.yaxis.range is None
+    many["loss", 0][:] = 30  # a whole network is no spike
+    assert figures.draw("loss", long, {}).layout.yaxis.range is None
+    many["loss", 0][:] = np.geomspace(8, 0.01, 400)[:, None]  # nor is how it began
+    assert 8 < figures.draw("loss", long, {}).layout.yaxis.range[1] < 10
+
+
+@pytest.mark.parametrize("x", ["linear", "log"])
+@pytest.mark.parametrize("n", [2, 4, 6])
+def test_the_steps_of_a_short_run_are_whole_numbers(trace, n, x):
+    short = Scored(EXPERIMENT, {key: v[:n] for key, v in trace.values.items()})
+    axis = figures.draw("loss", short, {"x": x, "splits": "batch"}).layout.xaxis
+    assert axis.dtick == 1 if x == "linear" else not [v for v in axis.tickvals or () if v != round(v)]
+    assert figures.draw("loss", trace, {"x": "linear"}).layout.xaxis.dtick is None, "a long one chooses itself"

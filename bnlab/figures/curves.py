@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from ..data import DATASETS
 from . import style
-from .lasting import bounds, lasting, room, ruled
+from .lasting import bounds, crowded, lasting, room, ruled
 
 if TYPE_CHECKING:
     from ..reading import Series, Trace
@@ -94,11 +94,13 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
             series = trace.read(quantity, arm, points=points // 2)
             wide = max(wide, width(series))
             mini_batch(figure, trace, quantity, arm, series, window)
-            drawn.append((arm, series.high[:, seeds]))
+            drawn.append((arm, series.steps, series.high[:, seeds]))
         for split in ("train", "test"):
             if split in splits.split("+"):
-                drawn.append((arm, scored(figure, trace, quantity, arm, split, statistics)[:, seeds]))
+                steps, scores = scored(figure, trace, quantity, arm, split, statistics)
+                drawn.append((arm, steps, scores[:, seeds]))
     diverged(figure, trace, arms, x)
+    guessing = [value for value, _ in chance(trace, quantity)]
     for i, (value, name) in enumerate(chance(trace, quantity)):
         style.reference(figure, value, name, where=("end", "middle", "start")[i % 3])
     figure.update_xaxes(title="step t (updates)", type=x, unifiedhovertitle={"text": "step %{x}"})
@@ -109,11 +111,25 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
         told += " A logarithmic axis has no place for step 0, which is left out."
     if y == "linear" and quantity == "accuracy":
         figure.update_yaxes(range=[-0.02, 1.03])
-    elif y == "linear" and (ends := bounds(trace, drawn)):
-        figure.update_yaxes(range=room(0, max(ends[1], *(value for value, _ in chance(trace, quantity)))))
+    elif y == "linear" and (ends := bounds(trace, [(arm, values) for arm, _, values in drawn])):
+        figure.update_yaxes(range=room(0, max(ends[1], *guessing)))
         told += f"{ruled(trace, arms)[:-1]}; a logarithmic one shows everything."
+    elif y == "linear" and (top := crowded([values for *_, values in drawn], max(guessing))):
+        figure.update_yaxes(range=room(0, top))
+        told += f" The highest point, {highest(trace, drawn, wide)}, lies above the axis; a logarithmic one shows all."
     style.ticked(figure)
     return style.finished(figure, height=HEIGHT, note=told)
+
+
+def highest(trace: Trace, drawn: list[tuple[int, np.ndarray, np.ndarray]], wide: int) -> str:
+    """Where the highest of the points (arm, steps [n], losses [n, seeds]) lies; `wide` is how many steps a point stands
+    for."""
+    found = [
+        (arm, steps, np.where(np.isfinite(values), values, -np.inf)) for arm, steps, values in drawn if values.size
+    ]
+    arm, steps, values = max(found, key=lambda one: one[2].max())
+    when = f"{'at' if wide == 1 else 'near'} step {steps[values.max(1).argmax()]:,}"
+    return f"{style.amount(float(values.max()))}{unit(trace, 'loss', arm)} of {style.label(trace, arm)} {when}"
 
 
 def classifies(trace: Trace, arm: int) -> bool:
@@ -165,13 +181,14 @@ def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, series:
     )
 
 
-def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str, statistics: str) -> np.ndarray:
-    """The scores over a whole split as marks: filled for the test set, open for the training set. Gives [n, seeds]."""
+def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str, statistics: str) -> tuple:
+    """The scores over a whole split as marks: filled for the test set, open for the training set. Gives their steps [n]
+    and values [n, seeds]."""
     kind = statistics if trace.experiment.arm_settings[arm].norm == "batch" else "none"
     steps, losses, accuracies = trace.scores(arm, split, kind, MARKS)
     values = losses if quantity == "loss" else accuracies
     if values is None or not len(steps):
-        return np.empty((0, len(trace.experiment.seeds)))
+        return np.empty(0, int), np.empty((0, len(trace.experiment.seeds)))
     name = f"{style.label(trace, arm)}: {split}" + (f", {STATISTICS[kind]}" if kind != "none" else "")
     with np.errstate(invalid="ignore"):
         low, high = np.fmin.reduce(values, 1), np.fmax.reduce(values, 1)
@@ -193,7 +210,7 @@ def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str,
         error_y=spread if values.shape[1] > 1 else None,
         hovertemplate=f"%{{y:.4~g}}{unit(trace, quantity, arm)}<extra>{name}</extra>",
     )
-    return values
+    return steps, values
 
 
 def unit(trace: Trace, quantity: str, arm: int) -> str:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 SPIKE = 20  # times the range of the middle 80 percent: what lies farther off is a spike
 
+MOST = 95  # percent of a network's values that an axis shows in any case
+FLAT = 4  # times these: what lies higher would press them into the lower quarter of the axis
+
 
 def lasting(trace: Trace, arm: int) -> np.ndarray:
     """Which of the seeds, by place, have not diverged in this arm; all where none is left."""
@@ -48,6 +51,21 @@ def bounds(trace: Trace, drawn: Iterable[tuple[int, np.ndarray]]) -> tuple[float
     low = min(tenth - reach, float(start.min())) if middle - low > SPIKE * reach else low
     high = max(most + reach, float(start.max())) if high - middle > SPIKE * reach else high
     return low, high
+
+
+def crowded(values: Iterable[np.ndarray], least: float) -> float | None:
+    """Where a linear axis ends that lets a few points lie above it, which would press the others flat; else None.
+
+    values: [n, networks] over time each. `least`, most values of every network and how it began lie below.
+    """
+    networks = [v[np.isfinite(v)] for several in values for v in several.T]
+    networks = [v for v in networks if v.size]
+    if not networks:
+        return None
+    most = max(least, *(float(np.percentile(v, MOST)) for v in networks))
+    begun = max(float(v[0]) for v in networks)
+    most = max(most, begun) if begun < FLAT * most else most
+    return most if max(float(v.max()) for v in networks) > FLAT * most else None
 
 
 def finite(values: list[np.ndarray]) -> np.ndarray:

@@ -166,6 +166,21 @@ def ticked(figure: go.Figure, least: dict[str, object] | None = None) -> None:
                 axis.update(ticks(values.min(), values.max()) or other or {"dtick": "D1", "tickformat": "~g"})
 
 
+def stepped(figure: go.Figure) -> None:
+    """Let the ticks of every horizontal axis of steps be whole numbers, where a short run leaves room for others."""
+    axes = {axis.plotly_name.replace("axis", ""): axis for axis in figure.select_xaxes()}
+    first = {name: axis.matches or name for name, axis in axes.items()}  # of the axes that share a range
+    for shared in {first[name] for name, axis in axes.items() if (axis.title.text or "").startswith("step")}:
+        drawn = [np.asarray(t.x, float) for t in figure.data if first[t.xaxis or "x"] == shared and t.x is not None]
+        values = np.concatenate([x[np.isfinite(x)] for x in drawn]) if drawn else np.empty(0)
+        for axis in (axis for name, axis in axes.items() if first[name] == shared):
+            if axis.type == "log" and axis.tickvals is not None:
+                kept = [i for i, value in enumerate(axis.tickvals) if float(value).is_integer()]
+                axis.update(tickvals=[axis.tickvals[i] for i in kept], ticktext=[axis.ticktext[i] for i in kept])
+            elif axis.type != "log" and values.size and np.ptp(values) <= 10:
+                axis.dtick = 1
+
+
 def decades(*values: np.ndarray) -> float:
     """How many powers of ten the positive ones of the values span."""
     there = np.concatenate(values)
@@ -202,6 +217,7 @@ LOOK = go.layout.Template(  # set at once: property by property costs four times
 def finished(figure: go.Figure, height: int = HEIGHT, note: str = "") -> go.Figure:
     """Give a figure what all have in common. `note`: a sentence for below the chart, kept in layout.meta as plain text;
     arms in it are called by label()."""
+    stepped(figure)
     figure.update_layout(template=LOOK, height=height, meta={"note": unescape(note)})
     return figure
 
