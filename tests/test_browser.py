@@ -163,6 +163,9 @@ def test_there_is_something_to_see_before_the_first_click(page, server):
     page.evaluate("Plotly.relayout(document.querySelector('.live-plot'), {'xaxis.range': [0, 20000]})")
     ticks = page.locator(".live-plot").first.locator(".xtick text")
     expect(ticks).to_have_text(["0", "5,000", "10,000", "15,000", "20,000"])
+    chance = page.locator(".live-plot .shapelayer text", has_text="chance").first
+    expect(chance).to_have_css("paint-order", "stroke")  # its rim, in the page's color, keeps it readable over marks
+    expect(chance).to_have_css("stroke", "rgb(255, 255, 255)")
 
 
 def test_train_pause_step_resume_stop(page, server):
