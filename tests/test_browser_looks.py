@@ -53,6 +53,10 @@ def test_a_pressed_mistake_tells_its_symptom(page, server):  # noqa: F811
     trained(page, server)
     page.get_by_role("link", name="Inference").click()
     page.get_by_role("radio", name="Broken on purpose", exact=True).click()
+    page.set_viewport_size({"width": 480, "height": 900})
+    pills = page.locator("[class*=st-key-option-Broken]").get_by_role("radio")
+    expect(pills.first).to_be_visible()
+    assert all(box["x"] + box["width"] <= 480 for box in (pill.bounding_box() for pill in pills.all()))
     page.get_by_role("button", name="never updated").or_(page.get_by_role("radio", name="never updated")).first.click()
     expect(page.get_by_text("Never updated. The moving averages still are 0 and 1.")).to_be_visible(timeout=2 * SLOW)
 

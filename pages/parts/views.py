@@ -80,7 +80,8 @@ def asked(option: Option, view: str, run: Run) -> str | None:
         values = list(option.choices)
         first = values.index(option.default) if option.default else 0
         if option.buttons:
-            chosen = st.pills(options=values, format_func=option.choices.get, default=values[first], **look)
+            look |= {"default": values[first], "wrap": True}  # none beyond the edge of a telephone
+            chosen = st.pills(options=values, format_func=option.choices.get, **look)
             return chosen or values[first]
         if len(values) > 2:
             return st.selectbox(options=values, format_func=option.choices.get, index=first, width=170, **look)

@@ -1,6 +1,6 @@
 // Follows one figure of one run: asks for it, redraws in place, keeps zoom, hover and hidden curves.
 // milliseconds between two questions: nothing drawn yet, run alive, run at rest, server slow at most
-const FIRST = 100, NEXT = 250, QUIET = 1500, SLOW = 2000;
+const FIRST = 100, NEXT = 250, QUIET = 1500, SLOW = 2000, LATE = 400; // the first figure is: say that it comes
 const ALIVE = new Set(["queued", "running"]);
 const charts = new WeakMap();
 const zooms = new Map(); // address -> by axis or scene, what the visitor zoomed or turned: a chart that comes back has it again
@@ -56,7 +56,8 @@ function near(element) {
 async function ask(me) {
   const asked = me.asked, { address, query } = me.data;
   const began = performance.now();
-  const answer = await fetch(`${address}?${query}${query && "&"}seen=${me.seen}`);
+  const late = setTimeout(() => me.figure || say(me, "The chart is on its way."), LATE);
+  const answer = await fetch(`${address}?${query}${query && "&"}seen=${me.seen}`).finally(() => clearTimeout(late));
   me.took = performance.now() - began;
   me.status = answer.headers.get("x-status");
   me.failed = answer.status >= 400;
