@@ -133,7 +133,7 @@ function stacked(layout, height) {
   const tops = single ? first(upright.map((name) => box(name, "y")[1])) : [1];
   const place = (list, value) => Math.max(0, list.findLastIndex((start) => start <= value + 1e-6));
   const cells = single ? titles.length : n * m, found = { height: (height * cells) / m };
-  const gap = 85 / found.height, size = (1 - gap * (cells - 1)) / cells;
+  const gap = (titles.length ? 115 : 85) / found.height, size = (1 - gap * (cells - 1)) / cells;
   const moved = (y, x) => {
     const row = place(bottoms, y), before = (m - 1 - row) * n + place(columns, x);
     return 1 - before * (size + gap) - size * (1 - (y - bottoms[row]) / (tops[row] - bottoms[row]));
@@ -150,7 +150,7 @@ function stacked(layout, height) {
   }
   found.annotations = layout.annotations?.map((words) => titles.includes(words) ? { ...words, x: 0.5, y: moved(words.y, words.x) } : words);
   if (layout.coloraxis) { // below them, where it takes no width
-    const bar = { ...layout.coloraxis.colorbar, orientation: "h", x: 0.5, y: -60 / found.height, yanchor: "top", thickness: 14 };
+    const bar = { ...layout.coloraxis.colorbar, orientation: "h", x: 0.5, y: -75 / found.height, yanchor: "top", thickness: 14 };
     found.coloraxis = { ...layout.coloraxis, colorbar: { ...bar, title: { ...bar.title, side: "top" } } };
   }
   return found;
