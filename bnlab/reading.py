@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .moments import Moments
+from .scorings import Scorings
 from .store import Run, RunStore
 from .summary import WHERE, joined
 from .trace import EVERYTHING, TABLES
@@ -54,8 +54,8 @@ class Piece(NamedTuple):
         return self.first + self.stride * self.n
 
 
-class Trace(Moments):
-    """What a run has recorded up to now, its moments and columns over all its steps, for one reader at one moment."""
+class Trace(Scorings):
+    """What a run has recorded up to now: its scorings, and columns over all its steps."""
 
     def __init__(self, store: RunStore, run: Run):
         super().__init__(store, run)

@@ -7,8 +7,9 @@ from looked_at import ARMS, seen, trained
 
 from bnlab import Arm, Experiment, Settings, figures
 from bnlab.figures import geometry
+from bnlab.group import Group
 from bnlab.store import RunStore
-from bnlab.train import Group, train
+from bnlab.train import train
 
 
 def test_a_factor_is_marked_and_its_numbers_are_the_probes(why_run):

@@ -11,9 +11,9 @@ from hypothesis import strategies as some
 from twins import every_kind
 
 from bnlab import Arm, Experiment, Settings, train
+from bnlab.group import Group
 from bnlab.mlp import Statistics
 from bnlab.population import of_mini_batches, pooled, streamed
-from bnlab.train import Group
 
 BN = {"norm": "batch"}
 

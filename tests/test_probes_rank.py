@@ -6,8 +6,8 @@ import torch
 from twins import group, look, twins
 
 from bnlab import Arm, Experiment, Settings
+from bnlab.group import Group
 from bnlab.probes import jacobian, landscape, rank
-from bnlab.train import Group
 
 BN = {"norm": "batch"}
 

@@ -7,8 +7,8 @@ from looked_at import looked, slot
 from twins import Twin
 
 from bnlab import Arm, Experiment, Settings
+from bnlab.group import Group
 from bnlab.probes.single import passing
-from bnlab.train import Group
 
 BN = {"norm": "batch"}
 

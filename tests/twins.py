@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from bnlab.experiment import Arm, Experiment, Settings
+from bnlab.group import Group
 from bnlab.stack import Stack
-from bnlab.train import Group
 
 ACTIVATION = {
     "linear": nn.Identity,

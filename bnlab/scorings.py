@@ -16,7 +16,7 @@ from .trace import EVERYTHING, batch_slots, layout
 ONE_AT_A_TIME = Lock()  # np.load parses headers as Python does, which Python 3.11 cannot in several threads at once
 
 
-class Moments:
+class Scorings:
     """The steps of a run that were scored or looked at, for one reader at one moment."""
 
     def __init__(self, store: RunStore, run: Run):
