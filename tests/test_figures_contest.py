@@ -50,9 +50,14 @@ def test_the_drift_that_is_drawn_is_that_of_what_a_layer_reads(tmp_path):
 def test_the_limit_of_stability_is_lower_with_weight_decay(tmp_path):
     settings = Settings(depth=3, width=6, data="wine", batch_size=16, steps=2, learning_rate=0.5, weight_decay=1.0)
     arms = (Arm(label="SGD"), Arm(label="momentum", changes={"optimizer": "momentum"}))
+    arms += (Arm(label="near", changes={"learning_rate": 0.51}),)  # 2/0.51 - 1: its name stands below the one above it
     drawn = seen(*trained(tmp_path, settings, arms), "curvature")
-    lines = {shape.label.text: shape.y0 for shape in drawn.layout.shapes}
-    assert lines == {"2/η − λ, η = 0.5, λ = 1": 3.0, "2(1 + 0.9)/η − λ, η = 0.5, λ = 1": pytest.approx(6.6)}
+    lines = {round(shape.y0, 3): shape.label.text for shape in drawn.layout.shapes}
+    assert lines == {
+        2.922: "",
+        3.0: "2/η − λ, η = 0.5, λ = 1<br>2/η − λ, η = 0.51, λ = 1",
+        6.6: "2(1 + 0.9)/η − λ, η = 0.5, λ = 1",
+    }
 
 
 def test_curvature_is_judged_seed_by_seed(why_run, monkeypatch):
@@ -71,6 +76,9 @@ def test_curvature_is_judged_seed_by_seed(why_run, monkeypatch):
 def test_names_of_lines_are_not_printed_over_each_other():
     names = {20.0: "a", 19.9: "b", 2.0: "c", 21.0: "d"}
     assert contest.told_apart(names, 4) == {2.0: "c", 19.9: "", 20.0: "", 21.0: "d<br>a<br>b"}
+    assert contest.told_apart({1.0: "a", 1.1: "b", 1.32: "c"}, 1) == {1.0: "", 1.1: "", 1.32: "c<br>b<br>a"}, (
+        "two lines high"
+    )
     assert contest.told_apart(names, 0.05) == {2.0: "c", 19.9: "", 20.0: "a<br>b", 21.0: "d"}
 
 

@@ -70,3 +70,28 @@ def test_the_angle_of_an_update_is_that_of_the_weights(tmp_path, optimizer):
             both.append(np.rad2deg(2 * np.arcsin(np.linalg.norm(np.diff(u, axis=0), axis=1) / 2)))
         assert steps.tolist() == list(range(11))
         np.testing.assert_allclose(told[1:], np.transpose(both)[:10], rtol=1e-3)
+
+
+BN, FROZEN = ARMS[1], Arm(label="frozen", changes={"norm": "batch", "statistics": "moving"})
+
+
+@pytest.mark.parametrize(
+    ("arms", "mode"),
+    [
+        ((BN,), "training mode"),
+        ((FROZEN,), "training with frozen moving averages"),
+        ((BN, FROZEN), "training mode (frozen arms: with their moving averages)"),
+    ],
+)
+def test_an_undone_norm_is_told_in_its_mode_with_what_the_probe_saw(tmp_path, arms, mode):
+    store, run_id = trained(tmp_path, Settings(depth=3, width=6, data="wine", batch_size=16, steps=3), arms)
+    drawn = seen(store, run_id, "undone", {"layer": "2"})
+    note = drawn.layout.meta["note"]
+    assert note.startswith(f"Step 3, {mode}: in layer 2 ")
+    assert ("from layer 2 down the gradients differ" in note) == (BN in arms)
+    assert ("there the gradients are the same" in note) == (FROZEN in arms)
+    for arm, of in enumerate(arms):
+        found = store.trace(run_id).look("undo", arm, 3, layer=2)
+        assert f"{of.label} {found['loss_with'][0]:.6g} and {found['loss_without'][0]:.6g} nats" in note
+        for line, key in zip(drawn.data[3 * arm :], ("gradient_with", "gradient_without", "cosine"), strict=False):
+            np.testing.assert_allclose(line.y, found[key][0], rtol=1e-5)

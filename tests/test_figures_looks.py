@@ -53,10 +53,11 @@ def half_diverged(tmp_path_factory):
 OVER_TIME = ("smoothness", "curvature", "scale_over_time")
 
 
-@pytest.mark.parametrize(("name", "options"), CASES)
+NONE_DIVERGED = ("predicted", "learning_rates")  # before the first update; no band without arms of several rates
+
+
+@pytest.mark.parametrize(("name", "options"), [case for case in CASES if case[0] not in NONE_DIVERGED])
 def test_what_diverged_does_not_hide_the_others(half_diverged, name, options):
-    if name in ("predicted", "learning_rates"):
-        return  # before the first update nothing has diverged; no band without arms of several rates
     drawn = seen(*half_diverged, name, options)
     shown = [t for t in drawn.data if "BN" in (t.name or "") or name == "surface"]
     key = "z" if name == "surface" else "y"

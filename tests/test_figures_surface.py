@@ -21,6 +21,14 @@ def test_both_solid_surfaces_stand_in_one_frame_with_their_paths(why_run):
     line = next(t for t in drawn.data if t.type == "scatter3d" and np.allclose(t.x, found["path"][0][:, 0]))
     np.testing.assert_allclose(line.y, found["path"][0][:, 1])
     assert line.customdata.tolist() == store.trace(run_id).snapshots() and "step %{customdata}" in line.hovertemplate
+    sheet = next(t for t in drawn.data if t.type == "surface" and "<extra>BN" in t.hovertemplate)
+    colors = drawn.layout.coloraxis
+    i, j = (np.searchsorted(axis, at).clip(1, len(axis) - 1) for axis, at in ((sheet.x, line.x), (sheet.y, line.y)))
+    corners = np.stack([sheet.z[j - up, i - left] for up in (0, 1) for left in (0, 1)])
+    height = line.z - 0.01 * (colors.cmax - colors.cmin)  # it lies a little above the surface
+    assert (corners.min(0) - 1e-9 <= height).all() and (height <= corners.max(0) + 1e-9).all()
+    for ticks in (scenes[0].zaxis, colors.colorbar):
+        np.testing.assert_allclose([float(t) for t in ticks.ticktext], 10 ** np.array(ticks.tickvals), rtol=1e-7)
     share = found["share"][0]
     assert f"BN {share[0]:.0%} + {share[1]:.0%}" in drawn.layout.meta["note"]
     assert "the first seed, 0" in drawn.layout.meta["note"]
@@ -31,6 +39,15 @@ def test_one_arm_is_shown_once(why_run, look):
     drawn = seen(*why_run, "surface", {"plane": "path", "look": look, "arm": "1", "beside": "1"})
     assert [t.type for t in drawn.data].count(look) == 1 and len(drawn.layout.annotations) == 1
     assert drawn.layout.meta["note"].count("BN ") == 1
+
+
+def test_the_path_of_contours_says_its_steps_and_random_directions_the_step_they_are_of(why_run):
+    path, mark = (seen(*why_run, "surface", {"plane": plane}).data[3] for plane in ("path", "landscape"))
+    found = why_run[0].trace(why_run[1]).look("path", 1, 40, points=surface.POINTS)["path"][0]
+    np.testing.assert_allclose(np.stack([path.x, path.y], 1), found, rtol=1e-6)
+    assert (list(path.customdata), list(mark.customdata)) == ([0, 20, 40], [40])
+    assert (list(mark.x), list(mark.y)) == ([0], [0])
+    assert path.hovertemplate == mark.hovertemplate == "step %{customdata}<extra>BN</extra>"
 
 
 @pytest.mark.parametrize(
