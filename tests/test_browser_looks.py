@@ -84,6 +84,8 @@ def test_the_conventions_fit_a_telephone(page, server):  # noqa: F811
     page.goto(f"{server}/inference")
     cells = page.locator(".st-key-conventions td")
     expect(cells).to_have_count(16)
+    page.wait_for_selector(RESTED, timeout=SLOW)
+    expect(page.locator(".st-key-conventions thead")).to_be_hidden()
     boxes = [cell.bounding_box() for cell in cells.all()]
     assert all(box["x"] >= 0 and box["x"] + box["width"] <= 480 for box in boxes)
     assert cells.evaluate_all("cells => cells.every(e => e.scrollWidth <= e.clientWidth)")

@@ -289,7 +289,8 @@ def test_a_spike_of_a_network_that_lasts_lies_above_the_axis_and_is_told(trace):
 def test_the_steps_of_a_short_run_are_whole_numbers(trace, n, x):
     short = Scored(EXPERIMENT, {key: v[:n] for key, v in trace.values.items()})
     axis = figures.draw("loss", short, {"x": x, "splits": "batch"}).layout.xaxis
-    assert axis.dtick == 1 if x == "linear" else not [v for v in axis.tickvals or () if v != round(v)]
+    assert axis.dtick == 1 or x == "log"
+    assert not [v for v in axis.tickvals or () if v != round(v)]
     assert figures.draw("loss", trace, {"x": "linear"}).layout.xaxis.dtick is None, "a long one chooses itself"
     if n == 1 and x == "linear":
-        assert -1 < axis.range[0] < 0 < axis.range[1] < 1, "there is no step -1"
+        assert list(axis.tickvals) == [0], "there is no step -1"

@@ -179,8 +179,8 @@ def stepped(figure: go.Figure) -> None:
                 axis.update(tickvals=[axis.tickvals[i] for i in kept], ticktext=[axis.ticktext[i] for i in kept])
             elif axis.type != "log" and values.size and np.ptp(values) <= 10:
                 axis.dtick = 1
-                if axis.range is None and not np.ptp(values):  # plotly would put it between -1 and 1
-                    axis.range = [values[0] - 0.5, values[0] + 0.5]
+                if not np.ptp(values):  # plotly puts a single one between two more, of which there may be none
+                    axis.tickvals = [values[0]]
 
 
 def decades(*values: np.ndarray) -> float:

@@ -92,6 +92,7 @@ const look = (element) => {
 };
 
 async function draw(me) {
+  const address = me.data.address; // the visitor may choose another run while this is drawn
   const { data, layout } = me.figure, c = look(me.plot), narrow = me.plot.clientWidth < 560;
   const axis = { gridcolor: c.line, linecolor: c.line, zerolinecolor: c.line, tickcolor: c.line, automargin: true };
   const own = layout.template?.layout ?? {};
@@ -103,20 +104,24 @@ async function draw(me) {
   };
   const shown = {
     ...layout, template: { ...layout.template, layout: theme }, height: layout.height ?? me.data.height, autosize: true,
-    uirevision: layout.uirevision ?? me.data.address,
+    uirevision: layout.uirevision ?? address,
   };
   if (narrow) Object.assign(shown, stacked(layout, shown.height), { margin: { ...layout.margin, l: 48, r: 8 } });
+  for (const name of Object.keys(shown).filter((name) => /^[xy]axis/.test(name))) { // said outright: plotly keeps a given range's "no"
+    shown[name] = { ...shown[name], autorange: shown[name].autorange ?? !shown[name].range };
+  }
   const config = { responsive: true, displaylogo: false, showSendToCloud: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
-  await window.Plotly.react(me.plot, data, me.updates ? zoomed(me, shown) : shown, config);
+  await window.Plotly.react(me.plot, data, me.updates ? zoomed(address, shown) : shown, config);
+  me.drawn = address;
   if (!me.updates) { // at first without a zoom, so that a double-click finds the figure's own ranges
     me.plot.on("plotly_relayout", (changed) => remember(me, changed));
-    if (zooms.has(me.data.address)) await window.Plotly.react(me.plot, data, zoomed(me, shown), config);
+    if (zooms.has(address)) await window.Plotly.react(me.plot, data, zoomed(address, shown), config);
   }
   keepHover(me);
   me.look = c.text;
   me.plot.style.minHeight = `${shown.height}px`; // the page does not jump while another figure is on its way
   write(me.note, layout.meta?.note ?? "");
-  Object.assign(me.plot.dataset, { updates: ++me.updates, version: me.seen, address: me.data.address }); // for browser tests
+  Object.assign(me.plot.dataset, { updates: ++me.updates, version: me.seen, address }); // for browser tests
 }
 
 // Panels that stand side by side, one below the other instead: row by row where each has its title, else column by column,
@@ -157,19 +162,19 @@ function stacked(layout, height) {
 }
 
 function remember(me, changed) {
-  const zoom = { ...zooms.get(me.data.address) }, { layout, _fullLayout } = me.plot;
+  const zoom = { ...zooms.get(me.drawn) }, { layout, _fullLayout } = me.plot;
   for (const name of new Set(Object.keys(changed).map((key) => key.match(/^([xy]axis|scene)\d*(?=\.)/)?.[0]).filter(Boolean))) {
     const { autorange, range, type, camera } = layout[name], { _rangeInitial0, _rangeInitial1 } = _fullLayout[name];
     if (camera) zoom[name] = { camera };
     else if (autorange || (range[0] === _rangeInitial0 && range[1] === _rangeInitial1)) delete zoom[name];
     else zoom[name] = { type, range: [...range], autorange: false };
   }
-  zooms.set(me.data.address, zoom);
+  zooms.set(me.drawn, zoom);
 }
 
-function zoomed(me, shown) {
+function zoomed(address, shown) {
   const found = { ...shown };
-  for (const [name, zoom] of Object.entries(zooms.get(me.data.address) ?? {})) {
+  for (const [name, zoom] of Object.entries(zooms.get(address) ?? {})) {
     const one = (type) => type === "log"; // steps of a linear axis are no powers of a logarithmic one
     if (one(shown[name]?.type) === one(zoom.type)) found[name] = { ...shown[name], ...zoom, type: shown[name]?.type };
   }
