@@ -5,15 +5,6 @@ import streamlit as st
 from bnlab.moving import conventions
 from pages.parts import board, controls, forks, session, views
 
-HEADS = ("library", "the same batch norm", "variance that is averaged", "its moving variance, times this, is the lab's")
-STACKED = "@media (max-width: 640px) {" + "".join(  # a table of code is wider than a telephone: its cells in lines
-    f".st-key-conventions {what}" for what in (
-        "thead {display: none}", ":is(table, tbody, tr, td) {display: block; border: 0}", "tr {padding: 0.5rem 0}",
-        "td {padding: 0.1rem 0}", "td:first-child {font-weight: 600}",
-        *(f"td:nth-child({i})::before {{content: \"{HEADS[i - 1]}: \"; opacity: 0.75}}" for i in (3, 4)),
-    )
-) + "}"  # fmt: skip
-
 me = session.begin()
 st.title("Inference", anchor=False)
 st.markdown(
@@ -40,16 +31,10 @@ with st.container(horizontal=True):
     key = run.id if run else ""
     alpha = controls.number("alpha", own.alpha, 0.0, 1.0, 0.01, key)
     K = controls.number("batch_size", max(2, own.mini_batch), 2, own.n_train, 1, key)
-lines = [  # as Markdown: a data frame would load pandas for four lines
-    f"| {' | '.join(HEADS)} |",
-    "| --- | --- | --- | --- |",
-]
 for row in conventions(alpha, own.delta, K, own.width):
-    factor = "1" if row.factor == 1 else f"(K-1)/K = {row.factor:.6g}"
-    lines.append(f"| {row.library} | `{row.line}` | {row.averages} | {factor} |")
-st.html(f"<style>{STACKED}</style>")
-with st.container(key="conventions"):
-    st.markdown("\n".join(lines))
+    st.code(row.line, language="python", wrap_lines=True)
+    times = "" if row.factor == 1 else f", times (K-1)/K = {row.factor:.6g},"
+    st.caption(f"**{row.library}** averages the {row.averages} variance; its moving variance{times} is the lab's.")
 st.caption(
     f"{whose} The factor holds for what has come in; the 1 that every moving variance starts at is the same in all."
 )

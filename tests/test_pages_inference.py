@@ -40,22 +40,32 @@ def test_every_view_opens(lab):
         (chooser,) = (group for group in at.get("button_group") if group.key and group.key.startswith("view-"))
 
 
+def told(at):
+    """Each library's line of code, and what is said below it."""
+    words = [text.value for text in at.caption if "averages the" in text.value]
+    return dict(zip((code.value for code in at.code), words, strict=True))
+
+
 def test_the_conventions_follow_alpha_and_K(lab):
     run_id = recorded(lab, alpha=0.95, delta=1e-3)
     at = page(run_id)
     alpha, K = (at.number_input(key=f"number-{name}-{run_id}") for name in ("alpha", "batch_size"))
     assert (alpha.value, K.value, K.max) == (0.95, 16, 142)  # the arm's own, and up to N
     assert alpha.proto.format == "%g"  # 0.999 is shown as it is used
-    (table,) = (text.value for text in at.markdown if text.value.startswith("| library"))
-    assert "`torch.nn.BatchNorm1d(8, eps=0.001, momentum=0.05)` | unbiased (1/(K-1)) | (K-1)/K = 0.9375 |" in table
+    shown = told(at)
+    torch = "torch.nn.BatchNorm1d(8, eps=0.001, momentum={})"
+    words = (
+        "**PyTorch** averages the unbiased (1/(K-1)) variance; its moving variance, times (K-1)/K = {}, is the lab's."
+    )
+    assert shown[torch.format(0.05)] == words.format(0.9375)
     at.number_input(key=f"number-alpha-{run_id}").set_value(0.99).run()
     at.number_input(key=f"number-batch_size-{run_id}").set_value(2).run()
     assert not at.exception
-    (table,) = (text.value for text in at.markdown if text.value.startswith("| library"))
-    rows = {line.split(" | ")[0].strip("| "): line for line in table.splitlines()}
-    torch = "`torch.nn.BatchNorm1d(8, eps=0.001, momentum=0.01)` | unbiased (1/(K-1)) | (K-1)/K = 0.5 |"
-    assert rows["PyTorch"].endswith(torch)
-    assert "momentum=0.99" in rows["Keras"] and rows["Keras"].endswith("| biased (1/K) | 1 |")
+    shown = told(at)
+    assert shown[torch.format(0.01)] == words.format(0.5)
+    (keras,) = (line for line in shown if line.startswith("keras"))
+    assert "momentum=0.99" in keras
+    assert shown[keras] == "**Keras** averages the biased (1/K) variance; its moving variance is the lab's."
 
 
 def test_a_fork_is_asked_for_and_shown(lab):
