@@ -37,6 +37,7 @@ def test_train_says_that_a_run_goes_on_and_what_is_in_the_background_is_one_clic
     assert [text.value for text in at.caption if "in the background" in text.value] == [
         "1 other run in the background:"
     ]
+    assert not [text for text in page().caption if "in the background" in text.value], "in another visitor's session"
     assert first.name in button(at, f"beside-{first.id}").label.replace("\\", "").replace("\u2060", "")
     drawn(button(at, f"beside-{first.id}").click())
     assert address(at)[-1] == ("run", first.id)

@@ -55,9 +55,10 @@ def looked_at(me: Session) -> Run | None:
 
 
 def beside(me: Session, run: Run | None) -> None:
-    """The other runs that train, with a way to them: Train begins a run of its own and stops none."""
+    """The visitor's other runs that train, with a way to them: Train begins a run of its own and stops none."""
     found = [other for status in ALIVE for other in opened.store().runs(status)]
-    others = [other for other in found if (other.alive or other.status == "queued") and other.id != (run and run.id)]
+    found = [other for other in found if other.alive or other.status == "queued"]  # not what a killed server left
+    others = [other for other in found if other.id in me.begun and other.id != (run and run.id)]
     if others:
         with st.container(horizontal=True, vertical_alignment="center", key="beside"):
             st.caption(f"{several(len(others), 'other run')} in the background:", width="content")
@@ -234,6 +235,7 @@ def begin(me: Session, asked: Experiment | str, how: str) -> None:
         me.said = str(error.args[0])
         return
     if steer(me, how, run.id):
+        me.begun.append(run.id)
         me.run = run.id
     else:
         opened.store().delete(run.id)

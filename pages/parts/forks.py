@@ -79,5 +79,6 @@ def fork(me: session.Session, run_id: str, arm: int, step: int, changes: dict, m
     except (KeyError, ValueError) as error:
         me.said = str(error.args[0])
     else:
+        me.begun.append(run.id)
         me.open_run(run.id)
         me.forked = True

@@ -29,8 +29,8 @@ class Session:
     draft: the question as it is being written, plain values, possibly wrong: {"settings": {name: value},
     "arms": [{"uid", "label", "changes"}], "seeds": [...]}; change it in place.
     edition: rises when a whole question is loaded; every widget's key carries it, so that widgets show the new values.
-    run: the id of the run that is looked at. wish: how to begin a new run, "start" or "step", once the page has read
-    all its controls. said: something to say at the next drawing of the page. forked: a fork was just made.
+    run: the id of the run that is looked at. begun: those of the runs that this session started. wish: how to begin a
+    new run, "start" or "step", once the page has read all its controls. said: something to say at the next drawing of the page. forked: a fork was just made.
     written: the query this session wrote last; another one in the address bar is a question to load, unless it is among
     late: the queries that the browser may still send because it has not heard of `written` yet.
     """
@@ -39,6 +39,7 @@ class Session:
     edition: int = 0
     next_arm: int = 0
     run: str | None = None
+    begun: list[str] = field(default_factory=list)
     wish: str | None = None
     said: str | None = None
     forked: bool | None = None
