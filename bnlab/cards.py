@@ -53,22 +53,30 @@ def state(trace: Trace, position: int | None = None) -> dict[str, Any]:
     """What the board shows, all formatted; `position` is the number of runs ahead in the queue."""
     run, experiment = trace.run, trace.experiment
     steps = experiment.settings.steps
-    facts = [f"step {max(run.step, 0):,} of {steps:,}"]
+    made = updates(run, steps)
+    facts = [f"step {made:,} of {steps:,}"]
     if run.steps_per_second and run.status == "running":
         facts.append(f"{run.steps_per_second:.0f} steps/s")
     return {
         "status": run.status,
         "words": words(run, steps, position),
         "step": run.step,
+        "made": made,
         "steps": steps,
         "facts": [*facts, run.device],
         "arms": [shown(trace, arm) for arm in range(len(experiment.arms))],
     }
 
 
+def updates(run: Run, steps: int) -> int:
+    """How many updates were made: one more than the last recorded step, which is seen before its update."""
+    return min(run.step + 1, steps)
+
+
 def words(run: Run, steps: int, position: int | None) -> str:
     """The run's status as a person says it, with what can be done."""
-    at = f"at step {run.step}" if run.step >= 0 else "before its first step"
+    made = updates(run, steps)
+    at = f"after {made:,} step{'' if made == 1 else 's'}" if made else "before the first step"
     return {
         "queued": "Starting"
         if position is None
@@ -90,7 +98,7 @@ def shown(trace: Trace, arm: int) -> dict[str, Any]:
     regression = DATASETS[settings.data].task == "regression"
     over = f" over {len(experiment.seeds)} seeds" if len(experiment.seeds) > 1 else ""
     using = f", with {STATISTICS[told.statistics]}" if told.statistics in STATISTICS else ""
-    earlier = f" at step {told.scored}" if told.score is not None and told.scored < trace.step else ""
+    earlier = f" at step {told.scored:,}" if told.score is not None and told.scored < trace.step else ""
     rows = [
         {
             "name": "Loss",

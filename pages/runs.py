@@ -3,6 +3,7 @@
 import streamlit as st
 
 from bnlab import opened
+from bnlab.cards import updates
 from pages.parts import board, session
 from pages.parts.words import escaped, several
 
@@ -25,7 +26,7 @@ for run in runs[(page - 1) * PER_PAGE : page * PER_PAGE]:
             st.markdown(f"{escaped(when)} · **{escaped(called)}**")
             asked = run.experiment
             networks = several(len(asked.arms), "arm") + ", " + several(len(asked.seeds), "seed")
-            steps = f"step {max(run.step, 0)} of {asked.settings.steps}"
+            steps = f"step {updates(run, asked.settings.steps):,} of {asked.settings.steps:,}"
             st.caption(f"{run.status.capitalize()}, {steps}; {networks}; {run.device}")
         with actions, st.container(horizontal=True, horizontal_alignment="right"):
             if st.button("Open", icon=":material/open_in_new:", key=f"open-{run.id}"):

@@ -5,6 +5,7 @@ from pathlib import Path
 from streamlit.testing.v1 import AppTest
 
 from bnlab.settings import SECTIONS
+from pages.parts.controls import END
 
 PAGES = Path(__file__).parents[1] / "pages"
 KINDS = ("slider", "selectbox", "toggle", "multiselect", "text_input", "button", "button_group", "menu_button")
@@ -43,7 +44,7 @@ def widget(at: AppTest, name: str):
 def typed(at: AppTest, name: str, text: str) -> AppTest:
     """The page after `text` was typed into the control called `name`."""
     found = widget(at, name)
-    found.options.append(text)  # AppTest can choose from a list but not type into it
+    found.options.append(text + END)  # AppTest can choose from a list but not type into it
     return drawn(found.set_value(text))
 
 

@@ -206,12 +206,12 @@ def test_the_board_says_every_status_in_words(recorded):
     for status, words in {
         "queued": "Waiting; 2 ahead in the queue",
         "running": "Training",
-        "paused": "Paused at step 7",
+        "paused": "Paused after 8 steps",
         "done": "Done after 30 steps",
-        "stopped": "Stopped at step 7",
+        "stopped": "Stopped after 8 steps",
         "diverged": "Diverged: every network diverged.",
-        "failed": "Failed at step 7: killed",
-        "interrupted": "Interrupted at step 7. Resume continues from the last snapshot",
+        "failed": "Failed after 8 steps: killed",
+        "interrupted": "Interrupted after 8 steps. Resume continues from the last snapshot",
     }.items():
         reason = {"diverged": "every network diverged.", "failed": "killed"}.get(status, "")
         assert cards.words(run._replace(status=status, step=7, reason=reason), 30, 2) == words

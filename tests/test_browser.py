@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Error, Page, expect, sync_playwright
 
+from pages.parts.controls import END
 from pages.parts.words import INVISIBLE
 
 ROOT = Path(__file__).parents[1]
@@ -199,7 +200,22 @@ def test_what_was_typed_just_before_train_is_trained(page, server):
     run = page.evaluate("new URLSearchParams(location.search).get('run')")
     stopped(page)
     opened(page, f"{server}/?run={run}")
-    assert page.locator("[class*=st-key-learning_rate-] input").first.input_value() == "0.03"
+    assert page.locator("[class*=st-key-learning_rate-] input").first.input_value().rstrip(END) == "0.03"
+
+
+OVER = [("learning_rate", "0.15"), ("alpha", "0.97"), ("steps", "5000"), ("seeds", "0,1")]
+
+
+@pytest.mark.parametrize(("name", "text"), OVER)
+def test_what_is_written_over_a_value_is_taken_as_a_whole(page, server, name, text):
+    """Also where it begins as the old one does: 0.15 over 0.1."""
+    for write in (page.keyboard.insert_text, page.keyboard.type):  # pasted, typed
+        opened(page, f"{server}/?learning_rate=0.1&steps=500")
+        page.locator(f"[class*=st-key-{name}-] input").first.click()
+        page.keyboard.press("Control+A")
+        write(text)
+        page.keyboard.press("Enter")
+        until(page, f"new URLSearchParams(location.search).get('{name}') === '{text}'")
 
 
 def test_train_is_heard_also_while_the_page_hears_that_a_run_has_ended(page, server):
@@ -224,7 +240,9 @@ def test_a_run_goes_on_when_its_tab_is_closed_and_its_address_finds_it(page, bro
     opened(later, f"{server}/?run={run}")
     status(later, "running")
     until(later, f"+document.querySelector('.board').dataset.step > {seen}")
-    assert later.locator("[class*=st-key-width-] input").first.input_value() == "8", "the controls show its question"
+    assert later.locator("[class*=st-key-width-] input").first.input_value().rstrip(END) == "8", (
+        "the controls show its question"
+    )
     stopped(later)
     later.close()
 
@@ -236,7 +254,7 @@ def test_switching_pages_keeps_the_run_and_the_question(page, server):
     page.get_by_role("link", name="Lab").click()
     status(page, "running")
     redrawn(page)
-    assert page.locator("[class*=st-key-width-] input").first.input_value() == "8"
+    assert page.locator("[class*=st-key-width-] input").first.input_value().rstrip(END) == "8"
     until(page, f"location.search.includes('run={run}') && location.search.includes('width=8')")
     stopped(page)
 

@@ -14,11 +14,12 @@ from bnlab.settings import MAX_SEEDS, SECTIONS, Settings, about, limits
 from bnlab.store import Run
 
 from . import live, session
-from .words import escaped
+from .words import INVISIBLE, escaped
 
 FEW = 200  # values a slider can still be set to one by one
 SHORT = 18  # characters of all choices together that fit side by side
 GRID = (1, 2, 5)
+END = INVISIBLE  # behind a value; without it Streamlit takes 0.15 pasted over 0.1 for an added 5, and keeps the 5
 
 
 Places = dict[str, Any]  # what a sentence starts with -> the place on the page where it stands
@@ -90,13 +91,15 @@ def control(name: str, value: Any, key: str, beside: dict[str, Any]) -> Any:
 
 def typed(texts: list[str], text: str, shown: dict[str, Any]) -> str:
     """A list of texts to choose from that also takes one that is typed; `text` is chosen at first."""
-    for own in (text, session.value(shown["key"])):
-        if own is not None and own not in texts:
-            texts.append(own)
+    own = session.value(shown["key"])
+    for known in (text, own and own.replace(END, "")):
+        if known is not None and known not in texts:
+            texts.append(known)
     chosen = st.selectbox(
-        options=texts, index=texts.index(text), accept_new_options=True, filter_mode="prefix", **shown
-    )
-    return text if chosen is None else chosen.strip()
+        options=texts, index=texts.index(text), accept_new_options=True, filter_mode="prefix",
+        format_func=lambda text: text.replace(END, "") + END, **shown,
+    )  # fmt: skip
+    return text if chosen is None else chosen.replace(END, "").strip()
 
 
 def label(name: str) -> str:

@@ -1,6 +1,7 @@
 // The run's state in words, its progress, and one card an arm. Texts come formatted; they are only ever set as text.
 const NEXT = 250, QUIET = 1500, SLOW = 2000;
 const ALIVE = new Set(["queued", "running"]);
+const DASHES = { solid: "none", dash: "9 3", dot: "3 3", dashdot: "9 3 3 3", longdash: "14 4", longdashdot: "14 3 3 3" }; // as plotly draws them
 const BUSY = 500; // a rerun asked for right after a click could take the click's place
 const boards = new WeakMap();
 let touched = -BUSY;
@@ -83,7 +84,7 @@ function show(me, state) {
   me.root.dataset.step = state.step;
   write(me.state, state.words);
   write(me.facts, state.facts.join(" · "));
-  const share = state.steps ? (100 * Math.max(0, state.step)) / state.steps : 100;
+  const share = state.steps ? (100 * state.made) / state.steps : 100;
   me.done.style.width = `${Math.min(100, share)}%`;
   me.bar.setAttribute("aria-valuenow", Math.round(share));
   while (me.cards.children.length > state.arms.length) me.cards.lastChild.remove();
@@ -92,7 +93,7 @@ function show(me, state) {
     const [head, rows, verdict] = card.children;
     const line = head.querySelector("line");
     line.setAttribute("stroke", arm.color);
-    line.setAttribute("stroke-dasharray", arm.dash);
+    line.setAttribute("stroke-dasharray", DASHES[arm.dash]);
     write(head.lastChild, arm.label);
     while (rows.children.length > arm.rows.length) rows.lastChild.remove();
     arm.rows.forEach(({ name, value, help }, j) => {
