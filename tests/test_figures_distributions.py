@@ -36,6 +36,18 @@ def test_percentiles_over_time_are_those_of_neighboring_steps_of_all_seeds(trace
         assert told.steps[i] in rows.steps[i * together : (i + 1) * together]
 
 
+@pytest.mark.parametrize(("n", "bare"), [(1, []), (3, []), (4, [1]), (5, [1, 2]), (6, [1, 2, 3])])
+def test_panels_without_one_below_have_ticks_and_a_title_of_steps(n, bare):
+    arms = tuple(Arm(label=str(i), changes={"learning_rate": 0.1 + i}) for i in range(n))
+    values = {("a_sample", i): np.ones((3, SEEDS, L, M), np.float32) for i in range(n)}
+    figure = figures.draw("distributions", KnownTrace(EXPERIMENT.model_copy(update={"arms": arms}), values), {})
+    drawn = sorted({int(line.xaxis[1:] or 1) for line in figure.data})
+    axes = {i: figure.layout[f"xaxis{i}" if i > 1 else "xaxis"] for i in drawn}
+    assert len(axes) == n
+    assert [i for i, axis in axes.items() if axis.title.text != "step"] == bare
+    assert [i for i, axis in axes.items() if axis.showticklabels is False] == bare
+
+
 def test_a_network_that_diverged_is_left_out_of_the_percentiles(trace):
     trace.values["a_sample", 0][40:, 1] = np.nan
     told = distributions.spread(trace, "a", 0, 1)

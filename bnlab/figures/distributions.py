@@ -146,7 +146,8 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
             **place,
         )
     figure.update_yaxes(title=f"{which}, layer {layer}", col=1)
-    figure.update_xaxes(title="step", row=rows)
+    for i in range(max(0, len(arms) - columns), len(arms)):  # those that have no panel below them
+        figure.update_xaxes(title="step", showticklabels=True, row=i // columns + 1, col=i % columns + 1)
     figure.update_annotations(font_size=13)
     size, together, apart = most
     over = f"{together} steps" + f" that are up to {apart} apart" * (apart > 1) if together > 1 else "one step"
