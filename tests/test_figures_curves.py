@@ -172,6 +172,21 @@ def test_a_logarithmic_axis_leaves_step_0_out_and_says_so(trace, smoothing):
     assert "no place for step 0" not in figures.draw("loss", trace, {}).layout.meta["note"]
 
 
+def test_a_logarithmic_axis_with_nothing_but_step_0_says_so(trace):
+    one = Scored(EXPERIMENT, {key: v[:1] for key, v in trace.values.items()}, diverged={(1, 5): (0, 2)})
+    figure = figures.draw("loss", one, {"x": "log"})
+    assert not figure.data and not figure.layout.xaxis.visible and figure.layout.height == curves.HEIGHT
+    assert "Nothing after step 0 is recorded here yet" in figure.layout.meta["said"]
+    assert "<b>BN</b> diverged at step 0 (1 of 2 seeds)." in figure.layout.meta["said"]
+    unscored = Scored(EXPERIMENT, one.values)
+    assert (
+        "Nothing after step 0"
+        in figures.draw("loss", unscored, {"x": "log", "splits": "train+test"}).layout.meta["said"]
+    )
+    two = Scored(EXPERIMENT, {key: v[:2] for key, v in trace.values.items()})
+    assert figures.draw("loss", two, {"x": "log", "splits": "batch"}).data and figures.draw("loss", one, {}).data
+
+
 def test_a_wide_logarithmic_axis_has_ticks_at_powers_of_ten_only(trace):
     trace.values["loss", 0][5] = 1e9
     assert set(figures.draw("loss", trace, {"y": "log"}).layout.yaxis.tickvals) <= {10.0**k for k in range(-12, 13)}

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from ..data import DATASETS
 from . import style
-from .lasting import bounds, crowded, lasting, room, ruled
+from .lasting import bounds, crowded, departed, lasting, room, ruled
 
 if TYPE_CHECKING:
     from ..reading import Series, Trace
@@ -25,6 +25,10 @@ STATISTICS = {
     "batch": "batch statistics",
 }
 NOTHING = "No step is recorded yet."
+ONLY_0 = (
+    "Nothing after step 0 is recorded here yet, and a logarithmic axis has no place for step 0. "
+    "Choose the linear axis, or wait for more steps."
+)
 
 
 class Curve(NamedTuple):
@@ -109,6 +113,8 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
     told = note(trace, splits.split("+"), window, wide)
     if x == "log" and style.without_0(figure):
         told += " A logarithmic axis has no place for step 0, which is left out."
+    if x == "log" and not any(len(line.x) for line in figure.data):
+        return style.said(ONLY_0 + departed(trace), HEIGHT)
     if y == "linear" and quantity == "accuracy":
         figure.update_yaxes(range=[-0.02, 1.03])
     elif y == "linear" and (ends := bounds(trace, [(arm, values) for arm, _, values in drawn])):
