@@ -39,6 +39,18 @@ class Series(NamedTuple):
         mean = self.mean[inside]
         return Series(self.steps[inside], mean, *([mean] * 2 if self.exact else (self.low[inside], self.high[inside])))
 
+    def last(self, newest: int) -> np.ndarray:
+        """The last step that each point stands for, [n], where they reach to the step `newest` without a gap."""
+        return np.append(self.steps[1:] - 1, newest)[: len(self.steps)]
+
+    def followed(self, later: Series) -> Series:
+        """Its points before the first of `later`, and those: a bucket across the edge of two windows is in both."""
+        if not len(later.steps):
+            return self
+        before = self.window(0, int(later.steps[0]))
+        steps, mean, *ends = (np.concatenate(both) for both in zip(before, later, strict=True))
+        return Series(steps, mean, *([mean] * 2 if before.exact and later.exact else ends))
+
 
 class Piece(NamedTuple):
     """A chunk on disk: n rows, or buckets, at the steps first, first + stride, ..."""

@@ -5,12 +5,14 @@ from math import log
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from known_rows import keep, small, written
 from known_trace import KnownTrace
 
 from bnlab import figures
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.figures import curves, style
 from bnlab.reading import Series
+from bnlab.store import RunStore
 
 N = 40
 ARMS = (Arm(label="none"), Arm(label="<b>BN</b>", changes={"norm": "batch"}))
@@ -59,7 +61,7 @@ def test_smoothing_is_the_mean_over_the_last_steps(window):
 
 def test_a_curve_is_the_mean_over_the_seeds_that_have_not_diverged():
     values = np.array([[1.0, 3.0], [2.0, np.nan], [np.nan, np.nan]])
-    told = curves.curve(Series(np.arange(3), values, values - 0.5, values + 0.5), 1)
+    told = curves.curve(Series(np.arange(3), values, values - 0.5, values + 0.5), 1, 2)
     np.testing.assert_array_equal(told.raw, [2, 2, np.nan])
     np.testing.assert_array_equal(told.low, [1, 2, np.nan])
     np.testing.assert_array_equal(told.high, [3, 2, np.nan])
@@ -236,15 +238,16 @@ class Long(Scored):
 @pytest.mark.parametrize(
     ("smoothing", "words"),
     [
-        ("10", "each point the mean of 16 steps. The pale line spans their least and greatest."),
-        ("1", "each point the mean of 16 steps. The pale line spans their least and greatest."),
-        ("50", "mean of the last 50 steps. The pale line spans their least and greatest."),
+        ("10", "values. A point is the mean of"),
+        ("1", "values. A point is the mean of"),
+        ("50", "values, mean of the last 50 steps. A point stands for"),
     ],
 )
 def test_the_note_says_what_a_point_stands_for(trace, smoothing, words):
     one = {key: v[:, :1] for key, v in trace.values.items()}
     long = Long(EXPERIMENT.model_copy(update={"seeds": (3,)}), one)
     figure = figures.draw("loss", long, {"smoothing": smoothing, "splits": "batch"})
+    words += " 16 steps, from the one at which it is drawn on. The pale line spans their least and greatest."
     assert words in figure.layout.meta["note"]
     ghost, line = figure.data[:2]
     np.testing.assert_allclose(ghost.y[:2], [one["loss", 0][:16].min(), one["loss", 0][:16].max()], rtol=1e-6)
@@ -309,3 +312,50 @@ def test_the_steps_of_a_short_run_are_whole_numbers(trace, n, x):
     assert figures.draw("loss", trace, {"x": "linear"}).layout.xaxis.dtick is None, "a long one chooses itself"
     if n == 1 and x == "linear":
         assert list(axis.tickvals) == [0], "there is no step -1"
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A run of 3000 steps whose loss is the step's number: 4 steps a bucket."""
+    store = RunStore(tmp_path_factory.mktemp("recorded"))
+    experiment = small(steps=3000)
+    rows = written(experiment, range(3000), lambda t: {"steps": np.full(4, t, np.float32)})
+    yield keep(store, store.create(experiment).id, rows)
+    store.close()
+
+
+@pytest.mark.parametrize("x", ["linear", "log"])
+@pytest.mark.parametrize("points", [4800, 400])
+def test_a_point_says_up_to_which_step_it_stands(recorded, x, points, monkeypatch):
+    monkeypatch.setattr(curves, "POINTS", points)
+    line = drawn(recorded, x=x, smoothing="1", splits="batch")["none: mini-batch"]
+    assert line.hovertemplate.endswith("<extra>none: mini-batch, to step %{customdata}</extra>")
+    assert line.x[0] == (x == "log") and line.customdata[-1] == 2999
+    np.testing.assert_array_equal(line.x[1:], line.customdata[:-1] + 1)
+    np.testing.assert_allclose(line.y, (line.x + line.customdata) / 2)  # the mean of the numbers of its steps
+    few = Scored(EXPERIMENT, {("loss", arm): np.ones((N, 2), np.float32) for arm in (0, 1)})
+    assert "customdata" not in drawn(few, x=x, splits="batch")["none: mini-batch"].hovertemplate
+
+
+def test_every_decade_of_a_logarithmic_axis_has_its_points(recorded):
+    figure = figures.draw("loss", recorded, {"x": "log", "smoothing": "1", "splits": "batch"})
+    line = next(line for line in figure.data if line.name == "none: mini-batch")
+    assert [*line.x[:100]] == [*range(1, 101)], "the beginning step by step"
+    assert (np.diff(np.log10(line.x[100:])) < 0.02).all() and len(line.x) < 1200
+    note = figure.layout.meta["note"]
+    assert f"the mean of up to {np.diff(line.x).max()} steps, from the one at which it is drawn on" in note
+    assert "no place for step 0, which is left out." in note
+
+
+def test_a_bucket_from_step_0_on_has_a_place_on_a_logarithmic_axis(trace):
+    figure = figures.draw("loss", Long(EXPERIMENT, trace.values), {"x": "log", "splits": "batch", "smoothing": "1"})
+    line = next(line for line in figure.data if line.name == "none: mini-batch" and line.line.width)
+    assert [*line.x] == [1, 16]
+    np.testing.assert_allclose(line.y[0], trace.values["loss", 0][:16].mean(), rtol=1e-6)
+    assert figure.layout.meta["note"].endswith("The lines' first point, of steps 0 to 15, is drawn at step 1.")
+
+
+def test_smoothing_weighs_a_point_with_its_steps():
+    values = np.arange(1, 7.0)[:, None]  # steps 0 to 3 one by one, then 4 to 7 and 8 to 9
+    told = curves.curve(Series(np.array([0, 1, 2, 3, 4, 8]), values, values - 1, values + 1), 100, 9)
+    assert told.smooth[-1] == pytest.approx((1 + 2 + 3 + 4 + 4 * 5 + 2 * 6) / 10)

@@ -32,10 +32,11 @@ ONLY_0 = (
 
 
 class Curve(NamedTuple):
-    """An arm's mini-batch values, [n] each: mean over the seeds, raw and smoothed; least and greatest of the seeds'
-    smoothed ones; least and greatest of all values that a point stands for."""
+    """An arm's mini-batch values, [n] each, of the steps from `steps` to `last`: mean over the seeds, raw and smoothed;
+    least and greatest of the seeds' smoothed ones; least and greatest of all values that a point stands for."""
 
     steps: np.ndarray
+    last: np.ndarray
     raw: np.ndarray
     smooth: np.ndarray
     low: np.ndarray
@@ -44,26 +45,29 @@ class Curve(NamedTuple):
     greatest: np.ndarray
 
 
-def smoothed(steps: np.ndarray, values: np.ndarray, window: int) -> np.ndarray:
-    """Mean over the last `window` steps of values [n] at `steps`; what is not finite is passed over, and stays NaN."""
+def smoothed(steps: np.ndarray, values: np.ndarray, window: int, weight: np.ndarray | int = 1) -> np.ndarray:
+    """Mean over the last `window` steps of values [n] at `steps`, `weight` of them each; what is not finite is passed
+    over, and stays NaN."""
     if window <= 1 or len(steps) < 2:
         return values
     finite = np.isfinite(values)
-    total = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0), dtype=float)])
-    count = np.concatenate([[0], np.cumsum(finite)])
+    total = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0) * weight, dtype=float)])
+    count = np.concatenate([[0], np.cumsum(finite * weight)])
     begin = np.searchsorted(steps, steps - window, side="right")
     end = np.arange(1, len(steps) + 1)
     there = count[end] - count[begin]
     return np.where(finite, (total[end] - total[begin]) / np.maximum(there, 1), np.nan)
 
 
-def curve(series: Series, window: int) -> Curve:
-    """Each seed is smoothed by itself, so that the mean of the smoothed ones lies among them."""
-    lines = np.stack([smoothed(series.steps, values, window) for values in series.mean.T], 1)
+def curve(series: Series, window: int, newest: int) -> Curve:
+    """Each seed is smoothed by itself, so that the mean of the smoothed ones lies among them; `newest` step of all."""
+    last = series.last(newest)
+    weight = last - series.steps + 1
+    lines = np.stack([smoothed(series.steps, values, window, weight) for values in series.mean.T], 1)
     with np.errstate(invalid="ignore"):
         ends = np.fmin.reduce(lines, 1), np.fmax.reduce(lines, 1)
         ends += np.fmin.reduce(series.low, 1), np.fmax.reduce(series.high, 1)
-    return Curve(series.steps, present_mean(series.mean), present_mean(lines), *ends)
+    return Curve(series.steps, last, present_mean(series.mean), present_mean(lines), *ends)
 
 
 def present_mean(values: np.ndarray) -> np.ndarray:
@@ -89,13 +93,19 @@ def accuracy(trace: Trace, *, splits: str, statistics: str, smoothing: str, x: s
 def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: int, x: str, y: str) -> go.Figure:
     if trace.step < 0:
         return style.said(NOTHING, HEIGHT)
-    figure, wide, drawn = go.Figure(), 1, []
+    figure, wide, drawn, begun = go.Figure(), 1, [], 0
     arms = [arm for arm in range(len(trace.experiment.arms)) if quantity == "loss" or classifies(trace, arm)]
     points = max(150, POINTS // (2 * len(arms)) // (2 if len(trace.experiment.seeds) > 1 else 1))
     for arm in arms:
         seeds = lasting(trace, arm)
         if "batch" in splits.split("+") and trace.experiment.settings.steps:
-            series = trace.read(quantity, arm, points=points // 2)
+            if x == "log":
+                series = growing(trace, quantity, arm, points // 2)
+                if len(series.steps) and series.steps[0] == 0 < series.last(trace.step)[0]:
+                    begun = int(series.last(trace.step)[0])  # a bucket from step 0 on has a place from step 1 on
+                    series = series._replace(steps=np.maximum(series.steps, 1))
+            else:
+                series = trace.read(quantity, arm, points=points // 2)
             wide = max(wide, width(series))
             mini_batch(figure, trace, quantity, arm, series, window)
             drawn.append((arm, series.steps, series.high[:, seeds]))
@@ -110,9 +120,11 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
     figure.update_xaxes(title="step t (updates)", type=x, unifiedhovertitle={"text": "step %{x}"})
     figure.update_layout(hovermode="x unified")
     figure.update_yaxes(title=measure(trace, quantity), type=y)
-    told = note(trace, splits.split("+"), window, wide)
+    told = note(trace, splits.split("+"), window, wide, even=x == "linear")
     if x == "log" and style.without_0(figure):
         told += " A logarithmic axis has no place for step 0, which is left out."
+    if begun:
+        told += f" The lines' first point, of steps 0 to {begun}, is drawn at step 1."
     if x == "log" and not any(len(line.x) for line in figure.data):
         return style.said(ONLY_0 + departed(trace), HEIGHT)
     if y == "linear" and quantity == "accuracy":
@@ -150,6 +162,17 @@ def measure(trace: Trace, quantity: str) -> str:
     return " or ".join(dict.fromkeys(names[classifies(trace, arm)] for arm in range(len(trace.experiment.arms))))
 
 
+def growing(trace: Trace, quantity: str, arm: int, points: int) -> Series:
+    """All steps of an arm, one a point at first and more and more later, so that every decade has its points."""
+    points = max(16, points // 4)
+    stop = 1 << (2 * points).bit_length() - 1  # powers of 2 are edges of recorded buckets
+    series = trace.read(quantity, arm, stop=stop, points=points)
+    while stop <= trace.step:
+        series = series.followed(trace.read(quantity, arm, start=stop, stop=4 * stop, points=points))
+        stop *= 4
+    return series
+
+
 def width(series: Series) -> int:
     """How many steps a point stands for; 1 where every step is there."""
     return 1 if series.exact or len(series.steps) < 2 else int(np.diff(series.steps).max())
@@ -157,7 +180,7 @@ def width(series: Series) -> int:
 
 def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, series: Series, window: int) -> None:
     """The arm's mini-batch values: raw as a ghost, smoothed over it, a band over the seeds."""
-    told, rgb = curve(series, window), style.color(arm)
+    told, rgb = curve(series, window, trace.step), style.color(arm)
     x, name = style.numbers(told.steps), f"{style.label(trace, arm)}: mini-batch"
     if len(trace.experiment.seeds) > 1:
         style.band(figure, x, told.low, told.high, rgb, name, False)
@@ -183,7 +206,9 @@ def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, series:
         name=name,
         legendgroup=name,
         line={"color": rgb, "width": 2, "dash": style.dash(arm)},
-        hovertemplate=f"%{{y:.4~g}}{unit(trace, quantity, arm)}<extra>{name}</extra>",
+        customdata=None if series.exact else style.numbers(told.last),
+        hovertemplate=f"%{{y:.4~g}}{unit(trace, quantity, arm)}"
+        f"<extra>{name}{'' if series.exact else ', to step %{customdata}'}</extra>",
     )
 
 
@@ -260,17 +285,20 @@ def chance(trace: Trace, quantity: str) -> list[tuple[float, str]]:
     return sorted(found.items())
 
 
-def note(trace: Trace, splits: list[str], window: int, wide: int) -> str:
-    """What the lines and marks of these splits are; `wide` is how many steps a point stands for."""
+def note(trace: Trace, splits: list[str], window: int, wide: int, even: bool) -> str:
+    """What the lines and marks of these splits are; `wide` is how many steps a point stands for, at most if not
+    `even`."""
     seeds, told, spread = len(trace.experiment.seeds), [], []
     if "batch" in splits and trace.experiment.settings.steps:
-        many = ""
+        many, most = "", "" if even else "up to "
         if window > wide:
             many = f", mean of the last {window} steps"
-        elif wide > 1:
-            many = f", each point the mean of {wide} steps"
+        elif window > 1 and not even:
+            many = f", mean of the last {window} steps or of those of a point where these are more"
         told.append(f"Lines: mini-batch values{many}.")
         if wide > 1:
+            is_ = "stands for" if many else "is the mean of"
+            told.append(f"A point {is_} {most}{wide} steps, from the one at which it is drawn on.")
             told.append("The pale line spans their least and greatest.")
         spread.append("bands")
     if splits != ["batch"]:

@@ -122,6 +122,8 @@ def without_0(figure: go.Figure) -> bool:
             continue
         found = True
         line.update(x=line.x[there], y=line.y[there])
+        if line.customdata is not None:
+            line.update(customdata=line.customdata[there])
         if getattr(line, "error_y", None) is not None and line.error_y.array is not None:
             line.error_y.update(array=line.error_y.array[there], arrayminus=line.error_y.arrayminus[there])
     return found
