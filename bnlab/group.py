@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import nan, prod
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ torch = Late("torch")
 
 class Group:
     """One stack with its data: what a step and a scoring of it need. `stack` holds the networks that are trained: all,
-    until some have diverged; `places` are their slots among all of them."""
+    until some have diverged, and None when the last of them has; `places` are their slots among all of them."""
 
     def __init__(self, experiment: Experiment, index: int, device: str, dtype: torch.dtype):
         self.experiment, self.index, self.device, self.dtype = experiment, index, device, dtype
@@ -51,21 +51,25 @@ class Group:
         self.x = self.stack.room(len(networks), self.settings.mini_batch, DATASETS[self.settings.data].n_features)
         self.alike = self.stack.alike()
         self.places = [self.networks.index(n) for n in networks]
+        at = {"units": self.batch_places}  # on the device, once
+        self.among = {table: torch.tensor(at.get(table, self.places), device=self.device) for table in self.columns}
         self.drawn = -1
 
-    def leave_out_diverged(self) -> None:
-        """Go on without the networks that have a weight that is not finite, which no step mends; all others learn as
-        they would beside them, to the last bit."""
+    def broken(self) -> list[Network]:
+        """The networks that are trained and have a weight that is not finite: no step mends that."""
         if not self.places:
+            return []
+        return [n for n, finite in zip(self.stack.networks, self.stack.finite(), strict=True) if not finite]
+
+    def leave_out(self, networks: list[Network]) -> None:
+        """Go on without these networks; all others learn as they would beside them, to the last bit."""
+        if not networks:
             return
-        lasting = tuple(n for n, finite in zip(self.stack.networks, self.stack.finite(), strict=True) if finite)
-        if len(lasting) == self.stack.S:
-            return
+        lasting = tuple(n for n in self.stack.networks if n not in networks)
         t, vector = self.stack.t, self.snapshot()
-        self.stack = self.rows = None  # their buffers make room
+        self.stack, self.rows, self.places, self.alike = None, None, [], []  # their buffers make room
         self.whole = self.whole or State(self.experiment, self.networks, self.device, self.dtype)
         self.whole.restore(t, vector)
-        self.places, self.alike = [], []
         if lasting:
             self.take_up(lasting)
             self.stack.t = t
@@ -83,7 +87,7 @@ class Group:
     def step(self, t: int, record: bool) -> dict[str, Tensor]:
         """Update t of every network that is trained; the rows it showed, of all networks of the stack."""
         if not self.places:
-            return self.among_all({})
+            return self.among_all({}) if record else {}
         x, y = self.mini_batch(t)
         self.stack.gradient(x, y, self.rows if record else None)
         d, c = self.stack.direction()
@@ -98,10 +102,9 @@ class Group:
             shape = (len(columns), *next(iter(columns.values()))[1])
             wide[table] = torch.full((prod(shape),), nan, dtype=self.dtype, device=self.device)
             axis = len(shape) - (2 if table in ("units", "samples") else 1)  # of the slots
-            places = self.batch_places if table == "units" else self.places
-            if places:
-                narrow = rows[table].view(*shape[:axis], len(places), *shape[axis + 1 :])
-                wide[table].view(shape).index_copy_(axis, torch.tensor(places, device=self.device), narrow)
+            if table in rows:
+                narrow = rows[table].view(*shape[:axis], -1, *shape[axis + 1 :])
+                wide[table].view(shape).index_copy_(axis, self.among[table], narrow)
         return wide
 
     @property
@@ -121,14 +124,19 @@ class Group:
         x, y = self.splits["train"]
         return self.x.copy_(x[i]), y[i]
 
-    def scores(self) -> Iterator[Score]:
+    def scores(self, broken: Sequence[Network] = ()) -> Iterator[Score]:
         """Loss and accuracy over both splits with each kind of statistics; keeps the population statistics it meets.
+        Not of the `broken` networks: what is kept of them must not depend on when they are left out.
 
         "batch": the split in near-equal mini-batches of at most K, each normalized by its own statistics (none for
         K = 1); "population": the whole training set at once; "moving": the moving averages; "none": the norm has none.
         """
-        moments = []
+        moments, self.population = [], None
         for slots, networks, b in self.alike:
+            if self.stack.networks[slots.start] in broken:
+                if b is not None:
+                    moments.append([torch.full_like(self.stack.moving_mean[:, b], nan)] * 2)
+                continue
             count = slots.stop - slots.start
             whole = {name: x.expand(count, *x.shape) for name, (x, _) in self.splits.items()}
             if b is None:
@@ -146,13 +154,12 @@ class Group:
             found = Statistics(*([q.to(x.dtype) for q in part] for part in found))
             yield self.score("train", "population", slots, [outputs])
             yield self.score("test", "population", slots, [networks.forward(whole["test"], found)[0]])
-            moments.append([torch.stack(part)[:, :, 0] for part in found])
+            moments.append([torch.stack(part) for part in found])
         if moments:
-            found = [torch.cat(part, 1) for part in zip(*moments, strict=True)]
-            found += [part[:, :, 0] for part in (self.stack.moving_mean, self.stack.moving_var)]
-            self.population = Population(self.index, self.batch_slots, *map(self.among_all_batch_norms, found))
-        else:
-            self.population = None
+            mean, var = (torch.cat(part, 1) for part in zip(*moments, strict=True))
+            moving = (of.where(~mean.isnan(), nan) for of in (self.stack.moving_mean, self.stack.moving_var))
+            found = [self.among_all_batch_norms(of[:, :, 0]) for of in (mean, var, *moving)]
+            self.population = Population(self.index, self.batch_slots, *found)
 
     def among_all_batch_norms(self, moments: Tensor) -> np.ndarray:
         """What is known of the batch norms that are trained, [L, batch norms, d], as of all: NaN for the others."""

@@ -78,7 +78,7 @@ class Writer:
     def keep(self, record: Record) -> None:
         """Take a record; it is on disk at the next commit, COMMIT_EVERY seconds later if records keep coming."""
         self.pending.append(record)
-        full = (record.step + 1) % self.every == 0 or record.scores
+        full = (record.step + 1) % self.every == 0 or record.scores or record.weights
         if full or time.monotonic() - self.committed >= COMMIT_EVERY:
             self.commit()
 

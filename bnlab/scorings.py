@@ -62,9 +62,8 @@ class Scorings:
         """
         stack, slots = self.slots(arm, "steps")
         if points not in self.told:
-            (first,) = self.store.db.execute("select min(stack) from scores where run = ?", (self.run.id,)).fetchone()
-            of_run = "from scores where run = ?"
-            steps = self.store.db.execute(f"select step {of_run} and stack = ? order by step", (self.run.id, first))
+            of_run = "from scores where run = ?"  # of a stack that diverged as a whole there are fewer
+            steps = self.store.db.execute(f"select distinct step {of_run} order by step", (self.run.id,))
             steps = [step for (step,) in steps]
             chosen = {*steps[:: -(-len(steps) // points) or 1], *steps[-1:]}
             rows = self.store.db.execute(f"select stack, step, data {of_run} order by step", (self.run.id,))

@@ -174,6 +174,9 @@ class RunStore:
         parent = self.run(run_id)
         if not self.snapshot(run_id, step):
             raise ValueError(f"there is no snapshot of the weights at step {step}; choose a step that has one.")
+        if all(parent.diverged.get((arm, seed), (step,))[0] < step for seed in parent.experiment.seeds):
+            label = parent.experiment.arms[arm].label
+            raise ValueError(f"{label!r} had diverged by step {step}; choose an earlier step, or another arm.")
         experiment = forked(parent.experiment, arm, step, changes, more)
         run = self.create(experiment, f"Fork at step {step}: {experiment.arms[1].label}")
         with self.transaction() as db:

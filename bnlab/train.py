@@ -47,12 +47,15 @@ def train(
     for t in range(first, steps + 1):
         with torch.no_grad():
             scored = record and (t % every == 0 or t == steps)
-            scores = [score for group in groups for score in group.scores()] if scored else []
+            broken = [group.broken() if scored or t == first else [] for group in groups]
+            scores = []
+            for group, lost in zip(groups, broken, strict=True):
+                scores += group.scores(lost) if scored else ()
             population = [group.population for group in groups if group.population] if scored else []
             weights = snapshot() if scored else None
-            for group in groups if scored else ():
-                group.leave_out_diverged()
             parts = tuple(Part(group.step(t, record)) for group in groups) if t < steps else ()
+            for group, lost in zip(groups, broken, strict=True):
+                group.leave_out(lost)  # only now: this row may be the first that shows where they broke
         yield Record(experiment, t, parts, scores, population, weights, snapshot)
 
 

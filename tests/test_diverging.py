@@ -4,8 +4,10 @@ from itertools import islice
 
 import numpy as np
 import pytest
+import torch
 
 from bnlab import Arm, Experiment, Settings, train
+from bnlab.state import State
 from bnlab.store import RunStore
 from bnlab.work import execute
 
@@ -13,11 +15,11 @@ BN, LOST = {"norm": "batch"}, {"learning_rate": 100.0, "weight_decay": 1.0}  # a
 ARMS = (
     Arm(label="none", changes={}),
     Arm(label="lost", changes=LOST),
-    Arm(label="BN", changes=BN),
     Arm(label="BN lost", changes=BN | LOST),
+    Arm(label="BN", changes=BN),
     Arm(label="LN", changes={"norm": "layer"}),
 )
-GONE, LASTING = (1, 3), (0, 2, 4)
+GONE, LASTING = (1, 2), (0, 3, 4)
 DEEP = {"optimizer": "adam", "depth": 24}  # Adam's steps are too small to diverge: initial weights that overflow
 
 
@@ -35,10 +37,10 @@ def seen(record, arm, seed):
 
 @pytest.mark.parametrize("changes", [{}, {"optimizer": "momentum"}, DEEP], ids=str)
 def test_the_others_are_to_the_last_bit_what_they_are_without_it(changes):
-    arms = (ARMS[0], Arm(label="lost", changes={"init_gain": 100.0}), ARMS[2]) if changes is DEEP else ARMS
-    beside = list(train(asked(arms, **changes)))
-    lasting = [i for i in LASTING if i < len(beside[0].experiment.arms)]
-    without = list(train(asked([ARMS[i] for i in lasting], **changes)))
+    arms = (ARMS[0], Arm(label="lost", changes={"init_gain": 100.0}), ARMS[3]) if changes is DEEP else ARMS
+    lasting = [i for i, arm in enumerate(arms) if "lost" not in arm.label]
+    changes = {"score_every": 4} | changes  # the two are left out one after the other
+    beside, without = (list(train(asked(some, **changes))) for some in (arms, [arms[i] for i in lasting]))
     assert not np.isfinite(beside[-2].value("loss", 1))
     for one, other in zip(beside, without, strict=True):
         (networks,), (fewer,) = one.experiment.stacks, other.experiment.stacks
@@ -64,14 +66,14 @@ def test_it_is_not_computed_any_more(monkeypatch):
     monkeypatch.setattr(Stack, "gradient", lambda stack, *rest: (sizes.append(stack.S), gradient(stack, *rest)))
     arms = (*ARMS, Arm(label="of another shape", changes={"width": 5, **LOST}))
     records = list(train(asked(arms)))
-    assert sizes == [10, 2] * 8 + [6] * 52, "until the scoring after they broke, and not beyond"
+    assert sizes == [10, 2] * 9 + [6] * 51, "until the scoring after they broke, and not beyond"
     for arm in (*GONE, 5):
         assert all(np.isnan(values).all() for values in seen(records[-2], arm, 0))
     assert {records[-1].experiment.stacks[0][slot].arm for s in records[-1].scores for slot in s.slots} == {*LASTING}
     (population,) = records[-1].population
     arms = np.array([records[0].experiment.stacks[0][slot].arm for slot in population.slots])
     for moments in population[2:]:
-        assert np.isnan(moments[:, arms == 3]).all() and np.isfinite(moments[:, arms == 2]).all()
+        assert np.isnan(moments[:, arms == 2]).all() and np.isfinite(moments[:, arms == 3]).all()
 
 
 @pytest.mark.parametrize("step", [3, 20])
@@ -86,19 +88,66 @@ def test_training_goes_on_from_a_snapshot_to_the_last_bit(step):
 
 
 def kept(store, run_id):
-    """All rows of a run as they lie on disk, and where its networks diverged."""
-    rows = store.db.execute("select stack, kind, first, n, data from chunks where run = ? order by 1, 2, 3", (run_id,))
-    return rows.fetchall(), store.run(run_id).diverged
+    """What lies on disk of a run, and where its networks diverged."""
+    ask = {
+        "chunks": "select stack, kind, first, n, data from chunks where run = ? order by 1, 2, 3",
+        "scores": "select stack, step, data from scores where run = ? order by 1, 2",
+        "population": "select stack, step, data from population where run = ? order by 1, 2",
+    }
+    return {table: store.db.execute(sql, (run_id,)).fetchall() for table, sql in ask.items()}, store.run(
+        run_id
+    ).diverged
 
 
-def test_a_run_that_was_paused_keeps_the_same_rows(tmp_path):
+def test_a_run_that_was_paused_keeps_the_same(tmp_path):
     store = RunStore(tmp_path)
-    whole, paused = (store.create(asked()).id for _ in range(2))
+    arms = (*ARMS, Arm(label="of another shape", changes={"width": 5, **LOST}))
+    whole, paused = (store.create(asked(arms)).id for _ in range(2))
     execute(store, whole, lambda: None)
-    for steps in (1, 2, 6, 5, 20, None):
+    for steps in (1, 2, 3, 3, 5, 20, None):
         execute(store, paused, lambda: None, steps)
     assert store.run(whole).status == store.run(paused).status == "done"
-    assert kept(store, whole) == kept(store, paused)
+    (one, where), (other, same) = kept(store, whole), kept(store, paused)
+    assert where == same
+    for table, rows in one.items():
+        assert rows == other[table], table
+
+
+def test_a_stack_that_is_lost_takes_no_scores_from_the_others(tmp_path):
+    store = RunStore(tmp_path)
+    narrow = {"width": 5, **LOST}
+    lost = Arm(label="lost", changes=narrow), Arm(label="BN lost", changes=BN | narrow)
+    run = store.create(asked((*lost, ARMS[3], ARMS[0])))
+    execute(store, run.id, lambda: None)
+    trace = store.trace(run.id)
+    for arm, statistics in ((2, "moving"), (3, "none")):
+        steps, losses, _ = trace.scores(arm, "test", statistics)
+        np.testing.assert_array_equal(steps, [0, 8, 16, 24, 32, 40, 48, 56, 60])
+        assert np.isfinite(losses).all()
+    assert trace.scores(0, "test", "none")[0].tolist() == [0]
+    assert trace.population(1)[0].tolist() == [0, 8] and trace.population(2)[0].tolist() == steps.tolist()
+
+
+@pytest.mark.parametrize("name", ["weight_in", "weight", "readout", "bias", "readout_bias", "gamma", "beta"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_one_number_that_is_not_finite_is_seen(name, value):
+    experiment = asked()
+    (networks,) = experiment.stacks
+    state = State(experiment, networks, "cpu", torch.float32)
+    assert state.finite() == [True] * 10
+    slot = 4
+    view = state.p[name].select(-3, slot - (state.normed.start if name in ("gamma", "beta") else 0))
+    (view[-1] if view.dim() == 3 else view)[0, 2] = value
+    assert state.finite() == [i != slot for i in range(10)]
+
+
+def test_a_diverged_arm_cannot_be_forked(tmp_path):
+    store = RunStore(tmp_path)
+    run = store.create(asked())
+    execute(store, run.id, lambda: None)
+    with pytest.raises(ValueError, match="'lost' had diverged by step 16; choose an earlier step, or another arm"):
+        store.fork(run.id, 1, 16, {"learning_rate": 0.1})
+    store.fork(run.id, 3, 16, {"learning_rate": 0.1})
 
 
 def test_where_it_broke_is_what_it_is_for_one_that_is_computed_to_the_end(tmp_path):
