@@ -24,7 +24,6 @@ STATISTICS = {
     "population": "population statistics",
     "batch": "batch statistics",
 }
-NOTHING = "No step is recorded yet."
 ONLY_0 = (
     "Nothing after step 0 is recorded here yet, and a logarithmic axis has no place for step 0. "
     "Choose the linear axis, or wait for more steps."
@@ -92,7 +91,7 @@ def accuracy(trace: Trace, *, splits: str, statistics: str, smoothing: str, x: s
 
 def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: int, x: str, y: str) -> go.Figure:
     if trace.step < 0:
-        return style.said(NOTHING, HEIGHT)
+        return style.said(style.NOTHING, HEIGHT)
     figure, wide, drawn, begun = go.Figure(), 1, [], 0
     arms = [arm for arm in range(len(trace.experiment.arms)) if quantity == "loss" or classifies(trace, arm)]
     points = max(150, POINTS // (2 * len(arms)) // (2 if len(trace.experiment.seeds) > 1 else 1))

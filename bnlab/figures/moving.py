@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from . import style
-from .gradients import NOTHING, nothing
 from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, choice
 from .points import evenly, nearest
+from .style import NOTHING, nothing
 
 if TYPE_CHECKING:
     from ..reading import Trace
