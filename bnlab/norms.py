@@ -13,7 +13,6 @@ Sources: Ioffe and Szegedy 2015; Ba, Kiros and Hinton 2016; Bishop 2024, ch. 7.
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -63,84 +62,111 @@ def moving_average(old: Tensor, new: Tensor, alpha: Tensor) -> Tensor:
     return old.lerp_(new, (1 - alpha).to(old.dtype))
 
 
-class Normalization:
-    """One layer's normalization of adjacent slots in a training step, written out on buffers made beforehand.
+class Slots(NamedTuple):
+    """Adjacent slots of one norm in one layer, as views on its buffers; `axis` is averaged over.
 
-    `parts` are pairs (x, y) of adjacent slots: where the input is read, where the output goes. All else is
-    [S, K, d], or [S, 1, d] and [S, K, 1] for what has one value per unit or per example. A sum and a scaling instead of
-    torch's mean: a slot's result then does not depend on its neighbors, to the last bit, and costs less.
+    x_hat, scratch, g = dE/dy and dx = dE/dx are [slots, K, d], gamma and the gradients [slots, 1, d], delta [slots, 1, 1];
+    mean, var and inverse, 1/sigma, are [slots, 1, d] in batch norm and [slots, K, 1] in layer norm.
     """
 
-    def __init__(self, axis, parts, x_hat, scratch, delta, mean, var, gamma, beta, gamma_grad, beta_grad):
-        self.axis, self.n = axis, x_hat.shape[axis]
-        self.share = x_hat.new_full((1, 1, 1), 1 / self.n)  # a Python number would cost twice as much
-        at = [sum(len(x) for x, _ in parts[:i]) for i in range(len(parts) + 1)]
-        cut = [slice(a, b) for a, b in itertools.pairwise(at)]
-        self.parts = [(x, y, mean[s], x_hat[s], gamma[s], beta[s]) for (x, y), s in zip(parts, cut, strict=True)]
-        self.x_hat, self.scratch, self.delta = x_hat, scratch, delta
-        self.mean, self.var, self.inverse = mean, var, torch.empty_like(var)
-        self.gamma, self.beta, self.gamma_grad, self.beta_grad = gamma, beta, gamma_grad, beta_grad
+    axis: int
+    mean: Tensor
+    var: Tensor
+    inverse: Tensor
+    delta: Tensor
+    x_hat: Tensor
+    scratch: Tensor
+    gamma: Tensor
+    gamma_grad: Tensor
+    beta_grad: Tensor
+    g: Tensor
+    dx: Tensor
+
+
+class Normalization:
+    """One layer's normalization of all slots that have a norm, in a training step, on buffers made beforehand.
+
+    `norms` are its slots norm by norm; `every` are all of them, for what is alike in both norms: there mean, var,
+    inverse and delta are vectors [n] that hold those of all norms, and so is `share`, 1/K or 1/d. `reads` are (axis, x,
+    mean, x_hat) of adjacent slots of one norm that read from one place, `writes` (y, x_hat, gamma, beta) of those that
+    write to one. A sum and a scaling instead of torch's mean: a slot's result then does not depend on its neighbors, to
+    the last bit, and costs less.
+    """
+
+    def __init__(self, norms: list[Slots], every: Slots, share: Tensor, reads: list[tuple], writes: list[tuple]):
+        self.norms, self.every, self.share, self.reads, self.writes = norms, every, share, reads, writes
 
     def forward(self) -> None:
         """y = gamma x_hat + beta, with the statistics of this mini-batch."""
-        for x, _, mean, *_ in self.parts:
-            torch.sum(x, self.axis, keepdim=True, out=mean)
-        self.mean.mul_(self.share)
-        for x, _, mean, x_hat, *_ in self.parts:
+        every = self.every
+        for axis, x, mean, _ in self.reads:
+            torch.sum(x, axis, keepdim=True, out=mean)
+        every.mean.mul_(self.share)
+        for _, x, mean, x_hat in self.reads:
             torch.sub(x, mean, out=x_hat)
-        torch.mul(self.x_hat, self.x_hat, out=self.scratch)
-        torch.sum(self.scratch, self.axis, keepdim=True, out=self.var).mul_(self.share)
-        torch.add(self.var, self.delta, out=self.inverse).rsqrt_()  # 1/sigma
-        self.x_hat.mul_(self.inverse)
-        for _, y, _, x_hat, gamma, beta in self.parts:
+        torch.mul(every.x_hat, every.x_hat, out=every.scratch)
+        for norm in self.norms:
+            torch.sum(norm.scratch, norm.axis, keepdim=True, out=norm.var)
+        every.var.mul_(self.share)
+        torch.add(every.var, every.delta, out=every.inverse).rsqrt_()  # 1/sigma
+        for norm in self.norms:
+            norm.x_hat.mul_(norm.inverse)
+        self.rescale()
+
+    def rescale(self) -> None:
+        """y = gamma x_hat + beta."""
+        for y, x_hat, gamma, beta in self.writes:
             torch.addcmul(beta, x_hat, gamma, out=y)
 
-    def backward(self, g: Tensor, dx: Tensor) -> None:
-        """dE/dx from g = dE/dy, and the gradients of gamma and beta. dx may not be g; g is overwritten by layer norm.
+    def backward(self) -> None:
+        """dx = dE/dx from g = dE/dy, and the gradients of gamma and beta; layer norm overwrites its g.
 
         dE/dx = gamma/sigma (g - mean(g) - x_hat mean(g x_hat)): mean and variance depend on x too (Ioffe and
         Szegedy 2015, sec. 3). In batch norm both means are the gradients of beta and gamma, divided by K.
         """
-        torch.mul(g, self.x_hat, out=self.scratch)
-        torch.sum(self.scratch, 1, keepdim=True, out=self.gamma_grad)
-        torch.sum(g, 1, keepdim=True, out=self.beta_grad)
-        if self.axis == 1:
-            sum_g, sum_gx, scale = self.beta_grad, self.gamma_grad, self.gamma * self.inverse
-        else:  # gamma varies along the axis, so it belongs inside the means
-            sum_g = g.mul_(self.gamma).sum(2, keepdim=True)
-            sum_gx, scale = self.scratch.mul_(self.gamma).sum(2, keepdim=True), self.inverse
-        torch.addcmul(g, self.x_hat, sum_gx, value=-1 / self.n, out=dx)
-        dx.sub_(sum_g, alpha=1 / self.n).mul_(scale)
+        every = self.every
+        torch.mul(every.g, every.x_hat, out=every.scratch)
+        torch.sum(every.scratch, 1, keepdim=True, out=every.gamma_grad)
+        torch.sum(every.g, 1, keepdim=True, out=every.beta_grad)
+        for norm in self.norms:
+            if norm.axis == 1:
+                sum_g, sum_gx, scale = norm.beta_grad, norm.gamma_grad, norm.gamma * norm.inverse
+            else:  # gamma varies along the axis, so it belongs inside the means
+                sum_g = norm.g.mul_(norm.gamma).sum(2, keepdim=True)
+                sum_gx, scale = norm.scratch.mul_(norm.gamma).sum(2, keepdim=True), norm.inverse
+            n = norm.g.shape[norm.axis]
+            torch.addcmul(norm.g, norm.x_hat, sum_gx, value=-1 / n, out=norm.dx)
+            norm.dx.sub_(sum_g, alpha=1 / n).mul_(scale)
 
 
 class FrozenNormalization(Normalization):
-    """Batch norm of adjacent slots that trains in inference mode: with moving averages that stand still.
+    """The same where batch norm trains in inference mode: with moving averages that stand still.
 
     `mean` and `var` are still those of the mini-batch, to be looked at; nothing is normalized by them, so nothing flows
-    back through them: dE/dx = gamma/sigma g.
+    back through them: dE/dx = gamma/sigma g. `moving_mean` and `moving_var` are [B, 1, d].
     """
 
     def __init__(self, *normalization, moving_mean: Tensor, moving_var: Tensor):
         super().__init__(*normalization)
         self.moving_mean, self.moving_var = moving_mean, moving_var
+        (self.batch,) = (norm for norm in self.norms if norm.axis == 1)
 
     def forward(self) -> None:
         """y = gamma x_hat + beta, with the moving averages."""
         super().forward()
-        torch.add(self.moving_var, self.delta, out=self.inverse).rsqrt_()
+        inverse = torch.add(self.moving_var, self.batch.delta, out=self.batch.inverse).rsqrt_()
         at = 0
-        for x, y, _, x_hat, gamma, beta in self.parts:
-            here = slice(at, at + len(x))
-            torch.sub(x, self.moving_mean[here], out=x_hat).mul_(self.inverse[here])
-            torch.addcmul(beta, x_hat, gamma, out=y)
-            at += len(x)
+        for axis, x, _, x_hat in self.reads:
+            if axis == 1:
+                here = slice(at, at + len(x))
+                torch.sub(x, self.moving_mean[here], out=x_hat).mul_(inverse[here])
+                at = here.stop
+        self.rescale()
 
-    def backward(self, g: Tensor, dx: Tensor) -> None:
-        """dE/dx from g = dE/dy, and the gradients of gamma and beta."""
-        torch.mul(g, self.x_hat, out=self.scratch)
-        torch.sum(self.scratch, 1, keepdim=True, out=self.gamma_grad)
-        torch.sum(g, 1, keepdim=True, out=self.beta_grad)
-        torch.mul(g, self.gamma * self.inverse, out=dx)
+    def backward(self) -> None:
+        """dx = dE/dx from g = dE/dy, and the gradients of gamma and beta."""
+        super().backward()
+        torch.mul(self.batch.g, self.batch.gamma * self.batch.inverse, out=self.batch.dx)
 
 
 class Noise:

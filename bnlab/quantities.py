@@ -78,7 +78,7 @@ class Rows:
         for name, kind in (("z", 1), ("z", 2), ("a", 3), ("a", 4)):
             slots = s.kinds[kind]
             if slots.stop > slots.start:
-                mean, var = (of.flatten(2) for of in s.statistics(slots))
+                mean, var = (s.of_norm(of, slots).flatten(2) for of in (s.mean, s.var))
                 share = torch.full_like(mean[0, 0, :1], 1 / mean.shape[2])
                 yield mean, var, share, layers[f"{name}_mean"][:, slots], layers[f"{name}_std"][:, slots]
 

@@ -22,7 +22,7 @@ from .activations import ACTIVATIONS
 from .data import DATASETS
 from .experiment import Experiment, Network
 from .mlp import LOSSES, Networks
-from .norms import FrozenNormalization, Noise, Normalization, moving_average
+from .norms import FrozenNormalization, Noise, Normalization, Slots, moving_average
 from .registry import Late
 from .state import State, blocks, carve
 
@@ -68,8 +68,13 @@ class Stack(State):
         self.g_out, self.scratch = room(S, K, d), room(S, K, d)
         # a product that writes a single column rounds otherwise where the columns adjoin
         self.outputs, self.g_outputs = (room(S, K, max(2, n_out))[..., :n_out] for _ in range(2))
-        self.batch_mean, self.batch_var = room(L, self.B, 1, d), room(L, self.B, 1, d)
-        self.layer_mean, self.layer_var = room(L, N - self.B, K, 1), room(L, N - self.B, K, 1)  # of layer norm
+        n = self.B * blocks(1, d) + (N - self.B) * blocks(K, 1)
+        self.mean, self.var, self.inverse = torch.zeros(3, L, n, device=device, dtype=dtype)  # of all norms, see of_norm
+        self.batch_mean, self.batch_var = (self.of_norm(q, self.batch) for q in (self.mean, self.var))
+        self.share, self.deltas = torch.zeros(2, n, device=device, dtype=dtype)
+        for slots, count in ((self.kinds[1], d), (self.batch, K), (self.kinds[4], d)):
+            self.of_norm(self.share, slots).fill_(1 / count)
+            self.of_norm(self.deltas, slots).copy_(self.delta[slots])
         self.frozen = shared.statistics == "moving"
         self.noise = {}  # slot -> its noise, where there is some
         for slot in range(self.batch.start, self.batch.stop):
@@ -103,49 +108,50 @@ class Stack(State):
         v.none = (v.a[self.none], v.out[self.none], v.da[self.none], self.g_out[self.none])
         v.after = (v.a[self.after], self.m[l, inner(self.after)], v.da[self.after])
         v.before = (self.m[l, inner(self.before)], v.out[self.before], self.g_out[self.before])
-        v.norms = []
-        for name, slots in (("layer", self.kinds[1]), ("batch", self.batch), ("layer", self.kinds[4])):
-            if slots.stop <= slots.start:
-                continue
-            i = inner(slots)
-            parts = []
-            cut = min(max(self.after.stop, slots.start), slots.stop)
-            if cut > slots.start:  # after the activation: reads m, writes out
-                s = slice(slots.start, cut)
-                parts.append((self.m[l, inner(s)], v.out[s]))
-            if slots.stop > cut:  # before: reads a, writes m
-                s = slice(cut, slots.stop)
-                parts.append((v.a[s], self.m[l, inner(s)]))
-            mean, var = (of[l] for of in self.statistics(slots))
-            how = (
-                1 if name == "batch" else 2,
-                parts,
-                self.x_hat[l, i],
-                self.scratch[slots],
-                self.delta[slots],
-                mean,
-                var,
-                *(q[l, i] for q in (p["gamma"], p["beta"], g["gamma"], g["beta"])),
-            )
-            if name == "batch" and self.frozen:
-                norm = FrozenNormalization(*how, moving_mean=self.moving_mean[l], moving_var=self.moving_var[l])
-            else:
-                norm = Normalization(*how)
-            v.norms.append((norm, self.g_out[slots], v.da[slots]))
+        v.norm = self.normalization(l, v) if self.N else None
         noisy = lambda slot: v.out[slot] if slot < self.after.stop else self.m[l, slot - self.normed.start]  # noqa: E731
         v.noise = [
             (noisy(slot), self.g_out[slot], noise.shift[l], noise.scale[l]) for slot, noise in self.noise.items()
         ]
         return v
 
-    def statistics(self, slots: slice) -> tuple[Tensor, Tensor]:
-        """Where slots of one norm keep mean and variance: [L, slots, 1, d], or [L, slots, K, 1] for layer norm."""
+    def normalization(self, l: int, v: SimpleNamespace) -> Normalization:
+        """Layer l's normalization, between the views it needs."""
+        gamma, beta, gamma_grad, beta_grad = (of[name][l] for of in (self.p, self.g) for name in ("gamma", "beta"))
+        mean, var, inverse, m, x_hat = self.mean[l], self.var[l], self.inverse[l], self.m[l], self.x_hat[l]
+
+        def those(axis: int, slots: slice, *per_norm: Tensor) -> Slots:
+            i = self.inner(slots)
+            learned = gamma[i], gamma_grad[i], beta_grad[i]
+            return Slots(axis, *per_norm, x_hat[i], self.scratch[slots], *learned, self.g_out[slots], v.da[slots])
+
+        norms, reads, writes = [], [], []
+        for axis, slots in ((2, self.kinds[1]), (1, self.batch), (2, self.kinds[4])):
+            if slots.stop > slots.start:
+                norms.append(those(axis, slots, *(self.of_norm(q, slots) for q in (mean, var, inverse, self.deltas))))
+        for kind, slots in enumerate(self.kinds):
+            if kind > 0 and slots.stop > slots.start:
+                i, axis = self.inner(slots), 1 if kind in (2, 3) else 2
+                x = m[i] if slots.stop <= self.after.stop else v.a[slots]
+                reads.append((axis, x, self.of_norm(mean, slots), x_hat[i]))
+        for slots in (self.after, self.before):
+            if slots.stop > slots.start:
+                i = self.inner(slots)
+                y = v.out[slots] if slots is self.after else m[i]
+                writes.append((y, x_hat[i], gamma[i], beta[i]))
+        how = norms, those(0, self.normed, mean, var, inverse, self.deltas), self.share, reads, writes
+        if self.B and self.frozen:
+            return FrozenNormalization(*how, moving_mean=self.moving_mean[l], moving_var=self.moving_var[l])
+        return Normalization(*how)
+
+    def of_norm(self, q: Tensor, slots: slice) -> Tensor:
+        """What slots of one norm have on q [..., n], which holds a number for each unit of every batch norm and then one
+        for each example of every layer norm: [..., slots, 1, d], or [..., slots, K, 1] for layer norm."""
+        count, unit, example = slots.stop - slots.start, blocks(1, self.d), blocks(self.K, 1)
         if self.batch.start <= slots.start < self.batch.stop:
-            b = slice(slots.start - self.batch.start, slots.stop - self.batch.start)
-            return self.batch_mean[:, b], self.batch_var[:, b]
-        gap = self.normed.start if slots.stop <= self.batch.start else self.normed.start + self.B
-        b = slice(slots.start - gap, slots.stop - gap)
-        return self.layer_mean[:, b], self.layer_var[:, b]
+            return carve(q, (slots.start - self.batch.start) * unit, (count, 1, self.d))
+        place = slots.start - self.normed.start - (self.B if slots.start >= self.batch.stop else 0)
+        return carve(q, self.B * unit + place * example, (count, self.K, 1))
 
     def gradient(self, x: Tensor, y: Tensor, rows: Rows | None = None) -> None:
         """Forward and backward on the mini-batches x [S, K, n_in], y [S, K].
@@ -184,8 +190,8 @@ class Stack(State):
             if len(v.after[0]):
                 a, m, _ = v.after
                 act(a, m)
-            for norm, _, _ in v.norms:
-                norm.forward()
+            if v.norm:
+                v.norm.forward()
             for y, _, shift, scale in v.noise:
                 y.mul_(scale).add_(shift)
             if len(v.before[0]):
@@ -218,8 +224,8 @@ class Stack(State):
                 slope(g_out, m, out, g_out)
             for _, g_out, _, scale in v.noise:
                 g_out.mul_(scale)
-            for norm, g_out, da in v.norms:
-                norm.backward(g_out, da)
+            if v.norm:
+                v.norm.backward()
             if len(v.after[0]):
                 a, m, da = v.after
                 slope(da, a, m, da)

@@ -31,10 +31,10 @@ def blocks(rows: int, columns: int) -> int:
 
 
 def carve(flat: Tensor, start: int, shape: tuple[int, ...]) -> Tensor:
-    """A view of shape [..., rows, columns] on the vector `flat` from `start`; each matrix begins on a block."""
+    """A view of shape [..., rows, columns] on the vectors `flat` from `start`; each matrix begins on a block."""
     *outer, rows, columns = shape
     size = blocks(rows, columns)
-    view = flat[start : start + int(np.prod(outer)) * size].view(*outer, size)
+    view = flat[..., start : start + int(np.prod(outer)) * size].unflatten(-1, (*outer, size))
     return view[..., : rows * columns].unflatten(-1, (rows, columns))
 
 

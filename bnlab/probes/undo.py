@@ -37,17 +37,17 @@ def look(group: Group, layer: int) -> dict[str, np.ndarray]:
         for of in ("moving_mean", "moving_var"):
             getattr(one.stack, of).copy_(getattr(stack, of)[:, [slot - stack.batch.start]])
         one.stack.gradient(*inputs)
-        norm, g_out, da = one.stack.layers[l].norms[0]
+        norm = one.stack.layers[l].norm
         mean, var = used(norm)
-        norm.gamma.copy_((var + norm.delta).sqrt())
-        norm.beta.copy_(mean)
+        one.stack.p["gamma"][l].copy_((var + one.stack.delta).sqrt())
+        one.stack.p["beta"][l].copy_(mean)
         gradients = []
         for which in ("with", "without"):
             one.stack.gradient(*inputs)
             found[f"loss_{which}"][slot] = float(one.stack.loss)
             gradients.append([weight_gradient(one, i)[0].double().clone() for i in range(L)])
             found[f"gradient_{which}"][slot] = [float(g.norm()) for g in gradients[-1]]
-            one.stack.layers[l].norms[0] = (constant(norm), g_out, da)  # the same numbers, held fixed: no norm at all
+            one.stack.layers[l].norm = constant(norm)  # the same numbers, held fixed: no norm at all
         a, b = gradients
         found["cosine"][slot] = [float((p * q).sum() / (p.norm() * q.norm())) for p, q in zip(a, b, strict=True)]
     return found
@@ -55,13 +55,12 @@ def look(group: Group, layer: int) -> dict[str, np.ndarray]:
 
 def used(norm: Normalization) -> tuple[Tensor, Tensor]:
     """Mean and variance by which a layer normalizes: the mini-batch's, or the moving averages where it is frozen."""
-    return (norm.moving_mean, norm.moving_var) if isinstance(norm, FrozenNormalization) else (norm.mean, norm.var)
+    frozen = isinstance(norm, FrozenNormalization)
+    return (norm.moving_mean, norm.moving_var) if frozen else (norm.norms[0].mean, norm.norms[0].var)
 
 
 def constant(norm: Normalization) -> FrozenNormalization:
     """The same normalization with the statistics it used as constants, through which no gradient flows."""
-    parts = [(x, y) for x, y, *_ in norm.parts]
-    learned = norm.gamma, norm.beta, norm.gamma_grad, norm.beta_grad
-    buffers = norm.x_hat, norm.scratch, norm.delta, norm.mean, norm.var
     mean, var = (of.clone() for of in used(norm))
-    return FrozenNormalization(norm.axis, parts, *buffers, *learned, moving_mean=mean, moving_var=var)
+    how = norm.norms, norm.every, norm.share, norm.reads, norm.writes
+    return FrozenNormalization(*how, moving_mean=mean, moving_var=var)
