@@ -105,9 +105,14 @@ class Stack(State):
         inner = self.inner
         v.weight, v.bias = (p["weight_in"] if l == 0 else p["weight"][l - 1]), p["bias"][l]
         v.weight_t, v.a, v.out, v.da = v.weight.mT, self.a[l], self.out[l], self.da[l]
-        v.none = (v.a[self.none], v.out[self.none], v.da[self.none], self.g_out[self.none])
-        v.after = (v.a[self.after], self.m[l, inner(self.after)], v.da[self.after])
-        v.before = (self.m[l, inner(self.before)], v.out[self.before], self.g_out[self.before])
+        # where h is applied: u, z = h(u), and where dE/dz and dE/du lie
+        m, da, g_before = self.m[l], v.da[self.after], self.g_out[self.before]
+        first = [
+            (v.a[self.none], v.out[self.none], self.g_out[self.none], v.da[self.none]),
+            (v.a[self.after], m[inner(self.after)], da, da),
+        ]
+        last = [(m[inner(self.before)], v.out[self.before], g_before, g_before)]
+        v.first, v.last = ([views for views in some if len(views[0])] for some in (first, last))
         v.norm = self.normalization(l, v) if self.N else None
         noisy = lambda slot: v.out[slot] if slot < self.after.stop else self.m[l, slot - self.normed.start]  # noqa: E731
         v.noise = [
@@ -148,7 +153,7 @@ class Stack(State):
         """What slots of one norm have on q [..., n], which holds a number for each unit of every batch norm and then one
         for each example of every layer norm: [..., slots, 1, d], or [..., slots, K, 1] for layer norm."""
         count, unit, example = slots.stop - slots.start, blocks(1, self.d), blocks(self.K, 1)
-        if self.batch.start <= slots.start < self.batch.stop:
+        if self.batch.start <= slots.start and slots.stop <= self.batch.stop:
             return carve(q, (slots.start - self.batch.start) * unit, (count, 1, self.d))
         place = slots.start - self.normed.start - (self.B if slots.start >= self.batch.stop else 0)
         return carve(q, self.B * unit + place * example, (count, self.K, 1))
@@ -184,19 +189,14 @@ class Stack(State):
         act = self.act.forward
         for l, v in enumerate(self.layers):
             torch.baddbmm(v.bias, x, v.weight, out=v.a)
-            if len(v.none[0]):
-                a, out, *_ = v.none
-                act(a, out)
-            if len(v.after[0]):
-                a, m, _ = v.after
-                act(a, m)
+            for u, z, _, _ in v.first:
+                act(u, z)
             if v.norm:
                 v.norm.forward()
             for y, _, shift, scale in v.noise:
                 y.mul_(scale).add_(shift)
-            if len(v.before[0]):
-                m, out, _ = v.before
-                act(m, out)
+            for u, z, _, _ in v.last:
+                act(u, z)
             if rows:
                 rows.forward(l)
             x = v.out
@@ -219,19 +219,14 @@ class Stack(State):
         """Carry `g_out`, the gradient of a span's highest output, down to `da` of each of its layers; overwrites it."""
         slope = self.act.backward
         for l, v in reversed(list(enumerate(self.layers))[span]):
-            if len(v.before[0]):
-                m, out, g_out = v.before
-                slope(g_out, m, out, g_out)
+            for u, z, g_z, g_u in v.last:
+                slope(g_z, u, z, g_u)
             for _, g_out, _, scale in v.noise:
                 g_out.mul_(scale)
             if v.norm:
                 v.norm.backward()
-            if len(v.after[0]):
-                a, m, da = v.after
-                slope(da, a, m, da)
-            if len(v.none[0]):
-                a, out, da, g_out = v.none
-                slope(g_out, a, out, da)
+            for u, z, g_z, g_u in v.first:
+                slope(g_z, u, z, g_u)
             if rows:
                 rows.backward(l)
             if l > 0:
