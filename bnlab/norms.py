@@ -65,8 +65,8 @@ def moving_average(old: Tensor, new: Tensor, alpha: Tensor) -> Tensor:
 class Slots(NamedTuple):
     """Adjacent slots of one norm in one layer, as views on its buffers; `axis` is averaged over.
 
-    x_hat, scratch, g = dE/dy and dx = dE/dx are [slots, K, d], gamma and the gradients [slots, 1, d], delta [slots, 1, 1];
-    mean, var and inverse, 1/sigma, are [slots, 1, d] in batch norm and [slots, K, 1] in layer norm.
+    x_hat, scratch, g = dE/dy and dx = dE/dx are [slots, K, d], gamma and the gradients [slots, 1, d]; mean, var and
+    inverse, 1/sigma, [slots, 1, d] in batch norm and [slots, K, 1] in layer norm; delta [slots, 1, 1].
     """
 
     axis: int

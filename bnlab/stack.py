@@ -69,7 +69,7 @@ class Stack(State):
         # a product that writes a single column rounds otherwise where the columns adjoin
         self.outputs, self.g_outputs = (room(S, K, max(2, n_out))[..., :n_out] for _ in range(2))
         n = self.B * blocks(1, d) + (N - self.B) * blocks(K, 1)
-        self.mean, self.var, self.inverse = torch.zeros(3, L, n, device=device, dtype=dtype)  # of all norms, see of_norm
+        self.mean, self.var, self.inverse = torch.zeros(3, L, n, device=device, dtype=dtype)  # see of_norm
         self.batch_mean, self.batch_var = (self.of_norm(q, self.batch) for q in (self.mean, self.var))
         self.share, self.deltas = torch.zeros(2, n, device=device, dtype=dtype)
         for slots, count in ((self.kinds[1], d), (self.batch, K), (self.kinds[4], d)):
@@ -101,8 +101,7 @@ class Stack(State):
 
     def layer(self, l: int) -> SimpleNamespace:
         """All views one layer needs, made once."""
-        p, g, v = self.p, self.g, SimpleNamespace()
-        inner = self.inner
+        p, inner, v = self.p, self.inner, SimpleNamespace()
         v.weight, v.bias = (p["weight_in"] if l == 0 else p["weight"][l - 1]), p["bias"][l]
         v.weight_t, v.a, v.out, v.da = v.weight.mT, self.a[l], self.out[l], self.da[l]
         # where h is applied: u, z = h(u), and where dE/dz and dE/du lie
@@ -150,8 +149,10 @@ class Stack(State):
         return Normalization(*how)
 
     def of_norm(self, q: Tensor, slots: slice) -> Tensor:
-        """What slots of one norm have on q [..., n], which holds a number for each unit of every batch norm and then one
-        for each example of every layer norm: [..., slots, 1, d], or [..., slots, K, 1] for layer norm."""
+        """What slots of one norm have on q [..., n]: [..., slots, 1, d], or [..., slots, K, 1] for layer norm.
+
+        q holds a number for each unit of every batch norm and then one for each example of every layer norm.
+        """
         count, unit, example = slots.stop - slots.start, blocks(1, self.d), blocks(self.K, 1)
         if self.batch.start <= slots.start and slots.stop <= self.batch.stop:
             return carve(q, (slots.start - self.batch.start) * unit, (count, 1, self.d))
