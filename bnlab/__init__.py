@@ -8,7 +8,7 @@ To understand what the lab does, read upwards:
     quantities.py    what is measured at every step; trace.py: what a record of a step holds
     settings.py      one training run as data; experiment.py: the comparison
     train.py         training as a generator of records
-    store.py         what was asked and what has been seen; jobs.py: the processes that execute runs
+    run.py           what was asked and how far it is; store.py: all runs; jobs.py: the processes that execute them
     figures/         traces in, figures out
 """
 

@@ -23,7 +23,8 @@ from .experiment import Experiment
 from .export import looks, tables
 from .probes import PROBES, checked
 from .problems import problems
-from .store import ALIVE, Run, RunStore
+from .run import ALIVE, Run
+from .store import RunStore
 from .train import device_for
 
 

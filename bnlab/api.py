@@ -26,7 +26,7 @@ from starlette.routing import Route
 from . import cards, figures, opened
 from .data import DATASETS
 from .figures import data
-from .store import Run
+from .run import Run
 
 PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 LONGEST_QUERY = 400  # characters; the key of a figure is kept

@@ -11,7 +11,7 @@ from .figures import style
 from .figures.curves import STATISTICS
 from .figures.verdict import UNDEFINED, verdict
 from .reading import Trace
-from .store import Run
+from .run import Run
 
 RECENT = 20  # mini-batches the loss of a card is the mean of
 PREFERRED = ("moving", "none", "population", "batch")  # whose test score a card shows: the statistics of inference

@@ -11,7 +11,8 @@ from functools import cache
 from pathlib import Path
 
 from .jobs import Jobs
-from .store import Run, RunStore
+from .run import Run
+from .store import RunStore
 
 EXAMPLE = Path(__file__).with_name("example")  # a store with one finished run of the default experiment
 FILE = "runs.sqlite"

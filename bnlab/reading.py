@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .run import Run
 from .scorings import Scorings
-from .store import Run, RunStore
+from .store import RunStore
 from .summary import WHERE, joined
 from .trace import EVERYTHING, TABLES
 

@@ -10,7 +10,8 @@ from threading import Lock
 import numpy as np
 
 from .probes import checked
-from .store import Run, RunStore
+from .run import Run
+from .store import RunStore
 from .trace import EVERYTHING, batch_slots, layout
 
 ONE_AT_A_TIME = Lock()  # np.load parses headers as Python does, which Python 3.11 cannot in several threads at once

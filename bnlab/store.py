@@ -1,7 +1,6 @@
-"""Run and RunStore: what was asked, and what has been seen so far. One SQLite file a directory.
+"""RunStore: the runs of a directory, asked, forked, renamed, deleted, and what is kept of each at single steps.
 
-Write-ahead logging, so that a run is read while it grows; numbers as blobs of float32, which keep NaN and infinities.
-keeping.py writes a run, reading.py reads one.
+keeping.py writes what a run records, reading.py reads it.
 """
 
 from __future__ import annotations
@@ -9,153 +8,38 @@ from __future__ import annotations
 import io
 import json
 import secrets
-import sqlite3
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import datetime
-from functools import lru_cache
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .data import DATASETS
+from .database import OF_A_RUN, Database
 from .experiment import Experiment
 from .fork import forked
+from .run import ALIVE, LONGEST_NAME, Run, described, run_in, shortened
 
 if TYPE_CHECKING:
     from .keeping import Writer
     from .reading import Trace
 
-ENDED = ("done", "stopped", "diverged", "failed")
-LONGEST_NAME = 120
-ALIVE = 30.0  # seconds after its last sign in which a run that trains is taken to be trained by someone
+__all__ = ["ALIVE", "GONE", "LONGEST_NAME", "Run", "RunStore"]
 
-SCHEMA = """
-create table if not exists runs (
-    id text primary key, name text not null, experiment text not null, status text not null, reason text not null,
-    step integer not null, created real not null, updated real not null, device text not null, rate real not null,
-    diverged text not null, version integer not null);
-create table if not exists chunks (
-    id integer primary key, run text not null, stack integer not null, kind text not null, first integer not null,
-    stride integer not null, n integer not null, data blob not null, unique (run, stack, kind, first));
-create table if not exists summary (
-    id integer primary key, run text not null, stack integer not null, kind text not null, first integer not null,
-    stride integer not null, n integer not null, data blob not null, unique (run, stack, kind, first));
-create table if not exists scores (
-    run text not null, stack integer not null, step integer not null, data text not null,
-    primary key (run, stack, step));
-create table if not exists population (
-    run text not null, stack integer not null, step integer not null, data blob not null,
-    primary key (run, stack, step));
-create table if not exists snapshots (
-    run text not null, stack integer not null, step integer not null, data blob not null,
-    primary key (run, stack, step));
-create table if not exists looks (
-    run text not null, stack integer not null, probe text not null, options text not null, step integer not null,
-    data blob not null, primary key (run, probe, options, step, stack));
-create table if not exists forks (
-    run text primary key, parent text not null, arm integer not null, step integer not null);
-"""
-TABLES = ("chunks", "summary", "scores", "population", "snapshots", "looks", "forks")
-PATIENCE = 30_000  # milliseconds to wait for another writer
-PIECE = 2000  # pages given back at once
 MOST_LOOKS = 400  # of one probe in a run; older ones asked for by hand make room
-
-
 GONE = (
     "the weights of step {} that this fork began with are gone: the run it came from was deleted, or has made room. "
     "Fork again from a run that has them."
 )
 
 
-class Run(NamedTuple):
-    """An experiment asked at one moment, and how far it is.
-
-    step: the last recorded one, -1 before the first. rate: steps per second, lately. diverged: for each network (arm,
-    seed) that did, the step and the layer where it began (0: the readout). version changes with anything else here.
-    """
-
-    id: str
-    name: str
-    experiment: Experiment
-    status: str
-    reason: str
-    step: int
-    created: datetime
-    updated: datetime
-    device: str
-    steps_per_second: float
-    diverged: dict[tuple[int, int], tuple[int, int]]
-    version: int
-
-    @property
-    def ended(self) -> bool:
-        """Nothing will be added unless someone asks for it."""
-        return self.status in ENDED
-
-    @property
-    def alive(self) -> bool:
-        """Some process trains it, or did a moment ago."""
-        return self.status == "running" and (datetime.now() - self.updated).total_seconds() < ALIVE
-
-
-class RunStore:
+class RunStore(Database):
     """All runs of one directory. May be used from any thread and process at once."""
 
     def __init__(self, directory: Path | str):
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.path = self.directory / "runs.sqlite"
-        self.local = threading.local()
-        with self.transaction() as db:
-            for statement in SCHEMA.split(";"):
-                db.execute(statement)
-
-    @property
-    def db(self) -> sqlite3.Connection:
-        """This thread's connection."""
-        if not hasattr(self.local, "db"):
-            db = sqlite3.connect(self.path, timeout=PATIENCE / 1000, isolation_level=None)
-            db.execute("pragma auto_vacuum = incremental")  # of a new file: what is deleted can leave it, see shrink()
-            db.execute("pragma journal_mode = wal")
-            db.execute("pragma journal_size_limit = 1000000")
-            db.execute("pragma synchronous = normal")
-            self.local.db = db
-        return self.local.db
-
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of it or nothing."""
-        db = self.db
-        db.execute("begin immediate")
-        try:
-            yield db
-        except BaseException:
-            db.execute("rollback")
-            raise
-        db.execute("commit")
-
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """One moment of the file: what is read within belongs together while others write."""
-        db = self.db
-        if db.in_transaction:
-            yield db
-            return
-        db.execute("begin")
-        try:
-            yield db
-        finally:
-            db.execute("commit")
-
-    def close(self) -> None:
-        """Close this thread's connection."""
-        if hasattr(self.local, "db"):
-            self.local.db.close()
-            del self.local.db
+        super().__init__(self.directory / "runs.sqlite")
 
     def create(self, experiment: Experiment, name: str | None = None, device: str = "auto") -> Run:
         """Keep a new question, queued; its name is taken from the experiment unless given."""
@@ -211,14 +95,14 @@ class RunStore:
         row = self.db.execute("select * from runs where id = ?", (run_id,)).fetchone()
         if row is None:
             raise KeyError(f"There is no run {run_id[:40]!r} here. It may have been deleted; choose another run.")
-        return told(row)
+        return run_in(row)
 
     def runs(self, status: str | None = None) -> list[Run]:
         """All runs, or those with a status, the newest first."""
         rows = self.db.execute(
             "select * from runs where status = ifnull(?, status) order by created desc, rowid desc", (status,)
         )
-        return [told(row) for row in rows]
+        return [run_in(row) for row in rows]
 
     def change(self, run_id: str, **columns: object) -> None:
         """Set columns of a run (status, reason, name, device, ...); its version grows. Raises KeyError."""
@@ -242,27 +126,10 @@ class RunStore:
         """Remove a run and all that was seen of it. Raises KeyError."""
         self.run(run_id)
         with self.transaction() as db:
-            for table in TABLES:
+            for table in OF_A_RUN:
                 db.execute(f"delete from {table} where run = ?", (run_id,))
             db.execute("delete from runs where id = ?", (run_id,))
         self.shrink()
-
-    def shrink(self) -> None:
-        """Give the room of what was deleted back to the disk, in pieces, between which others can write."""
-        db = self.db
-        try:
-            (left,) = db.execute("pragma freelist_count").fetchone()
-            while left:
-                db.execute(f"pragma incremental_vacuum({PIECE})").fetchall()
-                before, (left,) = left, db.execute("pragma freelist_count").fetchone()
-                if left >= before:  # a file of an older version keeps its size; or others delete as fast
-                    break
-            db.execute("pragma busy_timeout = 100")  # whoever reads at this moment is not waited for
-            db.execute("pragma wal_checkpoint(truncate)").fetchall()
-        except sqlite3.OperationalError:  # others are at work; the next one that deletes gives it back
-            pass
-        finally:
-            db.execute(f"pragma busy_timeout = {PATIENCE}")
 
     def writer(self, run_id: str) -> Writer:
         """What keeps the records of a run, a context manager. One writer a run at a time."""
@@ -312,42 +179,3 @@ class RunStore:
         """The bytes of the snapshots of all stacks at a step, float32."""
         rows = self.db.execute("select data from snapshots where run = ? and step = ? order by stack", (run_id, step))
         return [data for (data,) in rows]
-
-
-@lru_cache(256)
-def parsed(text: str) -> Experiment:
-    return Experiment.model_validate_json(text)
-
-
-def told(row: tuple) -> Run:
-    run_id, name, text, status, reason, step, created, updated, device, rate, diverged, version = row
-    return Run(
-        run_id,
-        name,
-        parsed(text),
-        status,
-        reason,
-        step,
-        datetime.fromtimestamp(created),
-        datetime.fromtimestamp(updated),
-        device,
-        rate,
-        {(arm, seed): (at, layer) for arm, seed, at, layer in json.loads(diverged)},
-        version,
-    )
-
-
-def shortened(name: str) -> str:
-    """A name of at most LONGEST_NAME characters, cut between two words."""
-    if len(name) <= LONGEST_NAME:
-        return name
-    whole, blank, _ = name[:LONGEST_NAME].rpartition(" ")
-    return (whole.rstrip(" ,:") if blank else name[: LONGEST_NAME - 1]) + "…"
-
-
-def described(experiment: Experiment) -> str:
-    """A name that says what is asked: data, size, arms."""
-    s = experiment.settings
-    seeds = f", {len(experiment.seeds)} seeds" if len(experiment.seeds) > 1 else ""
-    arms = ", ".join(arm.label for arm in experiment.arms)
-    return f"{DATASETS[s.data].label}, {s.depth} × {s.width} {s.activation}: {arms}{seeds}"

@@ -12,7 +12,7 @@ FLOORS = {  # from the cellar up; a package stands for all files in it
     "cellar": "registry",
     "ground": "activations inits norms optimizers data averages theory profile moving mlp population",
     "first": "settings problems experiment address sampling state stack fork trace quantities group train probes",
-    "second": "store summary chunks keeping scorings reading lineage jobs work",
+    "second": "database run store summary chunks keeping scorings reading lineage jobs work",
     "third": "figures export lessons cards opened api",
     "side door": "__main__",
     "roof": "app pages",
@@ -27,8 +27,8 @@ NEVER = {  # what else a floor, or one thing on it, may not use
     "third": {"streamlit", "torch"},
     "side door": {"streamlit"},
     "roof": {"torch", "sqlite3"},
-    "figures": {*DISK, "store", "keeping", "scorings", "reading", "jobs", "work"},
-    "lessons": {"store", "keeping", "scorings", "reading", "jobs", "work"},
+    "figures": {*DISK, "database", "store", "keeping", "scorings", "reading", "jobs", "work"},
+    "lessons": {"database", "store", "keeping", "scorings", "reading", "jobs", "work"},
 }
 HEIGHT = {name: height for height, names in enumerate(FLOORS.values()) for name in names}
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}

@@ -1,0 +1,112 @@
+"""One SQLite file: its tables, a connection for each thread, transactions, and its size on disk.
+
+Write-ahead logging, so that a run is read while it grows; numbers as blobs of float32, which keep NaN and infinities.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SCHEMA = """
+create table if not exists runs (
+    id text primary key, name text not null, experiment text not null, status text not null, reason text not null,
+    step integer not null, created real not null, updated real not null, device text not null, rate real not null,
+    diverged text not null, version integer not null);
+create table if not exists chunks (
+    id integer primary key, run text not null, stack integer not null, kind text not null, first integer not null,
+    stride integer not null, n integer not null, data blob not null, unique (run, stack, kind, first));
+create table if not exists summary (
+    id integer primary key, run text not null, stack integer not null, kind text not null, first integer not null,
+    stride integer not null, n integer not null, data blob not null, unique (run, stack, kind, first));
+create table if not exists scores (
+    run text not null, stack integer not null, step integer not null, data text not null,
+    primary key (run, stack, step));
+create table if not exists population (
+    run text not null, stack integer not null, step integer not null, data blob not null,
+    primary key (run, stack, step));
+create table if not exists snapshots (
+    run text not null, stack integer not null, step integer not null, data blob not null,
+    primary key (run, stack, step));
+create table if not exists looks (
+    run text not null, stack integer not null, probe text not null, options text not null, step integer not null,
+    data blob not null, primary key (run, probe, options, step, stack));
+create table if not exists forks (
+    run text primary key, parent text not null, arm integer not null, step integer not null);
+"""
+OF_A_RUN = ("chunks", "summary", "scores", "population", "snapshots", "looks", "forks")  # tables beside `runs`
+PATIENCE = 30_000  # milliseconds to wait for another writer
+PIECE = 2000  # pages given back at once
+
+
+class Database:
+    """The file in which runs are kept. May be used from any thread and process at once."""
+
+    def __init__(self, path: Path):
+        self.path, self.local = path, threading.local()
+        with self.transaction() as db:
+            for statement in SCHEMA.split(";"):
+                db.execute(statement)
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        """This thread's connection."""
+        if not hasattr(self.local, "db"):
+            db = sqlite3.connect(self.path, timeout=PATIENCE / 1000, isolation_level=None)
+            db.execute("pragma auto_vacuum = incremental")  # of a new file: what is deleted can leave it, see shrink()
+            db.execute("pragma journal_mode = wal")
+            db.execute("pragma journal_size_limit = 1000000")
+            db.execute("pragma synchronous = normal")
+            self.local.db = db
+        return self.local.db
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All of it or nothing."""
+        db = self.db
+        db.execute("begin immediate")
+        try:
+            yield db
+        except BaseException:
+            db.execute("rollback")
+            raise
+        db.execute("commit")
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """One moment of the file: what is read within belongs together while others write."""
+        db = self.db
+        if db.in_transaction:
+            yield db
+            return
+        db.execute("begin")
+        try:
+            yield db
+        finally:
+            db.execute("commit")
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        if hasattr(self.local, "db"):
+            self.local.db.close()
+            del self.local.db
+
+    def shrink(self) -> None:
+        """Give the room of what was deleted back to the disk, in pieces, between which others can write."""
+        db = self.db
+        try:
+            (left,) = db.execute("pragma freelist_count").fetchone()
+            while left:
+                db.execute(f"pragma incremental_vacuum({PIECE})").fetchall()
+                before, (left,) = left, db.execute("pragma freelist_count").fetchone()
+                if left >= before:  # a file of an older version keeps its size; or others delete as fast
+                    break
+            db.execute("pragma busy_timeout = 100")  # whoever reads at this moment is not waited for
+            db.execute("pragma wal_checkpoint(truncate)").fetchall()
+        except sqlite3.OperationalError:  # others are at work; the next one that deletes gives it back
+            pass
+        finally:
+            db.execute(f"pragma busy_timeout = {PATIENCE}")

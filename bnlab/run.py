@@ -1,0 +1,88 @@
+"""Run: an experiment asked at one moment, how far it is, and what it is called."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from functools import lru_cache
+from typing import NamedTuple
+
+from .data import DATASETS
+from .experiment import Experiment
+
+ENDED = ("done", "stopped", "diverged", "failed")
+LONGEST_NAME = 120  # characters
+ALIVE = 30.0  # seconds after its last sign in which a run that trains is taken to be trained by someone
+
+
+class Run(NamedTuple):
+    """An experiment asked at one moment, and how far it is.
+
+    status: queued, running, paused, interrupted, or one of ENDED; reason: a sentence where that needs one. step: the
+    last recorded one, -1 before the first. steps_per_second: lately. diverged: for each network (arm, seed) that did,
+    the step and the layer where it began (0: the readout). version changes with anything else here.
+    """
+
+    id: str
+    name: str
+    experiment: Experiment
+    status: str
+    reason: str
+    step: int
+    created: datetime
+    updated: datetime
+    device: str
+    steps_per_second: float
+    diverged: dict[tuple[int, int], tuple[int, int]]
+    version: int
+
+    @property
+    def ended(self) -> bool:
+        """Nothing will be added unless someone asks for it."""
+        return self.status in ENDED
+
+    @property
+    def alive(self) -> bool:
+        """Some process trains it, or did a moment ago."""
+        return self.status == "running" and (datetime.now() - self.updated).total_seconds() < ALIVE
+
+
+@lru_cache(256)
+def parsed(text: str) -> Experiment:
+    """The experiment that a row tells; of the same text it is made once."""
+    return Experiment.model_validate_json(text)
+
+
+def run_in(row: tuple) -> Run:
+    """The run that a row of the table `runs` holds."""
+    run_id, name, text, status, reason, step, created, updated, device, rate, diverged, version = row
+    return Run(
+        run_id,
+        name,
+        parsed(text),
+        status,
+        reason,
+        step,
+        datetime.fromtimestamp(created),
+        datetime.fromtimestamp(updated),
+        device,
+        rate,
+        {(arm, seed): (at, layer) for arm, seed, at, layer in json.loads(diverged)},
+        version,
+    )
+
+
+def shortened(name: str) -> str:
+    """A name of at most LONGEST_NAME characters, cut between two words."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    whole, blank, _ = name[:LONGEST_NAME].rpartition(" ")
+    return (whole.rstrip(" ,:") if blank else name[: LONGEST_NAME - 1]) + "…"
+
+
+def described(experiment: Experiment) -> str:
+    """A name that says what is asked: data, size, arms."""
+    s = experiment.settings
+    seeds = f", {len(experiment.seeds)} seeds" if len(experiment.seeds) > 1 else ""
+    arms = ", ".join(arm.label for arm in experiment.arms)
+    return f"{DATASETS[s.data].label}, {s.depth} × {s.width} {s.activation}: {arms}{seeds}"
