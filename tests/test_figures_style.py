@@ -1,6 +1,7 @@
-"""Numbers and ticks are written as one would."""
+"""Numbers and ticks are written as one would, and words reach the page as plain text."""
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 
 from bnlab.figures import style
@@ -33,3 +34,10 @@ def test_an_axis_of_a_few_times_its_least_value_has_three_ticks_or_more():
 )  # fmt: skip
 def test_numbers_are_written_as_one_would(value, text):
     assert style.amount(value) == text
+
+
+def test_the_page_gets_the_words_of_an_empty_chart_as_plain_text():
+    assert style.finished(go.Figure(), note="R&amp;D &lt;b&gt;.").layout.meta["note"] == "R&D <b>."
+    figure = style.said("R&amp;D &lt;b&gt;:<br>nothing.")
+    assert figure.layout.meta["said"] == "R&D <b>: nothing." and figure.layout.meta["note"] == ""
+    assert figure.layout.annotations[0].text.startswith("R&amp;D")

@@ -1,0 +1,99 @@
+"""The axes of loss and accuracy: what lies on them, what above, and where their ticks are."""
+
+from math import log
+
+import numpy as np
+import pytest
+from known_curves import EXPERIMENT, Scored, drawn, scored
+
+from bnlab import figures
+from bnlab.figures import curves, style
+
+
+@pytest.fixture
+def trace():
+    return scored()
+
+
+def test_an_arm_that_diverges_does_not_flatten_the_others(trace):
+    trace.diverged = {(1, 3): (19, 1)}
+    trace.values["loss", 1][18, 0] = 1e20
+    figure = figures.draw("loss", trace, {})
+    low, high = figure.layout.yaxis.range
+    assert low < 0 and log(10) < high < 2 * log(10)
+    assert "The axis is chosen for the networks that did not diverge; a" in figure.layout.meta["note"]
+    assert figures.draw("loss", trace, {"y": "log"}).layout.yaxis.range is None
+    trace.scored[0, "test", "none"][1][:] = 7  # overfitted
+    trace.values["loss", 0][5] = np.inf
+    assert 7 < figures.draw("loss", trace, {}).layout.yaxis.range[1] < 10
+    trace.diverged |= {(0, 3): (19, 1)}
+    assert figures.draw("loss", trace, {}).layout.yaxis.range[1] < 10, "one network of each arm lasts"
+    trace.values["loss", 1][18, 1] = 1e9
+    assert figures.draw("loss", trace, {}).layout.yaxis.range[1] < 10, "a spike of a network that comes back"
+    trace.diverged |= {(0, 5): (19, 1), (1, 5): (19, 1)}
+    figure = figures.draw("loss", trace, {})
+    assert log(10) < figure.layout.yaxis.range[1] < 10, "how they began"
+    assert "The axis is chosen for the start" in figure.layout.meta["note"]
+
+
+def test_a_spike_of_a_network_that_lasts_lies_above_the_axis_and_is_told(trace):
+    many = {("loss", arm): np.full((400, 2), 2.0 - arm, np.float32) for arm in (0, 1)}
+    long = Scored(EXPERIMENT, many)
+    assert figures.draw("loss", long, {}).layout.yaxis.range is None, "nothing stands out"
+    many["loss", 1][123, 1] = 57.25
+    spiked = figures.draw("loss", long, {})
+    assert log(10) < spiked.layout.yaxis.range[1] < 3
+    assert "The highest point, 57.2 nats of <b>BN</b> at step 123, lies above the axis" in spiked.layout.meta["note"]
+    assert figures.draw("loss", long, {"y": "log"}).layout.yaxis.range is None
+    many["loss", 0][:] = 30  # a whole network is no spike
+    assert figures.draw("loss", long, {}).layout.yaxis.range is None
+    many["loss", 0][:] = np.geomspace(8, 0.01, 400)[:, None]  # nor is how it began
+    assert 8 < figures.draw("loss", long, {}).layout.yaxis.range[1] < 10
+
+
+@pytest.mark.parametrize("smoothing", ["1", "10"])
+def test_a_logarithmic_axis_leaves_step_0_out_and_says_so(trace, smoothing):
+    figure = figures.draw("loss", trace, {"x": "log", "smoothing": smoothing})
+    assert all((np.asarray(line.x) > 0).all() and len(line.x) == len(line.y) for line in figure.data)
+    marks = next(line for line in figure.data if line.name == "none: test")
+    assert list(marks.x) == [20, 40] and len(marks.error_y.array) == 2
+    assert "no place for step 0" in figure.layout.meta["note"]
+    assert "no place for step 0" not in figures.draw("loss", trace, {}).layout.meta["note"]
+
+
+def test_a_logarithmic_axis_with_nothing_but_step_0_says_so(trace):
+    one = Scored(EXPERIMENT, {key: v[:1] for key, v in trace.values.items()}, diverged={(1, 5): (0, 2)})
+    figure = figures.draw("loss", one, {"x": "log"})
+    assert not figure.data and not figure.layout.xaxis.visible and figure.layout.height == curves.HEIGHT
+    assert "Nothing after step 0 is recorded here yet" in figure.layout.meta["said"]
+    assert "<b>BN</b> diverged at step 0 (1 of 2 seeds)." in figure.layout.meta["said"]
+    unscored = Scored(EXPERIMENT, one.values)
+    assert (
+        "Nothing after step 0"
+        in figures.draw("loss", unscored, {"x": "log", "splits": "train+test"}).layout.meta["said"]
+    )
+    two = Scored(EXPERIMENT, {key: v[:2] for key, v in trace.values.items()})
+    assert figures.draw("loss", two, {"x": "log", "splits": "batch"}).data and figures.draw("loss", one, {}).data
+
+
+def test_a_wide_logarithmic_axis_has_ticks_at_powers_of_ten_only(trace):
+    trace.values["loss", 0][5] = 1e9
+    assert set(figures.draw("loss", trace, {"y": "log"}).layout.yaxis.tickvals) <= {10.0**k for k in range(-12, 13)}
+
+
+def test_a_single_step_and_powers_of_ten_can_be_read(trace):
+    short = Scored(EXPERIMENT, {key: v[:1] for key, v in trace.values.items()})
+    assert drawn(short, splits="batch")["none: mini-batch"].mode == "lines+markers"
+    assert style.LOOK.layout.yaxis.exponentformat == style.LOOK.layout.xaxis.exponentformat == "power"
+
+
+@pytest.mark.parametrize("x", ["linear", "log"])
+@pytest.mark.parametrize("n", [1, 2, 4, 6])
+def test_the_steps_of_a_short_run_are_whole_numbers(trace, n, x):
+    short = Scored(EXPERIMENT, {key: v[:n] for key, v in trace.values.items()})
+    axis = figures.draw("loss", short, {"x": x, "splits": "batch"}).layout.xaxis
+    assert axis.dtick == 1 or x == "log"
+    assert not [v for v in axis.tickvals or () if v != round(v)]
+    assert figures.draw("loss", trace, {"x": "linear"}).layout.xaxis.dtick is None, "a long one chooses itself"
+    if n == 1 and x == "linear":
+        assert list(axis.tickvals) == [0], "there is no step -1"
