@@ -89,12 +89,25 @@ class Twin(nn.Module):
         return nn.functional.mse_loss(outputs[:, 0], y)
 
 
+def grouped(experiment, dtype=torch.float64):
+    """The only stack of an experiment with its data, before its first step."""
+    with torch.no_grad():
+        return Group(experiment, 0, "cpu", dtype)
+
+
+def gradient(made, t=0):
+    """The mini-batches x and y of step t, after forward and backward on them."""
+    with torch.no_grad():
+        x, y = made.mini_batch(t)
+        made.stack.gradient(x, y, made.rows)
+    return x, y
+
+
 def group(step=3, **settings):
     """A group of every kind in float64, some steps into its training."""
     asked = {"depth": 4, "width": 7, "batch_size": 12, "data": "wine", "activation": "tanh", "learning_rate": 0.05}
-    experiment = every_kind(**asked | settings)
+    made = grouped(every_kind(**asked | settings))
     with torch.no_grad():
-        made = Group(experiment, 0, "cpu", torch.float64)
         for t in range(step):
             made.step(t, False)
     return made

@@ -1,0 +1,51 @@
+"""The scores of whole splits are torch's, with every kind of statistics."""
+
+import pytest
+import torch
+from twins import Twin, every_kind, grouped
+
+
+def test_scores_are_torchs_in_train_and_eval_mode():
+    g = grouped(every_kind(depth=4, width=10, batch_size=100, activation="relu", init="he", alpha=0.8))
+    with torch.no_grad():
+        for t in range(10):
+            g.step(t, False)
+        scores = {
+            (s.split, s.statistics, slot): (s.loss[i], s.accuracy[i])
+            for s in g.scores()
+            for i, slot in enumerate(s.slots)
+        }
+    for slot in range(g.stack.S):
+        for split, (x, y) in g.splits.items():
+            twin = Twin(g.stack, slot).train()
+            told = {}
+            if twin.settings.norm == "batch":
+                parts = torch.tensor_split(torch.arange(len(x)), -(-len(x) // 100))
+                told["batch"] = torch.cat([twin(x[part]) for part in parts])
+                for norm in twin.norm:
+                    norm.momentum = 1.0
+                    norm.reset_running_stats()
+                population(twin, g.splits["train"][0])
+                told["population"] = twin.eval()(x)
+                b = slot - g.stack.batch.start
+                for l, norm in enumerate(twin.norm):
+                    norm.running_mean, norm.running_var = g.stack.moving_mean[l, b, 0], g.stack.moving_var[l, b, 0]
+                told["moving"] = twin(x)
+            else:
+                told["none"] = twin(x)
+            for statistics, outputs in told.items():
+                loss, accuracy = scores[split, statistics, slot]
+                assert loss == pytest.approx(torch.nn.functional.cross_entropy(outputs, y).item(), rel=1e-9)
+                assert accuracy == pytest.approx((outputs.argmax(1) == y).double().mean().item())
+    assert len(scores) == 2 * (3 + 6)
+
+
+def population(twin, x):
+    """Set the running statistics of each layer from the whole training set, the layers below already in eval mode."""
+    twin.eval()
+    for norm in twin.norm:
+        seen = []
+        hook = norm.register_forward_pre_hook(lambda module, inputs, seen=seen: seen.append(inputs[0]))
+        twin(x)
+        hook.remove()
+        norm.running_mean, norm.running_var = seen[0].mean(0).detach(), seen[0].var(0, correction=0).detach()

@@ -1,0 +1,83 @@
+"""What is recorded of each layer at every step is what torch.nn and autograd show of it."""
+
+import numpy as np
+import pytest
+import torch
+from twins import Twin, every_kind, gradient, grouped
+
+from bnlab.activations import ACTIVATIONS
+from bnlab.experiment import Arm, Experiment, Settings
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "linear"])
+def test_recorded_quantities_are_those_of_the_twin(activation):
+    g = grouped(
+        every_kind(depth=3, width=12, batch_size=40, activation=activation, learning_rate=0.05, optimizer="adam")
+    )
+    with torch.no_grad():
+        for t in range(3):
+            g.step(t, True)
+    twins = [Twin(g.stack, slot) for slot in range(g.stack.S)]
+    weights = g.stack.parameters.clone()
+    with torch.no_grad():
+        g.step(3, True)
+    x, y = g.mini_batch(3)
+    moved = g.stack.views(g.stack.parameters - weights)
+    layers = g.rows.at["layers"]
+    low, high = ACTIVATIONS[activation].flat
+    for slot, twin in enumerate(twins):
+        twin.loss(x[slot], y[slot]).backward()
+        before = twin.settings.placement == "before" and twin.settings.norm != "none"
+        for l in range(3):
+            a, z = twin.a[l].detach(), twin.z[l].detach()
+            delta = moved["weight_in"][slot] if l == 0 else moved["weight"][l - 1, slot]
+            u = twin.norm[l].train()(a).detach() if before else a
+            flat = (u <= low) | (u >= high)
+            told = {
+                "grad_norm": twin.linear[l].weight.grad.norm(),
+                "signal_grad_norm": twin.a[l].grad.norm(),
+                "weight_norm": twin.linear[l].weight.norm(),
+                "update_ratio": delta.norm() / twin.linear[l].weight.norm(),
+                "a_mean": a.mean(),
+                "a_std": a.std(correction=0),
+                "z_mean": z.mean(),
+                "z_std": z.std(correction=0),
+                "saturated": flat.double().mean(),
+                "dead": flat.all(0).double().mean(),
+            }
+            for name, value in told.items():
+                torch.testing.assert_close(layers[name][l, slot], value.detach(), rtol=1e-7, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "least", "most"),
+    [
+        ({"depth": 60, "width": 16, "activation": "sigmoid"}, 0, 1e-30),
+        ({"depth": 50, "width": 64, "activation": "relu", "init": "he", "init_gain": 3.0}, 1e21, np.inf),
+    ],
+)
+def test_vanishing_and_exploding_norms_are_right_as_far_as_float32_holds_them(settings, least, most):
+    experiment = Experiment(settings=Settings(batch_size=32, **settings), arms=[Arm(label="no norm")])
+    rows = {}
+    for dtype in (torch.float32, torch.float64):
+        g = grouped(experiment, dtype)
+        gradient(g)
+        with torch.no_grad():
+            g.rows.measured(*g.stack.direction())
+        rows[dtype] = {q: v.double().clone() for q, v in g.rows.at["layers"].items()}
+    for q in ("grad_norm", "signal_grad_norm", "weight_norm", "update_ratio", "a_std", "z_std", "a_mean"):
+        told, exact = rows[torch.float32][q], rows[torch.float64][q]
+        there = (exact.abs() > 1e-36) & (exact.abs() < 1e37)
+        torch.testing.assert_close(told[there], exact[there], rtol=3e-4, atol=0)
+    exact = rows[torch.float64]["signal_grad_norm"]
+    assert exact.min() < most and exact.max() > least, "the case is one of those that squares in float32 lose"
+
+
+def test_spread_keeps_its_digits_where_values_hardly_differ():
+    g = grouped(every_kind(depth=2, width=5, batch_size=30, activation="sigmoid", init_gain=1e-3), torch.float32)
+    gradient(g)
+    with torch.no_grad():
+        g.rows.measured(*g.stack.direction())
+    z = g.stack.out[1, 0].double()
+    assert z.std(correction=0) / z.mean() < 1e-3
+    assert g.rows.at["layers"]["z_std"][1, 0].item() == pytest.approx(z.std(correction=0).item(), rel=1e-3)

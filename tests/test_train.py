@@ -1,0 +1,46 @@
+"""Training as a whole: every data set, networks of two shapes, no steps, the last scores, CUDA."""
+
+import numpy as np
+import pytest
+import torch
+from twins import every_kind
+
+from bnlab.data import DATASETS
+from bnlab.experiment import Arm, Experiment, Settings
+from bnlab.train import train
+
+
+def test_a_network_of_another_shape_trains_beside():
+    arms = (Arm(label="deep", changes={"depth": 4}), Arm(label="wide", changes={"width": 20, "batch_size": "full"}))
+    experiment = Experiment(settings=Settings(depth=2, width=8, steps=3, data="wine", batch_size=16), arms=arms)
+    records = list(train(experiment))
+    assert len(experiment.stacks) == 2
+    assert records[0].value("grad_norm", 0).shape == (4,) and records[0].value("z_std", 1).shape == (2,)
+
+
+def test_no_steps_still_scores_the_initial_networks():
+    (record,) = train(Experiment(settings=Settings(steps=0, depth=2)))
+    assert record.step == 0 and len(record.scores) == 2 * 7 and record.parts == ()
+
+
+def test_the_last_scores_carry_the_number_of_steps():
+    steps = [r.step for r in train(Experiment(settings=Settings(steps=11, depth=1, score_every=5))) if r.scores]
+    assert steps == [0, 5, 10, 11]
+
+
+@pytest.mark.parametrize("data", DATASETS)
+def test_every_data_set_trains(data):
+    records = list(train(Experiment(settings=Settings(data=data, depth=2, width=8, steps=2, batch_size=10))))
+    assert np.isfinite(records[1].value("loss"))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_learns_as_the_cpu_does():
+    experiment = every_kind(depth=4, width=16, batch_size=32, steps=20)
+    pairs = zip(
+        train(experiment, dtype=torch.float64), train(experiment, dtype=torch.float64, device="cuda"), strict=True
+    )
+    for cpu, cuda in pairs:
+        if cpu.parts:
+            np.testing.assert_allclose(cpu.value("grad_norm", 2), cuda.value("grad_norm", 2), rtol=1e-6)
