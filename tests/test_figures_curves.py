@@ -9,7 +9,7 @@ from known_trace import KnownTrace
 
 from bnlab import figures
 from bnlab.experiment import Arm, Experiment, Settings
-from bnlab.figures import curves, style
+from bnlab.figures import losses, smoothing, style
 from bnlab.reading import Series
 
 
@@ -27,13 +27,13 @@ def test_smoothing_is_the_mean_over_the_last_steps(window):
     for i, step in enumerate(steps):
         last = [v for s, v in zip(steps[: i + 1], values, strict=False) if s > step - window and np.isfinite(v)]
         by_hand.append(np.nan if np.isnan(values[i]) else np.mean(last))
-    found = curves.smoothed(steps, values, window)
+    found = smoothing.smoothed(steps, values, window)
     np.testing.assert_allclose(found, values if window == 1 else by_hand, rtol=1e-9)
 
 
 def test_a_curve_is_the_mean_over_the_seeds_that_have_not_diverged():
     values = np.array([[1.0, 3.0], [2.0, np.nan], [np.nan, np.nan]])
-    told = curves.curve(Series(np.arange(3), values, values - 0.5, values + 0.5), 1, 2)
+    told = smoothing.curve(Series(np.arange(3), values, values - 0.5, values + 0.5), 1, 2)
     np.testing.assert_array_equal(told.raw, [2, 2, np.nan])
     np.testing.assert_array_equal(told.low, [1, 2, np.nan])
     np.testing.assert_array_equal(told.high, [3, 2, np.nan])
@@ -87,10 +87,10 @@ def test_the_band_spans_the_seeds(trace):
 
 
 def test_chance_is_guessing(trace):
-    assert curves.chance(trace, "loss") == [(pytest.approx(log(10)), "chance, ln 10")]
-    assert curves.chance(trace, "accuracy") == [(pytest.approx(0.1), "chance, 1/10")]
+    assert losses.chance(trace, "loss") == [(pytest.approx(log(10)), "chance, ln 10")]
+    assert losses.chance(trace, "accuracy") == [(pytest.approx(0.1), "chance, 1/10")]
     regression = KnownTrace(Experiment(settings=Settings(data="diabetes")))
-    assert curves.chance(regression, "loss") == [(1.0, "predicting the mean")]
+    assert losses.chance(regression, "loss") == [(1.0, "predicting the mean")]
 
 
 def marks(figure):
@@ -134,8 +134,8 @@ def test_arms_with_classes_and_with_values_are_told_apart():
         (log(3), "chance, ln 3"),
         (log(10), "chance, ln 10"),
     ]
-    assert curves.chance(mixed, "loss") == [(pytest.approx(value), name) for value, name in found]
-    assert [name for _, name in curves.chance(mixed, "accuracy")] == ["chance, 1/10", "chance, 1/3", "chance, 1/2"]
+    assert losses.chance(mixed, "loss") == [(pytest.approx(value), name) for value, name in found]
+    assert [name for _, name in losses.chance(mixed, "accuracy")] == ["chance, 1/10", "chance, 1/3", "chance, 1/2"]
     figure = figures.draw("loss", mixed, {})
     assert figure.layout.yaxis.title.text == "cross-entropy E (nats) or mean squared error"
     nats = {line.name.split(":")[0]: "nats" in line.hovertemplate for line in figure.data if line.hovertemplate}

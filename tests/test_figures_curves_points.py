@@ -6,7 +6,7 @@ from known_curves import EXPERIMENT, Long, N, Scored, drawn, scored
 from known_rows import keep, small, written
 
 from bnlab import figures
-from bnlab.figures import curves
+from bnlab.figures import curves, smoothing
 from bnlab.reading import Series
 from bnlab.store import RunStore
 
@@ -80,5 +80,5 @@ def test_the_note_says_what_a_point_stands_for(trace, smoothing, words):
 
 def test_smoothing_weighs_a_point_with_its_steps():
     values = np.arange(1, 7.0)[:, None]  # steps 0 to 3 one by one, then 4 to 7 and 8 to 9
-    told = curves.curve(Series(np.array([0, 1, 2, 3, 4, 8]), values, values - 1, values + 1), 100, 9)
+    told = smoothing.curve(Series(np.array([0, 1, 2, 3, 4, 8]), values, values - 1, values + 1), 100, 9)
     assert told.smooth[-1] == pytest.approx((1 + 2 + 3 + 4 + 4 * 5 + 2 * 6) / 10)

@@ -12,9 +12,9 @@ from plotly.subplots import make_subplots
 
 from ..probes.curvature import limit
 from . import style
-from .curves import measure
 from .lasting import bounds, confine, finite, lasting, lost, parted, room
 from .looks import ALL_LOST, Needs, each, finished, line, looks, middle, mode, newest, often, seeds, titled
+from .losses import measure
 from .options import STEP, About, choice
 
 if TYPE_CHECKING:

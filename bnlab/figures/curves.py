@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from math import log
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
@@ -11,10 +10,11 @@ import plotly.graph_objects as go
 from ..data import DATASETS
 from . import style
 from .lasting import bounds, crowded, departed, lasting, room, ruled
+from .losses import chance, classifies, measure, unit
+from .smoothing import curve, growing, present_mean, width
 
 if TYPE_CHECKING:
     from ..reading import Series, Trace
-    from ..settings import Settings
 
 POINTS = 4800  # of all mini-batch lines together
 MARKS = 60  # of a split's scores, at most, and the newest
@@ -28,53 +28,6 @@ ONLY_0 = (
     "Nothing after step 0 is recorded here yet, and a logarithmic axis has no place for step 0. "
     "Choose the linear axis, or wait for more steps."
 )
-
-
-class Curve(NamedTuple):
-    """An arm's mini-batch values, [n] each, of the steps from `steps` to `last`: mean over the seeds, raw and smoothed;
-    least and greatest of the seeds' smoothed ones; least and greatest of all values that a point stands for."""
-
-    steps: np.ndarray
-    last: np.ndarray
-    raw: np.ndarray
-    smooth: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    least: np.ndarray
-    greatest: np.ndarray
-
-
-def smoothed(steps: np.ndarray, values: np.ndarray, window: int, weight: np.ndarray | int = 1) -> np.ndarray:
-    """Mean over the last `window` steps of values [n] at `steps`, `weight` of them each; what is not finite is passed
-    over, and stays NaN."""
-    if window <= 1 or len(steps) < 2:
-        return values
-    finite = np.isfinite(values)
-    total = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0) * weight, dtype=float)])
-    count = np.concatenate([[0], np.cumsum(finite * weight)])
-    begin = np.searchsorted(steps, steps - window, side="right")
-    end = np.arange(1, len(steps) + 1)
-    there = count[end] - count[begin]
-    return np.where(finite, (total[end] - total[begin]) / np.maximum(there, 1), np.nan)
-
-
-def curve(series: Series, window: int, newest: int) -> Curve:
-    """Each seed is smoothed by itself, so that the mean of the smoothed ones lies among them; `newest` step of all."""
-    last = series.last(newest)
-    weight = last - series.steps + 1
-    lines = np.stack([smoothed(series.steps, values, window, weight) for values in series.mean.T], 1)
-    with np.errstate(invalid="ignore"):
-        ends = np.fmin.reduce(lines, 1), np.fmax.reduce(lines, 1)
-        ends += np.fmin.reduce(series.low, 1), np.fmax.reduce(series.high, 1)
-    return Curve(series.steps, last, present_mean(series.mean), present_mean(lines), *ends)
-
-
-def present_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the seeds [n, seeds] -> [n] of those that have not diverged; NaN where none is left."""
-    there = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        total = np.where(there, values, 0).sum(1, dtype=float)
-    return np.where(there.any(1), total / np.maximum(there.sum(1), 1), np.nan)
 
 
 def loss(trace: Trace, *, splits: str, statistics: str, smoothing: str, x: str, y: str) -> go.Figure:
@@ -149,34 +102,6 @@ def highest(trace: Trace, drawn: list[tuple[int, np.ndarray, np.ndarray]], wide:
     return f"{style.amount(float(values.max()))}{unit(trace, 'loss', arm)} of {style.label(trace, arm)} {when}"
 
 
-def classifies(trace: Trace, arm: int) -> bool:
-    return DATASETS[trace.experiment.arm_settings[arm].data].task == "classification"
-
-
-def measure(trace: Trace, quantity: str) -> str:
-    """The title of the vertical axis: what the arms' losses are, or the accuracy."""
-    if quantity == "accuracy":
-        return "accuracy (share of examples)"
-    names = {True: "cross-entropy E (nats)", False: "mean squared error"}
-    return " or ".join(dict.fromkeys(names[classifies(trace, arm)] for arm in range(len(trace.experiment.arms))))
-
-
-def growing(trace: Trace, quantity: str, arm: int, points: int) -> Series:
-    """All steps of an arm, one a point at first and more and more later, so that every decade has its points."""
-    points = max(16, points // 4)
-    stop = 1 << (2 * points).bit_length() - 1  # powers of 2 are edges of recorded buckets
-    series = trace.read(quantity, arm, stop=stop, points=points)
-    while stop <= trace.step:
-        series = series.followed(trace.read(quantity, arm, start=stop, stop=4 * stop, points=points))
-        stop *= 4
-    return series
-
-
-def width(series: Series) -> int:
-    """How many steps a point stands for; 1 where every step is there."""
-    return 1 if series.exact or len(series.steps) < 2 else int(np.diff(series.steps).max())
-
-
 def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, series: Series, window: int) -> None:
     """The arm's mini-batch values: raw as a ghost, smoothed over it, a band over the seeds."""
     told, rgb = curve(series, window, trace.step), style.color(arm)
@@ -243,11 +168,6 @@ def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str,
     return steps, values
 
 
-def unit(trace: Trace, quantity: str, arm: int) -> str:
-    """What follows a value: ' nats' for a cross-entropy, else nothing."""
-    return " nats" if quantity == "loss" and classifies(trace, arm) else ""
-
-
 def diverged(figure: go.Figure, trace: Trace, arms: list[int], x: str) -> None:
     """A line for each of the arms where a network of it diverged first, its words below those of the line before."""
     first = {arm: min(where for (a, _), where in trace.diverged.items() if a == arm) for arm, _ in trace.diverged}
@@ -263,25 +183,6 @@ def diverged(figure: go.Figure, trace: Trace, arms: list[int], x: str) -> None:
                    "textangle": 0, "xanchor": "right" if left else "left", "yanchor": "top", "padding": 4,
                    "font": {"size": 11}},
         )  # fmt: skip
-
-
-def chance_loss(settings: Settings) -> float:
-    """The loss of guessing: each class alike, or the mean of the targets, whose variance is 1."""
-    about = DATASETS[settings.data]
-    return log(about.n_classes) if about.task == "classification" else 1.0
-
-
-def chance(trace: Trace, quantity: str) -> list[tuple[float, str]]:
-    """What networks score that know nothing, from low to high: guessing each class alike, or the targets' mean."""
-    found = {}
-    for arm, settings in enumerate(trace.experiment.arm_settings):
-        n = DATASETS[settings.data].n_classes
-        if classifies(trace, arm):
-            value = chance_loss(settings) if quantity == "loss" else 1 / n
-            found[value] = f"chance, ln {n}" if quantity == "loss" else f"chance, 1/{n}"
-        elif quantity == "loss":
-            found[chance_loss(settings)] = "predicting the mean"
-    return sorted(found.items())
 
 
 def note(trace: Trace, splits: list[str], window: int, wide: int, even: bool) -> str:

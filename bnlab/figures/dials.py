@@ -15,10 +15,11 @@ import numpy as np
 import plotly.graph_objects as go
 
 from . import style
-from .curves import chance_loss, smoothed
 from .lasting import lost, wholly
 from .looks import COMING, NOT_YET, Needs, finished, missing, mode, present
+from .losses import chance_loss
 from .options import About
+from .smoothing import smoothed
 
 if TYPE_CHECKING:
     from ..reading import Trace

@@ -12,9 +12,9 @@ from plotly.subplots import make_subplots
 from ..probes.invariance import FACTORS, POWERS
 from ..trace import EVERYTHING
 from . import style
-from .curves import measure, unit
 from .lasting import confine, lasting, lost, parted
 from .looks import NOT_YET, each, finished, layered, line, middle, mode, present, seeds, titled
+from .losses import measure, unit
 from .options import LAYER, STEP, About, Option
 
 if TYPE_CHECKING:

@@ -11,10 +11,11 @@ import numpy as np
 import plotly.graph_objects as go
 
 from . import style
-from .curves import measure, smoothed
 from .lasting import lost
 from .looks import NOT_YET, finished, present
+from .losses import measure
 from .options import About
+from .smoothing import smoothed
 
 if TYPE_CHECKING:
     from ..reading import Trace

@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from . import style
-from .curves import measure, unit
 from .lasting import lost
 from .looks import OLD, each, finished, mode, newest_snapshot
+from .losses import measure, unit
 from .options import ARM, STEP, About, choice
 
 if TYPE_CHECKING:
