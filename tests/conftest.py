@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lab_browser import browser, page, server  # noqa: F401
 from looked_at import INFERENCE, WHY, trained
 
 from bnlab import opened

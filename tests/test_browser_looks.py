@@ -1,8 +1,8 @@
 """The pages Inference and Why it works in a real browser: every view's charts are looked at, computed and drawn."""
 
 import pytest
+from lab_browser import RESTED, SLOW, button, opened
 from playwright.sync_api import Page, expect
-from test_browser import RESTED, SLOW, browser, button, opened, page, server  # noqa: F401
 
 from bnlab.figures import FIGURES
 from pages.parts.views import INFERENCE, WHY
@@ -17,14 +17,14 @@ DRAWN = """count => { const plots = [...document.querySelectorAll('.live-plot')]
   return plots.length == count && !left; }"""
 
 
-def trained(page: Page, server: str) -> None:  # noqa: F811
+def trained(page: Page, server: str) -> None:
     opened(page, f"{server}/?{SMALL}")
     button(page, "Train").click()
     expect(page.locator(".board-line")).to_contain_text("Done after 60 steps", timeout=SLOW)
 
 
 @pytest.mark.parametrize(("name", "views"), [("Inference", INFERENCE), ("Why it works", WHY)])
-def test_every_view_of_a_run_is_computed_and_drawn(page, server, name, views):  # noqa: F811
+def test_every_view_of_a_run_is_computed_and_drawn(page, server, name, views):
     trained(page, server)
     page.get_by_role("link", name=name).click()
     page.get_by_role("heading", name=name, exact=True).wait_for(timeout=SLOW)
@@ -37,7 +37,7 @@ def test_every_view_of_a_run_is_computed_and_drawn(page, server, name, views):  
             assert "\nno norm: shift" in page.locator(".live-note:visible").first.inner_text()
 
 
-def test_another_alpha_is_drawn_without_training(page, server):  # noqa: F811
+def test_another_alpha_is_drawn_without_training(page, server):
     trained(page, server)
     page.get_by_role("link", name="Inference").click()
     page.get_by_role("radio", name="Any alpha", exact=True).click()
@@ -49,7 +49,7 @@ def test_another_alpha_is_drawn_without_training(page, server):  # noqa: F811
     page.wait_for_function(named, timeout=2 * SLOW)
 
 
-def test_a_pressed_mistake_tells_its_symptom(page, server):  # noqa: F811
+def test_a_pressed_mistake_tells_its_symptom(page, server):
     trained(page, server)
     page.get_by_role("link", name="Inference").click()
     page.get_by_role("radio", name="Broken on purpose", exact=True).click()
@@ -61,7 +61,7 @@ def test_a_pressed_mistake_tells_its_symptom(page, server):  # noqa: F811
     expect(page.get_by_text("Never updated. The moving averages still are 0 and 1.")).to_be_visible(timeout=2 * SLOW)
 
 
-def test_solid_surfaces_stand_beside_each_other_where_there_is_room(page, server):  # noqa: F811
+def test_solid_surfaces_stand_beside_each_other_where_there_is_room(page, server):
     trained(page, server)
     page.get_by_role("link", name="Why it works").click()
     page.get_by_role("radio", name="Loss surface", exact=True).click()
@@ -79,7 +79,7 @@ def test_solid_surfaces_stand_beside_each_other_where_there_is_room(page, server
     page.wait_for_function(apart, arg="y", timeout=2 * SLOW)
 
 
-def test_the_conventions_fit_a_telephone(page, server):  # noqa: F811
+def test_the_conventions_fit_a_telephone(page, server):
     page.set_viewport_size({"width": 480, "height": 900})
     page.goto(f"{server}/inference")
     lines = page.locator("[data-testid=stCode] code")

@@ -1,0 +1,139 @@
+"""The lab in a real browser: a server of its own, a tab of Chromium, and how it is driven."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Error, Page, expect, sync_playwright
+
+ROOT = Path(__file__).parents[1]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SLOW = 60_000  # milliseconds a slow machine may take for one thing
+LONG = "depth=3&width=8&batch_size=16&steps=1000000&score_every=100000&arm=no+norm&arm=BN;norm=batch"
+SHORT = "depth=3&width=8&batch_size=16&steps=300&arm=no+norm&arm=BN;norm=batch"
+RESTED = "[data-testid=stApp][data-test-script-state=notRunning]"
+
+expect.set_options(timeout=SLOW)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The address of a server of its own, with an empty store and two workers."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    store = tmp_path_factory.mktemp("store")
+    with open(store / "log.txt", "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless=true", f"--server.port={port}"],
+            cwd=ROOT,
+            env=os.environ | {"BNLAB_STORE": str(store), "BNLAB_WORKERS": "2"},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            address = f"http://127.0.0.1:{port}"
+            for _ in range(240):
+                try:
+                    with urllib.request.urlopen(f"{address}/_stcore/health", timeout=5):
+                        break
+                except OSError:
+                    assert process.poll() is None, (store / "log.txt").read_text()
+                    time.sleep(0.25)
+            yield address
+        finally:
+            process.terminate()
+            process.wait(30)
+    assert "Traceback" not in (store / "log.txt").read_text()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        try:
+            chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        except Error as error:
+            if "CI" in os.environ:
+                raise
+            pytest.skip(f"no Chromium: {error.message.splitlines()[0]}")
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A tab in which nothing may go wrong unseen and nothing may come from elsewhere."""
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    wrong = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on(
+        "request", lambda r: None if r.url.startswith(("http://127.0.0.1:", "data:", "blob:")) else wrong.append(r.url)
+    )
+    yield page
+    page.close()
+    assert not wrong
+
+
+def opened(page: Page, address: str) -> Page:
+    page.goto(address)
+    button(page, "Train").wait_for(timeout=SLOW)
+    page.wait_for_selector(RESTED, timeout=SLOW)
+    return page
+
+
+def button(page: Page, name: str):
+    return page.locator(f".st-key-{name.lower()} button:visible")
+
+
+def status(page: Page, *wanted: str) -> None:
+    """Wait until the board says one of these states."""
+    expect(page.locator(", ".join(f".board[data-status={name}]" for name in wanted))).to_have_count(1)
+
+
+def step(page: Page) -> int:
+    return int(page.get_attribute(".board", "data-step"))
+
+
+def until(page: Page, condition: str) -> None:
+    page.wait_for_function(condition, timeout=SLOW)
+
+
+def drawn(page: Page) -> int:
+    """How many figures the chart has drawn; waits for the first with a curve."""
+    until(page, "document.querySelector('.live-plot')?._fullData?.length > 0")
+    return int(page.locator(".live-plot").first.get_attribute("data-updates"))
+
+
+def redrawn(page: Page, times: int = 2) -> None:
+    """Wait until the chart has drawn newer figures."""
+    until(page, f"+document.querySelector('.live-plot').dataset.updates >= {drawn(page) + times}")
+
+
+def trained(page: Page, server: str, question: str = LONG) -> str:
+    """Press Train at this address; the id of the run, once it has drawn a curve."""
+    opened(page, f"{server}/?{question}")
+    button(page, "Train").click()
+    until(page, "location.search.includes('run=')")
+    status(page, "running")
+    drawn(page)
+    return page.evaluate("new URLSearchParams(location.search).get('run')")
+
+
+def stopped(page: Page) -> None:
+    button(page, "Stop").click()
+    status(page, "stopped")

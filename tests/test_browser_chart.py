@@ -1,0 +1,135 @@
+"""Charts in a real browser: zoom, axes, panels and words, while what they show grows."""
+
+import pytest
+from lab_browser import RESTED, SHORT, SLOW, button, drawn, opened, redrawn, status, stopped, trained, until
+from playwright.sync_api import Page, expect
+
+pytestmark = pytest.mark.browser
+SHOWN = "document.querySelector('.live-plot').layout.xaxis.range.map(Math.fround)"
+
+
+def zoom_in(page: Page) -> None:
+    """Draw a box over a part of the first chart."""
+    box = page.locator(".live-plot .nsewdrag").first.bounding_box()
+    page.mouse.move(box["x"] + 100, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 300, box["y"] + 200, steps=4)
+    page.mouse.up()
+
+
+def test_zoom_hover_and_hidden_curves_survive_updates_and_reruns(page, server):
+    trained(page, server)
+    until(page, "document.querySelector('.live-plot').layout.xaxis.range[1] > 100")
+    page.locator(".live-plot .legendtoggle").first.click()
+    until(page, "document.querySelector('.live-plot')._fullData.some(t => t.visible === 'legendonly')")
+    zoom_in(page)
+    until(page, "document.querySelector('.live-plot').layout.xaxis.autorange !== true")
+    kept = page.evaluate(SHOWN)
+    redrawn(page)
+    assert page.evaluate(SHOWN) == kept
+    page.locator("[class*=st-key-depth-] input").first.focus()
+    page.keyboard.press("ArrowRight")  # a rerun of the page
+    until(page, "location.search.includes('depth=4')")
+    redrawn(page)
+    assert page.evaluate(SHOWN) == kept
+    assert page.evaluate("document.querySelector('.live-plot')._fullData.some(t => t.visible === 'legendonly')")
+    box = page.locator(".live-plot .nsewdrag").first.bounding_box()  # a sentence above may have moved it
+    page.mouse.move(box["x"] + 200, box["y"] + 100)
+    page.mouse.move(box["x"] + 205, box["y"] + 102)
+    hover = page.locator(".live-plot .hoverlayer > *")
+    expect(hover.first).to_be_attached()
+    redrawn(page)
+    expect(hover.first).to_be_attached()
+    stopped(page)
+
+
+def test_a_zoom_is_there_again_when_its_view_comes_back_but_not_in_another_run(page, server):
+    def view(name: str, first: str) -> None:
+        page.get_by_role("radio", name=name, exact=True).click()
+        until(page, f"document.querySelector('.live-plot')?.dataset.address?.endsWith('/{first}')")
+
+    def is_zoomed(yes: bool) -> None:
+        until(
+            page, f"(document.querySelector('.live-plot')?.layout?.xaxis?.autorange === false) === {str(yes).lower()}"
+        )
+
+    opened(page, f"{server}/?{SHORT}")
+    button(page, "Train").click()
+    until(page, "location.search.includes('run=')")
+    status(page, "done")
+    run = page.evaluate("new URLSearchParams(location.search).get('run')")
+    until(page, f"document.querySelector('.live-plot')?.dataset.address?.includes('{run}')")
+    drawn(page)
+    page.wait_for_selector(RESTED, timeout=SLOW)
+    zoom_in(page)
+    is_zoomed(True)
+    kept = page.evaluate(SHOWN)
+    view("Gradient flow", "gradient_flow")
+    view("Loss and accuracy", "loss")
+    is_zoomed(True)
+    assert page.evaluate(SHOWN) == kept
+    button(page, "Train").click()
+    until(page, f"!(document.querySelector('.live-plot')?.dataset.address ?? '{run}').includes('{run}')")
+    status(page, "done")
+    is_zoomed(False)
+    page.mouse.move(0, 0)
+    page.locator(".st-key-head input").first.click()
+    page.get_by_role("option").nth(1).click()  # the first run again
+    until(page, f"document.querySelector('.live-plot')?.dataset.address?.includes('{run}')")
+    is_zoomed(True)
+    assert page.evaluate(SHOWN) == kept
+    box = page.locator(".live-plot .nsewdrag").first.bounding_box()
+    page.mouse.dblclick(box["x"] + 100, box["y"] + 100)
+    is_zoomed(False)
+    view("Gradient flow", "gradient_flow")
+    view("Loss and accuracy", "loss")
+    is_zoomed(False)
+
+
+def test_panels_on_a_telephone_stand_in_their_order(page, server):
+    arms = "&".join(f"arm=A{i}" + (";norm=batch" if i == 1 else "") for i in range(1, 6))
+    page.set_viewport_size({"width": 480, "height": 900})
+    opened(page, f"{server}/?depth=2&width=4&batch_size=16&steps=20&{arms}")
+    button(page, "Train").click()
+    status(page, "done")
+    until(page, "location.search.includes('run=')")
+    tops = """at => { const plot = document.querySelectorAll('.live-plot')[at];
+      plot?.scrollIntoView();
+      const titles = [...(plot?.querySelectorAll('.annotation') ?? [])].filter(t => /^A\\d$/.test(t.textContent));
+      const found = titles.map(t => [t.getBoundingClientRect().y, t.textContent]).sort((a, b) => a[0] - b[0]);
+      return found.length === 5 && found.map(t => t[1]).join(); }"""
+    for name, at in (("Gradient flow", 2), ("Distributions", 0)):
+        page.get_by_role("radio", name=name, exact=True).click()
+        page.wait_for_selector(RESTED, timeout=SLOW)
+        assert page.wait_for_function(tops, arg=at, timeout=SLOW).json_value() == "A1,A2,A3,A4,A5"
+
+
+def test_an_axis_whose_range_was_given_chooses_its_own_again(page, server):
+    opened(page, f"{server}/?{SHORT}")
+    for scale in ("log", "linear", "log"):  # the accuracy's linear axis is given
+        page.get_by_role("radio", name=scale, exact=True).last.click()
+        axis = "[...document.querySelectorAll('.live-plot')][1]?.layout?.yaxis"
+        until(page, f"{axis}?.type === '{scale}' && !!({axis}.autorange) === {str(scale == 'log').lower()}")
+        page.evaluate("document.querySelectorAll('.live-plot')[1].scrollIntoView()")
+
+
+def test_what_an_empty_chart_says_wraps_and_gives_way_to_the_chart(page, server):
+    page.set_viewport_size({"width": 480, "height": 900})
+    opened(page, f"{server}/?depth=1&width=4&steps=3&arm=one&arm=two;activation=relu")
+    button(page, "Train").click()
+    status(page, "done")
+    until(page, "location.search.includes('run=')")
+    page.get_by_role("radio", name="Moving averages", exact=True).click()
+    words = page.locator(".live-empty ~ .live-words[role=status]").first
+    expect(words).to_have_text(
+        "This arm has no batch norm, so it has no moving averages. Choose or train an arm with batch norm."
+    )
+    lines = words.evaluate("e => e.clientHeight / parseFloat(getComputedStyle(e).lineHeight)")
+    box = words.bounding_box()
+    assert lines > 1.5 and box["x"] >= 0 and box["x"] + box["width"] <= 480
+    assert words.evaluate("e => e.scrollWidth <= e.clientWidth")
+    expect(page.locator(".live-plot").first).to_be_hidden()
+    page.get_by_role("radio", name="Loss and accuracy", exact=True).click()
+    until(page, "document.querySelector('.live-plot')?._fullData?.length > 0")
+    expect(page.locator(".live-plot").first).to_be_visible()
+    expect(page.locator(".live-words:visible")).to_have_count(0)

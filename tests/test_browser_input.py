@@ -1,0 +1,85 @@
+"""What a visitor types, in a real browser: taken as it stands, refused in a sentence, shown as text."""
+
+import re
+from urllib.parse import urlencode
+
+import pytest
+from lab_browser import LONG, RESTED, SLOW, button, opened, status, stopped, until
+from playwright.sync_api import expect
+
+from pages.parts.controls import END
+from pages.parts.words import INVISIBLE
+
+pytestmark = pytest.mark.browser
+
+
+def test_what_was_typed_just_before_train_is_trained(page, server):
+    opened(page, f"{server}/?{LONG}")
+    box = page.locator("[class*=st-key-learning_rate-] input").first
+    box.click()
+    box.fill("0.03")
+    box.press("Enter")
+    button(page, "Train").click()
+    until(page, "location.search.includes('run=') && location.search.includes('learning_rate=0.03')")
+    run = page.evaluate("new URLSearchParams(location.search).get('run')")
+    stopped(page)
+    opened(page, f"{server}/?run={run}")
+    assert page.locator("[class*=st-key-learning_rate-] input").first.input_value().rstrip(END) == "0.03"
+
+
+OVER = [("learning_rate", "0.15"), ("alpha", "0.97"), ("steps", "5000"), ("seeds", "0,1")]
+
+
+@pytest.mark.parametrize(("name", "text"), OVER)
+def test_what_is_written_over_a_value_is_taken_as_a_whole(page, server, name, text):
+    """Also where it begins as the old one does: 0.15 over 0.1."""
+    for write in (page.keyboard.insert_text, page.keyboard.type):  # pasted, typed
+        opened(page, f"{server}/?learning_rate=0.1&steps=500")
+        page.locator(f"[class*=st-key-{name}-] input").first.click()
+        page.keyboard.press("Control+A")
+        write(text)
+        page.keyboard.press("Enter")
+        until(page, f"new URLSearchParams(location.search).get('{name}') === '{text}'")
+
+
+def test_bad_input_is_a_sentence(page, server):
+    opened(page, server)
+    box = page.locator("[class*=st-key-batch_size-] input").first
+    box.click()
+    box.fill("1")
+    box.press("Enter")
+    sentence = "batch_size is 1; batch norm needs at least 2 examples to have a variance."
+    expect(page.get_by_text(sentence).first).to_be_visible()
+    expect(button(page, "Train")).to_be_disabled()
+    page.goto(f"{server}/?depth=1000")
+    expect(page.get_by_text("depth is 1000; allowed is a whole number from 1 to 100.").first).to_be_visible()
+
+
+def test_words_of_a_visitor_are_no_links_pictures_or_icons(page, server):
+    labels = [
+        "![i](http://127.0.0.1:1/x.png)", "see www.example.com", "a.b@example.com", ":streamlit: :material/home: :+1:",
+        "a -> b -- c <= d <->", "https://example.com",
+    ]  # fmt: skip
+    made = page.locator("[data-testid=stMain], [data-testid=stSidebar]").locator("a[href], img")
+    page.goto(f"{server}/?{urlencode({labels[0]: 1, labels[1]: 2})}")
+    expect(page.get_by_text("This address cannot be opened")).to_be_visible()
+    expect(made).to_have_count(0)
+    opened(page, f"{server}/?depth=1&width=4&steps=3&{urlencode([('arm', label) for label in labels])}")
+    titles = page.locator("[data-testid=stSidebar] summary").all_inner_texts()
+    assert [title.splitlines()[-1].replace(INVISIBLE, "") for title in titles[: len(labels)]] == labels
+    button(page, "Train").click()
+    status(page, "done")
+    until(page, "location.search.includes('run=')")
+    page.get_by_text("Rename").first.click()
+    renamed = "; ".join(labels[1:5])
+    page.locator("[data-testid=stPopoverBody] input").fill(renamed)
+    page.keyboard.press("Enter")
+    expect(page.locator(".st-key-head input").first).to_have_value(re.compile(f"· {re.escape(renamed)}$"))
+    page.get_by_role("radio", name="Distributions", exact=True).click()
+    page.wait_for_selector(RESTED, timeout=SLOW)
+    expect(made).to_have_count(0)
+    page.get_by_role("link", name="Runs").click()
+    name = page.locator("[class*=st-key-row-] strong")
+    expect(name.first).to_be_visible()
+    assert name.first.inner_text().replace(INVISIBLE, "") == renamed
+    expect(made).to_have_count(0)
