@@ -87,7 +87,8 @@ NODES_MANY, WEIGHTS_MANY = np.polynomial.legendre.leggauss(40)
 
 
 def sphere_pairs(K: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Quadrature nodes (y_i, y_j) and weights for two entries of a vector uniform on the sphere described above.
+    """Quadrature nodes (y_i, y_j) and weights for two entries of a vector that is uniform on the sphere of radius
+    sqrt(K) among those whose entries sum to 0: a unit of a mini-batch behind its norm (theory.small_batch).
 
     Both are sqrt(K-1) times a projection of a uniform unit vector in K-1 dimensions, on directions at the angle
     arccos(-1/(K-1)). In polar coordinates of their plane, with radius sin(t), t has density sin(t) cos(t)^(K-4), and

@@ -26,12 +26,11 @@ LOOKING_SHARE = 0.15  # of the training time, for all live probes together
 
 
 class Asked(NamedTuple):
-    """One option of a probe: a number between low and high, whole where the default is, or one of `choices`."""
+    """One option of a probe: a number between low and high, whole where the default is."""
 
-    default: int | float | str
-    low: float = 0
-    high: float = 1
-    choices: tuple[str, ...] = ()
+    default: int | float
+    low: float
+    high: float
 
 
 class Seen(NamedTuple):
@@ -197,10 +196,7 @@ def checked(name: str, options: Mapping[str, object]) -> dict[str, object]:
             value = type(asked.default)(value)
         except (TypeError, ValueError):
             value = None
-        if asked.choices:
-            if value not in asked.choices:
-                raise ValueError(f"{option} is {options[option]!s:.40}; allowed is one of {', '.join(asked.choices)}.")
-        elif value is None or not asked.low <= value <= asked.high:
+        if value is None or not asked.low <= value <= asked.high:
             raise ValueError(f"{option} is {options[option]!s:.40}; allowed is {asked.low:g} to {asked.high:g}.")
         values[option] = value
     return values

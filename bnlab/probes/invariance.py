@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..registry import Late
-from .shift import weight_gradient
+from .weights import weight_gradient
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..group import Group
-    from ..stack import Stack
 
 torch = Late("torch")
 
@@ -34,7 +33,7 @@ def look(group: Group, layer: int) -> dict[str, np.ndarray]:
     stack = group.stack
     l = min(layer, stack.L) - 1
     x, y = group.mini_batch(stack.t)
-    own, bias = weights(stack, l), stack.p["bias"][l]
+    own, bias = stack.layers[l].weight, stack.p["bias"][l]
     before, bias_before = own.clone(), bias.clone()
     power = torch.tensor([POWERS[s.optimizer] for s in stack.settings])
     told = []
@@ -43,22 +42,18 @@ def look(group: Group, layer: int) -> dict[str, np.ndarray]:
         torch.mul(bias_before, c, out=bias)
         stack.gradient(x, y)
         norm = own.flatten(1).norm(dim=1)
-        gradient = weight_gradient(group, l).flatten(1).norm(dim=1)
+        gradient = weight_gradient(stack, l).flatten(1).norm(dim=1)
         told.append((stack.loss.clone(), gradient, stack.learning_rate.flatten() / norm**power))
     own.copy_(before)
     bias.copy_(bias_before)
     stack.gradient(x, y)
-    old = [weights(stack, i).double().clone() for i in range(stack.L)]
+    old = [layer.weight.double().clone() for layer in stack.layers]
     stack.update(*stack.direction())
-    angle = torch.stack([turned(a, weights(stack, i).double()) for i, a in enumerate(old)], 1)
+    new = [layer.weight.double() for layer in stack.layers]
+    angle = torch.stack(list(map(turned, old, new)), 1)
     loss, gradient, rate = (torch.stack(q, 1).double().numpy() for q in zip(*told, strict=True))
     factors = np.tile(FACTORS, (stack.S, 1))
     return {"factor": factors, "loss": loss, "gradient": gradient, "rate": rate, "angle": angle.numpy()}
-
-
-def weights(stack: Stack, l: int) -> Tensor:
-    """W of layer l (0-based), a view [S, d_in, d]."""
-    return stack.p["weight_in"] if l == 0 else stack.p["weight"][l - 1]
 
 
 def turned(a: Tensor, b: Tensor) -> Tensor:

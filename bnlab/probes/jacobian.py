@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..activations import ACTIVATIONS
 from ..mlp import Networks, Statistics
 from ..norms import statistics
 from ..population import population
@@ -117,8 +118,6 @@ def per_example(networks: Networks, x: Tensor, given: Statistics | None) -> list
 
 def activated(activation: str, a: Tensor) -> tuple[Tensor, Tensor]:
     """h(a) and h'(a)."""
-    from ..activations import ACTIVATIONS
-
     act = ACTIVATIONS[activation]
     a = a.contiguous()
     z = act.forward(a, torch.empty_like(a)).clone()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..registry import Late
+from .weights import weight_gradient
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +40,7 @@ def look(group: Group) -> dict[str, np.ndarray]:
     stack = group.stack
     x, y = group.mini_batch(stack.t)
     stack.gradient(x, y)
-    before = [weight_gradient(group, l).clone() for l in range(stack.L)]
+    before = [weight_gradient(stack, l).clone() for l in range(stack.L)]
     start, old, varies = stack.parameters.clone(), moments(stack), varying(stack, x)
     d, c = stack.direction()
     after = torch.addcmul(start, d, stack.rate, value=-c)
@@ -55,7 +56,7 @@ def look(group: Group) -> dict[str, np.ndarray]:
                 now[name][place].copy_(new[name][place])
         done = layer - 1
         stack.gradient(x, y)
-        g, other = before[layer - 1].double(), weight_gradient(group, layer - 1).double()
+        g, other = before[layer - 1].double(), weight_gradient(stack, layer - 1).double()
         change, norm, length = (q.flatten(1).norm(dim=1) for q in (g - other, g, other))
         told.append((change, change / norm, (g * other).flatten(1).sum(1) / (norm * length)))
     change, relative, cosine = (torch.stack(q, 1).numpy() for q in zip(*told, strict=True))
@@ -98,8 +99,3 @@ def drift(was: Moments, now: Moments, varies: Tensor) -> np.ndarray:
     told = varies.all(2, keepdim=True) & (std > 0)  # where some are lost, the others move less
     moved = torch.hypot(mean_now - mean, std_now - std) / torch.where(told, std, torch.nan)
     return moved.square().nanmean(2).sqrt().T.numpy()
-
-
-def weight_gradient(group: Group, l: int) -> Tensor:
-    """dE/dW of layer l (0-based), [S, d_in, d]."""
-    return group.stack.g["weight_in"] if l == 0 else group.stack.g["weight"][l - 1]

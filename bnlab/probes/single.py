@@ -79,14 +79,11 @@ def passing(stack: Stack) -> Tensor:
 
 
 def with_batch(group: Group, slot: int, batch_size: int) -> Group:
-    """One slot's network, with the same weights, in a group of its own that takes mini-batches of another size."""
+    """One slot's network, with the same weights and averages, in a group of its own that takes mini-batches of another
+    size."""
     settings = group.stack.settings[slot].model_copy(update={"batch_size": batch_size})
     experiment = Experiment(settings=settings, arms=(Arm(label="alone"),), seeds=(group.stack.networks[slot].seed,))
     other = Group(experiment, 0, "cpu", group.stack.dtype)
-    inner = slot - group.stack.normed.start
-    for name, view in other.stack.p.items():
-        of = inner if name in ("gamma", "beta") else slot
-        if view.shape[-3]:
-            view.select(-3, 0).copy_(group.stack.p[name].select(-3, of))
+    other.stack.take(group.stack, slot, 0)
     other.stack.t = group.stack.t
     return other

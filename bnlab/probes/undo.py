@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..norms import FrozenNormalization, Normalization
-from .shift import weight_gradient
 from .single import with_batch
+from .weights import weight_gradient
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,8 +34,6 @@ def look(group: Group, layer: int) -> dict[str, np.ndarray]:
     for slot in range(stack.batch.start, stack.batch.stop):
         one = with_batch(group, slot, stack.K)
         inputs = one.x.copy_(x[slot : slot + 1]), y[slot : slot + 1]
-        for of in ("moving_mean", "moving_var"):
-            getattr(one.stack, of).copy_(getattr(stack, of)[:, [slot - stack.batch.start]])
         one.stack.gradient(*inputs)
         norm = one.stack.layers[l].norm
         mean, var = used(norm)
@@ -45,7 +43,7 @@ def look(group: Group, layer: int) -> dict[str, np.ndarray]:
         for which in ("with", "without"):
             one.stack.gradient(*inputs)
             found[f"loss_{which}"][slot] = float(one.stack.loss)
-            gradients.append([weight_gradient(one, i)[0].double().clone() for i in range(L)])
+            gradients.append([weight_gradient(one.stack, i)[0].double().clone() for i in range(L)])
             found[f"gradient_{which}"][slot] = [float(g.norm()) for g in gradients[-1]]
             one.stack.layers[l].norm = constant(norm)  # the same numbers, held fixed: no norm at all
         a, b = gradients

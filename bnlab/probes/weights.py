@@ -1,5 +1,4 @@
-"""Whole sets of weights as vectors: inner products per network, moves along a direction, spectra of those that are
-healthy."""
+"""Weights and their gradients: of a layer, and all of them as vectors, with inner products, norms and spectra."""
 
 from __future__ import annotations
 
@@ -14,6 +13,11 @@ if TYPE_CHECKING:
     from ..stack import Stack
 
 torch = Late("torch")
+
+
+def weight_gradient(stack: Stack, l: int) -> Tensor:
+    """dE/dW of layer l (0-based), a view [S, d_in, d]."""
+    return stack.g["weight_in"] if l == 0 else stack.g["weight"][l - 1]
 
 
 def inner(stack: Stack, a: Tensor, b: Tensor) -> Tensor:
