@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 from looked_at import looked, slot
-from twins import Twin
+from twins import Twin, gradient, grouped
 
 from bnlab import Arm, Experiment, Settings
-from bnlab.group import Group
-from bnlab.probes.single import passing
+from bnlab.probes.single import look, passing
 
 BN = {"norm": "batch"}
 
@@ -28,10 +27,9 @@ def test_alone_an_example_gets_what_it_gets_in_a_batch_and_two_leave_no_gradient
 def test_what_passes_a_batch_norm_is_autograds(placement, K):
     settings = Settings(depth=3, width=8, data="wine", batch_size=K, activation="tanh", delta=1e-2)
     arm = Arm(label="bn", changes=BN | {"placement": placement})
+    group = grouped(Experiment(settings=settings, arms=(arm,)))
+    x, y = gradient(group)
     with torch.no_grad():
-        group = Group(Experiment(settings=settings, arms=(arm,)), 0, "cpu", torch.float64)
-        x, y = group.mini_batch(0)
-        group.stack.gradient(x, y)
         shares = passing(group.stack)
     twin = Twin(group.stack, 0)
     kept = [None] * 3
@@ -50,3 +48,15 @@ def test_what_passes_a_batch_norm_is_autograds(placement, K):
         assert float(shares[l]) == pytest.approx(float(share.mean()), rel=1e-9)
         if K == 2:  # the closed form bounds it
             assert (share <= 1e-2 / sigma**2 + 1e-12).all()
+
+
+@pytest.mark.parametrize("placement", ["before", "after"])
+def test_what_passes_is_told_of_the_trained_weights(placement):
+    settings = Settings(depth=3, width=8, data="wine", batch_size=9, activation="tanh", learning_rate=0.5)
+    group = grouped(Experiment(settings=settings, arms=(Arm(label="bn", changes=BN | {"placement": placement}),)))
+    with torch.no_grad():
+        for t in range(5):
+            group.step(t, False)
+        found = look(group)["passing"][0]
+    gradient(group, 5)
+    np.testing.assert_allclose(found, passing(group.stack), rtol=1e-12)
