@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from . import work
+from .database import FILE
 from .experiment import Experiment
 from .export import looks, tables
 from .probes import PROBES, checked
@@ -222,7 +223,7 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def existing(directory: Path) -> RunStore:
-    if not (directory / "runs.sqlite").exists():
+    if not (directory / FILE).exists():
         raise ValueError(
             f"there is no run in {directory}. Train one: python -m bnlab train FILE.json --out {directory}"
         )

@@ -37,16 +37,18 @@ create table if not exists looks (
 create table if not exists forks (
     run text primary key, parent text not null, arm integer not null, step integer not null);
 """
+FILE = "runs.sqlite"  # of a directory
 OF_A_RUN = ("chunks", "summary", "scores", "population", "snapshots", "looks", "forks")  # tables beside `runs`
 PATIENCE = 30_000  # milliseconds to wait for another writer
 PIECE = 2000  # pages given back at once
 
 
 class Database:
-    """The file in which runs are kept. May be used from any thread and process at once."""
+    """The file of a directory in which runs are kept. May be used from any thread and process at once."""
 
-    def __init__(self, path: Path):
-        self.path, self.local = path, threading.local()
+    def __init__(self, directory: Path):
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory, self.path, self.local = directory, directory / FILE, threading.local()
         with self.transaction() as db:
             for statement in SCHEMA.split(";"):
                 db.execute(statement)

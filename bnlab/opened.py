@@ -10,12 +10,12 @@ import shutil
 from functools import cache
 from pathlib import Path
 
+from .database import FILE
 from .jobs import Jobs
 from .run import Run
 from .store import RunStore
 
 EXAMPLE = Path(__file__).with_name("example")  # a store with one finished run of the default experiment
-FILE = "runs.sqlite"
 
 
 def directory() -> Path:

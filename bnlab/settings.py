@@ -22,6 +22,11 @@ MAX_ARMS, MAX_SEEDS, MAX_LABEL = 6, 8, 40
 ALONE = "batch_size is 1; batch norm needs at least 2 examples to have a variance. Raise it or choose layer norm."
 
 
+STATISTICS = {"batch": "of the mini-batch", "moving": "moving averages, frozen"}
+RESCALE = {"learned": "learned", "fixed": "fixed at 1 and 0"}
+SAMPLING = {"epochs": "in epochs", "replacement": "with replacement"}
+
+
 class About(NamedTuple):
     """What a person needs to know of one setting; everything shown about it comes from here."""
 
@@ -43,6 +48,8 @@ def setting(default: Any, label: str, section: str, help: str, **more: Any) -> A
 
 
 def one_of(names: Mapping[str, Any]) -> AfterValidator:
+    """The check that a value is one of these names."""
+
     def check(value: str) -> str:
         if value not in names:
             raise ValueError(f"one of {', '.join(names)}")
@@ -52,14 +59,18 @@ def one_of(names: Mapping[str, Any]) -> AfterValidator:
 
 
 def formulas(registry: Mapping[str, Any]) -> str:
+    """What each thing of a registry computes, for a help text."""
     return "; ".join(f"{thing.label} {thing.formula}" for thing in registry.values())
 
 
 def labels(registry: Mapping[str, Any]) -> dict[str, str]:
+    """The names in a registry, each with its label: the choices of a setting."""
     return {name: thing.label for name, thing in registry.items()}
 
 
 class Frozen(BaseModel):
+    """Data that never changes, and is checked whenever it is made."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
     def model_copy(self, *, update: dict[str, Any] | None = None, deep: bool = False) -> Self:
@@ -125,7 +136,7 @@ class Settings(Frozen):
         "Placement",
         "Normalization",
         "Normalize the pre-activation a (before) or the activation z (after).",
-        choices=dict(PLACEMENTS),
+        choices=PLACEMENTS,
     )
     alpha: float = setting(
         0.9,
@@ -147,21 +158,21 @@ class Settings(Frozen):
         le=1,
         log=True,
     )
-    statistics: Annotated[str, one_of({"batch": 0, "moving": 0})] = setting(
+    statistics: Annotated[str, one_of(STATISTICS)] = setting(
         "batch",
         "Statistics in training",
         "Normalization",
         "What batch norm normalizes with while it trains: each mini-batch's own statistics, or its moving averages, "
         "which then stand still (frozen, as in fine-tuning).",
-        choices={"batch": "of the mini-batch", "moving": "moving averages, frozen"},
+        choices=STATISTICS,
     )
-    rescale: Annotated[str, one_of({"learned": 0, "fixed": 0})] = setting(
+    rescale: Annotated[str, one_of(RESCALE)] = setting(
         "learned",
         "Gamma and beta",
         "Normalization",
         "Learn the standard deviation gamma and the mean beta of each unit after the norm, or leave them at 1 and 0.",
         symbol="γ, β",
-        choices={"learned": "learned", "fixed": "fixed at 1 and 0"},
+        choices=RESCALE,
     )
     noise_shift: float = setting(
         0.0,
@@ -198,13 +209,13 @@ class Settings(Frozen):
         symbol="K",
         unit="examples",
     )
-    sampling: Annotated[str, one_of({"epochs": 0, "replacement": 0})] = setting(
+    sampling: Annotated[str, one_of(SAMPLING)] = setting(
         "epochs",
         "Mini-batches",
         "Training",
         "In epochs: a new order each epoch, no example twice, the incomplete last mini-batch left out. "
         "With replacement: independent draws, as the theory of the moving averages' noise assumes.",
-        choices={"epochs": "in epochs", "replacement": "with replacement"},
+        choices=SAMPLING,
     )
     steps: int = setting(
         500, "Steps", "Training", "Number of updates.", symbol="t", unit="updates", ge=0, le=1_000_000, shared=True

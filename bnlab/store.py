@@ -37,9 +37,7 @@ class RunStore(Database):
     """All runs of one directory. May be used from any thread and process at once."""
 
     def __init__(self, directory: Path | str):
-        self.directory = Path(directory)
-        self.directory.mkdir(parents=True, exist_ok=True)
-        super().__init__(self.directory / "runs.sqlite")
+        super().__init__(Path(directory))
 
     def create(self, experiment: Experiment, name: str | None = None, device: str = "auto") -> Run:
         """Keep a new question, queued; its name is taken from the experiment unless given."""

@@ -5,10 +5,17 @@ from lab_page import address, button, drawn, errors, page, typed, widget
 
 from bnlab.address import from_query, written
 from bnlab.experiment import Experiment
+from bnlab.figures import FIGURES
 from bnlab.settings import Settings, about, limits
 from pages.parts.controls import END
+from pages.parts.views import INFERENCE, LAB, WHY
 
 pytestmark = pytest.mark.usefixtures("lab")
+
+
+def test_every_figure_stands_in_one_view():
+    shown = [name for views in (LAB, INFERENCE, WHY) for names in views.values() for name in names]
+    assert sorted(shown) == sorted(FIGURES)
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)

@@ -28,74 +28,17 @@ from . import (
     single,
     surface,
 )
-from .options import STEP, About, Option, asked, choice
+from .options import About, Option, asked
 
 if TYPE_CHECKING:
     from ..reading import Trace
 
-AXIS = {"linear": "linear", "log": "log"}
-SMOOTHING = choice(
-    "smoothing",
-    "Smoothing",
-    "Mean over this many last steps; the raw line stays behind it.",
-    {"10": "10 steps", "1": "none", "50": "50 steps", "200": "200 steps"},
-)
-SPLITS = choice(
-    "splits",
-    "Shown",
-    "Losses of the mini-batches at every step, and of the whole sets at the scored steps.",
-    {
-        "batch+test": "mini-batch and test",
-        "batch+train+test": "mini-batch, train, test",
-        "batch": "mini-batch",
-        "train+test": "train and test",
-    },
-)
-KIND = choice(
-    "statistics",
-    "Statistics",
-    "What batch norm normalizes with when the whole sets are scored.",
-    {"moving": "moving averages", "population": "population", "batch": "mini-batch"},
-)
-X = choice("x", "Horizontal axis", "Scale of the steps.", AXIS)
-Y = choice("y", "Vertical axis", "Scale of the values.", AXIS)
-WHICH = choice(
-    "which",
-    "Gradient",
-    "The error arriving at a layer's pre-activations, or the gradient of its weights.",
-    {"signal_grad_norm": "signal gradient", "grad_norm": "weight gradient"},
-)
-SCALE = choice("scale", "Vertical axis", "Scale of the norms.", {"log": "log", "linear": "linear"})
-
 NEAR = 64  # snapshots before the newest among which one is sought that has been looked at
 
 FIGURES: Registry[About] = Registry("figure")
-FIGURES["loss"] = About(
-    "Loss",
-    "Does it fall? A network whose gradients vanish stays at the dotted line: chance.",
-    curves.loss,
-    (SPLITS, KIND, SMOOTHING, X, Y),
-)
-FIGURES["accuracy"] = About(
-    "Accuracy",
-    "The share of examples that are right; the dotted line is guessing.",
-    curves.accuracy,
-    (SPLITS, KIND, SMOOTHING, X, Y),
-)
-FIGURES["gradient_flow"] = About(
-    "Gradient flow",
-    "A straight line on the logarithmic axis is a constant factor per layer: falling to the left, the signal "
-    "vanishes on its way to the input; rising to the left, it explodes.",
-    gradients.gradient_flow,
-    (STEP, SCALE),
-)
-FIGURES["gradient_heatmap"] = About(
-    "Gradient over time",
-    "Each row is a layer, each column a step: watch the lower layers wake up, or stay dark.",
-    gradients.gradient_heatmap,
-    (WHICH,),
-)
 for more in (
+    curves,
+    gradients,
     moving,
     gamma_beta,
     distributions,
@@ -113,7 +56,8 @@ for more in (
     geometry,
     surface,
 ):
-    FIGURES |= more.ABOUT
+    for name, about in more.ABOUT.items():
+        FIGURES.named(name)(about)
 
 
 def check(name: str, trace: Trace, query: Mapping[str, str]) -> None:

@@ -210,19 +210,12 @@ def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
     return style.finished(figure, note=f"Weights of step {at}: {'; '.join(best)}.")
 
 
+TENTHS, HUNDREDTHS, THOUSANDTHS = np.arange(0, 0.9, 0.1), np.arange(0.9, 0.99, 0.01), np.arange(0.99, 0.9995, 0.001)
+FINE = (*(round(x, 6) for x in (*TENTHS, *HUNDREDTHS, *THOUSANDTHS)), 0.9995, 0.9999, 1.0)  # finer towards 1
 ALPHA = Option(
-    "alpha",
-    "number",
-    "alpha α",
-    "Weight of the old value in the moving averages made anew.",
-    low=0,
-    high=1,
-    default="0.99",
-)
-FINE = tuple(
-    round(x, 6) for x in (*np.arange(0, 0.9, 0.1), *np.arange(0.9, 0.99, 0.01), *np.arange(0.99, 0.9995, 0.001))
-)
-ALPHA = ALPHA._replace(marks=(*FINE, 0.9995, 0.9999, 1.0))
+    "alpha", "number", "alpha α", "Weight of the old value in the moving averages made anew.",
+    low=0, high=1, default="0.99", marks=FINE,
+)  # fmt: skip
 ABOUT = {
     "recomputed": About(
         "Any alpha, afterwards",

@@ -11,6 +11,7 @@ from ..data import DATASETS
 from . import style
 from .lasting import bounds, crowded, departed, lasting, room, ruled
 from .losses import chance, classifies, measure, unit
+from .options import About, choice
 from .smoothing import curve, growing, present_mean, width
 
 if TYPE_CHECKING:
@@ -208,3 +209,45 @@ def note(trace: Trace, splits: list[str], window: int, wide: int, even: bool) ->
     if seeds > 1 and spread:
         told.append(f"Means over {seeds} seeds; {' and '.join(spread)}: from the least to the greatest seed.")
     return " ".join(told)
+
+
+AXIS = {"linear": "linear", "log": "log"}
+SMOOTHING = choice(
+    "smoothing",
+    "Smoothing",
+    "Mean over this many last steps; the raw line stays behind it.",
+    {"10": "10 steps", "1": "none", "50": "50 steps", "200": "200 steps"},
+)
+SPLITS = choice(
+    "splits",
+    "Shown",
+    "Losses of the mini-batches at every step, and of the whole sets at the scored steps.",
+    {
+        "batch+test": "mini-batch and test",
+        "batch+train+test": "mini-batch, train, test",
+        "batch": "mini-batch",
+        "train+test": "train and test",
+    },
+)
+KIND = choice(
+    "statistics",
+    "Statistics",
+    "What batch norm normalizes with when the whole sets are scored.",
+    {"moving": "moving averages", "population": "population", "batch": "mini-batch"},
+)
+X = choice("x", "Horizontal axis", "Scale of the steps.", AXIS)
+Y = choice("y", "Vertical axis", "Scale of the values.", AXIS)
+ABOUT = {
+    "loss": About(
+        "Loss",
+        "Does it fall? A network whose gradients vanish stays at the dotted line: chance.",
+        loss,
+        (SPLITS, KIND, SMOOTHING, X, Y),
+    ),
+    "accuracy": About(
+        "Accuracy",
+        "The share of examples that are right; the dotted line is guessing.",
+        accuracy,
+        (SPLITS, KIND, SMOOTHING, X, Y),
+    ),
+}

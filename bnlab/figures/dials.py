@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 
 from . import style
 from .lasting import lost, wholly
-from .looks import COMING, NOT_YET, Needs, finished, missing, mode, present
+from .looks import COMING, NOT_YET, Needs, finished, geometric, missing, mode, present
 from .losses import chance_loss
 from .options import About
 from .smoothing import smoothed
@@ -58,12 +58,6 @@ def moments(trace: Trace) -> list[int]:
 
 def dials_need(trace: Trace) -> Needs:
     return [(probe, step, {}) for step in moments(trace) for probe in DIALS]
-
-
-def geometric(values: np.ndarray, axis: int | tuple[int, ...] = 0) -> np.ndarray:
-    """Geometric mean of what is finite and above 0; NaN where nothing is."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.exp(present(np.where(values > 0, np.log(values), np.nan), axis))
 
 
 def alike(settings: Settings) -> tuple:

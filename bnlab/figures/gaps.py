@@ -33,7 +33,9 @@ class Parts(NamedTuple):
     law: np.ndarray
 
 
-def gap_parts(trace: Trace, found: dict[str, np.ndarray], name: str, arm: int, layer: int, at: int, corrected: bool):
+def gap_parts(
+    trace: Trace, found: dict[str, np.ndarray], name: str, arm: int, layer: int, at: int, corrected: bool
+) -> Parts:
     """The Parts from what the probe `off` saw at step `at`: of the averages that inference before that update finds,
     against the population of the same weights."""
     sizes = np.square(found["parts"][:, ("mean", "var").index(name), layer - 1])  # [seeds, alphas, PARTS]

@@ -10,6 +10,7 @@ from plotly.subplots import make_subplots
 
 from . import style
 from .lasting import bounds, departed, lasting
+from .options import STEP, About, choice
 from .style import NOTHING, nothing
 from .verdict import middle_of, spoken
 
@@ -181,3 +182,27 @@ def mixed(trace: Trace, which: str, arm: int, most: int) -> bool:
     """Whether a layer's norm is 0 at some step in some seeds and not in others."""
     norms = trace.read(which, arm, points=most // 2).mean
     return bool(((norms == 0).any(1) & (norms > 0).any(1)).any())
+
+
+WHICH = choice(
+    "which",
+    "Gradient",
+    "The error arriving at a layer's pre-activations, or the gradient of its weights.",
+    {"signal_grad_norm": "signal gradient", "grad_norm": "weight gradient"},
+)
+SCALE = choice("scale", "Vertical axis", "Scale of the norms.", {"log": "log", "linear": "linear"})
+ABOUT = {
+    "gradient_flow": About(
+        "Gradient flow",
+        "A straight line on the logarithmic axis is a constant factor per layer: falling to the left, the signal "
+        "vanishes on its way to the input; rising to the left, it explodes.",
+        gradient_flow,
+        (STEP, SCALE),
+    ),
+    "gradient_heatmap": About(
+        "Gradient over time",
+        "Each row is a layer, each column a step: watch the lower layers wake up, or stay dark.",
+        gradient_heatmap,
+        (WHICH,),
+    ),
+}

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from ..reading import Trace
 
 SPIKE = 20  # times the range of the middle 80 percent: what lies farther off is a spike
-
 MOST = 95  # percent of a network's values that an axis shows in any case
 FLAT = 4  # times these: what lies higher would press them into the lower quarter of the axis
 

@@ -81,12 +81,18 @@ def looks(trace: Trace, probe: str, arm: int) -> tuple[np.ndarray, dict[str, np.
     return missing(trace.look(probe, arm, at)) or style.said(COMING)
 
 
-def present(values: np.ndarray, axis: int = 0) -> np.ndarray:
-    """Mean over an axis, the seeds', of what is finite; NaN where nothing is."""
+def present(values: np.ndarray, axis: int | tuple[int, ...] = 0) -> np.ndarray:
+    """Mean over some axes, at first the seeds', of what is finite; NaN where nothing is."""
     there = np.isfinite(values)
     return np.where(
         there.any(axis), np.where(there, values, 0).sum(axis, dtype=float) / there.sum(axis).clip(1), np.nan
     )
+
+
+def geometric(values: np.ndarray, axis: int | tuple[int, ...] = 0) -> np.ndarray:
+    """Geometric mean over some axes of what is finite and above 0; NaN where nothing is."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.exp(present(np.where(values > 0, np.log(values), np.nan), axis))
 
 
 def each(trace: Trace, probe: str, step: int, **options: object):
@@ -122,10 +128,7 @@ def mode(trace: Trace) -> str:
 def middle(values: np.ndarray, log: bool = True) -> np.ndarray:
     """Mean over the seeds of values [seeds, ...]: geometric, of what is above 0, where they are drawn on a logarithmic
     axis."""
-    if not log:
-        return present(values)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.exp(present(np.where(values > 0, np.log(values), np.nan)))
+    return geometric(values) if log else present(values)
 
 
 def line(

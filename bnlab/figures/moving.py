@@ -116,11 +116,7 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
         return style.said(nothing(trace))
     told, color, z = moving(trace, arm, seed, layer, unit - 1), style.color(arm), subject(trace, arm)
     mode = style.mode(told.mean.moving)
-    dots = {
-        "mode": "markers",
-        "marker": {"color": color, "size": 3},
-        "opacity": 0.7,
-    }  # the average is read through them
+    dots = {"mode": "markers", "marker": {"color": color, "size": 3}, "opacity": 0.7}  # the average is read through
     thin = {"mode": mode, "line": {"color": color, "width": 1}, "opacity": 0.8}
     solid = {"mode": mode, "line": {"color": color, "width": 3, "dash": style.dash(arm)}}
     marks = {"mode": "markers", "marker": {"color": style.GRAY, "size": 7, "symbol": "diamond-open"}}

@@ -12,6 +12,7 @@ from ..activations import ACTIVATIONS
 from . import style
 from .lasting import departed
 from .options import LAYER, STEP, About
+from .smoothing import present_mean
 from .style import nothing
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ def shares(trace: Trace, quantity: str, arm: int, step: int, layer: int) -> Shar
     """`quantity` is saturated or dead. Networks that diverged are left out of the mean."""
     found, values = trace.at(quantity, arm, step)
     series = trace.read(quantity, arm, layer=layer, points=SHARE_POINTS)
-    over_time = average(series.mean), low(series.low), high(series.high)
+    over_time = present_mean(series.mean), low(series.low), high(series.high)
     values = values.T
-    return Shares(found, (average(values), low(values), high(values)), series.steps, over_time)
+    return Shares(found, (present_mean(values), low(values), high(values)), series.steps, over_time)
 
 
 def low(values: np.ndarray) -> np.ndarray:
@@ -44,13 +45,6 @@ def low(values: np.ndarray) -> np.ndarray:
 
 def high(values: np.ndarray) -> np.ndarray:
     return np.fmax.reduce(values, axis=1)
-
-
-def average(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of what is not NaN; NaN where all is."""
-    there = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        return np.where(there, values, 0).sum(1) / there.sum(1)
 
 
 def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
