@@ -10,17 +10,10 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field, ValidationError, model_validator
 
 from .data import DATASETS
+from .frozen import Frozen, with_more
 from .optimizers import OPTIMIZERS
 from .problems import problems
-from .settings import (
-    MAX_ARMS,
-    MAX_LABEL,
-    MAX_SEEDS,
-    SHARED,
-    Frozen,
-    Settings,
-    with_more,
-)
+from .settings import MAX_ARMS, MAX_LABEL, MAX_SEEDS, SHARED, Settings
 
 MEMORY_BUDGET = 2 * 2**30  # bytes one worker may hold for the networks of one experiment
 LARGEST_SNAPSHOT = 950_000_000  # bytes; SQLite keeps at most 1e9 in one place

@@ -7,24 +7,23 @@ help and section. The widget, the flag, the check, the JSON key and the URL key 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from .activations import ACTIVATIONS
 from .data import DATASETS
+from .frozen import Frozen, with_more
 from .inits import INITS
 from .norms import NORMS, PLACEMENTS
 from .optimizers import OPTIMIZERS
 
 SECTIONS = ("Data", "Network", "Normalization", "Training", "Recording")
-MAX_ARMS, MAX_SEEDS, MAX_LABEL = 6, 8, 40
-ALONE = "batch_size is 1; batch norm needs at least 2 examples to have a variance. Raise it or choose layer norm."
-
-
 STATISTICS = {"batch": "of the mini-batch", "moving": "moving averages, frozen"}
 RESCALE = {"learned": "learned", "fixed": "fixed at 1 and 0"}
 SAMPLING = {"epochs": "in epochs", "replacement": "with replacement"}
+MAX_ARMS, MAX_SEEDS, MAX_LABEL = 6, 8, 40
+ALONE = "batch_size is 1; batch norm needs at least 2 examples to have a variance. Raise it or choose layer norm."
 
 
 class About(NamedTuple):
@@ -66,18 +65,6 @@ def formulas(registry: Mapping[str, Any]) -> str:
 def labels(registry: Mapping[str, Any]) -> dict[str, str]:
     """The names in a registry, each with its label: the choices of a setting."""
     return {name: thing.label for name, thing in registry.items()}
-
-
-class Frozen(BaseModel):
-    """Data that never changes, and is checked whenever it is made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
-
-    def model_copy(self, *, update: dict[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy with changes, checked like anything new. Raises ValidationError."""
-        return type(self).model_validate(
-            {**{name: getattr(self, name) for name in type(self).model_fields}, **(update or {})}
-        )
 
 
 class Settings(Frozen):
@@ -310,11 +297,3 @@ def limits(name: str) -> tuple[float | None, float | None]:
 
 
 SHARED = tuple(name for name in Settings.model_fields if about(name).shared)
-
-
-def with_more(error: ValidationError, sentences: list[str]) -> ValidationError:
-    """The same error, which says these sentences as well."""
-    found = [{key: e[key] for key in ("type", "loc", "input", "ctx") if key in e} for e in error.errors()]
-    if sentences:
-        found.append({"type": "value_error", "input": None, "ctx": {"error": ValueError("\n".join(sentences))}})
-    return ValidationError.from_exception_data(error.title, found)

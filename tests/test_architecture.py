@@ -11,9 +11,10 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {  # from the cellar up; a package stands for all files in it
     "cellar": "registry",
     "ground": "activations inits norms optimizers data averages theory profile moving mlp population",
-    "first": "settings problems experiment address sampling state stack fork trace quantities group train probes",
+    "first": "frozen settings problems experiment address sampling "
+    "state stack fork trace quantities group train probes",
     "second": "database run store summary chunks keeping scorings reading lineage jobs work",
-    "third": "figures export lessons cards opened api",
+    "third": "figures export cards opened api",
     "side door": "__main__",
     "roof": "app pages",
 }
@@ -28,7 +29,6 @@ NEVER = {  # what else a floor, or one thing on it, may not use
     "side door": {"streamlit"},
     "roof": {"torch", "sqlite3"},
     "figures": {*DISK, "database", "store", "keeping", "scorings", "reading", "jobs", "work"},
-    "lessons": {"database", "store", "keeping", "scorings", "reading", "jobs", "work"},
 }
 HEIGHT = {name: height for height, names in enumerate(FLOORS.values()) for name in names}
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
@@ -65,6 +65,10 @@ def used(file: Path) -> set[str]:
 
 def own(file: Path) -> str:
     return thing(".".join(file.relative_to(ROOT).with_suffix("").parts))
+
+
+def test_every_name_on_a_floor_is_there():
+    assert FLOOR.keys() == {own(file) for file in FILES}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
