@@ -6,14 +6,13 @@ import json
 import threading
 
 import httpx
-import numpy as np
 import pytest
 from starlette.applications import Starlette
 
-from bnlab import api, cards, figures, opened
+from bnlab import api, figures, opened
 from bnlab.experiment import Arm, Experiment
 from bnlab.settings import Settings
-from bnlab.train import train
+from bnlab.work import execute
 
 ASKED = Experiment(
     settings=Settings(depth=3, width=8, batch_size=64, steps=30),
@@ -24,19 +23,14 @@ ASKED = Experiment(
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    """A store with one finished run of ASKED; its records beside it."""
+    """The id of a finished run of ASKED, the only one of the server's store."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BNLAB_STORE", str(tmp_path_factory.mktemp("store")))
         patch.setenv("BNLAB_WORKERS", "0")
         opened.close()
         run = opened.store().create(ASKED, name="test")
-        records = []
-        with opened.store().writer(run.id) as writer:
-            for record in train(ASKED):
-                records.append(record)
-                writer.keep(record)
-        opened.store().change(run.id, status="done")
-        yield run.id, records
+        execute(opened.store(), run.id, lambda: None)
+        yield run.id
         opened.close()
 
 
@@ -57,7 +51,7 @@ def view() -> str:
 
 @pytest.mark.parametrize("name", figures.FIGURES)
 def test_every_figure_is_served_small_and_not_twice(recorded, name):
-    run, _ = recorded
+    run = recorded
     (first,) = together(f"/api/runs/{run}/{name}")
     assert first.status_code == 200
     figure = first.json()
@@ -69,7 +63,7 @@ def test_every_figure_is_served_small_and_not_twice(recorded, name):
 
 
 def test_a_changed_run_is_answered_anew(recorded):
-    run, _ = recorded
+    run = recorded
     (first,) = together(f"/api/runs/{run}")
     opened.store().rename(run, "another name")
     (again,) = together(f"/api/runs/{run}?seen={first.headers['x-version']}")
@@ -81,7 +75,7 @@ def test_a_changed_run_is_answered_anew(recorded):
 
 
 def test_a_figure_is_built_once_for_thirty_watchers(recorded, monkeypatch):
-    run, _ = recorded
+    run = recorded
     built, real = [], figures.draw
     monkeypatch.setattr(figures, "draw", lambda *a: built.append(a) or real(*a))
     api.BODIES.tasks.clear()
@@ -92,7 +86,7 @@ def test_a_figure_is_built_once_for_thirty_watchers(recorded, monkeypatch):
 
 
 def test_a_slow_figure_holds_up_nobody(recorded, monkeypatch):
-    run, _ = recorded
+    run = recorded
     free, real, order = threading.Event(), figures.draw, []
     monkeypatch.setattr(figures, "draw", lambda *a: free.wait(30) and real(*a))
     api.BODIES.tasks.clear()
@@ -126,7 +120,7 @@ def test_a_slow_figure_holds_up_nobody(recorded, monkeypatch):
     ],
 )
 def test_what_is_wrong_is_a_sentence(recorded, address, status, sentence):
-    (answer,) = together(address.replace("RUN", recorded[0]).replace("VIEW", view()))
+    (answer,) = together(address.replace("RUN", recorded).replace("VIEW", view()))
     assert answer.status_code == status
     assert sentence in answer.text
     assert "Traceback" not in answer.text
@@ -137,7 +131,7 @@ def test_a_figure_that_fails_is_a_sentence_for_the_visitor_and_a_line_in_the_log
         raise ValueError("cannot reshape array of size 0 into shape (0,newaxis)")
 
     monkeypatch.setattr(figures, "draw", fail)
-    (answer,) = together(f"/api/runs/{recorded[0]}/loss?smoothing=50")
+    (answer,) = together(f"/api/runs/{recorded}/loss?smoothing=50")
     assert answer.status_code == 400
     assert answer.text == "This chart could not be drawn. Choose other options; the server's log says why."
     assert "cannot reshape" in caplog.text
@@ -145,12 +139,12 @@ def test_a_figure_that_fails_is_a_sentence_for_the_visitor_and_a_line_in_the_log
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
 def test_nothing_can_be_changed_through_the_routes(recorded, method):
-    (answer,) = together(f"/api/runs/{recorded[0]}", method=method)
+    (answer,) = together(f"/api/runs/{recorded}", method=method)
     assert answer.status_code == 405
 
 
 def test_packed_and_plain_are_the_same(recorded):
-    run, _ = recorded
+    run = recorded
     packed, plain = (
         together(f"/api/runs/{run}/{view()}", headers={"accept-encoding": e})[0] for e in ("gzip", "identity")
     )
@@ -180,43 +174,6 @@ def test_plotly_comes_from_its_package():
     assert "immutable" in answer.headers["cache-control"]
 
 
-def test_a_card_tells_the_mean_loss_and_the_test_accuracy(recorded):
-    run, records = recorded
-    trace = opened.store().trace(run)
-    for arm in range(2):
-        told = cards.card(trace, arm)
-        loss = [r.value("loss", arm, seed) for r in records[-1 - cards.RECENT : -1] for seed in ASKED.seeds]
-        assert told.loss == pytest.approx(np.mean(loss), rel=1e-5)
-        used = "moving" if arm else "none"
-        assert told.statistics == used
-        networks = [[(n.arm, n.seed) for n in stack] for stack in ASKED.stacks]
-        right = [
-            score.accuracy[i]
-            for score in records[-1].scores
-            if (score.split, score.statistics) == ("test", used)
-            for i, slot in enumerate(score.slots)
-            if networks[score.stack][slot][0] == arm
-        ]
-        assert len(right) == len(ASKED.seeds)
-        assert told.score == pytest.approx(np.mean(right), rel=1e-6)
-
-
-def test_the_board_says_every_status_in_words(recorded):
-    run = opened.store().run(recorded[0])
-    for status, words in {
-        "queued": "Waiting; 2 ahead in the queue",
-        "running": "Training",
-        "paused": "Paused after 8 steps",
-        "done": "Done after 30 steps",
-        "stopped": "Stopped after 8 steps",
-        "diverged": "Diverged: every network diverged.",
-        "failed": "Failed after 8 steps: killed",
-        "interrupted": "Interrupted after 8 steps. Resume continues from the last snapshot",
-    }.items():
-        reason = {"diverged": "every network diverged.", "failed": "killed"}.get(status, "")
-        assert cards.words(run._replace(status=status, step=7, reason=reason), 30, 2) == words
-
-
 def test_the_board_can_be_sent_before_the_first_step(recorded):
     run = opened.store().create(ASKED)
     (answer,) = together(f"/api/runs/{run.id}")
@@ -227,7 +184,7 @@ def test_the_board_can_be_sent_before_the_first_step(recorded):
 
 
 def test_gzip_of_a_figure_is_decided_once(recorded):
-    run, _ = recorded
+    run = recorded
     together(f"/api/runs/{run}/{view()}")
     assert all(gzip.decompress(task.result()) for task in api.BODIES.tasks.values())
 

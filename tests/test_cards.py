@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from bnlab import cards, figures
@@ -9,6 +10,7 @@ from bnlab.activations import ACTIVATIONS
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.settings import MAX_LABEL, about
 from bnlab.store import RunStore
+from bnlab.train import train
 from bnlab.work import execute
 
 HTML = "<b>bold</b> & x"
@@ -110,3 +112,41 @@ def test_a_run_that_waits_says_so_also_when_it_is_the_next(tmp_path, position, w
     store = RunStore(tmp_path)
     run = store.create(Experiment(settings=SMALL, arms=ARMS[:1]))
     assert cards.state(store.trace(run.id), position)["words"] == words
+
+
+def test_a_card_tells_the_mean_loss_and_the_test_accuracy(store):
+    asked = Experiment(settings=SMALL.model_copy(update={"steps": 30}), arms=ARMS[:2], seeds=(0, 1))
+    run, records = store.create(asked), list(train(asked))
+    execute(store, run.id, lambda: None)
+    trace = store.trace(run.id)
+    for arm in range(2):
+        told = cards.card(trace, arm)
+        loss = [r.value("loss", arm, seed) for r in records[-1 - cards.RECENT : -1] for seed in asked.seeds]
+        assert told.loss == pytest.approx(np.mean(loss), rel=1e-5)
+        used = "moving" if arm else "none"
+        assert told.statistics == used
+        networks = [[(n.arm, n.seed) for n in stack] for stack in asked.stacks]
+        right = [
+            score.accuracy[i]
+            for score in records[-1].scores
+            if (score.split, score.statistics) == ("test", used)
+            for i, slot in enumerate(score.slots)
+            if networks[score.stack][slot][0] == arm
+        ]
+        assert len(right) == len(asked.seeds)
+        assert told.score == pytest.approx(np.mean(right), rel=1e-6)
+
+
+def test_the_board_says_every_status_in_words(trace):
+    for status, words in {
+        "queued": "Waiting; 2 ahead in the queue",
+        "running": "Training",
+        "paused": "Paused after 8 steps",
+        "done": "Done after 30 steps",
+        "stopped": "Stopped after 8 steps",
+        "diverged": "Diverged: every network diverged.",
+        "failed": "Failed after 8 steps: killed",
+        "interrupted": "Interrupted after 8 steps. Resume continues from the last snapshot",
+    }.items():
+        reason = {"diverged": "every network diverged.", "failed": "killed"}.get(status, "")
+        assert cards.words(trace.run._replace(status=status, step=7, reason=reason), 30, 2) == words
