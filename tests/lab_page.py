@@ -1,10 +1,12 @@
-"""The Lab's page, driven without a browser: opened at an address, its controls by name, what it says."""
+"""The pages, driven without a browser: opened at an address or a run, their controls by name, what they say."""
 
 from pathlib import Path
 
 from streamlit.testing.v1 import AppTest
 
+from bnlab import Arm, Experiment, Settings
 from bnlab.settings import SECTIONS
+from bnlab.work import execute
 from pages.parts.controls import END
 
 PAGES = Path(__file__).parents[1] / "pages"
@@ -65,3 +67,22 @@ def address(at: AppTest) -> list[tuple[str, str]]:
 
 def errors(at: AppTest) -> str:
     return "\n".join(error.value.replace("\\", "") for error in at.error)
+
+
+def opened(file: str, run_id: str = "") -> AppTest:
+    """Another page, by its file, which looks at a run."""
+    at = AppTest.from_file(str(PAGES / "navigation.py"), default_timeout=60)
+    if run_id:
+        at.query_params["run"] = run_id
+    at.run()
+    return drawn(at.switch_page(file))
+
+
+def recorded(store, **more) -> str:
+    """The id of a small run with batch norm and without, trained to its end."""
+    settings = Settings(depth=2, width=8, steps=40, data="wine", batch_size=16, score_every=10, **more)
+    run = store.create(
+        Experiment(settings=settings, arms=(Arm(label="bn", changes={"norm": "batch"}), Arm(label="no")))
+    )
+    execute(store, run.id, lambda: None)
+    return run.id

@@ -1,33 +1,14 @@
 """The page Inference, driven without a browser: every view, the conventions, and a fork that is asked for."""
 
-from pathlib import Path
-
+from lab_page import opened, recorded
 from streamlit.testing.v1 import AppTest
 
-from bnlab import Arm, Experiment, Settings
 from bnlab.work import execute
 from pages.parts.views import INFERENCE
 
-PAGES = Path(__file__).parents[1] / "pages"
-
 
 def page(run_id: str = "") -> AppTest:
-    at = AppTest.from_file(str(PAGES / "navigation.py"), default_timeout=60)
-    if run_id:
-        at.query_params["run"] = run_id
-    at.run()
-    at.switch_page("inference.py").run()
-    assert not at.exception
-    return at
-
-
-def recorded(store, **more) -> str:
-    settings = Settings(depth=2, width=8, steps=40, data="wine", batch_size=16, score_every=10, **more)
-    run = store.create(
-        Experiment(settings=settings, arms=(Arm(label="bn", changes={"norm": "batch"}), Arm(label="no")))
-    )
-    execute(store, run.id, lambda: None)
-    return run.id
+    return opened("inference.py", run_id)
 
 
 def test_every_view_opens(lab):

@@ -1,25 +1,16 @@
 """The page Why it works, driven without a browser: every view, every preset."""
 
-from pathlib import Path
-
 import pytest
+from lab_page import opened, recorded
 from streamlit.testing.v1 import AppTest
-from test_pages_inference import recorded
 
 from bnlab.figures.options import STEP
 from pages.parts.presets import PRESETS
 from pages.parts.views import WHY
 
-PAGES = Path(__file__).parents[1] / "pages"
-
 
 def page(run_id: str) -> AppTest:
-    at = AppTest.from_file(str(PAGES / "navigation.py"), default_timeout=60)
-    at.query_params["run"] = run_id
-    at.run()
-    at.switch_page("why.py").run()
-    assert not at.exception
-    return at
+    return opened("why.py", run_id)
 
 
 def test_every_view_opens(lab):
