@@ -45,7 +45,7 @@ class Networks:
         """Outputs [S, K, n_out] for inputs x [S, K, n_in], and the statistics batch norm used in each layer.
 
         Without `given`, batch norm uses the mean and variance of x's own examples, layer by layer: a mini-batch's
-        batch statistics, or, when x is the whole training set, the population statistics of the concept (each layer's
+        batch statistics, or, when x is the whole training set, the exact population statistics (each layer's
         statistics with the layers below already normalized by theirs). With `given`, those: inference mode;
         layers above the last given ones again use x's own.
         """

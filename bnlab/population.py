@@ -1,6 +1,6 @@
 """Population statistics in a bounded memory, and the practitioner's shortcut beside them.
 
-The concept's: layer l's mean and biased variance over the whole training set, the layers below normalized by *their*
+The exact ones: layer l's mean and biased variance over the whole training set, the layers below normalized by *their*
 population statistics. In one pass where all examples fit at once (mlp.Networks.forward); else, as here, a piece of the
 training set at a time, layer by layer. The practitioner's version lets each mini-batch use its own statistics
 everywhere and pools what it sees (Wu and Johnson 2021, "PreciseBN"): cheaper, and off by what a mini-batch adds.

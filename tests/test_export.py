@@ -27,7 +27,7 @@ KEYS = {
     "scores": ["arm", "seed", "step", "split", "statistics"],
     "population": ["arm", "seed", "step", "layer", "unit"],
 }
-COLUMNS = {  # as CONTRACT promises them; more may stand beside those of `layers`
+COLUMNS = {  # as the README promises them; more may stand beside those of `layers`
     "steps": ["loss", "accuracy"],
     "layers": [
         *("grad_norm", "signal_grad_norm", "weight_norm", "update_ratio"),

@@ -21,11 +21,6 @@ SMALL = Settings(data="wine", depth=3, width=6, batch_size=16, steps=40, score_e
 DIVERGES = Arm(label="diverges", changes={"learning_rate": 50.0})
 
 
-@pytest.fixture
-def store(tmp_path):
-    return RunStore(tmp_path)
-
-
 def taken(store: RunStore, run_id: str, name: str, step: int, **options) -> None:
     look(store, run_id, name, options, step, [np.frombuffer(v, np.float32) for v in store.snapshot(run_id, step)])
 

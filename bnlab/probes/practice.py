@@ -1,4 +1,4 @@
-"""The practitioner's population statistics, pooled over mini-batches, beside the concept's (see population.py)."""
+"""The practitioner's population statistics, pooled over mini-batches, beside the exact ones (see population.py)."""
 
 from __future__ import annotations
 
