@@ -229,6 +229,7 @@ class Jobs:
                 return
             self.workers.remove(worker)
             if worker.run_id:
+                self.more.pop(worker.run_id, None)
                 with suppress(KeyError):
                     reason = f"its worker ended with {ending(code, worker)}"
                     self.store.change(worker.run_id, status="failed", reason=reason)

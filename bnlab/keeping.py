@@ -60,6 +60,9 @@ class Writer:
         self.every = CHUNK_ROWS  # steps after which room is made; fewer where so many would take more than is open
         while self.every > 1 and 8 * sum(t.width for t in self.tables) * self.every > self.share["open"]:
             self.every //= 2
+        with store.transaction() as db:
+            for name in ("scores", "population"):  # at which it was stopped, see score()
+                db.execute(f"delete from {name} where run = ? and step > ?", (run_id, store.run(run_id).step))
         self.scorings = {name: sizes(store, name, run_id) for name in ("scores", "population", "snapshots")}
         self.pending: list[Record] = []
         self.committed = self.started = time.monotonic()
@@ -130,6 +133,15 @@ class Writer:
             scoring = self.counted("snapshots", step, rows)
             self.fit_the_rest(db)
             self.put(db, [scoring])
+
+    def score(self, record: Record) -> None:
+        """Keep the scores and population rows of a run that was stopped, beyond its last step, unless it was resumed or
+        deleted meanwhile. Nothing makes room for them, and they go when it is resumed: it has the same rows then as if
+        it had never been stopped."""
+        with self.store.transaction() as db:
+            stands = "update runs set version = version + 1 where id = ? and status = 'stopped' and step = ?"
+            if db.execute(stands, (self.run_id, self.step)).rowcount:
+                self.put(db, self.scorings_of(record._replace(weights=None)))
 
     def counted(self, name: str, step: int, rows: list[tuple[int, str | bytes]]) -> Scoring:
         """The rows (stack, data) of a step, counted already, so that what goes for them goes first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from math import ceil
 
 import numpy as np
@@ -11,6 +11,7 @@ from .data import DATASETS
 from .experiment import Experiment
 from .group import Group
 from .registry import Late
+from .settings import Settings
 from .trace import Part, Record
 
 torch = Late("torch")
@@ -27,11 +28,12 @@ def train(
     dtype: torch.dtype | None = None,
     record: bool = True,
     start: tuple[int, list[np.ndarray]] | None = None,
-) -> Iterator[Record]:
+) -> Generator[Record, bool | None]:
     """Train every arm and seed together; yield one Record a step, and a last one with the final scores.
 
     `start` is a step and the vectors of a snapshot: training goes on from there as if it had never stopped, to the
-    last bit. With `record=False` the records are empty, and the networks learn bitwise the same. A network that has
+    last bit. `send(True)` in place of next() ends it: the record that comes is the last, with the final scores. With
+    `record=False` the records are empty, and the networks learn bitwise the same. A network that has
     diverged, a weight of it is not finite, trains to the next scoring; from then on its values are NaN.
     """
     groups = [Group(experiment, i, device, dtype or torch.float32) for i in range(len(experiment.stacks))]
@@ -44,7 +46,8 @@ def train(
     def snapshot() -> list[np.ndarray]:
         return [group.snapshot() for group in groups]
 
-    for t in range(first, steps + 1):
+    t = first
+    while t <= steps:
         with torch.no_grad():
             scored = record and (t % every == 0 or t == steps)
             broken = [group.broken() if scored or t == first else [] for group in groups]
@@ -56,7 +59,9 @@ def train(
             parts = tuple(Part(group.step(t, record)) for group in groups) if t < steps else ()
             for group, lost in zip(groups, broken, strict=True):
                 group.leave_out(lost)  # only now: this row may be the first that shows where they broke
-        yield Record(experiment, t, parts, scores, population, weights, snapshot)
+        if (yield Record(experiment, t, parts, scores, population, weights, snapshot)):
+            steps = min(steps, t + 1)
+        t += 1
 
 
 def score_interval(experiment: Experiment) -> int:
@@ -66,11 +71,21 @@ def score_interval(experiment: Experiment) -> int:
     """
     cost = 0.0  # of one scoring, in steps
     for arm in experiment.arm_settings:
-        data = DATASETS[arm.data]
-        passes = 3 if arm.norm == "batch" else 1
-        cost += passes * (data.n_train + data.n_test) * FORWARD / arm.mini_batch
+        cost += scored_examples(arm) * FORWARD / arm.mini_batch
     affordable = ceil(cost / len(experiment.arms) / SCORING_SHARE)
     return max(1, min(affordable, ceil(experiment.settings.steps / 10)))
+
+
+def scored_examples(arm: Settings) -> int:
+    """How many examples a network is given in one scoring: both splits, with each kind of statistics."""
+    data = DATASETS[arm.data]
+    return (3 if arm.norm == "batch" else 1) * (data.n_train + data.n_test)
+
+
+def scoring_cost(experiment: Experiment) -> int:
+    """Multiply-adds of one scoring, about."""
+    each = [experiment.arm_settings[n.arm] for n in experiment.networks]
+    return sum(scored_examples(s) * s.depth * s.width**2 for s in each)
 
 
 def device_for(experiment: Experiment, asked: str) -> str:

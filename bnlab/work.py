@@ -25,9 +25,10 @@ from .fork import vectors
 from .lineage import seen
 from .probes import PROBES, Copies, checked, schedule
 from .store import GONE, RunStore
-from .train import device_for, train
+from .train import device_for, scoring_cost, train
 
 MEMORY = 8 * 2**30  # bytes of data a worker may hold; what an experiment needs was checked before (experiment.py)
+LONG_SCORING = 3e10  # multiply-adds, some seconds' worth, above which a stopped run is not scored: others wait for it
 LAST_WORDS = 10.0  # seconds a worker has to end after its pipe closed
 
 
@@ -35,20 +36,22 @@ def execute(store: RunStore, run_id: str, asked: Callable[[], str | None], steps
     """Train a run from its newest snapshot, or from the start, and keep what is seen.
 
     `asked()` is looked at after every step: "pause", "stop" or "interrupt" ends the training there, with a snapshot to
-    go on from. `steps` is a number of steps after which to pause. Sets the run's status; raises what training raises.
+    go on from; where it is stopped it is scored. `steps` is a number of steps after which to pause, not counting those
+    that were recorded before and are trained again. Sets the run's status; raises what training raises.
     """
     run = store.run(run_id)
     device = device_for(run.experiment, run.device)
     store.change(run_id, status="running", reason="", device=device)
     start = beginning(store, run_id)
     status, reason, done, looks = "done", "", 0, schedule(run.experiment)
+    records = train(run.experiment, device=device, start=start)
     with store.writer(run_id) as writer:
-        for record in train(run.experiment, device=device, start=start):
+        for record in records:
             writer.keep(record)
             if record.weights:
                 for name in (name for name, every in looks.items() if record.step % every == 0):
                     look(store, run_id, name, {}, record.step, record.weights)
-            done += 1
+            done += record.step > run.step
             if not record.parts:
                 break
             wish = asked() or ("pause" if done == steps else None)
@@ -61,6 +64,8 @@ def execute(store: RunStore, run_id: str, asked: Callable[[], str | None], steps
                 reason = "The process that trained it was ended; it can be resumed." if wish == "interrupt" else ""
                 break
     store.change(run_id, status=status, reason=reason)
+    if status == "stopped" and record.step >= run.step and scoring_cost(run.experiment) < LONG_SCORING:
+        writer.score(records.send(True))  # whoever stops has not waited for it
 
 
 def beginning(store: RunStore, run_id: str) -> tuple[int, list[np.ndarray]] | None:

@@ -91,20 +91,26 @@ def test_stopping_keeps_what_was_recorded(jobs):
     run, trace = jobs.store.run(run_id), jobs.store.trace(run_id)
     assert len(trace.read("loss", 0, points=10**6).steps) == run.step + 1
     assert trace.snapshots()[-1] == run.step + 1
+    until(lambda: jobs.store.trace(run_id).scores(0, "test", "none")[0][-1] == run.step + 1)
 
 
 def test_a_killed_worker_fails_its_run_only(jobs):
     doomed, other = started(jobs, LONG), started(jobs, LONG)
     worker = next(w for w in jobs.workers if w.run_id == doomed)
+    jobs.more[doomed] = 3  # asked for by whoever did not see it die
     os.kill(worker.process.pid, signal.SIGKILL)
     becomes(jobs, doomed, "failed")
+    assert not jobs.more
     assert jobs.store.run(doomed).reason == "its worker ended with signal 9"
     seen = jobs.store.run(doomed).step
     assert seen >= 10 and len(jobs.store.trace(doomed).read("loss", 0).steps) == seen + 1
     before = jobs.store.run(other).step
     until(lambda: jobs.store.run(other).step > before)
+    jobs.step(doomed)
+    becomes(jobs, doomed, "paused")
+    assert jobs.store.run(doomed).step == seen + 1
     jobs.resume(doomed)
-    until(lambda: jobs.store.run(doomed).step > seen)
+    until(lambda: jobs.store.run(doomed).step > seen + 1)
     for run_id in (doomed, other):
         jobs.stop(run_id)
         becomes(jobs, run_id, "stopped")

@@ -1,0 +1,109 @@
+"""A run that is stopped is scored where it ends; whatever ended it, it goes on as if it had never been ended."""
+
+import numpy as np
+import pytest
+
+from bnlab import Arm, Experiment, Settings, train, work
+from bnlab.store import RunStore
+
+ARMS = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch"}), Arm(label="narrow", changes={"width": 5}))
+SETTINGS = Settings(data="wine", depth=3, width=8, batch_size=16, steps=30, score_every=10)
+ASKED = Experiment(settings=SETTINGS, arms=ARMS, seeds=(0, 1))
+
+
+def ended(store, wish, step, run_id=None):
+    """A run that meets with a wish, or a crash, when it has seen this step; its id."""
+    run_id, seen = run_id or store.create(ASKED).id, iter(range(step))
+
+    def asked():
+        if next(seen, None) is not None:
+            return None
+        if wish == "crash":
+            raise OSError("the power went")
+        return wish
+
+    try:
+        work.execute(store, run_id, asked)
+    except OSError:
+        store.change(run_id, status="failed")
+    return run_id
+
+
+def kept(store, run_id):
+    """All that is kept of a run's course."""
+    tables = {"chunks": "kind, first, n, data", "summary": "kind, first, n, data"}
+    tables |= {"scores": "step, data", "population": "step, data"}
+    return {
+        table: store.db.execute(
+            f"select stack, {what} from {table} where run = ? order by 1, 2, 3", (run_id,)
+        ).fetchall()
+        for table, what in tables.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    store = RunStore(tmp_path_factory.mktemp("store"))
+    return kept(store, ended(store, "never", 99))
+
+
+@pytest.mark.parametrize("step", [0, 9, 13])
+def test_its_last_scores_are_those_of_a_run_that_was_to_end_there(store, step):
+    run_id = ended(store, "stop", step)
+    assert (store.run(run_id).status, store.run(run_id).step) == ("stopped", step)
+    *_, last = train(ASKED.model_copy(update={"settings": SETTINGS.model_copy(update={"steps": step + 1})}))
+    trace = store.trace(run_id)
+    for score in last.scores:
+        for slot, loss in zip(score.slots, score.loss, strict=True):
+            arm, seed = ASKED.stacks[score.stack][slot]
+            steps, losses, _ = trace.scores(arm, score.split, score.statistics)
+            assert steps[-1] == step + 1 and losses[-1, seed] == loss
+    steps, mean, var = trace.population(1)
+    assert steps[-1] == step + 1
+    np.testing.assert_array_equal(mean[-1].swapaxes(0, 1), last.population[0].mean)
+    np.testing.assert_array_equal(var[-1].swapaxes(0, 1), last.population[0].var)
+
+
+@pytest.mark.parametrize("step", [0, 9, 13, 29])
+def test_it_goes_on_as_if_it_had_not_been_stopped(store, whole, step):
+    run_id = ended(store, "stop", step)
+    ended(store, "never", 99, run_id)
+    assert store.run(run_id).status == "done"
+    assert kept(store, run_id) == whole
+
+
+@pytest.mark.parametrize("meanwhile", ["resumed", "deleted"])
+def test_a_run_that_does_not_stand_any_more_gets_no_last_scores(store, whole, meanwhile, monkeypatch):
+    change = store.change
+
+    def overtaken(run_id, **columns):
+        change(run_id, **columns)
+        if columns["status"] == "stopped":
+            store.delete(run_id) if meanwhile == "deleted" else change(run_id, status="queued")
+
+    monkeypatch.setattr(store, "change", overtaken)
+    run_id = ended(store, "stop", 13)
+    assert {step for _, step, _ in kept(store, run_id)["scores"]} == ({0, 10} if meanwhile == "resumed" else set())
+
+
+def test_where_a_scoring_takes_long_nobody_waits_for_another(store, monkeypatch):
+    monkeypatch.setattr(work, "LONG_SCORING", 0)
+    assert store.trace(ended(store, "stop", 13)).scores(0, "test", "none")[0].tolist() == [0, 10]
+
+
+def test_a_step_after_a_crash_is_one_that_was_not_recorded(store, whole):
+    run_id = ended(store, "crash", 17)
+    assert (store.run(run_id).step, store.trace(run_id).snapshots()[-1]) == (17, 10), "seven updates are lost"
+    for step in (18, 19):
+        work.execute(store, run_id, lambda: None, steps=1)
+        assert (store.run(run_id).status, store.run(run_id).step) == ("paused", step)
+    ended(store, "never", 99, run_id)
+    assert kept(store, run_id) == whole
+
+
+def test_a_run_stopped_among_steps_it_had_recorded_has_no_scores_between_them(store, whole):
+    run_id = ended(store, "crash", 17)
+    ended(store, "stop", 2, run_id)
+    assert store.run(run_id).step == 17
+    ended(store, "never", 99, run_id)
+    assert kept(store, run_id) == whole
