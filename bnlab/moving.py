@@ -15,7 +15,7 @@ Noise averages out with alpha, bias stays: a biased variance is small by about s
 it, as mini-batch statistics normalize the layers below.
 
 Arrays are [steps, ...] in numpy, one row for every step from 0; where some are missing nothing here can be said
-(`complete`). Float64 inside.
+(`complete`). Float64 inside. Of a network that has diverged the statistics are not finite, and so is what follows.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 START = {"mean": 0.0, "var": 1.0}  # the cold start
+WITHOUT_WARNING = np.errstate(invalid="ignore")  # infinity less infinity, or times 0, is NaN, as it should be
 ALPHAS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 1.0)
 
 
@@ -39,6 +40,7 @@ def weights(n: int, alpha: float) -> np.ndarray:
     return (1 - alpha) * alpha ** np.arange(n - 1.0, -1, -1)  # 0 ** 0 is 1
 
 
+@WITHOUT_WARNING
 def moving_averages(new: np.ndarray, alpha: float, start: float, corrected: bool = False) -> np.ndarray:
     """The average after each of the batch statistics new [n, ...] came in, from `start`; row s is m_{s+1}.
 
@@ -56,6 +58,7 @@ def moving_averages(new: np.ndarray, alpha: float, start: float, corrected: bool
     return out
 
 
+@WITHOUT_WARNING
 def moving_average_at(new: np.ndarray, alpha: float, start: float, at: np.ndarray) -> np.ndarray:
     """m_t at a few steps t only, [len(at), ...]: what training finds before update t. `at` grows; m_0 is the start."""
     found = np.empty((len(at), *new.shape[1:]), np.float64)
@@ -77,6 +80,7 @@ class Gap(NamedTuple):
     mini_batches: np.ndarray
 
 
+@WITHOUT_WARNING
 def gap(new: np.ndarray, population: np.ndarray, alpha: float, start: float, corrected: bool = False) -> Gap:
     """Why the average of new [t, ...] is off population[t], that of the weights which infer with it.
 
@@ -100,6 +104,7 @@ def neighbors(steps: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.nda
     return left, right, (t - steps[left]) / np.maximum(steps[right] - steps[left], 1)
 
 
+@WITHOUT_WARNING
 def between(steps: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
     """Population statistics [n, ...] at every step 0..n-1, straight lines between those `steps` that have them."""
     left, right, share = neighbors(steps, n)
@@ -107,6 +112,7 @@ def between(steps: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
     return values[left] * (1 - share) + values[right] * share
 
 
+@WITHOUT_WARNING
 def averaged(steps: np.ndarray, values: np.ndarray, n: int, alpha: float) -> np.ndarray:
     """The moving average, less its start, [...] of the population at steps 0..n-1, straight lines between `steps`."""
     left, right, share = neighbors(steps, n)
@@ -148,8 +154,7 @@ def law(name: str, alpha: float, K: int, N: int | None, t: int) -> float:
 
 def rms(values: np.ndarray) -> float:
     """Root of the mean square over all units; nan for none."""
-    finite = values[np.isfinite(values)]
-    return sqrt(float(np.square(finite, dtype=np.float64).mean())) if finite.size else nan
+    return sqrt(float(np.square(values, dtype=np.float64).mean())) if values.size else nan
 
 
 class Convention(NamedTuple):

@@ -169,3 +169,26 @@ def test_the_line_for_pytorch_gives_the_labs_moving_averages(K):
     np.testing.assert_allclose((norm.running_var.numpy() - left) * told.factor, lab - left, rtol=1e-6)
     assert told.factor == (K - 1) / K
     assert all(c.factor == 1 for c in conventions(alpha, delta, K, 5) if c.library != "PyTorch")
+
+
+def test_what_is_not_finite_stays_with_its_unit_and_warns_nobody():
+    """Beside a unit that overflows, one that becomes NaN, and one that does both the ways around."""
+    t, alpha = 6, 0.8
+    new, population = np.random.default_rng(0).normal(size=(2, t + 1, 4))
+    new[4, 1], population[3, 1], new[5, 2] = np.inf, np.inf, np.nan
+    new[[2, 3], 3], population[[0, 6], 3] = (np.inf, -np.inf), (-np.inf, np.inf)
+    with np.errstate(all="ignore"):  # this test's own sums, in plain words
+        slow = 0.5 * alpha**t + sum((1 - alpha) * alpha ** (t - 1 - s) * new[s] for s in range(t))
+        total = slow - population[t]
+    assert np.isnan(slow).tolist() == [False, False, True, True] and slow[1] == np.inf
+    for m in (moving_averages(new[:t], alpha, 0.5)[-1], *moving_average_at(new, alpha, 0.5, np.array([t]))):
+        np.testing.assert_allclose(m, slow, rtol=1e-12)
+    told = gap(new[:t], population, alpha, 0.5)
+    np.testing.assert_allclose(told.total[0], total[0], rtol=1e-9)
+    assert not np.isfinite(np.array(told)[:, 1:].sum(0)).any()
+    line = between(np.array([0, 3, 6]), population[[0, 3, 6]], t + 1)
+    np.testing.assert_allclose(line[:, 0], np.interp(np.arange(t + 1), [0, 3, 6], population[[0, 3, 6], 0]))
+    assert np.isfinite(line[:, [0, 2]]).all() and not np.isfinite(line[1:6, 1]).any()
+    lag = averaged(np.array([0, 3, 6]), population[[0, 3, 6]], t, alpha)
+    assert np.isfinite(lag).tolist() == [True, False, True, False]
+    assert np.isnan(rms(np.array([1.0, np.nan]))) and np.isnan(rms(np.array([])))

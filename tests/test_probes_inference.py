@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
-from looked_at import looked, slot
+from looked_at import looked, recorded, slot
 
 from bnlab import lineage
 from bnlab.moving import ALPHAS
 from bnlab.probes import Copies
 from bnlab.probes.broken import MISTAKES
 from bnlab.probes.inference import averages
+from bnlab.probes.off import sizes
+from bnlab.store import RunStore
 
 
 @pytest.mark.parametrize(("asked", "online"), [(0.9, 1), (0.99, 3)])
@@ -46,3 +48,25 @@ def test_statistics_of_some_steps_only_are_refused_and_the_other_mistakes_are_co
     assert np.isnan(part[:, swapped]).all() and np.isfinite(whole[slot(inference_trace, 1), swapped])
     whole[:, swapped] = np.nan
     np.testing.assert_array_equal(part, whole)
+
+
+def test_of_an_arm_that_diverged_nothing_is_told_and_the_others_are_what_they_are_alone(tmp_path):
+    """Its last weights overflow, its statistics do before: infinity less infinity is no number, and no warning."""
+    store, BN = RunStore(tmp_path), {"norm": "batch"}
+    wild = BN | {"learning_rate": 100.0, "weight_decay": 1.0}  # a factor of -99 a step: gone after some 20
+    both, alone = (recorded(store, arms, activation="relu") for arms in ((wild, BN), (BN,)))
+    assert {arm for arm, _ in both.diverged} == {0}
+    for step in (10, 20, 25, 40):
+        for name in ("inference", "alphas", "off"):
+            found, single = looked(both, name, step), looked(alone, name, step)
+            for key in {"inference": ["loss"], "alphas": ["test_loss"], "off": ["loss", "parts"]}[name]:
+                np.testing.assert_array_equal(found[key][slot(both, 1)], single[key][0], err_msg=f"{name} {step}")
+                lost = found[key][slot(both, 0)]
+                assert step < 25 or not np.isfinite(lost if name != "inference" else lost[-1]).any(), (name, step)
+
+
+def test_the_size_of_a_gap_leaves_out_units_that_do_not_vary_and_none_that_is_no_number():
+    new, population = np.random.default_rng(0).normal(size=(2, 7, 2))
+    size = lambda unit, units=slice(None): sizes(new[:6, units], population[:, units], 0.0, np.array(unit))  # noqa: E731
+    np.testing.assert_allclose(size([0.0, 2.0]), size([2.0], slice(1, 2)), rtol=1e-12)
+    assert np.isnan(size([np.nan, 2.0])).all() and np.isfinite(size([1.0, 2.0])).all()

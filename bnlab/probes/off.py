@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..moving import ALPHAS, START, averaged, between, complete, gap, rms
+from ..moving import ALPHAS, START, WITHOUT_WARNING, averaged, between, complete, gap, rms
 from ..registry import Late
 from .inference import scored
 
@@ -61,6 +61,7 @@ def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
     return told
 
 
+@WITHOUT_WARNING
 def losses(group: Group, slots: slice, b: slice, steps: np.ndarray, population: list[np.ndarray]) -> list[float]:
     """Test loss of one network with its moving averages less each part of WITHOUT; population [n, L, d] at `steps`."""
     stack, t, alpha = group.stack, group.stack.t, group.stack.settings[slots.start].alpha
@@ -75,12 +76,13 @@ def losses(group: Group, slots: slice, b: slice, steps: np.ndarray, population: 
     return [float(scored(group, "test", *pair, only=slots)[0][slots.start]) for pair in pairs]
 
 
+@WITHOUT_WARNING
 def sizes(new: np.ndarray, population: np.ndarray, start: float, unit: np.ndarray) -> np.ndarray:
-    """PARTS for each of ALPHAS, [alphas, 5], root mean squares over the units, in `unit`s."""
-    told = []
+    """PARTS for each of ALPHAS, [alphas, 5], root mean squares over the units that vary, in `unit`s."""
+    told, vary = [], unit != 0
     for alpha in ALPHAS:
         all_parts = [*gap(new, population, alpha, start), gap(new, population, alpha, start, corrected=True).total]
-        told.append([rms(np.divide(part, unit, out=np.full_like(part, np.nan), where=unit > 0)) for part in all_parts])
+        told.append([rms(part[vary] / unit[vary]) for part in all_parts])
     return np.array(told)
 
 
