@@ -26,6 +26,7 @@ from starlette.routing import Route
 from . import cards, figures, opened
 from .data import DATASETS
 from .figures import data
+from .problems import allowed
 from .run import Run
 
 PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
@@ -136,11 +137,17 @@ def data_body(name: str, standardize: bool) -> bytes:
 
 async def data_figure(request: Request) -> Response:
     """The preview of a data set; it never changes."""
-    name, standardize = request.path_params["name"], request.query_params.get("standardize", "true") == "true"
+    name, asked = request.path_params["name"], dict(request.query_params)
+    seen, written = asked.pop("seen", None), asked.pop("standardize", "") or "true"
     headers = {"x-version": "1", "x-status": "done", "cache-control": "no-store"}
     if name not in DATASETS:
         return Response(f"There is no data set {name[:40]!r}; known are {', '.join(DATASETS)}.", 404)
-    if request.query_params.get("seen") == "1":
+    if asked:
+        return Response(f"{min(asked)[:40]} is not an option of this figure; known is standardize.", 400)
+    if written not in ("true", "false"):
+        return Response(f"standardize is {written[:40]}; allowed is {allowed('standardize')}.", 400)
+    standardize = written == "true"
+    if seen == "1":
         return Response(status_code=204, headers=headers)
     content = await BODIES.get(("data", name, standardize), partial(data_body, name, standardize))
     return sent(request, content, headers)

@@ -168,6 +168,18 @@ def test_an_unknown_data_set_is_a_sentence():
     assert answer.text.startswith("There is no data set 'nothing'; known are digits, ")
 
 
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("standardize=maybe", "standardize is maybe; allowed is true or false."),
+        ("colour=red", "colour is not an option of this figure; known is standardize."),
+    ],
+)
+def test_a_preview_refuses_what_it_cannot_read(query, sentence):
+    (answer,) = together(f"/api/data/wine?{query}")
+    assert (answer.status_code, answer.text) == (400, sentence)
+
+
 def test_plotly_comes_from_its_package():
     (answer,) = together("/api/plotly.min.js?v=1")
     assert answer.content == api.PLOTLY_JS.read_bytes()
