@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -38,9 +39,9 @@ def problems(error: ValidationError) -> list[str]:
     said: list[str] = []
     found = error.errors(include_url=False)
     places = [e["loc"] for e in found]
+    inner = {place[:n] for place in places for n in range(len(place))}
+    found = [e for e in found if e["type"] != "too_short" or e["loc"] not in inner]  # what is in it is wrong, and said
     for e in found:
-        if e["type"] == "too_short" and any(len(p) > len(e["loc"]) and p[: len(e["loc"])] == e["loc"] for p in places):
-            continue  # what is in it is wrong, and said
         where = [
             part
             for part in e["loc"]
@@ -60,19 +61,25 @@ def problems(error: ValidationError) -> list[str]:
         elif name in Settings.model_fields:
             said.append(f"{name} is {shown(e['input'])}; allowed is {allowed(name)}.")
         elif where and where[0] == "seeds":
-            said.append(
-                f"seeds is {shown(e['input'])}; allowed are 1 to {MAX_SEEDS} whole numbers from 0 to {2**31 - 1}."
-            )
+            wrong = [counted(e) or shown(e["input"]) for e in found if e["loc"][:1] == ("seeds",)]
+            told = f"seeds are {', '.join(dict.fromkeys(wrong))}"
+            said.append(f"{told}; allowed are 1 to {MAX_SEEDS} whole numbers from 0 to {2**31 - 1:,}.")
         elif where == ["arms"]:
-            said.append(
-                f"arms is {shown(e['input'])}; allowed are 1 to {MAX_ARMS} arms, each with a label and changes."
-            )
+            told = f"arms are {counted(e) or shown(e['input'])}"
+            said.append(f"{told}; allowed are 1 to {MAX_ARMS} arms, each with a label and changes.")
         elif name == "label":
             said.append(f"an arm's label is {shown(e['input'])}; allowed are 1 to {MAX_LABEL} characters.")
         else:
             what = name if name in NAMED else "an arm" if where else "the experiment"
             said.append(f"{what} is {shown(e['input'])}; allowed are named fields, as {NAMED[what]}.")
     return list(dict.fromkeys(said))
+
+
+def counted(e: Mapping[str, Any]) -> str:
+    """How many there are where that is what is wrong: '9 in number'."""
+    if e["type"] not in ("too_long", "too_short"):
+        return ""
+    return f"{e['ctx']['actual_length']} in number" if e["ctx"]["actual_length"] else "none"
 
 
 def shown(value: Any) -> str:

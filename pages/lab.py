@@ -18,8 +18,8 @@ with st.sidebar:
     controls.complain(places, wrong)
 
 with st.container():
-    if me.wrong_address:
-        told = escaped(" ".join(me.wrong_address))
+    if misread := me.misread(experiment):
+        told = escaped(" ".join(misread))
         st.error(f"This address cannot be opened as it is: {told}", icon=":material/link_off:")
 
 run = board.show(me, experiment, wrong)

@@ -38,7 +38,8 @@ def test_an_address_opens_as_the_experiment_it_says_and_is_kept():
         (("activation", "relux"), "activation is relux; allowed is one of linear, ", "relux"),
         (("norm", "both"), "norm is both; allowed is one of none, batch, layer.", "both"),
         (("learning_rate", "-1"), "learning_rate is -1.0; allowed is above 0 and at most 100.", "-1"),
-        (("seeds", ""), "allowed are 1 to 8 whole numbers from 0 to 2147483647.", ""),
+        (("seeds", "a,b"), "seeds are a, b; allowed are 1 to 8 whole numbers", "a, b"),
+        (("seeds", ""), "allowed are 1 to 8 whole numbers from 0 to 2,147,483,647.", ""),
         (("batch_size", "1"), "batch_size is 1; batch norm needs at least 2 examples", "1"),
         (("standardize", "maybe"), "standardize is maybe; allowed is true or false.", None),
         (("colour", "red"), "colour is not a known field", None),
@@ -51,16 +52,28 @@ def test_an_address_opens_as_the_experiment_it_says_and_is_kept():
 def test_a_bad_address_is_a_sentence_and_the_rest_of_it_is_kept(pair, sentence, held):
     at = page(("width", "12"), pair, closed=True)
     assert sentence in errors(at)
+    assert "{" not in errors(at), "no JSON"
     assert widget(at, "width").value == "12"
+    assert pair in address(at), "the visitor's own words can be put right in the bar"
     if held is not None:
         assert widget(at, pair[0]).value == held
-        assert pair in address(at) and button(at, "train").disabled
+        assert button(at, "train").disabled
+
+
+def test_a_wrong_address_is_told_and_stays_until_something_else_is_asked():
+    at = drawn(page(("nonsense", "4")))
+    assert "nonsense is not a known field" in errors(at) and address(at) == [("nonsense", "4")]
+    typed(at, "learning_rate", "0.03")
+    assert not at.error and address(at) == [("learning_rate", "0.03")]
+    at = drawn(button(page(("nonsense", "4")), "train").click())
+    assert [name for name, _ in address(at)] == ["run"]
 
 
 def test_too_many_arms_in_an_address_are_a_sentence():
     at = page(*(("arm", str(i)) for i in range(MAX_ARMS + 3)), closed=True)
-    assert "allowed are 1 to 6 arms" in errors(at)
-    assert len(from_query(address(at)).arms) == MAX_ARMS
+    assert "arms are 9 in number; allowed are 1 to 6 arms" in errors(at)
+    assert "{" not in errors(at), "no JSON"
+    assert len(at.session_state.mine.draft["arms"]) == MAX_ARMS
 
 
 def test_a_browser_that_has_not_heard_of_the_new_address_does_not_bring_the_old_one_back():

@@ -34,6 +34,8 @@ class Session:
     the page. forked: a fork was just made.
     written: the query this session wrote last; another one in the address bar is a question to load, unless it is among
     late: the queries that the browser may still send because it has not heard of `written` yet.
+    wrong_address: what is wrong with that of the bar and not shown by the controls. opened_as: the question and the run
+    that it was opened as; while they are asked, it stays in the bar as the visitor wrote it.
     """
 
     draft: dict[str, Any] = field(default_factory=dict)
@@ -47,6 +49,7 @@ class Session:
     written: Query = field(default_factory=list)
     late: list[Query] = field(default_factory=list)
     wrong_address: list[str] = field(default_factory=list)
+    opened_as: tuple[Experiment | None, str | None] = (None, None)
 
     def __post_init__(self):
         self.load(Experiment())
@@ -92,6 +95,12 @@ class Session:
         except ValidationError as error:
             return None, problems(error)
 
+    def misread(self, experiment: Experiment | None) -> list[str]:
+        """What is wrong with the address, as long as nothing else is asked than it was opened as."""
+        if (experiment, self.run) != self.opened_as:
+            self.wrong_address = []
+        return self.wrong_address
+
     def take(self, name: str) -> Any:
         """`wish` or `said`, which is gone then."""
         value = getattr(self, name)
@@ -111,10 +120,11 @@ def begin() -> Session:
     me = mine()
     asked = [(name, value) for name in st.query_params for value in st.query_params.get_all(name)]
     if asked == me.written:
-        me.late, me.wrong_address = [], []
+        me.late = []
     elif asked and asked not in me.late:  # none: a page was switched, which drops the query
         me.written, me.late = asked, []
         me.wrong_address = opened_address(me, asked)
+        me.opened_as = me.asked()[0], me.run
     return me
 
 
@@ -145,9 +155,12 @@ def opened_address(me: Session, asked: Query) -> list[str]:
 
 
 def write_address(me: Session, experiment: Experiment | None) -> None:
-    """Put the question (None: as it was) and the run into the address bar."""
-    pairs = [p for p in me.written if p[0] != RUN] if experiment is None else to_query(experiment)
-    pairs = pairs + ([(RUN, me.run)] if me.run else [])
+    """Put the question (None: as it was) and the run into the address bar; a wrong one stays until it is changed."""
+    if me.misread(experiment):
+        pairs = me.written
+    else:
+        pairs = [p for p in me.written if p[0] != RUN] if experiment is None else to_query(experiment)
+        pairs = pairs + ([(RUN, me.run)] if me.run else [])
     query = {name: [value for other, value in pairs if other == name] for name, _ in pairs}
     pairs = [(name, value) for name in query for value in query[name]]
     if pairs != me.written:
