@@ -133,3 +133,29 @@ def test_what_an_empty_chart_says_wraps_and_gives_way_to_the_chart(page, server)
     until(page, "document.querySelector('.live-plot')?._fullData?.length > 0")
     expect(page.locator(".live-plot").first).to_be_visible()
     expect(page.locator(".live-words:visible")).to_have_count(0)
+
+
+def test_curves_hidden_through_the_legend_are_hidden_when_their_view_comes_back(page, server):
+    def is_hidden(*names: str) -> None:
+        lines = "[...document.querySelector('.live-plot')?._fullData ?? []]"
+        off = ".filter(line => line.showlegend && line.visible === 'legendonly').map(line => line.name)"
+        until(page, f"{lines}{off} == '{','.join(names)}'")
+
+    opened(page, server)
+    drawn(page)
+    is_hidden()
+    page.locator(".live-plot .legendtoggle").nth(2).click()
+    is_hidden("BN before: mini-batch")
+    for other in ("Gradient flow", "Loss and accuracy"):
+        page.get_by_role("radio", name=other, exact=True).click()
+        page.wait_for_selector(RESTED, timeout=SLOW)
+    drawn(page)
+    is_hidden("BN before: mini-batch")
+    page.locator(".st-key-options input").first.click()
+    page.get_by_role("option", name="train and test").click()
+    is_hidden()  # by its name: what stands in its place now is another curve
+    page.locator(".st-key-options input").first.click()
+    page.get_by_role("option", name="mini-batch and test").click()
+    is_hidden("BN before: mini-batch")
+    page.locator(".live-plot .legendtoggle").nth(2).click()
+    is_hidden()

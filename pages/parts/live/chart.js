@@ -4,6 +4,8 @@ const FIRST = 100, NEXT = 250, QUIET = 1500, SLOW = 2000, LATE = 400; // the fir
 const ALIVE = new Set(["queued", "running"]);
 const charts = new WeakMap();
 const zooms = new Map(); // address -> by axis or scene, what the visitor zoomed or turned: a chart that comes back has it again
+const hidden = new Map(); // address -> the legend's entries that the visitor hid, likewise
+const entry = (line) => line.legendgroup || line.name;
 let plotly; // loaded once per page
 
 const load = () => (plotly ??= new Promise((done, fail) => {
@@ -93,7 +95,8 @@ const look = (element) => {
 
 async function draw(me) {
   const address = me.data.address; // the visitor may choose another run while this is drawn
-  const { data, layout } = me.figure, c = look(me.plot), narrow = me.plot.clientWidth < 560;
+  const { layout } = me.figure, c = look(me.plot), narrow = me.plot.clientWidth < 560;
+  const data = me.figure.data.map((line) => (hidden.get(address)?.has(entry(line)) ? { ...line, visible: "legendonly" } : { ...line }));
   const axis = { gridcolor: c.line, linecolor: c.line, zerolinecolor: c.line, tickcolor: c.line, automargin: true };
   const own = layout.template?.layout ?? {};
   const theme = {
@@ -104,7 +107,7 @@ async function draw(me) {
   };
   const shown = {
     ...layout, template: { ...layout.template, layout: theme }, height: layout.height ?? me.data.height, autosize: true,
-    uirevision: layout.uirevision ?? address,
+    uirevision: layout.uirevision ?? address, legend: { ...layout.legend, uirevision: me.updates }, // plotly's own memory counts lines
   };
   if (narrow) Object.assign(shown, stacked(layout, shown.height), { margin: { ...layout.margin, l: 48, r: 8 } });
   for (const name of Object.keys(shown).filter((name) => /^[xy]axis/.test(name))) { // said outright: plotly keeps a given range's "no"
@@ -115,6 +118,7 @@ async function draw(me) {
   me.drawn = address;
   if (!me.updates) { // at first without a zoom, so that a double-click finds the figure's own ranges
     me.plot.on("plotly_relayout", (changed) => remember(me, changed));
+    me.plot.on("plotly_restyle", () => hide(me));
     if (zooms.has(address)) await window.Plotly.react(me.plot, data, zoomed(address, shown), config);
   }
   keepHover(me);
@@ -170,6 +174,12 @@ function remember(me, changed) {
     else zoom[name] = { type, range: [...range], autorange: false };
   }
   zooms.set(me.drawn, zoom);
+}
+
+function hide(me) {
+  const found = new Set(hidden.get(me.drawn));
+  for (const line of me.plot.data) found[line.visible === "legendonly" ? "add" : "delete"](entry(line));
+  hidden.set(me.drawn, found);
 }
 
 function zoomed(address, shown) {
