@@ -72,6 +72,14 @@ def run_in(row: tuple) -> Run:
     )
 
 
+def checked_name(name: str) -> str:
+    """A name in one line. Raises ValueError where it is empty or too long."""
+    name = " ".join(name.split())
+    if not 1 <= len(name) <= LONGEST_NAME:
+        raise ValueError(f"the name has {len(name)} characters; allowed are 1 to {LONGEST_NAME}.")
+    return name
+
+
 def shortened(name: str) -> str:
     """A name of at most LONGEST_NAME characters, cut between two words."""
     if len(name) <= LONGEST_NAME:

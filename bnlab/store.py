@@ -18,7 +18,7 @@ import numpy as np
 from .database import OF_A_RUN, Database
 from .experiment import Experiment
 from .fork import forked
-from .run import ALIVE, LONGEST_NAME, Run, described, run_in, shortened
+from .run import ALIVE, LONGEST_NAME, Run, checked_name, described, run_in, shortened
 
 if TYPE_CHECKING:
     from .keeping import Writer
@@ -115,10 +115,7 @@ class RunStore(Database):
 
     def rename(self, run_id: str, name: str) -> None:
         """Give a run another name. Raises KeyError, and ValueError for an empty or too long name."""
-        name = " ".join(name.split())
-        if not 1 <= len(name) <= LONGEST_NAME:
-            raise ValueError(f"the name has {len(name)} characters; allowed are 1 to {LONGEST_NAME}.")
-        self.change(run_id, name=name)
+        self.change(run_id, name=checked_name(name))
 
     def delete(self, run_id: str) -> None:
         """Remove a run and all that was seen of it. Raises KeyError."""

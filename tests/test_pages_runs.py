@@ -102,6 +102,17 @@ def test_runs_are_renamed_opened_and_deleted():
     assert not store.runs()
 
 
+@pytest.mark.parametrize("name", ["x" * 121, " "])
+def test_a_name_that_cannot_be_taken_is_told_and_stands_there(name):
+    run = opened.store().create(Experiment(), name="first")
+    at = page(("run", run.id))
+    box = at.text_input(key=f"name-{run.id}")
+    assert not box.proto.max_chars, "the browser drops a longer text that is pasted, and says nothing"
+    drawn(box.set_value(name))
+    assert f"the name has {len(name.strip())} characters; allowed are 1 to 120." in errors(at)
+    assert opened.store().run(run.id).name == "first" and at.text_input(key=f"name-{run.id}").value == name
+
+
 def test_runs_of_one_name_are_told_apart():
     asked = Experiment(settings=Settings(depth=3))
     runs = [opened.store().create(asked, name="twin") for _ in range(3)]

@@ -59,9 +59,8 @@ def editor(me: session.Session) -> Places:
 def edit(me: session.Session, arm: dict[str, Any]) -> None:
     """The controls of one arm: its label, the settings in which it differs, and their values."""
     uid, changes, asked = arm["uid"], arm["changes"], me.draft
-    arm["label"] = st.text_input(
-        "Label", arm["label"], max_chars=MAX_LABEL, key=me.key(f"label-{uid}"), help="Its name in every legend."
-    )
+    # without max_chars, for which the browser drops a longer text that is pasted, and says nothing
+    arm["label"] = st.text_input("Label", arm["label"], key=me.key(f"label-{uid}"), help="Its name in every legend.")
     chosen = st.multiselect(
         "Differs in",
         FIELDS,

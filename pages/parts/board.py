@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 
 import streamlit as st
 
 from bnlab import opened
 from bnlab.experiment import Experiment
-from bnlab.store import LONGEST_NAME, Run
+from bnlab.run import Run, checked_name
 
 from . import live, session
 from .session import Session
@@ -152,13 +153,16 @@ def rename_box(run: Run | None) -> None:
     with st.popover("Rename", icon=":material/edit:", disabled=run is None or is_example(run)):
         if run is not None:
             key = f"name-{run.id}"
-            st.text_input("Name", run.name, max_chars=LONGEST_NAME, key=key, on_change=rename, args=(run.id,))
+            typed = st.text_input("Name", run.name, key=key, on_change=rename, args=(run.id,))
+            try:
+                checked_name(typed)
+            except ValueError as error:
+                st.error(str(error))
 
 
 def rename(run_id: str) -> None:
-    name = session.value(f"name-{run_id}").strip()
-    if name:
-        opened.store().rename(run_id, name)
+    with suppress(ValueError):  # which is said below the name
+        opened.store().rename(run_id, session.value(f"name-{run_id}"))
 
 
 def buttons(me: Session, run: Run | None, wrong: list[str]) -> None:

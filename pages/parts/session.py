@@ -16,7 +16,7 @@ from bnlab import opened
 from bnlab.address import from_query, question, to_query
 from bnlab.experiment import Experiment
 from bnlab.problems import problems
-from bnlab.settings import MAX_ARMS, MAX_LABEL, SHARED, Settings
+from bnlab.settings import MAX_ARMS, SHARED, Settings
 
 RUN = "run"
 Query = list[tuple[str, str]]
@@ -64,9 +64,7 @@ class Session:
         asked = Experiment().model_dump() | question
         self.draft = {
             "settings": Settings().model_dump() | held(asked["settings"]),
-            "arms": [
-                self.new_arm(arm["label"][:MAX_LABEL], held(arm["changes"], SHARED)) for arm in asked["arms"][:MAX_ARMS]
-            ],
+            "arms": [self.new_arm(arm["label"], held(arm["changes"], SHARED)) for arm in asked["arms"][:MAX_ARMS]],
             "seeds": list(asked["seeds"]),
         }
         self.edition += 1
