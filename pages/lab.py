@@ -23,6 +23,7 @@ with st.container():
         st.error(f"This address cannot be opened as it is: {told}", icon=":material/link_off:")
 
 run = board.show(me, experiment, wrong)
+arms.swatches(me, run)
 if run is not None:
     views.show(run.id)
 session.write_address(me, experiment)

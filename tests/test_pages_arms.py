@@ -1,11 +1,14 @@
 """Arms are added, changed, named and removed, and their names are text."""
 
+import re
+
 import pytest
 from lab_page import KINDS, address, drawn, errors, page, typed, unfolded, widget
 
-from bnlab import opened
+from bnlab import cards, opened
 from bnlab.address import from_query
 from bnlab.experiment import DEFAULT_ARMS, Arm, Experiment
+from bnlab.figures import style
 from bnlab.settings import MAX_ARMS, SHARED, Settings, about
 
 pytestmark = pytest.mark.usefixtures("lab")
@@ -90,6 +93,25 @@ def test_arms_are_buttons_where_there_is_room_and_else_a_list(label):
     (found,) = (w for kind in ("selectbox", "button_group") for w in at.get(kind) if "option-arm" in (w.key or ""))
     assert found.options == [arm.label for arm in arms]
     assert (found.type == "selectbox") == (len(label) > 2)
+
+
+def test_an_arm_has_the_color_of_the_run_that_is_shown_or_none():
+    """By its label, wherever it stands: without the first arm the others keep their colors."""
+
+    def colors() -> dict[str, str | None]:
+        (rules,) = (html.proto.body for html in at.get("html"))
+        found = dict(re.findall(r"arm-(\d+)-\d+ summary[^}]*?(?:background:(#\w+))?}", rules))
+        return {arm["label"]: found[str(arm["uid"])] or None for arm in at.session_state.mine.draft["arms"]}
+
+    at = page(("run", opened.store().create(Experiment()).id), ("arm", "no norm"), ("arm", "BN after"), ("arm", "mine"))
+    assert colors() == {"no norm": style.color(0), "BN after": style.color(2), "mine": None}
+    drawn(at.button(key=next(b.key for b in at.button if b.key.startswith("remove-"))).click())
+    assert colors() == {"BN after": style.color(2), "mine": None}
+    drawn(at.button(key="train").click())
+    assert colors() == {"BN after": style.color(0), "mine": style.color(1)}
+    assert [arm["color"] for arm in cards.state(opened.store().trace(at.session_state.mine.run))["arms"]] == [
+        *colors().values()
+    ]
 
 
 def test_the_title_of_an_arm_is_its_new_label_at_once():

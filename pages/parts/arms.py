@@ -8,6 +8,7 @@ import streamlit as st
 
 from bnlab.figures import style
 from bnlab.settings import MAX_ARMS, MAX_LABEL, SHARED, Settings, about
+from bnlab.store import Run
 
 from . import session
 from .controls import Places, control
@@ -20,6 +21,7 @@ PRESETS = {
     "LN before": {"norm": "layer", "placement": "before"},
     "LN after": {"norm": "layer", "placement": "after"},
 }
+LABEL = "Its name in every legend. The square has its color in the run shown; a new arm gets one when it is trained."
 FIELDS = [name for name in Settings.model_fields if name not in SHARED]
 
 
@@ -30,7 +32,6 @@ def editor(me: session.Session) -> Places:
     """
     arms = me.draft["arms"]
     places = {}
-    st.html("<style>" + "".join(swatch(me, i, arm["uid"]) for i, arm in enumerate(arms)) + "</style>")
     for arm in list(arms):
         typed, key = session.value(me.key(f"label-{arm['uid']}")), me.key(f"arm-{arm['uid']}")
         if typed is not None and typed != arm["label"]:  # the title is drawn before the text box
@@ -60,7 +61,7 @@ def edit(me: session.Session, arm: dict[str, Any]) -> None:
     """The controls of one arm: its label, the settings in which it differs, and their values."""
     uid, changes, asked = arm["uid"], arm["changes"], me.draft
     # without max_chars, for which the browser drops a longer text that is pasted, and says nothing
-    arm["label"] = st.text_input("Label", arm["label"], key=me.key(f"label-{uid}"), help="Its name in every legend.")
+    arm["label"] = st.text_input("Label", arm["label"], key=me.key(f"label-{uid}"), help=LABEL)
     chosen = st.multiselect(
         "Differs in",
         FIELDS,
@@ -91,12 +92,18 @@ def title(arm: dict[str, Any]) -> str:
     return escaped(arm["label"]) or "(no label)"
 
 
-def swatch(me: session.Session, index: int, uid: int) -> str:
-    """A style rule that puts the arm's color in front of its expander's title."""
-    return (
-        f".st-key-{me.key(f'arm-{uid}')} summary::before{{content:'';flex:none;width:.8rem;height:.8rem;"
-        f"border-radius:3px;margin-right:.5rem;background:{style.color(index)}}}"
-    )
+def swatches(me: session.Session, run: Run | None) -> None:
+    """Squares before the arms' titles: the color of the arm of that label in the run shown; empty where it has none."""
+    places = {arm.label: i for i, arm in enumerate(run.experiment.arms)} if run else {}
+    rules = []
+    for arm in me.draft["arms"]:
+        key, place = me.key(f"arm-{arm['uid']}"), places.get(arm["label"])
+        look = f"border:1px dashed {style.GRAY}" if place is None else f"background:{style.color(place)}"
+        rules.append(
+            f".st-key-{key} summary::before{{content:'';flex:none;width:.8rem;height:.8rem;"
+            f"box-sizing:border-box;border-radius:3px;margin-right:.5rem;{look}}}"
+        )
+    st.html(f"<style>{''.join(rules)}</style>")
 
 
 def free_label(me: session.Session, wanted: str) -> str:
