@@ -26,9 +26,9 @@ def test_the_ends_and_what_is_no_number_are_left_out_of_the_fit():
 @pytest.mark.parametrize(
     ("factor", "words"),
     [
-        (0.24, f"vanishing: ×0.24 per layer in the middle: layer 1 gets {0.24**19:.2g} of layer 20's signal"),
-        (1.0, "healthy: ×1.00 per layer in the middle: layer 1 gets as much signal as layer 20"),
-        (1.9, "exploding: ×1.90 per layer in the middle: layer 1 gets 2e5 times layer 20's signal"),
+        (0.24, "vanishing: ×0.24 per layer in the middle, layer 1 gets 1.7·10⁻¹² of layer 20's signal"),  # 0.24**19
+        (1.0, "healthy: layer 1 gets as much signal as layer 20, ×1.00 per layer on average"),
+        (1.9, "exploding: ×1.90 per layer in the middle, layer 1 gets 200,000 times layer 20's signal"),
     ],
 )
 def test_the_verdict_says_what_layer_1_gets(factor, words):
@@ -50,7 +50,7 @@ def test_the_verdict_names_what_is_no_number():
     broken = flowing(1, 1, diverged={(0, 5): (12, 4)})
     broken.values["signal_grad_norm", 0][12:, 1] = np.nan
     told = verdict.verdict(broken, 0)
-    assert told.words.startswith("1 of 2 seeds diverged, first at step 12 in layer 4; the rest: healthy: ×1.00 per ")
+    assert told.words.startswith("1 of 2 seeds diverged, first at step 12 in layer 4; the rest: healthy: layer 1 gets as much ")
     assert told.tone == "diverged", "what diverged is not green"
     assert verdict.verdict(flowing(1, 1, depth=1), 0).words == "one hidden layer"
 
@@ -73,7 +73,11 @@ def test_the_tone_is_what_arrives_over_the_whole_depth(factor, depth, tone):
     assert told.tone == tone
     arrives = verdict.rounded(factor ** (depth - 1))
     fitted = "per layer in the middle" if depth >= 16 else "per layer"  # where the ends are left out
-    assert told.words.startswith(f"{tone}: ×{factor:.2f} {fitted}: layer 1 gets {arrives} ")
+    words = f"{tone}: ×{factor:.2f} {fitted}, layer 1 gets {arrives} "
+    if tone == "healthy":
+        words = f"healthy: layer 1 gets {arrives} "
+        assert told.words.endswith(f"'s signal, ×{factor:.2f} per layer on average")
+    assert told.words.startswith(words)
     assert told.help.endswith(f"over all {depth} layers.")
 
 
@@ -81,7 +85,7 @@ def test_a_signal_too_small_for_float32_vanishes_and_is_not_dead():
     faint = flowing(0.23, 1, depth=100)
     assert (faint.values["signal_grad_norm", 0][..., 0] == 0).all(), "the test's own numbers underflow"
     told = verdict.verdict(faint, 0)
-    assert told.words == "vanishing: ×0.23 per layer in the middle: layer 1's signal is below what float32 holds"
+    assert told.words == "vanishing: ×0.23 per layer in the middle, layer 1's signal is below what float32 holds"
     assert told.tone == "vanishing"
 
 
@@ -97,19 +101,28 @@ def test_the_mean_over_the_seeds_is_geometric():
     [
         (
             [1.5, *0.82 ** np.arange(98, 0, -1), 1],
-            "vanishing: ×0.82 per layer in the middle: dips to 3.6e-9 of layer 100's signal at",
+            "vanishing: ×0.82 per layer in the middle, dips to 3.6·10⁻⁹ of layer 100's signal at",
         ),
         (
             [0.01, *1.2 ** np.arange(98, 0, -1), 1],
-            "exploding: ×1.20 per layer in the middle: rises to 5.8e7 times layer 100's signal",
+            "exploding: ×1.20 per layer in the middle, rises to 5.8·10⁷ times layer 100's signal",
         ),
-        ([0.04, 0.2, 1], "vanishing: ×0.20 per layer: layer 1 gets 0.04 of layer 3's signal"),
-        ([0.00256**2, 0.00256, 1], "vanishing: ×0.0026 per layer: layer 1 gets 6.6e-6 of layer 3's signal"),
-        ([0.998, 1.001, 0.999, 1], "healthy: ×1.00 per layer: layer 1 gets as much signal as layer 4"),
-        ([130 * 0.5, 30, 8, 1, 0.5], "exploding: ×3.72 per layer: layer 1 gets 130 times layer 5's signal"),
+        ([0.04, 0.2, 1], "vanishing: ×0.20 per layer, layer 1 gets 0.04 of layer 3's signal"),
+        ([0.00256**2, 0.00256, 1], "vanishing: ×0.0026 per layer, layer 1 gets 6.6·10⁻⁶ of layer 3's signal"),
+        ([0.998, 1.001, 0.999, 1], "healthy: layer 1 gets as much signal as layer 4, ×1.00 per layer on average"),
+        ([130 * 0.5, 30, 8, 1, 0.5], "exploding: ×3.72 per layer, layer 1 gets 130 times layer 5's signal"),
     ],
 )
 def test_the_verdict_agrees_with_the_whole_profile(norms, words):
     told = verdict.verdict(shaped(norms), 0)
     assert told.words.startswith(words)
     assert told.words.startswith(told.tone)
+
+
+def test_what_layer_1_gets_is_the_mean_factor_of_all_layers_where_it_is_healthy():
+    """Fitted are ×1.04 per layer, and layer 1 gets half as much: one pointed up and the other down."""
+    norms = [0.4, 3, 2.8, 2.6, 2.4, 2.2, 2, 1.6, 1.2, 0.8]
+    told = verdict.verdict(shaped(norms), 0)
+    assert told.factor > 1.02
+    mean = (0.4 / 0.8) ** (1 / 9)
+    assert told.words == f"healthy: layer 1 gets 0.5 of layer 10's signal, ×{mean:.2f} per layer on average"

@@ -72,10 +72,10 @@ def whole(n: int) -> int | None:
 
 
 def amount(value: float, digits: int = 3) -> str:
-    """A number as one would write it: 290, 0.0399, 8.1·10⁻⁶."""
+    """A number as one would write it: 290, 1,440, 0.0399, 8.1·10⁻⁶."""
     if value == 0 or not np.isfinite(value) or 1e-3 <= abs(value) < 1e6:
-        text = f"{value:.{digits}g}"
-        return f"{float(text):.0f}" if "e+" in text else text
+        text = f"{value:,.{digits}g}"
+        return f"{float(text):,.0f}" if "e+" in text else text
     mantissa, power = f"{value:.{digits - 1}e}".split("e")
     mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
     raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .style import NOTHING, nothing
+from .style import NOTHING, amount, nothing
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -63,7 +63,7 @@ def verdict(trace: Trace, arm: int, step: int | None = None) -> Verdict:
     if gone:
         first, layer = min(trace.diverged[arm, seeds[i]] for i in gone)
         place = f"layer {layer}" if layer else "the readout"
-        when = f"diverged at step {first}, first in {place}"
+        when = f"diverged at step {first:,}, first in {place}"
         if len(seeds) > 1:
             several = (
                 f"{len(gone)} of {len(seeds)} seeds"
@@ -72,7 +72,7 @@ def verdict(trace: Trace, arm: int, step: int | None = None) -> Verdict:
                 if len(seeds) == 2
                 else f"all {len(seeds)} seeds"
             )
-            when = f"{several} diverged, first at step {first} in {place}"
+            when = f"{several} diverged, first at step {first:,} in {place}"
     if not len(live):
         return Verdict(at, np.nan, np.nan, "diverged", when, UNDEFINED)
     dead = sum(map(silent, live)) if norms.shape[1] > 1 else 0
@@ -101,34 +101,36 @@ def of_the_living(norms: np.ndarray, at: int) -> Verdict:
     factor = fitted_factor(middle)
     if silent(middle) or not np.isfinite(factor):
         until = f"below layer {there[0] + 1}" if len(there) else "in any layer"
-        return Verdict(at, 0.0, 0.0, "dead", "no gradient", f"At step {at} no signal gradient is recorded {until}.")
+        return Verdict(at, 0.0, 0.0, "dead", "no gradient", f"At step {at:,} no signal gradient is recorded {until}.")
     left_out = ", less the first and the last three" if depth >= DEEP else ""
-    how = f"Factor of ‖dE/da‖ from layer to layer towards the input, fitted at step {at}{left_out}."
-    help = f"{how} Healthy is less than threefold per layer and less than a hundredfold over all {depth} layers."
+    how = f"Factor of ‖dE/da‖ from layer to layer towards the input, fitted at step {at:,}{left_out}."
+    rule = f"Healthy is less than threefold per layer and less than a hundredfold over all {depth} layers."
+    help = f"{how} {rule}"
     per_layer = f"×{rounded(factor, 2)} per layer{' in the middle' if depth >= DEEP else ''}"
     if middle[0] == 0:  # what is left above it goes on falling
-        words = f"vanishing: {per_layer}: layer 1's signal is below what float32 holds"
+        words = f"vanishing: {per_layer}, layer 1's signal is below what float32 holds"
         return Verdict(at, factor, 0.0, "vanishing", words, help)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = float(middle[0] / middle[-1])
     if np.isinf(middle).any():
-        words = f"exploding: {per_layer}: above what float32 holds in layer {np.flatnonzero(np.isinf(middle))[-1] + 1}"
+        words = f"exploding: {per_layer}, above what float32 holds in layer {np.flatnonzero(np.isinf(middle))[-1] + 1}"
         return Verdict(at, factor, ratio, "exploding", words, help)
     fall, rise = steepest(middle), steepest(1 / middle)
     tone = "healthy" if max(fall[0], rise[0]) <= HEALTHY else "vanishing" if fall[0] > rise[0] else "exploding"
     if min(fall[0], rise[0]) > HEALTHY or not 1 / STEEP < factor < STEEP:  # the lines' slope decides
         tone = "vanishing" if factor < 1 else "exploding"
-    if tone == "healthy":
-        end = f"layer 1 gets {share(ratio, depth)}"
-    else:
-        _, low, high = fall if tone == "vanishing" else rise
-        low = 0 if 1 / STEEP < middle[0] / middle[low] < STEEP else low
-        far = middle[low] / middle[-1]
-        high = depth - 1 if (far * HEALTHY < 1 if tone == "vanishing" else far > HEALTHY) else high
-        end = share(middle[low] / middle[high], high + 1)
-        turn = "dips" if tone == "vanishing" else "rises"
-        end = f"layer 1 gets {end}" if low == 0 else f"{turn} to {end} at layer {low + 1}"
-    return Verdict(at, factor, ratio, tone, f"{tone}: {per_layer}: {end}", help)
+    if tone == "healthy":  # the fitted factor may point the other way than the ends, and does not matter here
+        mean = f"×{rounded(ratio ** (1 / (depth - 1)), 2)} per layer on average"
+        help = f"Factors of ‖dE/da‖ towards the input at step {at:,}. {rule}"
+        return Verdict(at, factor, ratio, tone, f"healthy: layer 1 gets {share(ratio, depth)}, {mean}", help)
+    _, low, high = fall if tone == "vanishing" else rise
+    low = 0 if 1 / STEEP < middle[0] / middle[low] < STEEP else low
+    far = middle[low] / middle[-1]
+    high = depth - 1 if (far * HEALTHY < 1 if tone == "vanishing" else far > HEALTHY) else high
+    end = share(middle[low] / middle[high], high + 1)
+    turn = "dips" if tone == "vanishing" else "rises"
+    end = f"layer 1 gets {end}" if low == 0 else f"{turn} to {end} at layer {low + 1}"
+    return Verdict(at, factor, ratio, tone, f"{tone}: {per_layer}, {end}", help)
 
 
 def steepest(norms: np.ndarray) -> tuple[float, int, int]:
@@ -140,7 +142,7 @@ def steepest(norms: np.ndarray) -> tuple[float, int, int]:
 
 
 def share(ratio: float, layer: int) -> str:
-    """A share of a layer's signal in words: '8.9e-13 of layer 20's signal', 'as much signal as layer 20'."""
+    """A share of a layer's signal in words: '8.9·10⁻¹³ of layer 20's signal', 'as much signal as layer 20'."""
     told = rounded(ratio)
     if told == "1":
         return f"as much signal as layer {layer}"
@@ -148,11 +150,8 @@ def share(ratio: float, layer: int) -> str:
 
 
 def rounded(value: float, decimals: int = 0) -> str:
-    """Two digits that count: 0.0026, 1.4, 130, 1.2e-8; between 0.1 and 100 at least so many decimals."""
-    if decimals and 0.0995 <= value < 99.5:
-        return f"{value:.{decimals}f}"
-    told = f"{float(f'{value:.2g}'):.0f}" if 99 < value < 99500 else f"{value:.2g}"
-    return told.replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
+    """Two digits that count: 0.0026, 1.4, 130, 1.2·10⁻⁸; between 0.1 and 100 at least so many decimals."""
+    return f"{value:.{decimals}f}" if decimals and 0.0995 <= value < 99.5 else amount(value, 2)
 
 
 def spoken(trace: Trace, arm: int, step: int) -> str:

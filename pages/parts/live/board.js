@@ -104,7 +104,7 @@ function show(me, state) {
     });
     verdict.dataset.tone = arm.tone;
     verdict.title = arm.verdict_help;
-    write(verdict, arm.verdict.replace("e-", "e\u2011")); // a number is not broken at its exponent
+    write(verdict, arm.verdict);
   });
 }
 
