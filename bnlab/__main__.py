@@ -160,7 +160,7 @@ def probe(asked: argparse.Namespace) -> int:
     run = chosen(store, asked.run)
     steps = [step for step in store.trace(run.id).snapshots() if step <= asked.step]
     if not steps:
-        raise ValueError(f"run {run.id} has no snapshot of the weights at or before step {asked.step}.")
+        raise ValueError(f"run {run.id} has no snapshot of the weights at or before step {asked.step:,}.")
     if asked.set and not asked.probe:
         raise ValueError("--set is given without --probe; an option belongs to one probe. Name it.")
     names = [asked.probe] if asked.probe else list(PROBES)
@@ -169,7 +169,7 @@ def probe(asked: argparse.Namespace) -> int:
         work.look(store, run.id, name, options, steps[-1], store.trace(run.id).snapshot(steps[-1]))
     for name in names:
         of = "".join(f", {key} {value}" for key, value in checked(name, options).items())
-        print(f"{name} at step {steps[-1]}{of} ({looks.mode(name, run.experiment)}): {PROBES[name].help}")
+        print(f"{name} at step {steps[-1]:,}{of} ({looks.mode(name, run.experiment)}): {PROBES[name].help}")
         try:
             table = looks.looked(store.trace(run.id), name, steps[-1], options)
         except ValueError as error:
@@ -184,7 +184,7 @@ def probe(asked: argparse.Namespace) -> int:
 
 def runs(asked: argparse.Namespace) -> int:
     for run in existing(asked.directory).runs():
-        print(f"{run.id}  {run.created:%Y-%m-%d %H:%M}  {run.status:<11}  step {max(run.step, 0):>7}  {run.name}")
+        print(f"{run.id}  {run.created:%Y-%m-%d %H:%M}  {run.status:<11}  step {max(run.step, 0):>9,}  {run.name}")
     return 0
 
 

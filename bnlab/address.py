@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from .experiment import DEFAULT_ARMS, Experiment, Settings
 
 DEFAULTS = Experiment()
+GROUPED = re.compile(r"\d{1,3}(,\d{3})+")  # 20,000: as the pages write a number
 
 
 def to_query(experiment: Experiment) -> list[tuple[str, str]]:
@@ -68,7 +70,7 @@ def read(name: str, text: str) -> Any:
     if field is None or field.annotation is str:
         return text
     try:
-        value = json.loads(text)
+        value = json.loads(text.replace(",", "") if GROUPED.fullmatch(text) else text)
     except (ValueError, RecursionError):  # deeply nested
         return text
     if isinstance(value, list | dict):

@@ -56,7 +56,7 @@ def state(trace: Trace, position: int | None = None) -> dict[str, Any]:
     made = updates(run, steps)
     facts = [f"step {made:,} of {steps:,}"]
     if run.steps_per_second and run.status == "running":
-        facts.append(f"{run.steps_per_second:.0f} steps/s")
+        facts.append(f"{run.steps_per_second:,.0f} steps/s")
     return {
         "status": run.status,
         "words": words(run, steps, position),
@@ -102,12 +102,16 @@ def shown(trace: Trace, arm: int) -> dict[str, Any]:
     rows = [
         {
             "name": "Loss",
-            "value": "–" if told.loss is None else f"{told.loss:.3g} {'' if regression else 'nats'}".strip(),
+            "value": "–" if told.loss is None else f"{style.amount(told.loss)} {'' if regression else 'nats'}".strip(),
             "help": f"Training loss, mean of the last {RECENT} mini-batches{over}.",
         },
         {
             "name": ("Test loss" if regression else "Test accuracy") + earlier,
-            "value": "–" if told.score is None else f"{told.score:.3g}" if regression else f"{100 * told.score:.1f} %",
+            "value": "–"
+            if told.score is None
+            else style.amount(told.score)
+            if regression
+            else f"{100 * told.score:.1f} %",
             "help": f"Over the whole test set{using}, mean{over}." if over else f"Over the whole test set{using}.",
         },
     ]

@@ -69,7 +69,8 @@ def forked(experiment: Experiment, arm: int, step: int, changes: dict[str, Any],
     shared = experiment.settings
     if more is None and not step < shared.steps:
         raise ValueError(
-            f"step is {step}; the run ends at {shared.steps}. Choose an earlier step, or how many more steps to train."
+            f"step is {step:,}; the run ends at {shared.steps:,}. Choose an earlier step, or how many more steps to "
+            "train."
         )
     if more is not None and more < 1:
         raise ValueError(f"a fork of {more} steps has nothing to train; allowed is 1 or more.")

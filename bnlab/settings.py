@@ -265,8 +265,8 @@ class Settings(Frozen):
         """What does not go together: the fields, and a sentence."""
         n = self.n_train
         large = (
-            f"batch_size is {self.batch_size}; {self.data} has only {n} training examples. "
-            f"Lower it to at most {n} or choose full."
+            f"batch_size is {self.batch_size}; {self.data} has only {n:,} training examples. "
+            f"Lower it to at most {n:,} or choose full."
         )
         thin = "width is 1; layer norm needs at least 2 units to have a variance. Raise it or choose batch norm."
         found = (

@@ -28,7 +28,7 @@ __all__ = ["ALIVE", "GONE", "LONGEST_NAME", "Run", "RunStore"]
 
 MOST_LOOKS = 400  # of one probe in a run; older ones asked for by hand make room
 GONE = (
-    "the weights of step {} that this fork began with are gone: the run it came from was deleted, or has made room. "
+    "the weights of step {:,} that this fork began with are gone: the run it came from was deleted, or has made room. "
     "Fork again from a run that has them."
 )
 
@@ -55,12 +55,12 @@ class RunStore(Database):
         """
         parent = self.run(run_id)
         if not self.snapshot(run_id, step):
-            raise ValueError(f"there is no snapshot of the weights at step {step}; choose a step that has one.")
+            raise ValueError(f"there is no snapshot of the weights at step {step:,}; choose a step that has one.")
         if all(parent.diverged.get((arm, seed), (step,))[0] < step for seed in parent.experiment.seeds):
             label = parent.experiment.arms[arm].label
-            raise ValueError(f"{label!r} had diverged by step {step}; choose an earlier step, or another arm.")
+            raise ValueError(f"{label!r} had diverged by step {step:,}; choose an earlier step, or another arm.")
         experiment = forked(parent.experiment, arm, step, changes, more)
-        run = self.create(experiment, f"Fork at step {step}: {experiment.arms[1].label}")
+        run = self.create(experiment, f"Fork at step {step:,}: {experiment.arms[1].label}")
         with self.transaction() as db:
             db.execute("insert into forks values (?, ?, ?, ?)", (run.id, run_id, arm, step))
         return run

@@ -106,7 +106,7 @@ def diverged(experiment: Experiment, where: dict[tuple[int, int], tuple[int, int
     network, (step, layer) = min(where.items(), key=lambda item: item[1][0])
     place = f"layer {layer}" if layer else "the readout"
     first = experiment.arms[network[0]].label
-    return f"every network diverged, {first!r} first, at step {step} in {place}. Lower the learning rate."
+    return f"every network diverged, {first!r} first, at step {step:,} in {place}. Lower the learning rate."
 
 
 def messages(lines: Iterator[str], inbox: queue.Queue, wishes: dict[str, str], gone: threading.Event) -> None:

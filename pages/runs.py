@@ -36,7 +36,9 @@ for run in runs[(page - 1) * PER_PAGE : page * PER_PAGE]:
             alive = run.status in board.ALIVE
             why = "Stop the run first." if alive else "Asks once more before anything is gone."
             with st.popover("Delete", icon=":material/delete:", disabled=alive, help=why):
-                st.text(f"{several(max(run.step, 0), 'recorded step')} will be gone for good.")
+                st.text(
+                    f"{several(updates(run, run.experiment.settings.steps), 'recorded step')} will be gone for good."
+                )
                 st.button(
                     "Delete for good", type="primary", key=f"delete-{run.id}", on_click=board.delete, args=(me, run)
                 )

@@ -108,7 +108,7 @@ def dials_of(*each):
             "3 pairs of arms differ in speed; the faster arm has clearly less shift in 3 of them and a clearly "
             "smoother loss in 0: here speed goes with less shift",
         ),
-        (((1, 1, 10), (1e-5, 800, 10)), "by a factor of 100000 and the roughness of the loss by one of 800."),
+        (((1, 1, 10), (1e-5, 800, 10)), "by a factor of 100,000 and the roughness of the loss by one of 800."),
         (((1, 1, 10), (2, 2, 10)), "a; b learn about equally fast, though covariate shift differs by a factor of 2 "),
         (((1, 1, 10), (2, 2, 10.5)), "a; b learn about equally fast"),  # within 10 %
         ((((1, 1), 1, (10, 10)), ((2, 2), 2, (20, 9.9))), "a; b learn about equally fast"),  # the seeds disagree

@@ -1,8 +1,12 @@
 """Numbers and ticks are written as one would, and words reach the page as plain text."""
 
+import json
+import re
+
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from looked_at import recorded, shown
 
 from bnlab.figures import style
 
@@ -29,8 +33,8 @@ def test_an_axis_of_a_few_times_its_least_value_has_three_ticks_or_more():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(293.4, "293"), (2.9e2, "290"), (1437, "1,440"), (123456, "123,000"), (0.0399, "0.0399"), (8.1e-6, "8.1·10⁻⁶"), (0, "0"),
-     (-3.2e-8, "-3.2·10⁻⁸"), (2.5e9, "2.5·10⁹"), (np.nan, "nan")],
+    [(293.4, "293"), (2.9e2, "290"), (1437, "1,440"), (123456, "123,000"), (0.0399, "0.0399"), (8.1e-6, "8.1·10⁻⁶"),
+     (0, "0"), (-3.2e-8, "-3.2·10⁻⁸"), (2.5e9, "2.5·10⁹"), (np.nan, "nan")],
 )  # fmt: skip
 def test_numbers_are_written_as_one_would(value, text):
     assert style.amount(value) == text
@@ -41,3 +45,14 @@ def test_the_page_gets_the_words_of_an_empty_chart_as_plain_text():
     figure = style.said("R&amp;D &lt;b&gt;:<br>nothing.")
     assert figure.layout.meta["said"] == "R&D <b>: nothing." and figure.layout.meta["note"] == ""
     assert figure.layout.annotations[0].text.startswith("R&amp;D")
+
+
+def test_thousands_are_parted_by_commas_on_every_axis_and_in_every_note(store):
+    """But not in what a visitor types, nor below a thousand."""
+    assert [style.written(v) for v in (500, 2e3, 1e4, 2e4)] == ["500", "2,000", "10,000", "2·10<sup>4</sup>"]
+    assert style.LOOK.layout.xaxis.separatethousands and style.LOOK.layout.yaxis.separatethousands
+    trace = recorded(store, ({}, {"norm": "batch"}), steps=2100, score_every=700)
+    for name in ("loss", "gradient_flow", "moving_averages", "units_overview", "distributions", "histograms", "dials"):
+        said = json.dumps(shown(trace, name).to_plotly_json(), default=str, ensure_ascii=False)
+        words = re.findall(r'"(?:note|text|said|hovertemplate|name)": "([^"]*)"', said)
+        assert not [word for word in words if re.search(r"(?<![\d.])\d{4,}", word)], name

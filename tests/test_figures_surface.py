@@ -20,7 +20,7 @@ def test_both_solid_surfaces_stand_in_one_frame_with_their_paths(why_run):
     found = store.trace(run_id).look("path", 1, at, points=surface.POINTS)
     line = next(t for t in drawn.data if t.type == "scatter3d" and np.allclose(t.x, found["path"][0][:, 0]))
     np.testing.assert_allclose(line.y, found["path"][0][:, 1])
-    assert line.customdata.tolist() == store.trace(run_id).snapshots() and "step %{customdata}" in line.hovertemplate
+    assert line.customdata.tolist() == store.trace(run_id).snapshots() and "step %{customdata:,d}" in line.hovertemplate
     sheet = next(t for t in drawn.data if t.type == "surface" and "<extra>BN" in t.hovertemplate)
     colors = drawn.layout.coloraxis
     i, j = (np.searchsorted(axis, at).clip(1, len(axis) - 1) for axis, at in ((sheet.x, line.x), (sheet.y, line.y)))
@@ -47,7 +47,7 @@ def test_the_path_of_contours_says_its_steps_and_random_directions_the_step_they
     np.testing.assert_allclose(np.stack([path.x, path.y], 1), found, rtol=1e-6)
     assert (list(path.customdata), list(mark.customdata)) == ([0, 20, 40], [40])
     assert (list(mark.x), list(mark.y)) == ([0], [0])
-    assert path.hovertemplate == mark.hovertemplate == "step %{customdata}<extra>BN</extra>"
+    assert path.hovertemplate == mark.hovertemplate == "step %{customdata:,d}<extra>BN</extra>"
 
 
 @pytest.mark.parametrize(

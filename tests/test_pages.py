@@ -35,6 +35,7 @@ def test_every_setting_has_a_control_with_its_label_and_help(name):
         ("batch_size", "77", 77),
         ("delta", "0.5", 0.5),
         ("width", "10", 10),
+        ("steps", "20,000", 20_000),  # as the pages write it
     ],
 )
 def test_what_is_typed_is_asked_and_stands_in_the_address(name, text, value):
@@ -51,7 +52,7 @@ def test_what_is_typed_is_asked_and_stands_in_the_address(name, text, value):
         ("learning_rate", "fast", "learning_rate is fast; allowed is above 0 and at most 100."),
         ("learning_rate", "NaN", "learning_rate is nan; allowed is above 0 and at most 100."),
         ("batch_size", "1", "batch_size is 1; batch norm needs at least 2 examples to have a variance."),
-        ("batch_size", "99999", "batch_size is 99999; digits has only 1437 training examples."),
+        ("batch_size", "99999", "batch_size is 99999; digits has only 1,437 training examples."),
         ("seeds", "1, 1", "each seed may stand there once."),
         ("seeds", "one", "allowed are 1 to 8 whole numbers"),
     ],

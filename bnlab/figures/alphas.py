@@ -32,7 +32,9 @@ def unknown(trace: Trace, arm: int, stop: int) -> str | None:
     if settings.statistics == "moving":
         return "This arm trains with its moving averages frozen: they stand still, whatever alpha is."
     if (at := lineage.changed(trace, arm, "statistics")) is not None:
-        return f"Up to step {at} this arm trained with its moving averages frozen:<br>nothing was averaged until then."
+        return (
+            f"Up to step {at:,} this arm trained with its moving averages frozen:<br>nothing was averaged until then."
+        )
     if trace.step < 0:
         return NOTHING
     steps, _ = lineage.rows(trace, "batch_mean", arm, layer=1, unit=0, stop=stop)
@@ -42,8 +44,8 @@ def unknown(trace: Trace, arm: int, stop: int) -> str | None:
     if len(steps) and steps[0] > 0:
         return "This run is a fork, and what came before it was deleted;<br>averages need every step from the first."
     return (
-        f"Only {len(steps)} of {most} steps of the unit statistics are kept in this run;<br>averages of another alpha "
-        "need every step.<br>Train it with a larger recording budget, or for fewer steps."
+        f"Only {len(steps):,} of {most:,} steps of the unit statistics are kept in this run;<br>averages of another "
+        "alpha need every step.<br>Train it with a larger recording budget, or for fewer steps."
     )
 
 
@@ -73,7 +75,7 @@ def any_alpha(trace: Trace, name: str, arm: int, seed: int, layer: int, unit: in
 def trained(trace: Trace, arm: int) -> str:
     """With which alpha the arm was trained, in words."""
     told, at = f"trained with α = {trace.experiment.arm_settings[arm].alpha:g}", lineage.changed(trace, arm, "alpha")
-    return told if at is None else f"{told} from step {at} on"
+    return told if at is None else f"{told} from step {at:,} on"
 
 
 def recomputed(trace: Trace, *, arm: int, seed: int, layer: int, unit: int, alpha: float) -> go.Figure:
@@ -107,7 +109,7 @@ def recomputed(trace: Trace, *, arm: int, seed: int, layer: int, unit: int, alph
         ):
             figure.add_scatter(
                 x=style.numbers(x), y=style.numbers(y), name=label, legendgroup=label, showlegend=column == 1,
-                hovertemplate=f"step %{{x}}: {symbol} = %{{y:.4g}}<extra>{label}</extra>", row=1, col=column, **look,
+                hovertemplate=f"step %{{x}}: {symbol} = %{{y:,.4g}}<extra>{label}</extra>", row=1, col=column, **look,
             )  # fmt: skip
         figure.update_xaxes(title="step", row=1, col=column)
         figure.update_yaxes(title=f"{symbol} of {z}, layer {layer}, unit {unit}", row=1, col=column)
@@ -162,10 +164,10 @@ def alpha_inference(trace: Trace, *, arm: int, alpha: float) -> go.Figure:
     ):
         figure.add_scatter(
             x=style.numbers(x), y=style.numbers(y), name=label, mode="lines+markers", line=look,
-            hovertemplate=f"step %{{x}}: %{{y:.4g}}<extra>{label}</extra>",
+            hovertemplate=f"step %{{x}}: %{{y:,.4g}}<extra>{label}</extra>",
         )  # fmt: skip
     figure.update_xaxes(title="step t: the weights before update t")
-    figure.update_yaxes(title="test loss E in inference mode", type="log", tickformat="~g", dtick="D2")
+    figure.update_yaxes(title="test loss E in inference mode", type="log", tickformat=",~g", dtick="D2")
     return style.finished(figure, note="The weights are those of the training; only the averages are made anew.")
 
 
@@ -192,7 +194,7 @@ def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
         loss = found[f"{split}_loss"].mean(0)
         figure.add_scatter(
             x=names, y=style.numbers(loss), name=f"{split} set", mode="lines+markers",
-            line={"color": style.color(arm), "dash": dash}, hovertemplate="α = %{x}: %{y:.4g}<extra></extra>",
+            line={"color": style.color(arm), "dash": dash}, hovertemplate="α = %{x}: %{y:,.4g}<extra></extra>",
         )  # fmt: skip
         if np.isfinite(loss).any():
             i = int(np.nanargmin(loss))
@@ -207,7 +209,7 @@ def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
     figure.update_xaxes(title="α, weight of the old value (not to scale)", type="category")
     spanned = style.decades(*(found[f"{split}_loss"].mean(0) for split in ("train", "test")))
     figure.update_yaxes(title="loss E in inference mode", **style.logarithmic(spanned))
-    return style.finished(figure, note=f"Weights of step {at}: {'; '.join(best)}.")
+    return style.finished(figure, note=f"Weights of step {at:,}: {'; '.join(best)}.")
 
 
 TENTHS, HUNDREDTHS, THOUSANDTHS = np.arange(0, 0.9, 0.1), np.arange(0.9, 0.99, 0.01), np.arange(0.99, 0.9995, 0.001)

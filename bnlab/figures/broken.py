@@ -105,7 +105,7 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
     if why and not chosen:
         note += f" {labels[SWAPPED].capitalize()} is not known here: {why.replace('<br>', ' ')}"
     return style.finished(
-        figure, height=120 + 50 * len(MISTAKES), note=f"Weights of step {at}, computed, not told. {note}"
+        figure, height=120 + 50 * len(MISTAKES), note=f"Weights of step {at:,}, computed, not told. {note}"
     )
 
 
@@ -197,7 +197,7 @@ def outlier(trace: Trace, *, step: int) -> go.Figure:
     figure.update_xaxes(title=title, range=[0, 1.12 * top])  # room for the number behind the bar
     figure.update_yaxes(range=[len(labels) - 0.5, -0.5])  # explicit: what is drawn first must not decide it
     note = (
-        f"Step {at}. The inputs of one example grow a hundredfold; these are the others of its mini-batch. "
+        f"Step {at:,}. The inputs of one example grow a hundredfold; these are the others of its mini-batch. "
         "Only batch norm lets it through, and only where it normalizes with the mini-batch."
     )
     return style.finished(figure, height=140 + 36 * len(labels), note=note)

@@ -80,9 +80,9 @@ def covariate_shift(trace: Trace, *, step: int) -> go.Figure:
         figure.update_yaxes(type="log", row=1, col=column)
     noisy = any(s.noise_shift or s.noise_scale for s in trace.experiment.arm_settings)
     note = (
-        f"Step {at}, {mode(trace)}. G is a layer's weight gradient, G′ the same after only the layers below took their "
-        "update (Santurkar et al. 2018, def. 2.1). Drift: how far mean and spread of what the layer reads move when "
-        "the layers below take it, on the same mini-batch. The data that layer 1 reads do not move; where only "
+        f"Step {at:,}, {mode(trace)}. G is a layer's weight gradient, G′ the same after only the layers below took "
+        "their update (Santurkar et al. 2018, def. 2.1). Drift: how far mean and spread of what the layer reads move "
+        "when the layers below take it, on the same mini-batch. The data that layer 1 reads do not move; where only "
         "rounding is left of a spread there is none."
         + (" Noisy batch norm: afterwards with the noise of the next step, as the next step sees it." if noisy else "")
     )

@@ -77,7 +77,7 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
     if x == "log" and style.without_0(figure):
         told += " A logarithmic axis has no place for step 0, which is left out."
     if begun:
-        told += f" The lines' first point, of steps 0 to {begun}, is drawn at step 1."
+        told += f" The lines' first point, of steps 0 to {begun:,}, is drawn at step 1."
     if x == "log" and not any(len(line.x) for line in figure.data):
         return style.said(ONLY_0 + departed(trace), HEIGHT)
     if y == "linear" and quantity == "accuracy":
@@ -132,8 +132,8 @@ def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, series:
         legendgroup=name,
         line={"color": rgb, "width": 2, "dash": style.dash(arm)},
         customdata=None if series.exact else style.numbers(told.last),
-        hovertemplate=f"%{{y:.4~g}}{unit(trace, quantity, arm)}"
-        f"<extra>{name}{'' if series.exact else ', to step %{customdata}'}</extra>",
+        hovertemplate=f"%{{y:,.4~g}}{unit(trace, quantity, arm)}"
+        f"<extra>{name}{'' if series.exact else ', to step %{customdata:,d}'}</extra>",
     )
 
 
@@ -164,7 +164,7 @@ def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str,
         line={"color": style.color(arm), "width": 1, "dash": "dot"},
         marker={"size": 7, "symbol": symbol},
         error_y=spread if values.shape[1] > 1 else None,
-        hovertemplate=f"%{{y:.4~g}}{unit(trace, quantity, arm)}<extra>{name}</extra>",
+        hovertemplate=f"%{{y:,.4~g}}{unit(trace, quantity, arm)}<extra>{name}</extra>",
     )
     return steps, values
 
@@ -180,7 +180,7 @@ def diverged(figure: go.Figure, trace: Trace, arms: list[int], x: str) -> None:
         figure.add_shape(  # add_vline puts its words at the wrong place of a logarithmic axis
             type="line", x0=step if inside else 0, x1=step if inside else 0, xref="x" if inside else "x domain",
             y0=0, y1=1 - 0.05 * i, yref="y domain", line={"color": style.color(arm), "width": 1, "dash": "dot"},
-            label={"text": f"{style.label(trace, arm)} diverged at step {step} ({place})", "textposition": "end",
+            label={"text": f"{style.label(trace, arm)} diverged at step {step:,} ({place})", "textposition": "end",
                    "textangle": 0, "xanchor": "right" if left else "left", "yanchor": "top", "padding": 4,
                    "font": {"size": 11}},
         )  # fmt: skip
@@ -199,7 +199,7 @@ def note(trace: Trace, splits: list[str], window: int, wide: int, even: bool) ->
         told.append(f"Lines: mini-batch values{many}.")
         if wide > 1:
             is_ = "stands for" if many else "is the mean of"
-            told.append(f"A point {is_} {most}{wide} steps, from the one at which it is drawn on.")
+            told.append(f"A point {is_} {most}{wide:,} steps, from the one at which it is drawn on.")
             told.append("The pale line spans their least and greatest.")
         spread.append("bands")
     if splits != ["batch"]:

@@ -68,7 +68,7 @@ def data(name: str, standardize: bool) -> go.Figure:
     elif not single:
         scales(figure, told.scales)
     scaled = "standardized" if standardize else "in their own scales"
-    sizes = f"{about.n_train} examples to train, {about.n_test} to test; {about.n_features} features, {scaled}."
+    sizes = f"{about.n_train:,} examples to train, {about.n_test:,} to test; {about.n_features} features, {scaled}."
     note = f"{about.help} {sizes} Shown: {len(told.points)} of the training set."
     return style.finished(figure, height=HEIGHT, note=note)
 
@@ -79,7 +79,7 @@ def classes(figure: go.Figure, told: Preview, n: int) -> None:
         figure.add_scatter(
             x=style.numbers(told.points[of, 0]), y=style.numbers(told.points[of, 1]), mode="markers", name=f"{c}",
             marker={"color": style.color(c), "symbol": style.symbol(c + c // 6), "size": 5, "opacity": 0.75},
-            hovertemplate=f"class {c}: %{{x:.3g}}, %{{y:.3g}}<extra></extra>", row=1, col=1,
+            hovertemplate=f"class {c}: %{{x:,.3g}}, %{{y:,.3g}}<extra></extra>", row=1, col=1,
         )  # fmt: skip
     figure.update_layout(legend={"title": {"text": "class "}})
 
@@ -108,7 +108,7 @@ def mosaic(figure: go.Figure, images: np.ndarray) -> None:
 def scales(figure: go.Figure, deviations: np.ndarray) -> None:
     figure.add_bar(
         x=np.arange(1, len(deviations) + 1), y=style.numbers(deviations), marker={"color": style.GRAY},
-        showlegend=False, row=1, col=2, hovertemplate="feature %{x}: standard deviation %{y:.3g}<extra></extra>",
+        showlegend=False, row=1, col=2, hovertemplate="feature %{x}: standard deviation %{y:,.3g}<extra></extra>",
     )  # fmt: skip
     figure.update_xaxes(title="feature", row=1, col=2)
     figure.update_yaxes(title="standard deviation", type="log", exponentformat="power", row=1, col=2)

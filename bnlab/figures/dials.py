@@ -80,7 +80,7 @@ def dial(trace: Trace, arm: int, at: list[int]) -> Dial:
     stays = [style.amount(now) for now in newest if not np.isnan(now) and not now < LEARNS * chance_loss(settings)]
     out = ""
     if wholly(trace, arm, trace.step):
-        out = f"it diverged at step {min(trace.diverged[arm, s][0] for s in seeds)}"
+        out = f"it diverged at step {min(trace.diverged[arm, s][0] for s in seeds):,}"
     elif not len(loss.steps):
         out = "it has not taken a step yet"
     elif stays:
@@ -197,7 +197,7 @@ HOW = (
 
 def listed(steps: list[int]) -> str:
     """'step 0', 'steps 0, 20 and 40'."""
-    *first, last = map(str, steps)
+    *first, last = map("{:,}".format, steps)
     return f"steps {', '.join(first)} and {last}" if first else f"step {last}"
 
 

@@ -93,8 +93,8 @@ def widest(steps: np.ndarray) -> int:
 def named(steps: np.ndarray) -> str:
     """Steps in words: "step 7", "steps 384 to 399", "steps 0 to 8, up to 4 apart"."""
     if len(steps) == 1:
-        return f"step {steps[0]}"
-    return f"steps {steps[0]} to {steps[-1]}" + f", up to {widest(steps)} apart" * (widest(steps) > 1)
+        return f"step {steps[0]:,}"
+    return f"steps {steps[0]:,} to {steps[-1]:,}" + f", up to {widest(steps):,} apart" * (widest(steps) > 1)
 
 
 def layer_histograms(trace: Trace, which: str, arm: int, step: int) -> tuple[np.ndarray, dict[int, Histogram]]:
@@ -142,7 +142,7 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
             line={"color": color, "width": 2, "dash": style.dash(i)},
             name=names[i],
             showlegend=False,
-            hovertemplate=f"step %{{x}}: median of {which} = %{{y:.4g}}",
+            hovertemplate=f"step %{{x}}: median of {which} = %{{y:,.4g}}",
             **place,
         )
     figure.update_yaxes(title=f"{which}, layer {layer}", col=1)
@@ -150,9 +150,9 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
         figure.update_xaxes(title="step", showticklabels=True, row=i // columns + 1, col=i % columns + 1)
     figure.update_annotations(font_size=13)
     size, together, apart = most
-    over = f"{together} steps" + f" that are up to {apart} apart" * (apart > 1) if together > 1 else "one step"
-    note = f"{NAMES[which].capitalize()}: median, 15 to 85 % and 5 to 95 %, each of a sample of {size} values of {over}"
-    note += " over the seeds." if len(trace.experiment.seeds) > 1 else "."
+    over = f"{together} steps" + f" that are up to {apart:,} apart" * (apart > 1) if together > 1 else "one step"
+    note = f"{NAMES[which].capitalize()}: median, 15 to 85 % and 5 to 95 %, each of a sample of {size:,} values of "
+    note += over + (" over the seeds." if len(trace.experiment.seeds) > 1 else ".")
     if ends := bounds(trace, drawn):
         figure.update_yaxes(range=room(*ends))
         note += ruled(trace, range(len(arms)))
@@ -190,7 +190,7 @@ def histograms(trace: Trace, *, which: str, over: str, arm: int, layer: int, ste
             showlegend=False,
             name=label,
             customdata=style.numbers(np.concatenate([[0], one.share, [0]])),
-            hovertemplate=f"{which} = %{{x:.3g}}: %{{customdata:.1%}} of the sample",
+            hovertemplate=f"{which} = %{{x:,.3g}}: %{{customdata:.1%}} of the sample",
         )
     place = [place for place, *_ in ridges]
     figure.update_yaxes(tickvals=place, ticktext=[str(p) if over == "layers" else label for p, label, *_ in ridges])
@@ -198,7 +198,7 @@ def histograms(trace: Trace, *, which: str, over: str, arm: int, layer: int, ste
     figure.update_xaxes(title=which if over == "layers" else f"{which}, layer {layer}")
     size = max((one.size for *_, one in ridges), default=0)
     what = trace.experiment.arms[arm].label if over == "layers" else f"layer {layer}"
-    note = f"{NAMES[which].capitalize()} of {what} at {named(found)}: a sample of {size} values each"
+    note = f"{NAMES[which].capitalize()} of {what} at {named(found)}: a sample of {size:,} values each"
     note += " over the seeds" * (len(trace.experiment.seeds) > 1)
     note += ", drawn equally high." + departed(trace)
     return style.finished(figure, height=120 + max(200, 28 * len(ridges)), note=note)

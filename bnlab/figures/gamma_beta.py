@@ -65,7 +65,7 @@ def gamma_beta(trace: Trace, *, arm: int, seed: int, layer: int, unit: int) -> g
                 name=label,
                 legendgroup=label,
                 showlegend=first,
-                hovertemplate=f"step %{{x}}: {symbol} = %{{y:.4g}}<extra>{label}</extra>",
+                hovertemplate=f"step %{{x}}: {symbol} = %{{y:,.4g}}<extra>{label}</extra>",
                 row=1,
                 col=column,
             )

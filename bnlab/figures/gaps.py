@@ -62,7 +62,7 @@ def cannot(trace: Trace, arm: int, at: int) -> str | None:
     for name in ("batch_size", "sampling"):
         if (when := lineage.changed(trace, arm, name)) is not None and when < at:
             return (
-                f"At step {when} this arm changed its {about(name).label.lower()}: its mini-batches are of two kinds."
+                f"At step {when:,} this arm changed its {about(name).label.lower()}: its mini-batches are of two kinds."
                 "<br>Look at the arm as it was, or at an earlier step."
             )
     return None
@@ -104,7 +104,7 @@ def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.
                 x=names, y=style.numbers(np.where(values > least, values, np.nan)), name=words, legendgroup=part,
                 mode="lines" if part == "law" else "lines+markers", line=line,
                 showlegend=column == 1, row=1, col=column,
-                hovertemplate=f"α = %{{x}}: %{{y:.3g}}<extra>{words}</extra>",
+                hovertemplate=f"α = %{{x}}: %{{y:,.3g}}<extra>{words}</extra>",
             )  # fmt: skip
         i = int(np.nanargmin(told.total))
         best.append(f"{symbol} is nearest at α = {names[i]}")
@@ -118,7 +118,7 @@ def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.
         unit = "in σ<sub>pop</sub>" if name == "mean" else "relative to σ²<sub>pop</sub>"
         figure.update_xaxes(title="α (not to scale)", type="category", row=1, col=column)
         figure.update_yaxes(title=f"gap of {symbol}, {unit}", type="log", row=1, col=column)
-    said = f"Layer {layer}, against the population of the weights before update {at}: {', '.join(best)}."
+    said = f"Layer {layer}, against the population of the weights before update {at:,}: {', '.join(best)}."
     notes = [said, "Root mean square over the units."]
     if measured:
         notes.append(
@@ -163,7 +163,7 @@ def pieces(N: int, K: int) -> str:
     """Into what the practitioner's pass divides N examples where mini-batches of about K are asked for."""
     count = max(1, N // K)
     if count == 1:
-        return f"all {N} examples at once"
+        return f"all {N:,} examples at once"
     return f"{count} mini-batches of {N // count}" + (f" or {N // count + 1}" if N % count else "")
 
 
@@ -189,7 +189,7 @@ def in_practice(trace: Trace, *, arm: int, step: int) -> go.Figure:
                 showlegend=column == 1, mode="lines+markers", row=1, col=column,
                 line={"color": color, "dash": style.DASHES[i], "width": 3 if own else 2},
                 marker={"symbol": style.SYMBOLS[i]},
-                hovertemplate=f"layer %{{x}}: %{{y:.4g}}<extra>{size}</extra>",
+                hovertemplate=f"layer %{{x}}: %{{y:,.4g}}<extra>{size}</extra>",
             )  # fmt: skip
         told.append(f"{style.amount(found['loss_mini_batches'].mean())} with {size}")
         if len(layers) > 1 and np.isfinite(means).all() and np.isfinite(ratios).all():
@@ -200,16 +200,15 @@ def in_practice(trace: Trace, *, arm: int, step: int) -> go.Figure:
     style.reference(figure, 1.0, "the population's", column=2)
     N, K = settings.n_train, settings.mini_batch
     note = (
-        f"Step {at}. Test loss {style.amount(found['loss_population'].mean())} with the population's statistics; "
+        f"Step {at:,}. Test loss {style.amount(found['loss_population'].mean())} with the population's statistics; "
         f"{', '.join(told)}. "
     )
     if off:
         size, mean, std = off[0]
         note += f"With {size} the means are most off in layer {mean}, the standard deviations in layer {std}. "
     steps = style.amount(N / 3 / K, 2)  # backward are two products more for each of forward
-    note += (
-        f"Either is one pass forward over {N} examples, in multiply-adds as much as {steps} training steps with K = {K}"
-    )
+    note += f"Either is one pass forward over {N:,} examples, in multiply-adds as much as {steps} training steps with "
+    note += f"K = {K:,}"
     fewer = "; in time fewer where layers are small and a step of so few examples is mostly overhead"
     note += f"{fewer if K < SMALL else ''}."
     return style.finished(figure, note=note)

@@ -65,9 +65,8 @@ def invariance(trace: Trace, *, step: int, layer: int, c: float) -> go.Figure:
     rates = " or ".join(dict.fromkeys(counting(s) for s in list(filter(invariant, every)) or every))
     titled(figure, "c", measure(trace, "loss"), "‖dE/dW‖ of the layer", f"effective learning rate {rates}")
     figure.update_xaxes(type="log")
-    note = (
-        f"Step {at}, {mode(trace)}, weights and bias of layer {layer} times c; marked, and here: c = {factors[here]:g}."
-    )
+    note = f"Step {at:,}, {mode(trace)}, weights and bias of layer {layer} times c; marked, and here: "
+    note += f"c = {factors[here]:g}."
     law = (
         "Where the norm divides the scale out, the loss does not move (but for δ) and the gradient falls as 1/c: what "
         f"counts is {rates}, drawn for those arms only (van Laarhoven 2017)."
@@ -102,7 +101,7 @@ def undone(trace: Trace, *, step: int, layer: int) -> go.Figure:
     figure.update_yaxes(title="cosine of the two gradients", row=1, col=2)
     settings = [trace.experiment.arm_settings[arm] for arm, *_ in arms]
     note = (
-        f"Step {at}, {mode(trace)}: in layer {layer} γ = √(σ² + δ) and β = μ, those it normalizes with, so that it "
+        f"Step {at:,}, {mode(trace)}: in layer {layer} γ = √(σ² + δ) and β = μ, those it normalizes with, so that it "
         f"gives back what came in. The loss is that of a network without the norm there ({'; '.join(losses)})."
     )
     differ = (

@@ -66,7 +66,7 @@ def gradient_flow(trace: Trace, *, step: int, scale: str) -> go.Figure:
                 showlegend=column == 1,
                 line={"color": rgb, "width": 2, "dash": style.dash(arm)},
                 marker={"size": 6, "symbol": style.symbol(arm)},
-                hovertemplate=f"layer %{{x}}: {letter} = %{{y:.3~g}}<extra>{name}</extra>",
+                hovertemplate=f"layer %{{x}}: {letter} = %{{y:,.3~g}}<extra>{name}</extra>",
                 **place,
             )
             zero = f"0 in %{{customdata}} of {len(seeds)} seeds" if len(seeds) > 1 else "0"
@@ -100,7 +100,7 @@ def gradient_flow(trace: Trace, *, step: int, scale: str) -> go.Figure:
     for column, name in enumerate(NORMS.values(), 1):
         figure.update_yaxes(title=name, row=1, col=column)
     at = told["signal_grad_norm"][-1].step
-    notes = [f"Signal gradient at step {at}.", *(spoken(trace, arm, step) for arm in arms), *marked]
+    notes = [f"Signal gradient at step {at:,}.", *(spoken(trace, arm, step) for arm in arms), *marked]
     left = ", less those that diverged" if trace.diverged else ""
     left += ", less those without a gradient" if any((one.none > 0).any() for one in told["signal_grad_norm"]) else ""
     over = f"Lines are geometric means over {len(seeds)} seeds{left}; bands their range."

@@ -71,11 +71,11 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
             else f"{split} set, {words} (α = {settings.alpha:g})",
             line={"color": style.color(arm) if kind == "moving" else style.GRAY, "dash": dash, "width": 2},
             marker={"symbol": symbol, "size": 7},
-            hovertemplate=f"step %{{x}}: %{{y:.4g}}<extra>{words}</extra>",
+            hovertemplate=f"step %{{x}}: %{{y:,.4g}}<extra>{words}</extra>",
         )
     figure.update_xaxes(title="step t: the weights before update t")
     unit = "mean squared error" if DATASETS[settings.data].task == "regression" else "cross-entropy E (nats)"
-    log = {"type": "log", "tickformat": "~g", "dtick": "D2"} if quantity == "loss" else {}
+    log = {"type": "log", "tickformat": ",~g", "dtick": "D2"} if quantity == "loss" else {}
     figure.update_yaxes(title=unit if quantity == "loss" else "accuracy (share of examples)", **log)
     test = told if (split, quantity) == ("test", "loss") else three(trace, arm, "test", "loss")
     at = moment(trace, test, arm)
@@ -130,7 +130,7 @@ def explained(told: Three, settings: Settings, found: Cause | None) -> str:
     """Why the three differ, from the numbers at hand."""
     worst = widest(told) if found is None else int(np.flatnonzero(told.steps == found.t)[0])
     t, K, alpha = int(told.steps[worst]), settings.mini_batch, settings.alpha
-    said = f"Test loss at step {t}, where they are widest apart: "
+    said = f"Test loss at step {t:,}, where they are widest apart: "
     said += f"{told.moving[worst]:.3g} with moving averages, {told.population[worst]:.3g} with population statistics."
     if told.steps[widest(told)] == 0:
         said += " At step 0 nothing has come in yet: the averages are the 0 and 1 they started at."
@@ -140,7 +140,7 @@ def explained(told: Three, settings: Settings, found: Cause | None) -> str:
         parts = {
             f"their warm-up (αᵗ = {alpha**found.t:.1g} of the 0 and 1 they started at is in them)": found.warm_up,
             f"their lag (they are about 1/(1−α) = {1 / max(1 - alpha, 1e-12):.3g} steps behind the weights)": found.lag,
-            f"the noise and bias of mini-batches of {K}": found.mini_batches,
+            f"the noise and bias of mini-batches of {K:,}": found.mini_batches,
         }
         each = [f"{loss:.3g} without {words}" for words, loss in parts.items()]
         said += (
@@ -149,7 +149,7 @@ def explained(told: Three, settings: Settings, found: Cause | None) -> str:
         )
     if K == 1:
         return f"{said} There is none with mini-batch statistics: one example has no variance."
-    said += f" With mini-batch statistics every example is normalized by its own mini-batch of {K}, as in training"
+    said += f" With mini-batch statistics every example is normalized by its own mini-batch of {K:,}, as in training"
     batch, population = told.batch[-1], told.population[-1]
     said += f": {batch:.3g} at the newest step, against {population:.3g} with the population's"
     noisy = np.isfinite(batch) and np.isfinite(population) and batch > 1.1 * population and K < 64

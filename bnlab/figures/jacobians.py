@@ -58,7 +58,7 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
             figure.add_scatter(
                 x=layers, y=np.where(np.isfinite(law), law, np.nan), mode="markers", legendgroup=name, showlegend=False,
                 marker={"color": style.color(arm), "symbol": "circle-open", "size": 6}, row=1, col=3,
-                hovertemplate=f"layer %{{x}}: %{{y:.3g}}<extra>{name}, by the law</extra>",
+                hovertemplate=f"layer %{{x}}: %{{y:,.3g}}<extra>{name}, by the law</extra>",
             )  # fmt: skip
     titled(
         figure, "layer l", f"singular values of {LAYER}, {INFERENCE}",
@@ -74,7 +74,7 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
     frozen = mode(trace).startswith("training with frozen")
     rings = "Rings: the law of random initial networks, the factors of the signal gradient multiplied." * (at == 0)
     return finished(
-        figure, 440, f"Step {at}.", words, "" if frozen else coupled, rings, seeds(trace), *lost(trace, at).values()
+        figure, 440, f"Step {at:,}.", words, "" if frozen else coupled, rings, seeds(trace), *lost(trace, at).values()
     )
 
 
@@ -108,8 +108,9 @@ def spectra(trace: Trace, *, step: int) -> go.Figure:
                 x=x, y=style.numbers(median), mode="lines+markers", name=name, legendgroup=name, showlegend=False,
                 line={"color": style.color(arm), "dash": style.dash(arm), "width": 1.6},
                 marker={"symbol": style.symbol(arm), "size": 5}, customdata=style.numbers(spans),
-                hovertemplate="layer %{x}: median %{y:.3g}<br>middle half %{customdata[1]:.3g} to %{customdata[2]:.3g}"
-                "<br>all %{customdata[0]:.3g} to %{customdata[3]:.3g}<br>condition number %{customdata[4]:.3g}"
+                hovertemplate="layer %{x}: median %{y:,.3g}<br>middle half %{customdata[1]:,.3g} to "
+                "%{customdata[2]:,.3g}<br>all %{customdata[0]:,.3g} to %{customdata[3]:,.3g}<br>"
+                "condition number %{customdata[4]:,.3g}"
                 f"<extra>{name}</extra>", **place,
             )  # fmt: skip
         figure.update_xaxes(title="layer l", row=2, col=column)
@@ -121,7 +122,7 @@ def spectra(trace: Trace, *, step: int) -> go.Figure:
     figure.update_yaxes(title=f"of {PRODUCT}", row=2, col=1)
     gone = [f"{name} {share}" for _, name, found in arms if (share := lost_share(found))]
     words = (
-        f"Step {at}. {inference(trace)}. Line: median; dark: the middle half; light: least to greatest, of the "
+        f"Step {at:,}. {inference(trace)}. Line: median; dark: the middle half; light: least to greatest, of the "
         "directions that are not lost"
         + (", geometric means over the seeds." if len(trace.experiment.seeds) > 1 else ".")
     )
@@ -149,9 +150,9 @@ def conditions(trace: Trace, *, step: int) -> go.Figure:
     titled(figure, "layer l", f"condition number of {LAYER}", f"of {PRODUCT}", f"share lost by {PRODUCT}")
     figure.update_yaxes(type="linear", tickformat=".0%", range=[-0.03, 1.03], row=1, col=3)
     words = (
-        f"Step {at}. {inference(trace)}. Greatest over least singular value of the directions that are not lost, below "
-        "10⁻¹² of the greatest: median over the examples. A product with lost directions has no condition number of "
-        "its own; this one is near 10¹²."
+        f"Step {at:,}. {inference(trace)}. Greatest over least singular value of the directions that are not lost, "
+        "below 10⁻¹² of the greatest: median over the examples. A product with lost directions has no condition number "
+        "of its own; this one is near 10¹²."
     )
     return finished(figure, style.HEIGHT, words, seeds(trace), *lost(trace, at).values())
 
@@ -174,7 +175,7 @@ def ranks(trace: Trace, *, step: int) -> go.Figure:
         line(figure, layers, found["rank"], name, arm, 1, True, log=False)
         line(figure, layers, found["cosine"], name, arm, 2, False, log=False)
     titled(figure, "layer l", "effective rank", "mean cosine of two examples", log=False)
-    note = f"Step {at}, the coming mini-batch, {mode(trace)}. Rank 1, cosine 1: all examples lie on one line."
+    note = f"Step {at:,}, the coming mini-batch, {mode(trace)}. Rank 1, cosine 1: all examples lie on one line."
     return finished(figure, style.HEIGHT, note, seeds(trace, log=False), *lost(trace, at).values())
 
 

@@ -106,7 +106,7 @@ def departed(trace: Trace) -> str:
     """What to add where networks are drawn until they diverged: ' BN diverged at step 12 (1 of 3 seeds).'"""
     seeds = len(trace.experiment.seeds)
     return "".join(
-        f" {style.label(trace, arm)} diverged at step {step}" + (f" ({n} of {seeds} seeds)." if seeds > 1 else ".")
+        f" {style.label(trace, arm)} diverged at step {step:,}" + (f" ({n} of {seeds} seeds)." if seeds > 1 else ".")
         for arm, (step, n) in gone(trace).items()
     )
 
@@ -122,5 +122,5 @@ def lost(trace: Trace, at: int) -> dict[int, str]:
     seeds, found = len(trace.experiment.seeds), {}
     for arm, (step, n) in gone(trace, at).items():
         which = " and is" if n == seeds else f" with {n} of {seeds} seeds, which are"
-        found[arm] = f"{style.label(trace, arm)} diverged at step {step}{which} left out."
+        found[arm] = f"{style.label(trace, arm)} diverged at step {step:,}{which} left out."
     return found

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 COMING = "The lab is looking. This takes a moment."
 OLD = "An older version of the lab looked at this step and measured less. Choose another step."
 NOT_YET = "No snapshot of the weights yet; they come with the scores."
-ALL_LOST = "Every network had diverged by step {}. Choose an earlier step, or a lower learning rate."
+ALL_LOST = "Every network had diverged by step {:,}. Choose an earlier step, or a lower learning rate."
 Needs = list[tuple[str, int, dict]]
 
 
@@ -148,7 +148,7 @@ def line(
         showlegend=shown, mode="lines+markers" if marks else style.mode(y), opacity=0.55 if pale else 1,
         line={"color": style.color(arm), "dash": style.dash(arm), "width": 1 if pale else 1.8},
         marker={"symbol": style.symbol(arm) + "-open" * pale, "size": 5 if pale else 6},
-        hovertemplate=f"%{{x}}: %{{y:.4g}}<extra>{name}</extra>", row=1, col=column,
+        hovertemplate=f"%{{x}}: %{{y:,.4g}}<extra>{name}</extra>", row=1, col=column,
     )  # fmt: skip
 
 

@@ -131,7 +131,7 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
             (2, "moving − mini-batch", f"|{mean} − {now}|", one.steps, np.abs(one.moving - one.batch), thin),
             (2, "moving − population", f"|{mean} − {whole}|", one.checked, one.gap, joined),
         ):
-            hover = f"step %{{x}}: {symbol} = %{{y:.4g}}<extra>{label}</extra>"
+            hover = f"step %{{x}}: {symbol} = %{{y:,.4g}}<extra>{label}</extra>"
             figure.add_scatter(
                 x=style.numbers(x),
                 y=style.numbers(y),
@@ -159,7 +159,7 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
             mode="lines",
             line={"color": style.GRAY, "width": 1.2, "dash": "dot"},
             name="noise of independent mini-batches",
-            hovertemplate="√((1−α)/(1+α) σ²<sub>pop</sub>/K) = %{y:.3g}<extra></extra>",
+            hovertemplate="√((1−α)/(1+α) σ²<sub>pop</sub>/K) = %{y:,.3g}<extra></extra>",
             row=2,
             col=1,
         )
@@ -171,7 +171,7 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
 def end(trace: Trace, arm: int, seed: int) -> str:
     """What to add where the network shown has diverged; `seed` is its place in the seeds."""
     where = trace.diverged.get((arm, trace.experiment.seeds[seed]))
-    return f" This network diverged at step {where[0]}; nothing is drawn after it." if where else ""
+    return f" This network diverged at step {where[0]:,}; nothing is drawn after it." if where else ""
 
 
 def subject(trace: Trace, arm: int) -> str:
@@ -186,7 +186,7 @@ def memory(alpha: float) -> str:
     forgotten = ceil(log(0.1) / log(alpha)) if alpha > 0 else 1
     steps = "step" if forgotten == 1 else "steps"
     told = f"α = {alpha:g}: the old value weighs {alpha:g}; "
-    return told + f"the start (0 and 1) is down to a tenth after {forgotten} {steps}."
+    return told + f"the start (0 and 1) is down to a tenth after {forgotten:,} {steps}."
 
 
 def units_overview(trace: Trace, *, arm: int, seed: int, layer: int, step: int) -> go.Figure:
@@ -197,7 +197,7 @@ def units_overview(trace: Trace, *, arm: int, seed: int, layer: int, step: int) 
     if told is None:
         return style.said(nothing(trace) or NOTHING)
     if not np.isfinite(told.moving_mean).any():
-        return style.said(f"No finite moving average is kept of step {told.step}.{end(trace, arm, seed)}")
+        return style.said(f"No finite moving average is kept of step {told.step:,}.{end(trace, arm, seed)}")
     figure = make_subplots(1, 2, horizontal_spacing=0.13)
     units = np.arange(1, len(told.off) + 1, dtype=np.int16)
     pairs = (told.population_mean, told.moving_mean), (told.population_var, told.moving_var)
@@ -223,7 +223,7 @@ def units_overview(trace: Trace, *, arm: int, seed: int, layer: int, step: int) 
             mode="markers",
             showlegend=False,
             marker={"color": style.color(arm), "size": 7, "opacity": 0.75},
-            hovertemplate=f"unit %{{customdata}}: {mean} = %{{y:.4g}}, {whole} = %{{x:.4g}}<extra></extra>",
+            hovertemplate=f"unit %{{customdata}}: {mean} = %{{y:,.4g}}, {whole} = %{{x:,.4g}}<extra></extra>",
             row=1,
             col=column,
         )
@@ -231,7 +231,7 @@ def units_overview(trace: Trace, *, arm: int, seed: int, layer: int, step: int) 
         figure.update_xaxes(title=f"{whole} of {subject(trace, arm)}", **kind, row=1, col=column)
         figure.update_yaxes(title=mean, **kind, row=1, col=column)
     off = told.off[np.isfinite(told.off)]
-    note = f"Step {told.step}, layer {layer}: the dotted line is where both agree."
+    note = f"Step {told.step:,}, layer {layer}: the dotted line is where both agree."
     if off.size:
         note += f" The median unit's moving mean is {np.median(off):.2g} population standard deviations off."
     return style.finished(figure, height=420, note=note + end(trace, arm, seed))

@@ -109,7 +109,7 @@ def read(option: Option, text: str | None, trace: Trace, arm: int) -> Any:
     if option.kind == "step" and value is not None and value > high:
         value = high
     if value is None or not low <= value <= high:
-        raise ValueError(f"{option.name} is {text[:40]}; allowed is {low:g} to {high:g}.")
+        raise ValueError(f"{option.name} is {text[:40]}; allowed is {low:,.10g} to {high:,.10g}.")
     return value
 
 

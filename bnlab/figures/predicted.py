@@ -128,7 +128,7 @@ def predicted(trace: Trace) -> go.Figure:
                     "array": style.numbers(np.where(barred, high - m, np.nan)[there]), "width": 2, "thickness": 1.2,
                     "arrayminus": style.numbers(np.where(barred, m - low, np.nan)[there]),
                 },
-                hovertemplate=f"layer %{{x}}: %{{y:.3g}}<extra>{name}, measured</extra>", row=1, col=column,
+                hovertemplate=f"layer %{{x}}: %{{y:,.3g}}<extra>{name}, measured</extra>", row=1, col=column,
             )  # fmt: skip
             drawn = np.isfinite(p) & (p > 1e-300)
             figure.add_scatter(
@@ -136,7 +136,7 @@ def predicted(trace: Trace) -> go.Figure:
                 name=f"{name}: predicted", legendgroup=name, showlegend=column == 1,
                 line={"color": rgb, "dash": style.dash(arm), "width": 1.5},
                 marker={"color": rgb, "symbol": "line-ew", "size": 22, "line": {"color": rgb, "width": 1.5}},
-                hovertemplate=f"layer %{{x}}: %{{y:.3g}}<extra>{name}, predicted</extra>", row=1, col=column,
+                hovertemplate=f"layer %{{x}}: %{{y:,.3g}}<extra>{name}, predicted</extra>", row=1, col=column,
             )  # fmt: skip
         lines.append(f"{name}: {words(told)}")
         remarks.setdefault(told.note, []).append(name)
@@ -198,7 +198,7 @@ def ending(told: Prediction) -> str:
     far = f" (in the limit of many layers ×{told.limit:.3f})" if abs(told.limit / law - 1) > 0.01 else ""
     if told.lost_at_depth == inf:
         return f"By the law the signal is never lost{far}"
-    return f"By the law layer 1 gets a millionth of the top's signal over {told.lost_at_depth:.0f} layers{far}"
+    return f"By the law layer 1 gets a millionth of the top's signal over {told.lost_at_depth:,.0f} layers{far}"
 
 
 ABOUT = {

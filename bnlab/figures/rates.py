@@ -82,7 +82,7 @@ def learning_rates(trace: Trace) -> go.Figure:
             figure.add_scatter(
                 x=one.steps, y=style.numbers(np.where(np.isfinite(y), y, np.nan)), mode="lines", legendgroup=name,
                 line={"color": style.color(arm), "width": 1.6, "dash": dash}, showlegend=False,
-                hovertemplate=f"step %{{x}}: %{{y:.4g}}<extra>{name}</extra>",
+                hovertemplate=f"step %{{x}}: %{{y:,.4g}}<extra>{name}</extra>",
             )  # fmt: skip
         rates = ", ".join(f"{rate:g}" for rate in sorted(one.rates))
         end = one.high[-1] / one.low[-1] if len(one.high) else np.nan

@@ -44,7 +44,7 @@ def alone(trace: Trace, *, step: int) -> go.Figure:
     figure.update_xaxes(title="greatest difference of an output", range=[0, 1.15 * max(top, 1.0)])
     figure.update_yaxes(range=[len(names) - 0.5, -0.5])
     note = (
-        f"Step {at}. Each of 32 test examples computed alone, against all at once. In inference mode there is only "
+        f"Step {at:,}. Each of 32 test examples computed alone, against all at once. In inference mode there is only "
         "rounding between them: a single example needs no mini-batch. In training mode batch norm subtracts a lone "
         f"example from itself and answers β, whatever it is; so the lab refuses such a training: “{ALONE}”"
     )
@@ -74,13 +74,13 @@ def two_examples(trace: Trace, *, step: int) -> go.Figure:
                     x=layers, y=style.numbers(found[key].mean(0)), name=f"{name}, K = {K}", mode="lines+markers",
                     line={"color": style.color(arm), "dash": dash},
                     marker={"symbol": style.symbol(arm) + ("-open" if dash == "dot" else "")},
-                    hovertemplate=f"layer %{{x}}: %{{y:.3g}}<extra>{name}, K = {K}</extra>",
+                    hovertemplate=f"layer %{{x}}: %{{y:,.3g}}<extra>{name}, K = {K}</extra>",
                 )  # fmt: skip
     figure.update_xaxes(title="layer l (1 is next to the input)")
     figure.update_yaxes(title="share of the gradient that passes the norm", range=[-0.03, 1.03])
     note = (
-        f"Step {at}. Batch norm's backward pass takes two of the K dimensions of each unit's gradient away: its mean, "
-        "and its component along â. Of two examples nothing is left but for δ."
+        f"Step {at:,}. Batch norm's backward pass takes two of the K dimensions of each unit's gradient away: its "
+        "mean, and its component along â. Of two examples nothing is left but for δ."
     )
     return style.finished(figure, note=note)
 

@@ -144,9 +144,9 @@ def ticks(low: float, high: float) -> dict[str, object] | None:
 
 
 def written(value: float) -> str:
-    """0.02, 5, 200; beyond a ten-thousandth and ten thousand a power of ten."""
+    """0.02, 5, 2,000; beyond a ten-thousandth and ten thousand a power of ten."""
     if 1e-4 < value < 2e4:
-        return f"{value:g}"
+        return f"{value:,g}"
     mantissa, power = f"{value:.0e}".split("e")
     return ("" if mantissa == "1" else f"{mantissa}·") + f"10<sup>{int(power)}</sup>".replace("-", "−")
 
@@ -165,7 +165,7 @@ def ticked(figure: go.Figure, least: dict[str, object] | None = None) -> None:
             values = values[np.isfinite(values) & (values > 0)] if axis.range is None else 10.0 ** np.array(axis.range)
             if values.size:
                 other = least if axis.range is None else None  # a range that is given is one of logarithms
-                axis.update(ticks(values.min(), values.max()) or other or {"dtick": "D1", "tickformat": "~g"})
+                axis.update(ticks(values.min(), values.max()) or other or {"dtick": "D1", "tickformat": ",~g"})
 
 
 def stepped(figure: go.Figure) -> None:
@@ -195,7 +195,7 @@ def decades(*values: np.ndarray) -> float:
 def logarithmic(spanned: float) -> dict[str, object]:
     """A logarithmic axis of so many decades, with full numbers: at 1, 2 and 5, or at powers of ten."""
     dtick = None if spanned < 0.7 else "D2" if spanned < 2 else ceil(spanned / 6)
-    return {"type": "log", "tickformat": "~g", "dtick": dtick}
+    return {"type": "log", "tickformat": ",~g", "dtick": dtick}
 
 
 def positive(*values: np.ndarray) -> dict[str, object]:
@@ -204,7 +204,8 @@ def positive(*values: np.ndarray) -> dict[str, object]:
     return {"type": "linear"} if spanned < 1 else logarithmic(spanned)
 
 
-AXIS = {"gridcolor": GRID, "linecolor": GRAY, "zeroline": False, "automargin": True, "exponentformat": "power"}
+AXIS = {"gridcolor": GRID, "linecolor": GRAY, "zeroline": False, "automargin": True}
+AXIS |= {"exponentformat": "power", "separatethousands": True}  # 20,000
 LOOK = go.layout.Template(  # set at once: property by property costs four times as much, at every update of every chart
     layout={
         "paper_bgcolor": "rgba(0,0,0,0)",
@@ -212,7 +213,7 @@ LOOK = go.layout.Template(  # set at once: property by property costs four times
         "margin": {"l": 64, "r": 16, "t": 36, "b": 48},
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "rgba(0,0,0,0)"},
         "hoverlabel": {"namelength": -1},
-        "xaxis": AXIS | {"minexponent": 6, "separatethousands": True},  # steps are whole numbers: 20,000
+        "xaxis": AXIS | {"minexponent": 6},  # steps are whole numbers
         "yaxis": AXIS,
     }
 )

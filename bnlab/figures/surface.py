@@ -40,7 +40,7 @@ def surface(trace: Trace, *, step: int, plane: str, look: str, arm: int, beside:
     asked = tuple(dict.fromkeys((arm, min(beside, len(trace.experiment.arms) - 1))))
     shown = {arm: found for arm, _, found in arms if arm in asked and np.isfinite(found["loss"][0]).any()}
     if not shown:
-        return style.said(f"These networks had diverged by step {at}. Choose an earlier step, or other arms.")
+        return style.said(f"These networks had diverged by step {at:,}. Choose an earlier step, or other arms.")
     if plane == "path" and any("step" not in found for found in shown.values()):
         return style.said(OLD)
     titles = [style.label(trace, a) + ("" if a in shown else ": diverged") for a in asked]
@@ -70,12 +70,13 @@ def surface(trace: Trace, *, step: int, plane: str, look: str, arm: int, beside:
             shares.append(f"{name} {' + '.join(f'{share:.0%}' for share in found['share'][0])}")
         text = {
             "customdata": found["loss"][0],
-            "hovertemplate": f"loss %{{customdata:.4g}}{nats}<extra>{name}</extra>",
+            "hovertemplate": f"loss %{{customdata:,.4g}}{nats}<extra>{name}</extra>",
         }
         marks = {
             "mode": "lines+markers", "showlegend": False, "line": {"color": "white"},
             "marker": {"color": "white", "size": 5, "line": {"color": "black", "width": 1}},
-            "customdata": found.get("step", [[at]])[0], "hovertemplate": f"step %{{customdata}}<extra>{name}</extra>",
+            "customdata": found.get("step", [[at]])[0],
+            "hovertemplate": f"step %{{customdata:,d}}<extra>{name}</extra>",
         }  # fmt: skip
         if solid:
             figure.add_surface(x=x, y=y, z=np.clip(z, low, high), coloraxis="coloraxis", **text, **here)
@@ -108,8 +109,8 @@ def surface(trace: Trace, *, step: int, plane: str, look: str, arm: int, beside:
         how += f", which hold of the path's variance: {', '.join(shares)}"
     fresh = any(trace.experiment.arm_settings[a].norm == "batch" for a in shown) and "frozen" not in mode(trace)
     note = (
-        f"Step {at}, {'the first seed, ' if len(trace.experiment.seeds) > 1 else 'seed '}{trace.experiment.seeds[0]}: "
-        f"the loss of one mini-batch {how}. {mode(trace).capitalize()}"
+        f"Step {at:,}, {'the first seed, ' if len(trace.experiment.seeds) > 1 else 'seed '}"
+        f"{trace.experiment.seeds[0]}: the loss of one mini-batch {how}. {mode(trace).capitalize()}"
         + (", batch norm's statistics taken anew at every point" if fresh else "")
         + f". Colors end at {10**high:.3g}{nats}, which {CLIPPED:.0%} of the points stay below."
     )

@@ -49,7 +49,13 @@ def show(me: session.Session, run: Run) -> None:
             key=f"fork-arm-{run.id}",
             width=200,
         )
-        choice = {"label": "At step", "options": steps, "key": f"fork-step-{run.id}", "width": 320}
+        choice = {
+            "label": "At step",
+            "options": steps,
+            "format_func": "{:,}".format,
+            "key": f"fork-step-{run.id}",
+            "width": 320,
+        }
         step = st.select_slider(value=steps[len(steps) // 2], **choice) if len(steps) > 1 else st.selectbox(**choice)
         more = st.number_input(
             "Steps to train", 1, limits("steps")[1], end - step if step < end else max(1, end),

@@ -37,6 +37,7 @@ WHY = {
     "Scale": ("invariance", "scale_over_time"),
     "Gamma and beta": ("undone",),
 }
+WHOLE = "%,d"  # 20,000
 SIDE_BY_SIDE = 45  # characters of arms, with the room around them, for which there is place on a telephone
 OF_THE_RUN = ("arm", "batch arm", "seed", "layer", "unit", "step")  # what is chosen here stays chosen in other views
 
@@ -110,7 +111,7 @@ def asked(option: Option, view: str, run: Run) -> str | None:
         return None
     look["key"] += f"-{most}"  # another run may have fewer
     first = first_layer(option, most) if option.kind == "layer" else 1
-    return str(st.slider(min_value=1, max_value=most, value=first, width=220, **look))
+    return str(st.slider(min_value=1, max_value=most, value=first, width=220, format=WHOLE, **look))
 
 
 def arm(option: Option, experiment: Experiment, look: dict[str, Any]) -> str | None:
@@ -137,4 +138,4 @@ def step(experiment: Experiment, look: dict[str, Any]) -> str | None:
     if st.segmented_control(options=which, default="newest", required=True, **look) == "newest" or most == 0:
         return None
     slider = {"label": "Step t (updates)", "key": f"option-step-{most}", "persist_state": "session"}
-    return str(st.slider(min_value=0, max_value=most, value=most, width=260, **slider))
+    return str(st.slider(min_value=0, max_value=most, value=most, width=260, format=WHOLE, **slider))

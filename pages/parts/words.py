@@ -17,5 +17,5 @@ def escaped(text: str) -> str:
 
 
 def several(count: int, noun: str) -> str:
-    """1 seed, 3 seeds."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    """1 seed, 3 seeds, 20,000 steps."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
