@@ -159,3 +159,15 @@ def test_curves_hidden_through_the_legend_are_hidden_when_their_view_comes_back(
     is_hidden("BN before: mini-batch")
     page.locator(".live-plot .legendtoggle").nth(2).click()
     is_hidden()
+
+
+def test_views_that_wrap_on_a_telephone_have_corners_and_edges_of_their_own(page, server):
+    page.set_viewport_size({"width": 480, "height": 900})
+    opened(page, server)
+    drawn(page)
+    look = """button => { const is = getComputedStyle(button), box = button.getBoundingClientRect();
+      return [is.borderRadius, is.borderLeftColor === is.borderRightColor, box.x >= 0 && box.right <= 480]; }"""
+    views = page.locator(".st-key-view [role=radio]").all()
+    assert len({view.bounding_box()["y"] for view in views}) == 2, "they wrap"
+    for view in views:
+        assert view.evaluate(look) == ["6px", True, True]
