@@ -20,8 +20,6 @@ from .style import NOTHING, nothing
 from .verdict import fitted_factor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ..experiment import Settings
     from ..reading import Trace
 
@@ -145,36 +143,25 @@ def predicted(trace: Trace) -> go.Figure:
         figure.update_xaxes(title="layer l", **style.layers(depth), row=1, col=column)
         figure.update_yaxes(title=title, type="log", row=1, col=column)
     lines += [f"{', '.join(names)}: {remark}" for remark, names in remarks.items() if remark]
-    return finished(figure, 440, "\n".join([*lines, SAID]))
+    return finished(figure, 440, "\n".join([SAID, *lines]))
 
 
-SAID = (
-    "Step 0. Factors per layer, measured / predicted = ratio, fitted to the middle layers: of norms towards the input "
-    "(of squared norms in brackets), of the variance towards the top. The gradients' lines begin at layer L's measured "
-    "value: the law says factors, not sizes. That of ‖dE/dW‖ supposes ‖Σ x δᵀ‖² = Σ ‖x‖² ‖δ‖² over the examples, as if "
-    "their inputs were at right angles; where they resemble each other (raw data, deep layers that collapse) it is off."
-)
+SAID = "Factors per layer at step 0, measured / predicted: of norms towards the input, of the variance towards the top."
 OFF = 1.5  # fold: how far a measured layer may be off its line without a word
 
 
 def words(told: Prediction) -> str:
-    """Factors and ratios of the three, where lines are off by far, and the depth at which the signal is lost."""
+    """Factors of the three, where lines are off by far, and the depth at which the signal is lost."""
     law = told.factors[0][1]
     said = []
-    for name, both, squared in zip(("‖dE/da‖", "‖dE/dW‖", "var a"), told.factors, (True, True, False), strict=True):
+    for name, both in zip(("‖dE/da‖", "‖dE/dW‖", "var a"), told.factors, strict=True):
         if all(map(np.isfinite, both)):
-            said.append(f"{name} {compared(both)}" + (f" ({compared([v**2 for v in both])})" if squared else ""))
+            said.append(f"{name} ×{style.amount(both[0])} / ×{style.amount(both[1])}")
     if not said:
         said.append("too few layers for a factor")
     elif np.isnan(law):
         said.insert(0, "no line for the gradients, whose mean growth the law says is infinite")
     return ". ".join(filter(None, [", ".join(said), off(told), ending(told)])) + "."
-
-
-def compared(both: Sequence[float]) -> str:
-    """'×0.71 / ×0.707 = 1.004'."""
-    measured, law = both
-    return f"×{style.amount(measured)} / ×{style.amount(law)} = {measured / law:.3f}"
 
 
 def off(told: Prediction) -> str:
@@ -206,7 +193,10 @@ ABOUT = {
         "Predicted and measured, before the first update",
         "Lines are theory, points the initial networks, bars (at some layers, where there are many) their range over "
         "the seeds: gradients and forward variance per layer for this activation, init, norm and placement "
-        "(Schoenholz 2017, Yang 2019).",
+        "(Schoenholz 2017, Yang 2019). Factors are fitted to the middle layers; theory often speaks of squared norms, "
+        "whose factors are the squares of these. The gradients' lines begin at layer L's measured value: the law says "
+        "factors, not sizes. That of ‖dE/dW‖ supposes ‖Σ x δᵀ‖² = Σ ‖x‖² ‖δ‖² over the examples, as if their inputs "
+        "were at right angles; where they resemble each other (raw data, deep layers that collapse) it is off.",
         predicted,
     ),
 }
