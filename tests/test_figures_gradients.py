@@ -19,7 +19,9 @@ def test_the_flow_shows_every_layer_of_every_arm_at_the_chosen_step():
             np.testing.assert_allclose(line.y, by_hand, rtol=1e-5)
             assert (line.line.color, line.line.dash) == (style.color(arm), style.dash(arm))
     assert figure.layout.yaxis.type == "log"
-    assert "at step 7" in figure.layout.meta["note"]
+    lines = figure.layout.meta["note"].split("\n")
+    labels = [arm.label for arm in EXPERIMENT.arms]
+    assert lines[0] == "Signal gradient at step 7." and [line.partition(":")[0] for line in lines[1:3]] == labels
 
 
 def test_zeros_and_infinities_are_marks_beside_the_line_and_named_below_it():

@@ -56,3 +56,4 @@ def test_thousands_are_parted_by_commas_on_every_axis_and_in_every_note(store):
         said = json.dumps(shown(trace, name).to_plotly_json(), default=str, ensure_ascii=False)
         words = re.findall(r'"(?:note|text|said|hovertemplate|name)": "([^"]*)"', said)
         assert not [word for word in words if re.search(r"(?<![\d.])\d{4,}", word)], name
+    assert shown(trace, "loss").layout.xaxis.unifiedhovertitle.text == "step %{x:,d}"  # plotly writes 14464

@@ -70,7 +70,7 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
     guessing = [value for value, _ in chance(trace, quantity)]
     for i, (value, name) in enumerate(chance(trace, quantity)):
         style.reference(figure, value, name, where=("end", "middle", "start")[i % 3])
-    figure.update_xaxes(title="step t (updates)", type=x, unifiedhovertitle={"text": "step %{x}"})
+    figure.update_xaxes(title="step t (updates)", type=x, unifiedhovertitle={"text": "step %{x:,d}"})
     figure.update_layout(hovermode="x unified")
     figure.update_yaxes(title=measure(trace, quantity), type=y)
     told = note(trace, splits.split("+"), window, wide, even=x == "linear")

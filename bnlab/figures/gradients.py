@@ -100,11 +100,11 @@ def gradient_flow(trace: Trace, *, step: int, scale: str) -> go.Figure:
     for column, name in enumerate(NORMS.values(), 1):
         figure.update_yaxes(title=name, row=1, col=column)
     at = told["signal_grad_norm"][-1].step
-    notes = [f"Signal gradient at step {at:,}.", *(spoken(trace, arm, step) for arm in arms), *marked]
+    notes = [f"Signal gradient at step {at:,}.", *(spoken(trace, arm, step) for arm in arms)]
     left = ", less those that diverged" if trace.diverged else ""
     left += ", less those without a gradient" if any((one.none > 0).any() for one in told["signal_grad_norm"]) else ""
     over = f"Lines are geometric means over {len(seeds)} seeds{left}; bands their range."
-    return style.finished(figure, note=" ".join([*notes, *[over] * (len(seeds) > 1)]))
+    return style.finished(figure, note="\n".join([*notes, " ".join([*marked, *[over] * (len(seeds) > 1)])]).rstrip())
 
 
 def drawable(norms: np.ndarray, scale: str) -> np.ndarray:
