@@ -66,22 +66,27 @@ class Group:
         if not networks:
             return
         lasting = tuple(n for n in self.stack.networks if n not in networks)
-        t, vector = self.stack.t, self.snapshot()
+        t, _ = self.stack.t, self.snapshot(networks)
         self.stack, self.rows, self.places, self.alike = None, None, [], []  # their buffers make room
-        self.whole = self.whole or State(self.experiment, self.networks, self.device, self.dtype)
-        self.whole.restore(t, vector)
         if lasting:
             self.take_up(lasting)
             self.stack.t = t
         for slot, place in enumerate(self.places):
             self.stack.take(self.whole, place, slot)
 
-    def snapshot(self) -> np.ndarray:
-        """The state of all networks of the stack; of those left out the one in which they were."""
-        if not self.whole:
+    def snapshot(self, broken: Sequence[Network] = ()) -> np.ndarray:
+        """The state of all networks of the stack: NaN for those left out or `broken`, which will be next: what is
+        kept of them must not depend on when they are."""
+        if not self.whole and not broken:
             return self.stack.snapshot()
+        self.whole = self.whole or State(self.experiment, self.networks, self.device, self.dtype)
         for slot, place in enumerate(self.places):
             self.whole.take(self.stack, slot, place)
+        for network in broken:
+            lost = State(self.experiment, (network,), self.device, self.dtype)
+            for part in lost.state:
+                part.fill_(nan)
+            self.whole.take(lost, 0, self.networks.index(network))
         return self.whole.snapshot()
 
     def step(self, t: int, record: bool) -> dict[str, Tensor]:

@@ -55,7 +55,7 @@ def train(
             for group, lost in zip(groups, broken, strict=True):
                 scores += group.scores(lost) if scored else ()
             population = [group.population for group in groups if group.population] if scored else []
-            weights = snapshot() if scored else None
+            weights = [g.snapshot(lost) for g, lost in zip(groups, broken, strict=True)] if scored else None
             parts = tuple(Part(group.step(t, record)) for group in groups) if t < steps else ()
             for group, lost in zip(groups, broken, strict=True):
                 group.leave_out(lost)  # only now: this row may be the first that shows where they broke

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bnlab import Arm, Experiment, Settings, train
+from bnlab.group import Group
 from bnlab.state import State
 from bnlab.store import RunStore
 from bnlab.work import execute
@@ -93,6 +94,7 @@ def kept(store, run_id):
         "chunks": "select stack, kind, first, n, data from chunks where run = ? order by 1, 2, 3",
         "scores": "select stack, step, data from scores where run = ? order by 1, 2",
         "population": "select stack, step, data from population where run = ? order by 1, 2",
+        "snapshots": "select stack, step, data from snapshots where run = ? and step % 8 = 0 order by 1, 2",
     }
     return {table: store.db.execute(sql, (run_id,)).fetchall() for table, sql in ask.items()}, store.run(
         run_id
@@ -104,13 +106,39 @@ def test_a_run_that_was_paused_keeps_the_same(tmp_path):
     arms = (*ARMS, Arm(label="of another shape", changes={"width": 5, **LOST}))
     whole, paused = (store.create(asked(arms)).id for _ in range(2))
     execute(store, whole, lambda: None)
-    for steps in (1, 2, 3, 3, 5, 20, None):
+    for steps in (1, 2, 1, 2, 1, 1, 20, None):  # they break at 4, 5, 7 and 8
         execute(store, paused, lambda: None, steps)
     assert store.run(whole).status == store.run(paused).status == "done"
     (one, where), (other, same) = kept(store, whole), kept(store, paused)
     assert where == same
     for table, rows in one.items():
         assert rows == other[table], table
+
+
+@pytest.mark.parametrize("name", ["weight", "readout", "gamma"])
+@torch.no_grad()
+def test_what_is_kept_of_it_is_the_same_whenever_it_is_left_out(name):
+    """One number is infinite before update 4: left out there, as after a pause, or at the scoring before update 8."""
+    experiment = asked([ARMS[i] for i in LASTING])
+    (networks,) = experiment.stacks
+    lost, kept = networks.index((1, 1)), []
+    for at_once in (True, False):
+        group = Group(experiment, 0, "cpu", torch.float32)
+        for t in range(4):
+            group.step(t, False)
+        view = group.stack.p[name].select(-3, lost - (group.stack.normed.start if name == "gamma" else 0))
+        view[..., 0, 2] = torch.inf
+        for t in range(4, 8):
+            broken = group.broken() if at_once else []
+            group.step(t, False)
+            group.leave_out(broken)
+        kept.append(group.snapshot(group.broken()))
+    np.testing.assert_array_equal(*(vector.view(np.uint32) for vector in kept))
+    state = State(experiment, networks, "cpu", torch.float32)
+    state.restore(8, kept[0])
+    assert all(view.select(-3, lost).isnan().all() for key, view in state.p.items() if key not in ("gamma", "beta"))
+    assert state.p["gamma"].select(-3, lost - state.normed.start).isnan().all()
+    assert state.moving_mean[:, lost - state.batch.start].isnan().all()
 
 
 def test_a_stack_that_is_lost_takes_no_scores_from_the_others(tmp_path):
