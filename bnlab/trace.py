@@ -103,7 +103,10 @@ def sample_at(examples: int, units: int) -> range:
 
 
 class Score(NamedTuple):
-    """Loss and accuracy (None for a regression) of some slots of a stack over a whole split, [len(slots)] each."""
+    """Loss and accuracy (None for a regression) of some slots of a stack over a whole split, [len(slots)] each.
+
+    Whose they are is `experiment.stacks[stack][slot]`, not a place in Record.scores: a network left out has no score.
+    """
 
     stack: int
     split: str
