@@ -58,22 +58,21 @@ def test_the_verdict_names_what_is_no_number():
 
 
 @pytest.mark.parametrize(
-    ("factor", "depth", "tone"),
+    ("factor", "depth", "tone", "arrives"),
     [
-        (0.86, 4, "healthy"),
-        (0.86, 100, "vanishing"),  # 3e-7 of the signal
-        (1.26, 4, "healthy"),  # twice
-        (1.26, 60, "exploding"),  # a millionfold
-        (1.01, 100, "healthy"),
-        (0.4, 2, "healthy"),
-        (0.1, 2, "vanishing"),
-        (0.1, 4, "vanishing"),
+        (0.86, 4, "healthy", "0.64 of"),
+        (0.86, 100, "vanishing", "3.3·10⁻⁷ of"),
+        (1.26, 4, "healthy", "2 times"),
+        (1.26, 60, "exploding", "840,000 times"),
+        (1.01, 100, "healthy", "2.7 times"),
+        (0.4, 2, "healthy", "0.4 of"),
+        (0.1, 2, "vanishing", "0.1 of"),
+        (0.1, 4, "vanishing", "0.001 of"),
     ],
 )
-def test_the_tone_is_what_arrives_over_the_whole_depth(factor, depth, tone):
+def test_the_tone_is_what_arrives_over_the_whole_depth(factor, depth, tone, arrives):
     told = verdict.verdict(flowing(factor, 1, depth=depth), 0)
     assert told.tone == tone
-    arrives = verdict.rounded(factor ** (depth - 1))
     fitted = "per layer in the middle" if depth >= 16 else "per layer"  # where the ends are left out
     words = f"{tone}: ×{factor:.2f} {fitted}, layer 1 gets {arrives} "
     if tone == "healthy":

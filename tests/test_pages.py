@@ -6,7 +6,7 @@ from lab_page import address, button, drawn, errors, page, typed, widget
 from bnlab.address import from_query, written
 from bnlab.experiment import Experiment
 from bnlab.figures import FIGURES
-from bnlab.settings import Settings, about, limits
+from bnlab.settings import Settings, about
 from pages.parts.controls import END
 from pages.parts.views import INFERENCE, LAB, WHY
 
@@ -98,6 +98,20 @@ def test_the_data_are_previewed_only_where_asked(monkeypatch):
     assert ("/api/data/breast_cancer", {"standardize": "false"}) in charts
 
 
-def test_sliders_stay_within_the_limits():
+LIMITS = {"depth": (1, 100), "width": (1, 1024), "init_gain": (0, 100), "alpha": (0, 1), "delta": (0, 1)}
+LIMITS |= {"noise_shift": (0, 10), "noise_scale": (0, 10), "learning_rate": (0, 100), "weight_decay": (0, 1)}
+LIMITS |= {"batch_size": (1, 1437), "steps": (0, 10**6), "score_every": (0, 10**6), "budget_mb": (8, 16_384)}
+
+
+def test_controls_offer_numbers_within_the_limits_and_reach_them():
     at = page()
-    assert (widget(at, "depth").min, widget(at, "depth").max) == limits("depth")
+    for name, (low, high) in LIMITS.items():
+        found = widget(at, name)
+        if found.type != "slider":
+            offered = [text.replace(END, "") for text in found.options]
+            offered = [float(text) for text in offered if text != "full"]
+            assert low <= min(offered) and high / 10 < max(offered) <= high, name
+        else:
+            assert (found.min, found.max) == (low, high), name
+    numbers = {name for name, field in Settings.model_fields.items() if field.annotation in (int, float)}
+    assert {*LIMITS} == numbers | {"batch_size"}

@@ -12,7 +12,16 @@ from bnlab.probes import jacobian, landscape, rank
 BN = {"norm": "batch"}
 
 
-def test_ranks_and_surfaces_are_those_of_the_noisy_network():
+def above(twin, h):
+    """The outputs of layer 3 from those of layer 1, in training mode."""
+    for l in (1, 2):
+        a = twin.linear[l](h)
+        before = twin.settings.placement == "before"
+        h = twin.activation(twin.normalized(a, l)) if before else twin.normalized(twin.activation(a), l)
+    return h
+
+
+def test_ranks_surfaces_and_jacobians_are_those_of_the_noisy_network():
     noisy = {"noise_shift": 0.5, "noise_scale": 0.25}
     arms = tuple(Arm(label=p, changes=BN | noisy | {"placement": p}) for p in ("before", "after"))
     settings = Settings(depth=3, width=8, batch_size=16, data="wine")
@@ -25,7 +34,10 @@ def test_ranks_and_surfaces_are_those_of_the_noisy_network():
         assert losses[slot, 1, 1] == pytest.approx(float(twin.loss(x, y).detach()), rel=1e-9)
         s = np.linalg.svd(made.stack.out[2, slot].numpy(), compute_uv=False)
         assert ranks[slot, 2] == pytest.approx(np.exp(-np.sum(s / s.sum() * np.log(s / s.sum()))))
-        assert products["training"][slot, 0] > 0.1
+        h = made.stack.out[0, slot]
+        J = torch.autograd.functional.jacobian(lambda h, twin=twin: above(twin, h), h).reshape(128, 128)
+        exact, error = float(J.square().sum().div(128).sqrt()), products["training_error"][slot, 0]
+        assert abs(products["training"][slot, 0] - exact) < 4 * error < 0.2 * exact
 
 
 def test_ranks_and_cosines_are_slow_loops():
