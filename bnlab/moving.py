@@ -173,7 +173,7 @@ def conventions(alpha: float, delta: float, K: int, width: int) -> list[Conventi
     """The same batch norm in other libraries' words. K at least 2."""
     biased, new = "biased (1/K)", f"{1 - alpha:.6g}"
     return [
-        Convention("this lab", f"moving = {alpha:g} * moving + {new} * batch", biased, 1.0),
+        Convention("This lab", f"moving = {alpha:g} * moving + {new} * batch", biased, 1.0),
         Convention(
             "PyTorch",
             f"torch.nn.BatchNorm1d({width}, eps={delta:g}, momentum={new})",

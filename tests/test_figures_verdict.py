@@ -75,6 +75,8 @@ def test_the_tone_is_what_arrives_over_the_whole_depth(factor, depth, tone, arri
     assert told.tone == tone
     fitted = "per layer in the middle" if depth >= 16 else "per layer"  # where the ends are left out
     words = f"{tone}: ×{factor:.2f} {fitted}, layer 1 gets {arrives} "
+    if factor == 1.01:  # over a hundred layers 2.7 times
+        assert told.words == "healthy: layer 1 gets 2.7 times layer 100's signal, ×1.01 per layer on average"
     if tone == "healthy":
         words = f"healthy: layer 1 gets {arrives} "
         assert told.words.endswith(f"'s signal, ×{factor:.2f} per layer on average")
@@ -127,3 +129,9 @@ def test_what_layer_1_gets_is_the_mean_factor_of_all_layers_where_it_is_healthy(
     assert told.factor > 1.02
     mean = (0.4 / 0.8) ** (1 / 9)
     assert told.words == f"healthy: layer 1 gets 0.5 of layer 10's signal, ×{mean:.2f} per layer on average"
+
+
+def test_a_factor_of_one_is_not_said_beside_a_little_more():
+    """1.1 times and ×1.00 per layer seem to contradict each other."""
+    words = verdict.verdict(flowing(1.08 ** (1 / 19), 1), 0).words
+    assert words == "healthy: layer 1 gets 1.1 times layer 20's signal"

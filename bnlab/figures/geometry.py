@@ -16,6 +16,7 @@ from .lasting import confine, lasting, lost, parted
 from .looks import NOT_YET, each, finished, layered, line, middle, mode, present, seeds, titled
 from .losses import measure, unit
 from .options import LAYER, STEP, About, Option
+from .style import amount
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -56,8 +57,10 @@ def invariance(trace: Trace, *, step: int, layer: int, c: float) -> go.Figure:
                 hoverinfo="skip", row=1, col=column,
             )  # fmt: skip
         loss, gradient, rate = (float(middle(values[:, here])) for values in (loss, gradient, rate))
-        effective = f", {counting(settings)} {rate:.3g}" if fixed else ""
-        numbers.append(f"{name}: loss {loss:.4g}{unit(trace, 'loss', arm)}, ‖dE/dW‖ {gradient:.3g}{effective}.")
+        effective = f", {counting(settings)} {amount(rate)}" if fixed else ""
+        numbers.append(
+            f"{name}: loss {amount(loss, 4)}{unit(trace, 'loss', arm)}, ‖dE/dW‖ {amount(gradient)}{effective}."
+        )
         if settings.norm == "batch" and not fixed:
             frozen = settings.statistics == "moving"
             moves.append(f"{name} moves: " + ("its moving averages stand still." if frozen else "h stands in between."))
@@ -74,7 +77,7 @@ def invariance(trace: Trace, *, step: int, layer: int, c: float) -> go.Figure:
     if any(s.optimizer == "adam" for s in every):
         law += " Adam's steps do not shrink with the gradient: there it is η/‖W‖."
     turned = {name: present(q["angle"])[min(layer, q["angle"].shape[1]) - 1] for _, name, q in arms}
-    angles = ", ".join(f"{name} {angle:.2g}°" for name, angle in turned.items() if np.isfinite(angle))
+    angles = ", ".join(f"{name} {amount(angle, 2)}°" for name, angle in turned.items() if np.isfinite(angle))
     update = f"The coming update turns the layer's weights by: {angles}." if angles else ""
     return finished(figure, style.HEIGHT, note, *numbers, *moves, law, update, seeds(trace), *lost(trace, at).values())
 

@@ -12,7 +12,7 @@ from ..data import DATASETS
 from . import style
 from .moving import NO_BATCH_NORM
 from .options import BATCH_ARM, About, choice
-from .style import NOTHING
+from .style import NOTHING, amount
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -131,27 +131,29 @@ def explained(told: Three, settings: Settings, found: Cause | None) -> str:
     worst = widest(told) if found is None else int(np.flatnonzero(told.steps == found.t)[0])
     t, K, alpha = int(told.steps[worst]), settings.mini_batch, settings.alpha
     said = f"Test loss at step {t:,}, where they are widest apart: "
-    said += f"{told.moving[worst]:.3g} with moving averages, {told.population[worst]:.3g} with population statistics."
+    said += f"{amount(told.moving[worst])} with moving averages, "
+    said += f"{amount(told.population[worst])} with population statistics."
     if told.steps[widest(told)] == 0:
         said += " At step 0 nothing has come in yet: the averages are the 0 and 1 they started at."
     if settings.statistics == "moving":
         said += " This arm trains with its averages frozen: they stand still while the weights move."
     elif found is not None:
+        started, behind = amount(alpha**found.t, 1), amount(1 / max(1 - alpha, 1e-12))
         parts = {
-            f"their warm-up (αᵗ = {alpha**found.t:.1g} of the 0 and 1 they started at is in them)": found.warm_up,
-            f"their lag (they are about 1/(1−α) = {1 / max(1 - alpha, 1e-12):.3g} steps behind the weights)": found.lag,
+            f"their warm-up (αᵗ = {started} of the 0 and 1 they started at is in them)": found.warm_up,
+            f"their lag (they are about 1/(1−α) = {behind} steps behind the weights)": found.lag,
             f"the noise and bias of mini-batches of {K:,}": found.mini_batches,
         }
-        each = [f"{loss:.3g} without {words}" for words, loss in parts.items()]
+        each = [f"{amount(loss)} without {words}" for words, loss in parts.items()]
         said += (
-            f" With moving averages it would be {', '.join(each[:-1])} and {each[-1]}; {found.all:.3g} without all "
-            "three, which is the population's."
+            f" With moving averages it would be {', '.join(each[:-1])} and {each[-1]}; {amount(found.all)} without "
+            "all three, which is the population's."
         )
     if K == 1:
         return f"{said} There is none with mini-batch statistics: one example has no variance."
     said += f" With mini-batch statistics every example is normalized by its own mini-batch of {K:,}, as in training"
     batch, population = told.batch[-1], told.population[-1]
-    said += f": {batch:.3g} at the newest step, against {population:.3g} with the population's"
+    said += f": {amount(batch)} at the newest step, against {amount(population)} with the population's"
     noisy = np.isfinite(batch) and np.isfinite(population) and batch > 1.1 * population and K < 64
     return f"{said}; so few examples make noisy statistics, another for each mini-batch." if noisy else f"{said}."
 

@@ -120,7 +120,8 @@ def of_the_living(norms: np.ndarray, at: int) -> Verdict:
     if min(fall[0], rise[0]) > HEALTHY or not 1 / STEEP < factor < STEEP:  # the lines' slope decides
         tone = "vanishing" if factor < 1 else "exploding"
     if tone == "healthy":  # the fitted factor may point the other way than the ends, and does not matter here
-        mean = f", ×{rounded(ratio ** (1 / (depth - 1)), 2)} per layer on average" if rounded(ratio) != "1" else ""
+        mean = rounded(ratio ** (1 / (depth - 1)), 2)
+        mean = "" if mean == "1.00" else f", ×{mean} per layer on average"
         help = f"Factors of ‖dE/da‖ towards the input at step {at:,}. {rule}"
         return Verdict(at, factor, ratio, tone, f"healthy: layer 1 gets {share(ratio, depth)}{mean}", help)
     _, low, high = fall if tone == "vanishing" else rise
