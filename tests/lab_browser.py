@@ -115,7 +115,8 @@ def until(page: Page, condition: str) -> None:
 
 def drawn(page: Page) -> int:
     """How many figures the chart has drawn; waits for the first with a curve."""
-    until(page, "document.querySelector('.live-plot')?._fullData?.length > 0")
+    plot = "document.querySelector('.live-plot')"
+    until(page, f"{plot}?._fullData?.length > 0 && {plot}.dataset.updates > 0")
     return int(page.locator(".live-plot").first.get_attribute("data-updates"))
 
 
