@@ -14,15 +14,13 @@ is set aside for them.
 
 from __future__ import annotations
 
-import io
 import json
 import time
-from collections.abc import Mapping
 
 import numpy as np
 
+from .budget import SHARES, fit_looks, sizes
 from .chunks import HEAVY, Table
-from .experiment import Experiment
 from .store import RunStore
 from .summary import CHUNK_ROWS, MOST_BUCKETS, ROW
 from .trace import Record, batch_slots, layout
@@ -30,11 +28,7 @@ from .trace import Record, batch_slots, layout
 COMMIT_EVERY = 0.25  # seconds between two commits
 PACE = 2.0  # seconds, at least, over which steps per second are counted
 RECENT = 1024  # steps whose scalars are always exact; fewer where so many would take more than their share
-SHARES = {"scalars": 0.38, "heavy": 0.34, "summary": 0.1, "population": 0.04, "scores": 0.01}
-SHARES |= {"snapshots": 0.05, "looks": 0.03}
-SHARES |= {"open": 0.05}  # for what comes between two moments at which room is made
 MOST_SCORINGS = 1024  # steps of which scores, population rows and snapshots are kept
-NO_ROOM = "it has made room for newer looks, as the recording budget is used up. Train with a larger one."
 
 Scoring = tuple[str, int, list[tuple[int, str | bytes]]]  # its kind, its step, its rows (stack, data)
 
@@ -63,7 +57,7 @@ class Writer:
         with store.transaction() as db:
             for name in ("scores", "population"):  # at which it was stopped, see score()
                 db.execute(f"delete from {name} where run = ? and step > ?", (run_id, store.run(run_id).step))
-        self.scorings = {name: sizes(store, name, run_id) for name in ("scores", "population", "snapshots")}
+        self.scorings = {name: sizes(store.db, name, run_id) for name in ("scores", "population", "snapshots")}
         self.pending: list[Record] = []
         self.committed = self.started = time.monotonic()
         run = store.run(run_id)
@@ -246,52 +240,13 @@ class Writer:
 
     def fit_the_rest(self, db) -> None:
         """Make scorings few, and snapshots and looks fit into what the rows have left."""
-        for name, sizes in self.scorings.items():
-            while len(sizes) > MOST_SCORINGS:
+        for name, kept in self.scorings.items():
+            while len(kept) > MOST_SCORINGS:
                 self.halve(db, name)
         snapshots, room = self.scorings["snapshots"], self.budget - self.share["open"] - sum(self.used().values())
         while sum(snapshots.values()) > room - self.share["looks"] and len(snapshots) > 1:
             self.halve(db, "snapshots")
         fit_looks(db, self.run_id, self.experiment, room - sum(snapshots.values()))
-
-
-def sizes(store: RunStore, name: str, run_id: str) -> dict[int, int]:
-    """The bytes of each step's scorings of a kind."""
-    ask = f"select step, sum(length(data) + {ROW}) from {name} where run = ? group by step"
-    return dict(store.db.execute(ask, (run_id,)))
-
-
-def size(db, run_id: str, *tables: str) -> int:
-    """The bytes that a run has in some tables."""
-    ask = "select coalesce(sum(length(data) + {}), 0) from {} where run = ?"
-    return sum(db.execute(ask.format(ROW, table), (run_id,)).fetchone()[0] for table in tables)
-
-
-def left_for_looks(db, run_id: str, experiment: Experiment) -> float:
-    """Bytes that the looks of a run may take: what everything else leaves of its budget."""
-    whole = (1 - SHARES["open"]) * experiment.settings.budget_mb * 1_000_000
-    return whole - size(db, run_id, "chunks", "summary", "scores", "population", "snapshots")
-
-
-def fit_looks(db, run_id: str, experiment: Experiment, room: float) -> None:
-    """Make the looks of a run fit into `room` bytes, or their share: the oldest become a sentence that says so, so that
-    no chart asks for them again; the newest of every stack stay."""
-    room = max(room, SHARES["looks"] * experiment.settings.budget_mb * 1_000_000)
-    if (whole := size(db, run_id, "looks")) <= room:
-        return
-    empty = [packed({"wrong": np.array([NO_ROOM] * len(networks))}) for networks in experiment.stacks]
-    ask = "select rowid, stack, length(data) from looks where run = ? order by rowid desc limit -1 offset ?"
-    for row, stack, length in reversed(db.execute(ask, (run_id, len(experiment.stacks))).fetchall()):
-        if whole > room and length > len(empty[stack]):
-            db.execute("update looks set data = ? where rowid = ?", (empty[stack], row))
-            whole -= length - len(empty[stack])
-
-
-def packed(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Arrays by name as one blob."""
-    data = io.BytesIO()
-    np.savez_compressed(data, **arrays)
-    return data.getvalue()
 
 
 def first_broken(layer: dict[str, np.ndarray]) -> int:

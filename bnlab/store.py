@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .budget import fit_looks, left_for_looks
 from .database import OF_A_RUN, Database
 from .experiment import Experiment
 from .fork import forked
@@ -143,8 +144,6 @@ class RunStore(Database):
 
         Raises KeyError if the run was deleted meanwhile.
         """
-        from .keeping import fit_looks, left_for_looks
-
         where = (run_id, probe, json.dumps(options, sort_keys=True))
         with self.transaction() as db:
             for stack, arrays in enumerate(found):

@@ -13,7 +13,7 @@ FLOORS = {  # from the cellar up; a package stands for all files in it
     "ground": "activations inits norms optimizers data averages theory profile moving mlp population",
     "first": "frozen settings problems experiment address sampling "
     "state stack fork trace quantities group train probes",
-    "second": "database run store summary chunks keeping scorings reading lineage jobs work",
+    "second": "database summary budget run store chunks keeping scorings reading lineage jobs work",
     "third": "figures export cards opened api",
     "side door": "__main__",
     "roof": "app pages",
