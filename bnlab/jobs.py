@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 
-from .store import ALIVE, Run, RunStore
+from .run import ALIVE, Run
+from .store import RunStore
 
 LONGEST_QUEUE = 200
 ABOVE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # where the package lies, for the worker to find it

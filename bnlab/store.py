@@ -19,13 +19,11 @@ from .budget import fit_looks, left_for_looks
 from .database import OF_A_RUN, Database
 from .experiment import Experiment
 from .fork import forked
-from .run import ALIVE, LONGEST_NAME, Run, checked_name, described, run_in, shortened
+from .run import Run, checked_name, described, run_in, shortened
 
 if TYPE_CHECKING:
     from .keeping import Writer
     from .reading import Trace
-
-__all__ = ["ALIVE", "GONE", "LONGEST_NAME", "Run", "RunStore"]
 
 MOST_LOOKS = 400  # of one probe in a run; older ones asked for by hand make room
 GONE = (

@@ -33,7 +33,7 @@ for run in runs[(page - 1) * PER_PAGE : page * PER_PAGE]:
                 me.open_run(run.id)
                 st.switch_page("lab.py")
             board.rename_box(run)
-            alive = run.status in board.ALIVE
+            alive = run.status in board.UNDER_WAY
             why = "Stop the run first." if alive else "Asks once more before anything is gone."
             with st.popover("Delete", icon=":material/delete:", disabled=alive, help=why):
                 st.text(

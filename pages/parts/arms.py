@@ -7,8 +7,8 @@ from typing import Any
 import streamlit as st
 
 from bnlab.figures import style
+from bnlab.run import Run
 from bnlab.settings import MAX_ARMS, MAX_LABEL, SHARED, Settings, about
-from bnlab.store import Run
 
 from . import session
 from .controls import Places, control

@@ -15,7 +15,7 @@ from . import live, session
 from .session import Session
 from .words import escaped, several
 
-ALIVE = ("queued", "running")
+UNDER_WAY = ("queued", "running")
 RESUMABLE = ("paused", "interrupted", "stopped", "failed")
 NEWEST = 30  # runs offered in the list; the page Runs has all
 BESIDE = 3  # runs that train beside the one shown, each with a button
@@ -57,7 +57,7 @@ def looked_at(me: Session) -> Run | None:
 
 def beside(me: Session, run: Run | None) -> None:
     """The visitor's other runs that train, with a way to them: Train begins a run of its own and stops none."""
-    found = [other for status in ALIVE for other in opened.store().runs(status)]
+    found = [other for status in UNDER_WAY for other in opened.store().runs(status)]
     found = [other for other in found if other.alive or other.status == "queued"]  # not what a killed server left
     others = [other for other in found if other.id in me.begun and other.id != (run and run.id)]
     if others:
@@ -167,7 +167,7 @@ def rename(run_id: str) -> None:
 
 def buttons(me: Session, run: Run | None, wrong: list[str]) -> None:
     status = "example" if is_example(run) or run is None else run.status
-    alive = status in ALIVE
+    alive = status in UNDER_WAY
     goes_on = " The run shown goes on in the background; Stop ends it." if alive else ""
     with st.container(horizontal=True, key="buttons"):
         st.button(
@@ -193,7 +193,7 @@ def buttons(me: Session, run: Run | None, wrong: list[str]) -> None:
         )  # fmt: skip
         st.button(
             "Stop", icon=":material/stop:", shortcut="Esc", key="stop", on_click=steer,
-            args=(me, "stop", run and run.id), disabled=status not in (*ALIVE, "paused"),
+            args=(me, "stop", run and run.id), disabled=status not in (*UNDER_WAY, "paused"),
             help="End this run; what was recorded stays.",
         )  # fmt: skip
         st.button(

@@ -10,8 +10,8 @@ from bnlab.address import read, written
 from bnlab.data import DATASETS
 from bnlab.figures.style import amount
 from bnlab.problems import allowed
+from bnlab.run import Run
 from bnlab.settings import MAX_SEEDS, SECTIONS, Settings, about, limits
-from bnlab.store import Run
 
 from . import live, session
 from .words import INVISIBLE, escaped

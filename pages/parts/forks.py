@@ -6,8 +6,8 @@ import streamlit as st
 
 from bnlab import opened
 from bnlab.fork import CHANGEABLE, can_change
+from bnlab.run import Run
 from bnlab.settings import limits
-from bnlab.store import Run
 
 from . import board, controls, session
 from .words import escaped

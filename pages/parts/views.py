@@ -10,7 +10,7 @@ from bnlab import opened
 from bnlab.experiment import Experiment
 from bnlab.figures import FIGURES
 from bnlab.figures.options import About, Option, first_layer
-from bnlab.store import Run
+from bnlab.run import Run
 
 from . import live
 from .words import escaped
