@@ -70,6 +70,7 @@ class Jobs:
     def __init__(self, store: RunStore, workers: int):
         self.store, self.lock, self.closing = store, threading.RLock(), False
         self.more: dict[str, int] = {}  # steps asked for while a run was still at its last one
+        self.stopping: set[str] = set()  # runs that may have rested when their worker was told to stop
         self.queue: deque[tuple[str, int | None]] = deque()
         self.wanted, self.looker = workers, None  # the process that looks starts with the first look
         self.looking: dict[str, threading.Event] = {}
@@ -116,6 +117,7 @@ class Jobs:
         with self.lock:
             run = self.store.run(run_id)
             if run.status in ("queued", "running") and self.holds(run_id):
+                self.stopping.discard(run_id)
                 if steps:
                     self.more[run_id] = self.more.get(run_id, 0) + steps
                 return
@@ -148,6 +150,7 @@ class Jobs:
             for worker in executing:
                 worker.tell(**{wish: run_id})
             if executing:
+                (self.stopping.add if wish == "stop" else self.stopping.discard)(run_id)
                 return
             run = self.store.run(run_id)
             self.refuse_others(run)
@@ -156,6 +159,8 @@ class Jobs:
                 del self.queue[waiting]
             if waiting is not None or not run.ended:
                 self.store.change(run_id, status=status, reason="")
+                if wish == "stop" and (looker := self.the_looker()):
+                    looker.tell(run=run_id, score=True)
 
     def position(self, run_id: str) -> int | None:
         """How many runs are ahead of it in the queue; None if it does not wait."""
@@ -169,17 +174,22 @@ class Jobs:
         message = {"look": probe, "run": run_id, "options": dict(options), "step": step, "directory": where}
         key = json.dumps(message, sort_keys=True)
         with self.lock:
-            if self.closing or self.wanted == 0:
+            looker = self.the_looker()
+            if looker is None:
                 return
             if key not in self.looking and len(self.looking) >= LONGEST_QUEUE:
                 raise ValueError("The lab is looking at too much already. Try again in a moment.")
             done = self.looking.get(key)
             if done is None:
                 done = self.looking[key] = threading.Event()
-                if self.looker is None:
-                    self.looker = Worker(self)
-                self.looker.tell(**message)
+                looker.tell(**message)
         done.wait(wait)
+
+    def the_looker(self) -> Worker | None:
+        """The process that looks, beside those that train; None where nothing is executed."""
+        if self.looker is None and self.wanted and not self.closing:
+            self.looker = Worker(self)
+        return None if self.closing else self.looker
 
     def looking_at(self, run_id: str) -> set[str]:
         """The probes that are looking at a run, or waiting to."""
@@ -189,6 +199,13 @@ class Jobs:
     def looked(self, message: Mapping) -> None:
         if done := self.looking.pop(json.dumps(message, sort_keys=True), None):
             done.set()
+
+    def stop_again(self, run_id: str) -> None:
+        """Stop a run that came to rest before its worker read that it was to stop."""
+        self.stopping.discard(run_id)
+        with suppress(KeyError):  # it was deleted
+            if self.store.run(run_id).status == "paused":
+                self.stop(run_id)
 
     def dispatch(self) -> None:
         """Give waiting runs to free workers."""
@@ -208,6 +225,8 @@ class Jobs:
                     self.looked(message["looked"])
                 if message.get("ended") == worker.run_id is not None:
                     ended, worker.run_id = worker.run_id, None
+                    if ended in self.stopping:
+                        self.stop_again(ended)
                     if more := self.more.pop(ended, 0):
                         with suppress(KeyError, ValueError):  # it is done, or was deleted
                             self.put(ended, more)
@@ -231,6 +250,7 @@ class Jobs:
             self.workers.remove(worker)
             if worker.run_id:
                 self.more.pop(worker.run_id, None)
+                self.stopping.discard(worker.run_id)
                 with suppress(KeyError):
                     reason = f"its worker ended with {ending(code, worker)}"
                     self.store.change(worker.run_id, status="failed", reason=reason)

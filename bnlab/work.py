@@ -1,7 +1,8 @@
 """The process that executes runs: `python -m bnlab work DIR`, fed over a pipe, warm before the first message.
 
 Messages are lines of JSON. In: {"run": id} or {"run": id, "steps": 1} to execute, {"pause": id}, {"stop": id};
-{"look": probe, "run": id, ...} to look at a stored run. Out: {"ready": true}, {"ended": id} and {"looked": message}.
+{"run": id, "score": true} to score a run that rested when it was stopped; {"look": probe, "run": id, ...} to look at a
+stored run. Out: {"ready": true}, {"ended": id} and {"looked": message}.
 When the pipe closes, the worker keeps what it has and ends, also mid-run.
 """
 
@@ -66,6 +67,16 @@ def execute(store: RunStore, run_id: str, asked: Callable[[], str | None], steps
     store.change(run_id, status=status, reason=reason)
     if status == "stopped" and record.step >= run.step and scoring_cost(run.experiment) < LONG_SCORING:
         writer.score(records.send(True))  # whoever stops has not waited for it
+
+
+def score(store: RunStore, run_id: str) -> None:
+    """Score a run that was stopped while it rested at its newest snapshot, as one that was to end there."""
+    run, start = store.run(run_id), beginning(store, run_id)
+    if start and start[0] == run.step + 1 and scoring_cost(run.experiment) < LONG_SCORING:
+        settings = run.experiment.settings.model_copy(update={"steps": start[0]})
+        ending = run.experiment.model_copy(update={"settings": settings})
+        with store.writer(run_id) as writer:
+            writer.score(next(train(ending, device=device_for(ending, run.device), start=start)))
 
 
 def beginning(store: RunStore, run_id: str) -> tuple[int, list[np.ndarray]] | None:
@@ -160,6 +171,12 @@ def main(directory: Path | str) -> None:
                     weights = [np.frombuffer(data, np.float32) for data in where.snapshot(run_id, step)]
                     look(where, run_id, message["look"], message["options"], step, weights)
                 print(json.dumps({"looked": message}), file=out)
+                continue
+            if "score" in message:
+                try:
+                    score(store, run_id)
+                except Exception:  # deleted meanwhile, or too large: it is stopped all the same
+                    traceback.print_exc()
                 continue
             try:
                 wish = lambda run_id=run_id: "interrupt" if gone.is_set() else wishes.pop(run_id, None)  # noqa: E731

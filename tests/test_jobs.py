@@ -94,6 +94,41 @@ def test_stopping_keeps_what_was_recorded(jobs):
     until(lambda: jobs.store.trace(run_id).scores(0, "test", "none")[0][-1] == run.step + 1)
 
 
+def last_score(jobs, run_id):
+    return jobs.store.trace(run_id).scores(0, "test", "none")[0][-1]
+
+
+@pytest.mark.parametrize("gap", [0, 0.02, 0.05, 0.08])
+def test_a_run_that_is_stopped_while_it_comes_to_rest_is_stopped(jobs, gap):
+    run_id = started(jobs, LONG)
+    jobs.pause(run_id)
+    time.sleep(gap)
+    jobs.stop(run_id)
+    until(lambda: not jobs.holds(run_id))
+    becomes(jobs, run_id, "stopped")
+    until(lambda: last_score(jobs, run_id) == jobs.store.run(run_id).step + 1)
+
+
+def test_a_run_that_is_stopped_while_it_rests_is_scored_where_it_rests(jobs):
+    run_id = started(jobs, LONG)
+    jobs.pause(run_id)
+    becomes(jobs, run_id, "paused")
+    for _ in range(2):
+        until(lambda: not jobs.holds(run_id))
+        jobs.step(run_id)
+    until(lambda: status(jobs, run_id) == "paused" and not jobs.holds(run_id))
+    assert last_score(jobs, run_id) == 0
+    jobs.stop(run_id)
+    assert status(jobs, run_id) == "stopped"
+    step = jobs.store.run(run_id).step
+    until(lambda: last_score(jobs, run_id) == step + 1)
+    jobs.resume(run_id)
+    until(lambda: jobs.store.run(run_id).step > step)
+    assert last_score(jobs, run_id) == 0
+    jobs.stop(run_id)
+    becomes(jobs, run_id, "stopped")
+
+
 def test_a_killed_worker_fails_its_run_only(jobs):
     doomed, other = started(jobs, LONG), started(jobs, LONG)
     worker = next(w for w in jobs.workers if w.run_id == doomed)

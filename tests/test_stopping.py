@@ -48,8 +48,12 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.parametrize("step", [0, 9, 13])
-def test_its_last_scores_are_those_of_a_run_that_was_to_end_there(store, step):
-    run_id = ended(store, "stop", step)
+@pytest.mark.parametrize("rested", [False, True])
+def test_its_last_scores_are_those_of_a_run_that_was_to_end_there(store, step, rested):
+    run_id = ended(store, "pause" if rested else "stop", step)
+    if rested:
+        store.change(run_id, status="stopped")
+        work.score(store, run_id)
     assert (store.run(run_id).status, store.run(run_id).step) == ("stopped", step)
     *_, last = train(ASKED.model_copy(update={"settings": SETTINGS.model_copy(update={"steps": step + 1})}))
     trace = store.trace(run_id)
