@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from math import ceil
 
 import numpy as np
@@ -74,6 +74,12 @@ def score_interval(experiment: Experiment) -> int:
         cost += scored_examples(arm) * FORWARD / arm.mini_batch
     affordable = ceil(cost / len(experiment.arms) / SCORING_SHARE)
     return max(1, min(affordable, ceil(experiment.settings.steps / 10)))
+
+
+def scheduled(experiment: Experiment, steps: Iterable[int]) -> list[int]:
+    """Of these steps, in order, those at which the training is scored anyway: a pause is wherever one likes."""
+    every = experiment.settings.score_every or score_interval(experiment)
+    return sorted(t for t in steps if t % every == 0 or t == experiment.settings.steps)
 
 
 def scored_examples(arm: Settings) -> int:

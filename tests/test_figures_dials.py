@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from looked_at import ARMS, WHY, seen, trained
 
-from bnlab import Arm, Settings, figures
+from bnlab import Arm, Experiment, Settings, figures
 from bnlab.figures import dials
-from bnlab.work import look
+from bnlab.store import RunStore
+from bnlab.work import execute, look
 
 
 def drawn_points(figure):
@@ -35,12 +36,17 @@ def test_both_dials_are_means_over_the_same_moments_in_a_run_too_short_for_live_
 
 def test_moments_are_few_and_those_of_a_shorter_training_are_among_them():
     for n in range(1, 200):
-        trace = SimpleNamespace(snapshots=lambda n=n: list(range(0, 10 * n, 10)), looked=lambda probe: [0])
+        experiment = Experiment(settings=Settings(steps=5000, score_every=10))
+        trace = SimpleNamespace(
+            snapshots=lambda n=n: list(range(0, 10 * n, 10)), looked=lambda probe: [0], experiment=experiment
+        )
         at = dials.moments(trace)
         assert min(n, dials.MOMENTS) / 2 <= len(at) <= dials.MOMENTS and at[0] == 0
         assert len(set(np.diff(at))) <= 1
         before = dials.moments(
-            SimpleNamespace(snapshots=lambda n=n: list(range(0, 10 * n - 10, 10)), looked=lambda _: [])
+            SimpleNamespace(
+                snapshots=lambda n=n: list(range(0, 10 * n - 10, 10)), looked=lambda _: [], experiment=experiment
+            )
         )
         assert set(at) <= {*before, 10 * (n - 1)}
 
@@ -55,6 +61,38 @@ def test_a_visit_to_another_step_does_not_move_the_dials(tmp_path):
         look(store, run_id, probe, {}, other, trace.snapshot(other))
     assert other in store.trace(run_id).looks("shift", 0)[0]
     assert drawn_points(figures.draw("dials", store.trace(run_id), {})) == before
+
+
+def test_pauses_change_neither_the_dials_nor_what_is_drawn_over_time_or_along_the_path(tmp_path):
+    settings = Settings(depth=3, width=6, steps=70, data="wine", batch_size=16, score_every=10)
+    store, whole = trained(tmp_path, settings, ARMS)
+    paused = store.create(store.run(whole).experiment).id
+    for steps in (2, 2, 31, None):
+        execute(store, paused, lambda: None, steps)
+    assert set(store.trace(paused).snapshots()) == {*range(0, 71, 10), 2, 4, 35}
+    for name, of in (
+        ("dials", {}),
+        ("smoothness", {}),
+        ("curvature", {}),
+        ("surface", {"plane": "path"}),
+        ("surface", {"plane": "path", "step": "40"}),
+    ):
+        one, other = (seen(store, run_id, name, of) for run_id in (whole, paused))
+        assert one.to_json() == other.to_json(), name
+    assert "steps 0, 10, 20, 30, 40, 50, 60 and 70:" in seen(store, paused, "dials").layout.meta["note"]
+
+
+def test_a_path_of_one_point_is_not_asked_for_where_there_is_a_pause(tmp_path):
+    """A look that goes wrong would stay: the path would never be drawn."""
+    store = RunStore(tmp_path)
+    run = store.create(Experiment(settings=Settings(depth=2, width=6, steps=50, data="wine", batch_size=16)))
+    execute(store, run.id, lambda: None, 3)
+    assert store.trace(run.id).snapshots() == [0, 3]
+    assert figures.needs("surface", store.trace(run.id), {"plane": "path"}) == []
+    assert "needs two snapshots" in figures.draw("surface", store.trace(run.id), {"plane": "path"}).layout.meta["said"]
+    execute(store, run.id, lambda: None, 4)
+    drawn = seen(store, run.id, "surface", {"plane": "path"})
+    assert list(drawn.data[1].customdata) == [0, 5]
 
 
 def test_a_moment_that_could_not_be_looked_at_is_left_out_of_both(tmp_path):

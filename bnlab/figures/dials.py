@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
+from ..train import scheduled
 from . import style
 from .lasting import lost, wholly
 from .looks import COMING, NOT_YET, Needs, finished, geometric, missing, mode, present
@@ -47,10 +48,10 @@ class Dial(NamedTuple):
 
 def moments(trace: Trace) -> list[int]:
     """The snapshots that both dials are means over, evenly spread: every one, every 2nd, every 4th and so on, so that
-    few are new while a run trains, and no visit to another step changes them. A thinned run has lost snapshots at
-    which both have looked."""
+    few are new while a run trains, and neither a visit to another step nor a pause changes them. A thinned run has lost
+    snapshots at which both have looked."""
     looked = set.intersection(*(set(trace.looked(probe)) for probe in DIALS))
-    steps, stride = sorted({*trace.snapshots(), *looked}), 1
+    steps, stride = scheduled(trace.experiment, {*trace.snapshots(), *looked}), 1
     while len(steps) > MOMENTS * stride:
         stride *= 2
     return steps[::stride]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
+from ..train import scheduled
 from . import style
 from .lasting import wholly
 from .points import evenly
@@ -61,10 +62,11 @@ def layered(probe: str):
 
 
 def often(probe: str, most: int, **options: object):
-    """What a figure needs that draws a probe over time: some of the snapshots, beside what was looked at live."""
+    """What a figure needs that draws a probe over time: some of the snapshots, whenever the run was paused, beside what
+    was looked at live."""
 
     def needs(trace: Trace) -> Needs:
-        steps = trace.snapshots()
+        steps = scheduled(trace.experiment, trace.snapshots())
         return [(probe, steps[i], dict(options)) for i in evenly(len(steps), most)]
 
     return needs
@@ -72,13 +74,11 @@ def often(probe: str, most: int, **options: object):
 
 def looks(trace: Trace, probe: str, arm: int) -> tuple[np.ndarray, dict[str, np.ndarray]] | go.Figure:
     """All good looks of a probe at an arm, or the figure that says why there is none."""
-    at = newest_snapshot(trace)
-    if at is None:
-        return style.said(NOT_YET)
     steps, found = trace.looks(probe, arm)
     if len(steps):
         return steps, found
-    return missing(trace.look(probe, arm, at)) or style.said(COMING)
+    asked = scheduled(trace.experiment, trace.snapshots())
+    return (missing(trace.look(probe, arm, asked[-1])) or style.said(COMING)) if asked else style.said(NOT_YET)
 
 
 def present(values: np.ndarray, axis: int | tuple[int, ...] = 0) -> np.ndarray:

@@ -9,9 +9,10 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..probes.landscape import waypoints
 from . import style
 from .lasting import lost
-from .looks import OLD, each, finished, mode, newest_snapshot
+from .looks import OLD, each, finished, mode, moment, newest_snapshot
 from .losses import measure, unit
 from .options import ARM, STEP, About, choice
 
@@ -24,14 +25,19 @@ CLIPPED = 0.98  # the quantile of the losses of a surface at which its colors en
 
 def surface_needs(trace: Trace, *, step: int, plane: str, **_: object) -> list[tuple[str, int, dict]]:
     at = newest_snapshot(trace, step)
-    if at is None or (plane == "path" and len(trace.snapshots()) < 2):
+    if at is None or (plane == "path" and single(trace, at)):
         return []
     return [(plane, at, {"points": POINTS})]
 
 
+def single(trace: Trace, at: int | None) -> bool:
+    """Whether the path at a snapshot is one point."""
+    return at is None or len(waypoints(trace.experiment, trace.snapshots(), at)) < 2
+
+
 def surface(trace: Trace, *, step: int, plane: str, look: str, arm: int, beside: int) -> go.Figure:
     """The loss around the weights of two arms, on one color scale."""
-    if plane == "path" and len(trace.snapshots()) < 2:
+    if plane == "path" and single(trace, moment(trace, step, plane, points=POINTS)):
         return style.said("A path needs two snapshots of the weights. Train on, or choose random directions.")
     told = each(trace, plane, step, points=POINTS)
     if isinstance(told, go.Figure):

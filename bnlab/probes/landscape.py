@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..registry import Late
+from ..train import scheduled
 from .weights import inner, spread
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..experiment import Experiment
     from ..group import Group
     from . import Seen
 
@@ -36,18 +38,20 @@ def look(group: Group, points: int) -> dict[str, np.ndarray]:
 
 
 def look_along_path(group: Group, seen: Seen, points: int) -> dict[str, np.ndarray]:
-    """The same in the plane through these weights that holds most of the path of the recorded snapshots (PCA).
+    """The same in the plane through these weights that holds most of the path of the recorded snapshots (PCA): of
+    those taken with the scores and of these weights, so that the path is the same wherever the training was paused.
 
     `across`, `up` [S, points] are distances; `path` [S, n, 2] the snapshots in the plane, NaN after a divergence, and
     `step` [S, n] when they were taken; `share` [S, 2] how much of the path's variance each direction holds. Raises
     ValueError for a single snapshot.
     """
     stack, now = group.stack, group.stack.t
-    if len(seen.snapshots) < 2:
+    steps = waypoints(group.experiment, seen.snapshots, now)
+    if len(steps) < 2:
         raise ValueError("there is one snapshot so far; a path needs two. Train on, or choose random directions.")
     start = stack.parameters.clone()
     snapshots = []
-    for t in seen.snapshots:
+    for t in steps:
         stack.restore(t, seen.vector(t))
         snapshots.append(stack.parameters.clone())
     offsets = [point - start for point in snapshots]
@@ -76,7 +80,12 @@ def look_along_path(group: Group, seen: Seen, points: int) -> dict[str, np.ndarr
     total = values.clamp_min(0).sum(1).clamp_min(1e-30)
     share = torch.stack([values[:, -1], values[:, -2]], 1) / total[:, None]
     found = {"across": axes[0], "up": axes[1], "loss": loss, "path": path.numpy(), "share": share.numpy()}
-    return found | {"step": np.tile(seen.snapshots, (stack.S, 1))}
+    return found | {"step": np.tile(steps, (stack.S, 1))}
+
+
+def waypoints(experiment: Experiment, snapshots: list[int], now: int) -> list[int]:
+    """The steps of the snapshots that make the path at a step."""
+    return sorted({*scheduled(experiment, snapshots), now})
 
 
 def unit_normalized(group: Group, which: int) -> Tensor:
