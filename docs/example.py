@@ -3,7 +3,8 @@
     .venv/bin/python -m docs.example
 
 Writes bnlab/example/runs.sqlite. Scores and layer scalars stay whole; of units and samples only the steps KEPT stay, of
-the weight snapshots the last, of the summaries nothing. Run it again when a table gets a column.
+the weight snapshots the last, of the summaries nothing. Run it again when a table gets a column or a figure of LOOKED
+asks for other steps.
 """
 
 import os
@@ -20,6 +21,7 @@ from bnlab.work import execute, look
 
 THERE = Path(__file__).parents[1] / "bnlab" / "example" / "runs.sqlite"
 LAST = Experiment().settings.steps - 1
+LOOKED = ("dials", "smoothness", "curvature")  # figures of looks at several steps
 KEPT = sorted({0, 1, 2, 4, 8, 16, 32, *range(0, LAST, 20), LAST})
 
 
@@ -41,9 +43,11 @@ def main() -> None:
 
 
 def look_back(store: RunStore, run_id: str) -> None:
-    """Take the looks that need every step's statistics, as long as they are there."""
-    for probe, step, options in figures.needs("curvature", store.trace(run_id), {}):
-        look(store, run_id, probe, options, step, store.trace(run_id).snapshot(step))
+    """Take the looks that need snapshots or every step's statistics, as long as they are there: then the figures over
+    the training and the dials are those of a run that somebody trains."""
+    for name in LOOKED:
+        for probe, step, options in figures.needs(name, store.trace(run_id), {}):
+            look(store, run_id, probe, options, step, store.trace(run_id).snapshot(step))
     for name in ("three_losses", "why_off", "alpha_curve"):
         for arm, settings in enumerate(Experiment().arm_settings):
             trace = store.trace(run_id)
