@@ -24,6 +24,7 @@ from .chunks import HEAVY, Table
 from .store import RunStore
 from .summary import CHUNK_ROWS, MOST_BUCKETS, ROW
 from .trace import Record, batch_slots, layout
+from .train import scheduled
 
 COMMIT_EVERY = 0.25  # seconds between two commits
 PACE = 2.0  # seconds, at least, over which steps per second are counted
@@ -231,9 +232,12 @@ class Writer:
         return self.used()[kind] < before
 
     def halve(self, db, name: str) -> None:
-        """Let every second step's scoring go, of two the first; the newest stays."""
+        """Let every second step's scoring go, of two the first; the newest stays. Snapshots of pauses go before: they
+        must not decide which of the others do."""
         steps = sorted(self.scorings[name])
         stay = {*steps[:-1:2], steps[-1]} if len(steps) > 2 else {*steps[-1:]}
+        if name == "snapshots" and (regular := {*scheduled(self.experiment, steps), steps[-1]}) < {*steps}:
+            stay = regular
         for step in {*steps} - stay:
             del self.scorings[name][step]
             db.execute(f"delete from {name} where run = ? and step = ?", (self.run_id, step))

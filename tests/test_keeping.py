@@ -102,6 +102,31 @@ def test_what_is_stored_depends_on_the_steps_alone(store):
         assert a[table] == b[table], table
 
 
+def test_pauses_do_not_decide_which_snapshots_make_room(store):
+    """Of 8 MB snapshots of 80 kB have what the rows leave; pauses come before, between and beside the scorings."""
+    experiment = small(depth=20, steps=2000, score_every=50)
+    whole, paused = store.create(experiment).id, store.create(experiment).id
+    vector = [np.zeros(20_000, np.float32)]
+
+    def records(start, stop):
+        for record in written(experiment, range(start, stop), lambda t: {}):
+            yield record._replace(weights=None if record.step % 50 else vector)
+
+    told = []
+    for stop in (3, 5, 120, 250, 301, 302, 303, 620, 790, 791, 999, 1333, 1600, 1999):
+        keep(store, whole, records(store.run(whole).step + 1, stop))
+        with store.writer(paused) as writer:
+            for record in records(store.run(paused).step + 1, stop):
+                writer.keep(record)
+            one, other = (store.trace(run_id).snapshots() for run_id in (whole, paused))
+            told.append((stop, one, [t for t in other if t % 50 == 0]))
+            writer.snapshot(stop, vector)
+    for stop, one, other in told:
+        assert one == other, stop
+    assert len(told[-1][1]) < 20, "of 40 some made room"
+    assert store.trace(paused).snapshots()[-1] == 1999, "from which training goes on"
+
+
 WHERE = [  # what is no longer finite in which layers (none: the loss), and the layer where it began
     ({"a_mean": [3, 4]}, 3),
     ({"z_std": [2], "signal_grad_norm": [1, 2, 3, 4]}, 2),
