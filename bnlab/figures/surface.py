@@ -108,8 +108,8 @@ def surface(trace: Trace, *, step: int, plane: str, look: str, arm: int, beside:
         "along two random directions, each unit's scaled to the norm of its own weights: 1 is as far as the weights "
         "are long (Li et al. 2018)"
         if plane == "landscape"
-        else "in the plane of the first two principal components of the path of the recorded snapshots (white), of all "
-        "parameters: weights, biases, γ and β"
+        else "in the plane of the first two principal components of the path (white: snapshots taken with scores), of "
+        "all parameters: weights, biases, γ and β"
     )
     if shares:
         how += f", which hold of the path's variance: {', '.join(shares)}"
