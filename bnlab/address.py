@@ -9,7 +9,11 @@ import json
 import re
 from typing import Any
 
+from pydantic import ValidationError
+
 from .experiment import DEFAULT_ARMS, Experiment, Settings
+from .frozen import with_more
+from .problems import shown
 
 DEFAULTS = Experiment()
 GROUPED = re.compile(r"\d{1,3}(,\d{3})+")  # 20,000: as the pages write a number
@@ -38,24 +42,57 @@ def from_query(pairs: list[tuple[str, str]]) -> Experiment:
     Raises pydantic's ValidationError; problems.problems() turns it into sentences. Pairs that are not part of
     an experiment (`run`) are left alone by the caller.
     """
-    return Experiment.model_validate(question(pairs))
+    told = repeats(pairs)
+    try:
+        experiment = Experiment.model_validate(question(pairs))
+    except ValidationError as error:
+        raise with_more(error, told) from None
+    if told:
+        raise with_more(ValidationError.from_exception_data("Experiment", []), told)
+    return experiment
 
 
 def question(pairs: list[tuple[str, str]]) -> dict[str, Any]:
-    """What the pairs say, right or wrong: settings, and arms and seeds where some are said."""
+    """What the pairs say, right or wrong: settings, and arms and seeds where some are said. Of what stands there more
+    than once, the last."""
     asked: dict[str, Any] = {"settings": {}}
     for name, text in pairs:
         if name == "arm":
-            label, *changes = text.split(";")
-            told = (change.partition("=")[::2] for change in changes)
+            label, changes = parted(text)
             asked.setdefault("arms", []).append(
-                {"label": label, "changes": {key: read(key, value) for key, value in told}}
+                {"label": label, "changes": {key: read(key, value) for key, value in changes}}
             )
         elif name == "seeds":
             asked["seeds"] = [int(seed) if seed.isdecimal() else seed for seed in text.split(",")]
         else:
             asked["settings"][name] = read(name, text)
     return asked
+
+
+def parted(arm: str) -> tuple[str, list[tuple[str, str]]]:
+    """The label of an arm and the pairs of its changes, as they are written."""
+    label, *changes = arm.split(";")
+    return label, [change.partition("=")[::2] for change in changes]
+
+
+def repeats(pairs: list[tuple[str, str]]) -> list[str]:
+    """What stands more than once, a sentence each: of a query only arms may, of an arm's changes none."""
+    found = more_than_once([pair for pair in pairs if pair[0] != "arm"])
+    for label, changes in (parted(text) for name, text in pairs if name == "arm"):
+        found += [f"arm {label!r}: {sentence}" for sentence in more_than_once(changes)]
+    return found
+
+
+def more_than_once(pairs: list[tuple[str, str]]) -> list[str]:
+    """A sentence for each name that several of the pairs have."""
+    told: dict[str, list[str]] = {}
+    for name, text in pairs:
+        told.setdefault(name, []).append(shown(f"{name}={text}"))
+    return [
+        f"{name}= stands there more than once: {', '.join(said)}. Keep one."
+        for name, said in told.items()
+        if len(said) > 1
+    ]
 
 
 def written(value: Any) -> str:

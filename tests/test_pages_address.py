@@ -2,10 +2,12 @@
 
 import pytest
 from lab_page import address, button, drawn, errors, page, typed, widget
+from pydantic import ValidationError
 from streamlit.testing.v1 import AppTest
 
 from bnlab.address import from_query, to_query
 from bnlab.experiment import Arm, Experiment
+from bnlab.problems import problems
 from bnlab.settings import MAX_ARMS, Settings
 
 pytestmark = pytest.mark.usefixtures("lab")
@@ -67,6 +69,35 @@ def test_a_wrong_address_is_told_and_stays_until_something_else_is_asked():
     assert not at.error and address(at) == [("learning_rate", "0.03")]
     at = drawn(button(page(("nonsense", "4")), "train").click())
     assert [name for name, _ in address(at)] == ["run"]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "sentence"),
+    [
+        ((("depth", "3"), ("depth", "5")), "depth= stands there more than once: depth=3, depth=5. Keep one."),
+        ((("depth", "3"), ("depth", "3")), "depth= stands there more than once: depth=3, depth=3. Keep one."),
+        ((("seeds", "0"), ("seeds", "1")), "seeds= stands there more than once: seeds=0, seeds=1. Keep one."),
+        ((("run", "x"), ("run", "y")), "run= stands there more than once: run=x, run=y. Keep one."),
+        (
+            (("arm", "a;norm=batch;norm=none"),),
+            "arm 'a': norm= stands there more than once: norm=batch, norm=none. Keep one.",
+        ),
+    ],
+)
+def test_what_stands_twice_in_an_address_is_refused_and_stays(pairs, sentence):
+    at = drawn(page(("width", "12"), *pairs, closed=True))
+    assert sentence in errors(at) and errors(at).count("stands there") == 1
+    assert address(at) == [("width", "12"), *pairs]
+    assert widget(at, "width").value == "12"
+
+
+def test_what_stands_twice_is_told_with_all_else_that_is_wrong():
+    with pytest.raises(ValidationError) as error:
+        from_query([("depth", "3"), ("depth", "5"), ("width", "0")])
+    width, depth = problems(error.value)
+    assert width.startswith("width is 0; allowed") and depth.startswith("depth= stands there more than once")
+    asked = from_query([("arm", "a;norm=batch"), ("arm", "b;norm=layer;depth=3"), ("depth", "4")])
+    assert [arm.changes for arm in asked.arms] == [{"norm": "batch"}, {"norm": "layer", "depth": 3}]
 
 
 def test_too_many_arms_in_an_address_are_a_sentence():

@@ -13,7 +13,7 @@ import streamlit as st
 from pydantic import ValidationError
 
 from bnlab import opened
-from bnlab.address import from_query, question, to_query
+from bnlab.address import from_query, question, repeats, to_query
 from bnlab.experiment import Experiment
 from bnlab.problems import problems
 from bnlab.settings import MAX_ARMS, SHARED, Settings
@@ -135,7 +135,7 @@ def held(asked: dict[str, Any], but: tuple[str, ...] = ()) -> dict[str, Any]:
 def opened_address(me: Session, asked: Query) -> list[str]:
     """Load the question and the run of an address; sentences on what is wrong with it that the controls do not show."""
     run_id = dict(asked).get(RUN)
-    said = []
+    said = repeats([pair for pair in asked if pair[0] == RUN])
     if run_id is not None:
         try:
             me.open_run(run_id)
