@@ -16,6 +16,7 @@ from .frozen import with_more
 from .problems import shown
 
 DEFAULTS = Experiment()
+LONG = 100  # digits; of thousands int() makes no number
 GROUPED = re.compile(r"\d{1,3}(,\d{3})+")  # 20,000: as the pages write a number
 
 
@@ -63,7 +64,7 @@ def question(pairs: list[tuple[str, str]]) -> dict[str, Any]:
                 {"label": label, "changes": {key: read(key, value) for key, value in changes}}
             )
         elif name == "seeds":
-            asked["seeds"] = [int(seed) if seed.isdecimal() else seed for seed in text.split(",")]
+            asked["seeds"] = read_seeds(text)
         else:
             asked["settings"][name] = read(name, text)
     return asked
@@ -113,3 +114,9 @@ def read(name: str, text: str) -> Any:
     if isinstance(value, list | dict):
         return text
     return float(value) if field.annotation is float and type(value) is int else value
+
+
+def read_seeds(text: str) -> list[int | str]:
+    """Seeds, parted by commas, blanks or, as in a query, pluses; what is no number stays text, as in `read`."""
+    words = re.findall(r"[^\s,+]+", text)
+    return [int(word) if word.isdecimal() and len(word) < LONG else word for word in words]

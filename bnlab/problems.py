@@ -85,8 +85,8 @@ def counted(e: Mapping[str, Any]) -> str:
 def shown(value: Any) -> str:
     """A value as a person wrote it, in JSON or in a control, short enough for a sentence."""
     text = str(value) if isinstance(value, str | float) else json.dumps(value, ensure_ascii=False, default=str)
-    if isinstance(value, str) and value.lstrip("+-")[:1].isdecimal():
-        text = f'"{value}"'  # a text where a number belongs
+    if isinstance(value, str) and (value != value.strip() or value.lstrip("+-")[:1].isdecimal()):
+        text = f'"{value}"'  # a text where a number belongs, or one whose blanks would be lost in the sentence
     elif not text:
         text = "empty"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -150,6 +150,7 @@ def test_a_file_of_a_windows_editor_is_read(tmp_path, capsys, monkeypatch):
 
 
 WRONG = [
+    (TINY | {"seeds": [" 1"]}, 'seeds are " 1"; allowed are 1 to 8 whole numbers from 0 to 2,147,483,647.'),
     (TINY | {"seeds": [-1]}, "seeds are -1; allowed are 1 to 8 whole numbers from 0 to 2,147,483,647."),
     (TINY | {"arms": [{"changes": {}}]}, "an arm has no label; allowed are 1 to 40 characters."),
     (TINY | {"arms": [{"label": " "}]}, "an arm has a blank label; allowed are 1 to 40 characters."),

@@ -71,6 +71,22 @@ def test_a_wrong_address_is_told_and_stays_until_something_else_is_asked():
     assert [name for name, _ in address(at)] == ["run"]
 
 
+@pytest.mark.parametrize("text", ["0,1", "0, 1", "0,+1", "0 1", " 0 , 1 ", "0+1", "0,1,"])
+def test_seeds_are_parted_by_commas_blanks_or_pluses(text):
+    assert from_query([("seeds", text)]).seeds == (0, 1)
+    at = page(("seeds", text), closed=True)
+    assert not at.error and address(at) == [("seeds", "0,1")]
+
+
+@pytest.mark.parametrize("text", ["0, x", "x,  y", "a b", " ", "0,-1", "9" * 5000])
+def test_wrong_seeds_are_a_sentence_without_two_blanks(text):
+    with pytest.raises(ValidationError) as error:
+        from_query([("seeds", text)])
+    (told,) = problems(error.value)
+    assert told.startswith("seeds are ") and "  " not in told and " ;" not in told
+    assert told.endswith("; allowed are 1 to 8 whole numbers from 0 to 2,147,483,647.")
+
+
 @pytest.mark.parametrize(
     ("pairs", "sentence"),
     [

@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from bnlab.address import read, written
+from bnlab.address import read, read_seeds, written
 from bnlab.data import DATASETS
 from bnlab.figures.style import amount
 from bnlab.problems import allowed
@@ -136,7 +136,7 @@ def seeds(me: session.Session) -> Places:
             f"curves show the mean and the band. Choose, or type up to {MAX_SEEDS} whole numbers, as 3, 14, 15.",
         },
     )
-    me.draft["seeds"] = [int(word) if word.isdecimal() else word for word in chosen.replace(",", " ").split()]
+    me.draft["seeds"] = read_seeds(chosen)
     return {"seeds ": st.empty()}
 
 
