@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from .data import DATASETS
 from .frozen import Frozen, with_more
 from .optimizers import OPTIMIZERS
-from .problems import problems
+from .problems import enumeration, problems
 from .settings import MAX_ARMS, MAX_LABEL, MAX_SEEDS, SHARED, Settings
 
 MEMORY_BUDGET = 2 * 2**30  # bytes one worker may hold for the networks of one experiment
@@ -27,11 +27,23 @@ class Arm(Frozen):
 
     @model_validator(mode="after")
     def can_work(self) -> Arm:
-        if self.label != self.label.strip() or not self.label.isprintable() or ";" in self.label:
-            if not self.label.strip():
-                raise ValueError(f"an arm has a blank label; allowed are 1 to {MAX_LABEL} characters.")
-            raise ValueError(f"arm label {self.label!r} has a line break, a semicolon or outer blanks. Remove them.")
+        if not self.label.strip():
+            raise ValueError(f"an arm has a blank label; allowed are 1 to {MAX_LABEL} characters.")
+        if found := unfit(self.label):
+            raise ValueError(f"arm label {self.label!r} has {enumeration(found)}. Leave that out.")
         return self
+
+
+def unfit(label: str) -> list[str]:
+    """What a label has that none may have: all of it must be seen, and a semicolon ends it in an address."""
+    unseen = next((character for character in label if not character.isprintable() and character not in "\r\n"), None)
+    found = (
+        ("\n" in label or "\r" in label) and "a line break",
+        unseen and f"an unprintable character (U+{ord(unseen):04X})",
+        ";" in label and "a semicolon",
+        label != label.strip(" ") and "outer blanks",
+    )
+    return [what for what in found if what]
 
 
 class Network(NamedTuple):

@@ -75,6 +75,12 @@ def problems(error: ValidationError) -> list[str]:
     return list(dict.fromkeys(said))
 
 
+def enumeration(words: list[str], between: str = ", ") -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    *first, last = words
+    return f"{between.join(first)} and {last}" if first else last
+
+
 def counted(e: Mapping[str, Any]) -> str:
     """How many there are where that is what is wrong: '9 in number'."""
     if e["type"] not in ("too_long", "too_short"):

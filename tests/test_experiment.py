@@ -40,6 +40,25 @@ def test_nothing_is_told_of_the_default_that_stands_where_a_field_is_wrong(wrong
 
 
 @pytest.mark.parametrize(
+    ("label", "has"),
+    [
+        ("a;b", "a semicolon"),
+        (" a", "outer blanks"),
+        ("a\nb", "a line break"),
+        ("ä\u202eb", "an unprintable character (U+202E)"),
+        ("a\0\0\x7f", "an unprintable character (U+0000)"),
+        ("a;b\r\n ", "a line break, a semicolon and outer blanks"),
+        ("\u2003a", "an unprintable character (U+2003)"),
+    ],
+)
+def test_a_label_is_told_what_it_has_and_nothing_else(label, has):
+    with pytest.raises(ValidationError) as error:
+        Arm(label=label)
+    assert problems(error.value) == [f"arm label {label!r} has {has}. Leave that out."]
+    Arm(label="größe × 2 “ok” 名")
+
+
+@pytest.mark.parametrize(
     ("seeds", "words"), [([0], "a network of this size needs"), ([0, 1], "2 networks of this size need")]
 )
 def test_networks_too_large_for_a_worker_are_counted(seeds, words):
