@@ -147,9 +147,10 @@ def dials_of(*each):
             "smoother loss in 0: here speed goes with less shift",
         ),
         (((1, 1, 10), (1e-5, 800, 10)), "by a factor of 100,000 and the roughness of the loss by one of 800."),
-        (((1, 1, 10), (2, 2, 10)), "a; b learn about equally fast, though covariate shift differs by a factor of 2 "),
-        (((1, 1, 10), (2, 2, 10.5)), "a; b learn about equally fast"),  # within 10 %
-        ((((1, 1), 1, (10, 10)), ((2, 2), 2, (20, 9.9))), "a; b learn about equally fast"),  # the seeds disagree
+        (((1, 1, 10), (2, 2, 10)), "a and b learn about equally fast, though covariate shift differs by a factor of 2"),
+        (((1, 1, 10), (2, 2, 10), (3, 3, 10)), "a; b and c learn about equally fast, though"),
+        (((1, 1, 10), (2, 2, 10.5)), "a and b learn about equally fast"),  # within 10 %
+        ((((1, 1), 1, (10, 10)), ((2, 2), 2, (20, 9.9))), "a and b learn about equally fast"),  # the seeds disagree
         (
             (((1, 1, np.nan), 1, (10, 15, np.nan)), ((2, 2, 2), 2, (20, 30, 1))),
             "a learns faster than b",  # a seed that diverged in one arm is compared with none
@@ -158,11 +159,11 @@ def dials_of(*each):
         (((1, 1, 10, (0.1,)), (2, 2, 20, (1.0,))), "No two of the arms that learn have the same learning rate"),
         (
             ((1, 1, 10, (0.1,)), (2, 2, 20, (0.1,)), (9, 9, 1, (1.0,))),
-            f"Compared are only a; b, as both dials depend on {dials.SAME}. a learns faster than b",
+            f"Compared are only a and b, as both dials depend on {dials.SAME}. a learns faster than b",
         ),
         (
             ((1, 1, 10), (2, 2, 20), (1, 1, 1, (), "it does not learn")),
-            "Compared are only a; b. a learns faster than b, with less covariate shift and a smoother loss",
+            "Compared are only a and b. a learns faster than b, with less covariate shift and a smoother loss",
         ),
     ],
 )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
+from ..problems import enumeration
 from ..train import scheduled
 from . import style
 from .lasting import lost, wholly
@@ -108,7 +109,7 @@ def verdict(dials: dict[str, Dial]) -> str:
         )
     among = list(dict.fromkeys(a for a, _ in able))
     parts = 0 < len(able) < len(told) * (len(told) - 1)
-    only = "" if len(among) == len(dials) and not parts else f"Compared are only {'; '.join(among)}"
+    only = "" if len(among) == len(dials) and not parts else f"Compared are only {enumeration(among, '; ')}"
     only += f", as both dials depend on {SAME}. " if parts else ". " if only else ""
     pairs = [(a, b) for a, b in able if clearly(told[a].loss, told[b].loss) < 0]
     if not pairs:
@@ -116,7 +117,7 @@ def verdict(dials: dict[str, Dial]) -> str:
             max(ratio(getattr(told[a], k), getattr(told[b], k)) for a, b in able) for k in ("shift", "rough")
         )
         return (
-            f"{only}{'; '.join(among)} learn about equally fast, though covariate shift differs by a factor of "
+            f"{only}{enumeration(among, '; ')} learn about equally fast, though covariate shift differs by a factor of "
             f"{style.amount(wide, 2)} and the roughness of the loss by one of {style.amount(rough, 2)}."
         )
     n = len(pairs)
