@@ -93,12 +93,15 @@ def test_a_weight_gradient_off_its_law_is_said(tmp_path):
     assert f"‖dE/dW‖ ×{share[at]:.2g} at layer {at + 1}" in note.split("Off its line by more than 1.5")[1]
 
 
-def test_the_note_has_a_line_for_each_arm_and_says_what_holds_for_several_once(tmp_path):
-    arms = (Arm(label="one"), ARMS[2], Arm(label="other", changes={"learning_rate": 0.3}))
+def test_the_note_has_one_line_for_each_arm_with_all_that_is_said_of_it(tmp_path):
+    after = Arm(label="after", changes={"norm": "batch", "placement": "after"})
+    arms = (Arm(label="one"), ARMS[2], Arm(label="before", changes={"norm": "batch"}), after)
     store, run_id = trained(tmp_path, Settings(depth=4, width=8, activation="tanh", steps=1), arms)
-    said, *lines, remark = figures.draw("predicted", store.trace(run_id), {}).layout.meta["note"].split("\n")
-    assert [line.partition(":")[0] for line in lines] == ["one", "LN", "other"] and said == predicted.SAID
-    assert remark == f"one, other: {theory.growth('tanh', 'xavier', 1.0, 'none').note}"
+    said, *lines = figures.draw("predicted", store.trace(run_id), {}).layout.meta["note"].split("\n")
+    assert [line.partition(":")[0] for line in lines] == ["one", "LN", "before", "after"] and said == predicted.SAID
+    assert lines[0].endswith(". Pre-activations sink to 0 with depth.")
+    assert lines[2].endswith(". The law is for mini-batches of 128.")
+    assert lines[3].endswith(". The law is for many examples in a mini-batch.")
 
 
 def test_mini_batches_of_two_have_no_line_and_it_is_said_why(tmp_path):

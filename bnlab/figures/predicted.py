@@ -108,7 +108,7 @@ PANELS = ("signal gradient ‖dE/da‖ (norm)", "weight gradient ‖dE/dW‖ (no
 
 def predicted(trace: Trace) -> go.Figure:
     """Points: the initial networks, measured. Lines: the theory."""
-    figure, lines, remarks = make_subplots(1, 3, horizontal_spacing=0.09), [], {}
+    figure, lines = make_subplots(1, 3, horizontal_spacing=0.09), []
     for arm, settings in enumerate(trace.experiment.arm_settings):
         told = prediction(trace, arm)
         if told is None:
@@ -137,12 +137,10 @@ def predicted(trace: Trace) -> go.Figure:
                 hovertemplate=f"layer %{{x}}: %{{y:,.3g}}<extra>{name}, predicted</extra>", row=1, col=column,
             )  # fmt: skip
         lines.append(f"{name}: {words(told)}")
-        remarks.setdefault(told.note, []).append(name)
     for column, title in enumerate(PANELS, 1):
         depth = max(settings.depth for settings in trace.experiment.arm_settings)
         figure.update_xaxes(title="layer l", **style.layers(depth), row=1, col=column)
         figure.update_yaxes(title=title, type="log", row=1, col=column)
-    lines += [f"{', '.join(names)}: {remark}" for remark, names in remarks.items() if remark]
     return finished(figure, 440, "\n".join([SAID, *lines]))
 
 
@@ -151,7 +149,7 @@ OFF = 1.5  # fold: how far a measured layer may be off its line without a word
 
 
 def words(told: Prediction) -> str:
-    """Factors of the three, where lines are off by far, and the depth at which the signal is lost."""
+    """Factors of the three, where lines are off by far, the depth at which the signal is lost, the law's note."""
     law = told.factors[0][1]
     said = []
     for name, both in zip(("‖dE/da‖", "‖dE/dW‖", "var a"), told.factors, strict=True):
@@ -161,7 +159,7 @@ def words(told: Prediction) -> str:
         said.append("too few layers for a factor")
     elif np.isnan(law):
         said.insert(0, "no line for the gradients, whose mean growth the law says is infinite")
-    return ". ".join(filter(None, [", ".join(said), off(told), ending(told)])) + "."
+    return f"{'. '.join(filter(None, [', '.join(said), off(told), ending(told)]))}. {told.note}".strip()
 
 
 def off(told: Prediction) -> str:
