@@ -4,9 +4,11 @@ To understand what the lab does, read upwards:
 
     norms.py         batch norm and layer norm, forward and backward, and the moving averages
     activations.py   the nonlinearities; inits.py: the initial weights; optimizers.py: the update rules
-    mlp.py           the networks; stack.py: their training step, many networks at once
-    quantities.py    what is measured at every step; trace.py: what a record of a step holds
+    mlp.py           the networks
     settings.py      one training run as data; experiment.py: the comparison
+    state.py         many networks at once, as vectors; stack.py: their training step
+    quantities.py    what is measured at every step; trace.py: what a record of a step holds
+    group.py         a stack with its data: steps, scores, going on without what has diverged
     train.py         training as a generator of records
     run.py           what was asked and how far it is; store.py: all runs; jobs.py: the processes that execute them
     figures/         traces in, figures out
