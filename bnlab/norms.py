@@ -63,13 +63,14 @@ def moving_average(old: Tensor, new: Tensor, alpha: Tensor) -> Tensor:
 
 
 class Slots(NamedTuple):
-    """Adjacent slots of one norm in one layer, as views on its buffers; `axis` is averaged over.
+    """Adjacent slots of one norm in one layer, as views on its buffers; `axis` is averaged over. None: the slots of
+    both norms, see Normalization.
 
     x_hat, scratch, g = dE/dy and dx = dE/dx are [slots, K, d], gamma and the gradients [slots, 1, d]; mean, var and
     inverse, 1/sigma, [slots, 1, d] in batch norm and [slots, K, 1] in layer norm; delta [slots, 1, 1].
     """
 
-    axis: int
+    axis: int | None
     mean: Tensor
     var: Tensor
     inverse: Tensor
@@ -86,11 +87,17 @@ class Slots(NamedTuple):
 class Normalization:
     """One layer's normalization of all slots that have a norm, in a training step, on buffers made beforehand.
 
-    `norms` are its slots norm by norm; `every` are all of them, for what is alike in both norms: there mean, var,
-    inverse and delta are vectors [n] that hold those of all norms, and so is `share`, 1/K or 1/d. `reads` are (axis, x,
-    mean, x_hat) of adjacent slots of one norm that read from one place, `writes` (y, x_hat, gamma, beta) of those that
-    write to one. A sum and a scaling instead of torch's mean: a slot's result then does not depend on its neighbors, to
-    the last bit, and costs less.
+    `norms` are its slots norm by norm; `every` are all of them, for what is alike in both norms: its axis is None, not
+    used, and its mean, var, inverse and delta, like `share`, are vectors [n] with a number for each mean that is taken:
+
+        [n]      1 ... d | 1 ... d | ...        1 ... K | 1 ... K | ...        each on whole blocks (state.py)
+        of       the units of each batch norm   the examples of each layer norm
+        slots    BN after, then BN before       LN after, then LN before
+        share    1/K                            1/d                            times a sum is the mean
+
+    Stack.of_norm makes the views on it that `norms` have. `reads` are (axis, x, mean, x_hat) of adjacent slots of one
+    norm that read from one place, `writes` (y, x_hat, gamma, beta) of those that write to one. A sum and a scaling
+    instead of torch's mean: a slot's result then does not depend on its neighbors, to the last bit, and costs less.
     """
 
     def __init__(self, norms: list[Slots], every: Slots, share: Tensor, reads: list[tuple], writes: list[tuple]):

@@ -124,7 +124,7 @@ class Stack(State):
         gamma, beta, gamma_grad, beta_grad = (of[name][l] for of in (self.p, self.g) for name in ("gamma", "beta"))
         mean, var, inverse, m, x_hat = self.mean[l], self.var[l], self.inverse[l], self.m[l], self.x_hat[l]
 
-        def those(axis: int, slots: slice, *per_norm: Tensor) -> Slots:
+        def those(axis: int | None, slots: slice, *per_norm: Tensor) -> Slots:
             i = self.inner(slots)
             learned = gamma[i], gamma_grad[i], beta_grad[i]
             return Slots(axis, *per_norm, x_hat[i], self.scratch[slots], *learned, self.g_out[slots], v.da[slots])
@@ -143,7 +143,7 @@ class Stack(State):
                 i = self.inner(slots)
                 y = v.out[slots] if slots is self.after else m[i]
                 writes.append((y, x_hat[i], gamma[i], beta[i]))
-        how = norms, those(0, self.normed, mean, var, inverse, self.deltas), self.share, reads, writes
+        how = norms, those(None, self.normed, mean, var, inverse, self.deltas), self.share, reads, writes
         if self.B and self.frozen:
             return FrozenNormalization(*how, moving_mean=self.moving_mean[l], moving_var=self.moving_var[l])
         return Normalization(*how)
@@ -151,7 +151,8 @@ class Stack(State):
     def of_norm(self, q: Tensor, slots: slice) -> Tensor:
         """What slots of one norm have on q [..., n]: [..., slots, 1, d], or [..., slots, K, 1] for layer norm.
 
-        q holds a number for each unit of every batch norm and then one for each example of every layer norm.
+        q holds a number for each unit of every batch norm and then one for each example of every layer norm:
+        see the picture at Normalization.
         """
         count, unit, example = slots.stop - slots.start, blocks(1, self.d), blocks(self.K, 1)
         if self.batch.start <= slots.start and slots.stop <= self.batch.stop:
