@@ -116,8 +116,8 @@ def until(page: Page, condition: str) -> None:
 def drawn(page: Page) -> int:
     """How many figures the chart has drawn; waits for the first with a curve."""
     plot = "document.querySelector('.live-plot')"
-    until(page, f"{plot}?._fullData?.length > 0 && {plot}.dataset.updates > 0")
-    return int(page.locator(".live-plot").first.get_attribute("data-updates"))
+    count = f"{plot}?._fullData?.length > 0 && Number({plot}.dataset.updates)"  # at once: a view may be on its way out
+    return page.wait_for_function(count, timeout=SLOW).json_value()
 
 
 def redrawn(page: Page, times: int = 2) -> None:
