@@ -81,8 +81,7 @@ def forked(experiment: Experiment, arm: int, step: int, changes: dict[str, Any],
     )
     try:
         if more is not None and step + more != shared.steps:
-            every = shared.score_every or score_interval(experiment)
-            shared = shared.model_copy(update={"steps": step + more, "score_every": every})
+            shared = shared.model_copy(update={"steps": step + more, "score_every": score_interval(experiment)})
         return experiment.model_copy(update={"arms": (old, new), "settings": shared})
     except ValidationError as error:
         raise ValueError(

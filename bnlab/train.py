@@ -41,7 +41,7 @@ def train(
     for group, vector in zip(groups, vectors, strict=False):
         group.stack.restore(first, vector)
     steps = experiment.settings.steps
-    every = experiment.settings.score_every or score_interval(experiment)
+    every = score_interval(experiment)
 
     def snapshot() -> list[np.ndarray]:
         return [group.snapshot() for group in groups]
@@ -65,10 +65,12 @@ def train(
 
 
 def score_interval(experiment: Experiment) -> int:
-    """Steps between two scorings: so many that they cost about SCORING_SHARE of the training, but at least ten a run.
+    """Steps between two scorings: as asked, or so many that they cost about SCORING_SHARE, but at least ten a run.
 
     By this model of the cost, never by the clock, so that the same experiment is always scored at the same steps.
     """
+    if experiment.settings.score_every:
+        return experiment.settings.score_every
     cost = 0.0  # of one scoring, in steps
     for arm in experiment.arm_settings:
         cost += scored_examples(arm) * FORWARD / arm.mini_batch
@@ -78,7 +80,7 @@ def score_interval(experiment: Experiment) -> int:
 
 def scheduled(experiment: Experiment, steps: Iterable[int]) -> list[int]:
     """Of these steps, in order, those at which the training is scored anyway: a pause is wherever one likes."""
-    every = experiment.settings.score_every or score_interval(experiment)
+    every = score_interval(experiment)
     return sorted(t for t in steps if t % every == 0 or t == experiment.settings.steps)
 
 

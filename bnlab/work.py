@@ -174,8 +174,9 @@ def main(directory: Path | str) -> None:
                 continue
             if "score" in message:
                 try:
-                    score(store, run_id)
-                except Exception:  # deleted meanwhile, or too large: it is stopped all the same
+                    with suppress(KeyError):  # it was deleted meanwhile
+                        score(store, run_id)
+                except Exception:  # it is stopped all the same, and the looks that wait are to go on
                     traceback.print_exc()
                 continue
             try:

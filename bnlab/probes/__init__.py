@@ -267,7 +267,7 @@ def schedule(experiment: Experiment) -> dict[str, int]:
     """Steps between two looks of each live probe: multiples of the scoring interval, so chosen from the probes' costs
     that together they take about LOOKING_SHARE of the training; never by the clock. A probe too costly for two looks
     a run is left out."""
-    every = experiment.settings.score_every or score_interval(experiment)
+    every = score_interval(experiment)
     found, left = {}, {name for name, probe in PROBES.items() if probe.live}
     while left:
         share = LOOKING_SHARE / len(left)
