@@ -46,41 +46,50 @@ class Rows:
         self.rate = stack.learning_rate.flatten()
         spans = stack.spans
         self.scratch = stack.room(spans[0].stop, stack.S, stack.K, stack.d)
-        self.unknown, self.known = list(self.unknown_views()), list(self.known_views())
-        columns = sum(x.shape[1] for x, _, _ in self.unknown)
-        self.total, self.norm = torch.zeros(2, stack.L, columns, dtype=stack.dtype, device=stack.device)
+        L, S = stack.L, stack.S
+        table = self.vectors["layers"].view(-1, L, S)  # by rows as in trace.LAYERS
+        self.four, self.means, self.spread = table[:4], table[4:8:2], table[5:8:2]  # the latter two: [a and z, L, S]
+        self.n = torch.full_like(self.means[:, :1], stack.K * stack.d)  # how many numbers a mean is taken of
         self.sums = {span.stop - 1: [] for span in spans}
-        at = 0
-        for x, _, _ in self.unknown:
-            here = slice(at, at + x.shape[1])
+        for x, of in self.whole_views(known=False):
             for span in spans:
-                self.sums[span.stop - 1].append((x[span], self.total[span, here], self.norm[span, here]))
-            at = here.stop
+                self.sums[span.stop - 1].append((x[span], self.means[of][span], self.spread[of][span]))
+        self.squares = torch.empty_like(stack.mean)  # of a norm: var + mean^2
+        self.known = list(self.known_views())
+        self.each = 1 / self.n
         self.slopes = {span.stop - 1: list(self.slope_views(span)) for span in spans}
         signal = self.at["layers"]["signal_grad_norm"]
         self.signals = {span.start: (stack.da[span].flatten(2), signal[span]) for span in spans}
         self.copies, self.samples = list(self.copied()), {span.stop - 1: list(self.sampled(span)) for span in spans}
-        self.weights, self.weight_grads, self.updates = matrices(stack.p), matrices(stack.g), None
-        self.four = self.vectors["layers"][: 4 * stack.L * stack.S].view(4, stack.L, stack.S)  # trace.LAYERS' first
+        layers = self.at["layers"]
+        self.weights, self.weight_grads = (
+            matrices(stack.p, layers["weight_norm"]),
+            matrices(stack.g, layers["grad_norm"]),
+        )
+        self.errors, self.updates = [(stack.da.flatten(2), signal)], None
 
-    def unknown_views(self):
-        """Where a norm does not tell mean and spread of a layer's a or z: its values as rows [L, slots, K d], and where
-        the two go, [L, slots]. `out` is z but where the norm comes after the activation."""
-        s, layers = self.stack, self.at["layers"]
-        inside = slice(0, s.after.stop)
-        for name, slots, x in (("a", inside, s.a), ("z", s.none, s.out), ("z", s.before, s.out)):
+    def whole_views(self, known: bool = True):
+        """A layer's values of a or z as rows [L, slots, K d], and the place of these slots in `means` and `spread`;
+        without those whose sums are `known` from a norm's statistics."""
+        s = self.stack
+        after = s.m[:, s.inner(s.after)]
+        for which, slots, x in ((0, slice(0, s.after.stop), s.a), (1, s.none, s.out), (1, s.before, s.out)):
             if slots.stop > slots.start:
-                yield x[:, slots].flatten(2), layers[f"{name}_mean"][:, slots], layers[f"{name}_std"][:, slots]
+                yield x[:, slots].flatten(2), (which, slice(None), slots)
+        if known:
+            yield s.a[:, s.before].flatten(2), (0, slice(None), s.before)
+            yield after.flatten(2), (1, slice(None), s.after)
 
     def known_views(self):
-        """Where a norm does: its n means and variances [L, slots, n], 1/n, and where the two go."""
-        s, layers = self.stack, self.at["layers"]
-        for name, kind in (("z", 1), ("z", 2), ("a", 3), ("a", 4)):
+        """Where a norm's statistics tell the sums: its means or its squares [L, slots, n], and where their sum goes."""
+        s = self.stack
+        for which, kind in ((1, 1), (1, 2), (0, 3), (0, 4)):
             slots = s.kinds[kind]
             if slots.stop > slots.start:
-                mean, var = (s.of_norm(of, slots).flatten(2) for of in (s.mean, s.var))
-                share = torch.full_like(mean[0, 0, :1], 1 / mean.shape[2])
-                yield mean, var, share, layers[f"{name}_mean"][:, slots], layers[f"{name}_std"][:, slots]
+                mean, square = (s.of_norm(of, slots).flatten(2) for of in (s.mean, self.squares))
+                self.n[which, :, slots] = mean.shape[2]
+                yield mean, self.means[which, :, slots]
+                yield square, self.spread[which, :, slots]
 
     def slope_views(self, span: slice):
         """For saturation: what enters the activation, scratch, the count of steep values of each unit."""
@@ -94,10 +103,11 @@ class Rows:
         """Pairs (into, source) of what is recorded as it stands: the units' statistics."""
         s = self.stack
         if s.B:
-            for name in ("batch_mean", "batch_var", "moving_mean", "moving_var"):
-                yield self.at["units"][name], getattr(s, name)[:, :, 0]
-            for name in ("gamma", "beta"):
-                yield self.at["units"][name], s.p[name][:, s.inner(s.batch), 0]
+            units = self.vectors["units"].view(-1, s.L, s.B, s.d)  # by rows as in trace.UNITS
+            yield units[0:2], s.of_norm(s.moments[:2], s.batch)[..., 0, :]
+            yield units[2:4], s.moving_averages[..., 0, :]
+            for row, name in ((4, "gamma"), (5, "beta")):
+                yield units[row], s.p[name][:, s.inner(s.batch), 0]
 
     def sampled(self, span: slice):
         """The same of the sampled values of a and z."""
@@ -140,17 +150,17 @@ class Rows:
         self.at["steps"]["loss"].copy_(s.loss)
         if s.accuracy is not None:
             self.at["steps"]["accuracy"].copy_(s.accuracy)
-        norms(self.weight_grads, layers["grad_norm"])
-        norms(self.weights, layers["weight_norm"])
+        norms(self.weight_grads)
+        norms(self.weights)
         if d is s.gradients:
             updates = self.weight_grads
             layers["update_ratio"].copy_(layers["grad_norm"])
         else:
             if self.updates is None:  # a rule's direction is always the same vector
-                self.updates = matrices(s.views(d))
+                self.updates = matrices(s.views(d), layers["update_ratio"])
             updates = self.updates
-            norms(updates, layers["update_ratio"])
-        self.mend(self.weight_grads, [s.da.flatten(2)], self.weights, updates)
+            norms(updates)
+        self.mend(self.weight_grads, self.errors, self.weights, updates)
         layers["update_ratio"].mul_(self.rate).mul_(c).div_(layers["weight_norm"].clamp_min(LEAST))
         self.spreads()
         if s.act.flat[0] > -inf:
@@ -161,45 +171,39 @@ class Rows:
             into.copy_(source)
         return {table: vector.clone() for table, vector in self.vectors.items()}
 
-    def mend(self, *measured: list[Tensor]) -> None:
+    def mend(self, *measured: list[tuple[Tensor, Tensor]]) -> None:
         """The four norms again, from what was measured, where their squares do not fit into float32."""
+        if self.stack.device == "cpu":  # on CUDA asking would wait for the device
+            least, most = map(float, self.four.aminmax())
+            if least >= LOWEST and most <= HIGHEST:
+                return
         lost = (self.four < LOWEST).logical_or_(self.four > HIGHEST)  # NaN stays: that network has diverged
-        if self.stack.device == "cpu" and not lost.any():  # on CUDA asking would wait for the device
-            return
         for flat, out, where in zip(measured, self.four, lost, strict=True):
             at = 0
-            for x in flat:
+            for x, _ in flat:
                 here = slice(at, at + len(x))
                 exact_norms(x, out[here], where[here])
                 at = here.stop
 
-    def parts(self, columns: Tensor) -> list[Tensor]:
-        """[L, unknown columns], cut as in `unknown`."""
-        return columns.split([x.shape[1] for x, _, _ in self.unknown], 1)
-
     def spreads(self) -> None:
-        """Means and standard deviations over examples and units.
+        """Means and standard deviations over examples and units, from sums and norms: std^2 = norm^2/n - mean^2.
 
-        From the sums and norms of each layer: std^2 = norm^2/n - mean^2, which loses its digits where the values hardly
-        differ; there they are centered first. From a norm's statistics: the variance is the mean of the units' (or
-        examples') variances and the variance of their means.
+        Where a norm's statistics are known, its n means and variances take their place: the mean square is the mean of
+        var + mean^2. The difference loses its digits where the values hardly differ; there they are centered first.
         """
-        means = self.total.mul_(self.share)
-        square = self.norm.square_().mul_(self.share)
-        var = torch.addcmul(square, means, means, value=-1)
-        lost = (var > square.mul_(LOST_DIGITS)).logical_not_()  # also where the squares did not fit into float32
-        lost.logical_and_(means.isnan().logical_not_())  # but a network that has diverged stays as it is
-        spreads = var.clamp_min_(0).sqrt_()
-        if self.stack.device != "cpu" or lost.any():
-            for (x, _, _), m, out, where in zip(self.unknown, *map(self.parts, (means, spreads, lost)), strict=True):
-                exact_norms(x, out, where, m, self.stack.K * self.stack.d)
-        for (_, mean, std), m, s in zip(self.unknown, self.parts(means), self.parts(spreads), strict=True):
-            mean.copy_(m)
-            std.copy_(s)
-        for means, variances, share, mean, std in self.known:
-            torch.sum(means, 2, out=mean).mul_(share)
-            between = torch.linalg.vector_norm(means - mean.unsqueeze(2), dim=2).square_()
-            torch.sqrt(between.add_(variances.sum(2)).mul_(share), out=std)
+        self.spread.square_()
+        torch.addcmul(self.stack.var, self.stack.mean, self.stack.mean, out=self.squares)
+        for of, into in self.known:
+            torch.sum(of, 2, out=into)
+        mean, square = self.means.mul_(self.each), self.spread.mul_(self.each)
+        var = torch.addcmul(square, mean, mean, value=-1)
+        sound = torch.gt(var, square.mul_(LOST_DIGITS))  # not where the squares did not fit into float32
+        torch.sqrt(var, out=self.spread)
+        if self.stack.device == "cpu" and sound.all():  # on CUDA asking would wait for the device
+            return
+        lost = sound.logical_or_(mean.isnan()).logical_not_()  # a network that has diverged stays as it is
+        for x, of in self.whole_views():
+            exact_norms(x, self.spread[of], lost[of], mean[of], self.stack.K * self.stack.d)
 
 
 def exact_norms(x: Tensor, out: Tensor, lost: Tensor, mean: Tensor | None = None, n: int = 1) -> None:
@@ -215,13 +219,14 @@ def exact_norms(x: Tensor, out: Tensor, lost: Tensor, mean: Tensor | None = None
             out[where, slot] = exact
 
 
-def matrices(views: dict[str, Tensor]) -> list[Tensor]:
-    """The weight matrices of layers 1..L in a vector's views, flat: [1, S, n_in d] and, above, [L - 1, S, d d]."""
-    return [views["weight_in"].flatten(1).unsqueeze(0), views["weight"].flatten(2)]
+def matrices(views: dict[str, Tensor], out: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The weight matrices of layers 1..L in a vector's views, flat: [1, S, n_in d] and, above, [L - 1, S, d d]; each
+    with where their norms go, from out [L, S]."""
+    return [(views["weight_in"].flatten(1).unsqueeze(0), out[:1]), (views["weight"].flatten(2), out[1:])]
 
 
-def norms(flat: list[Tensor], out: Tensor) -> None:
-    """Norms [L, S] of the weight matrices of layers 1..L."""
-    torch.linalg.vector_norm(flat[0], dim=2, out=out[:1])
-    if len(out) > 1:
-        torch.linalg.vector_norm(flat[1], dim=2, out=out[1:])
+def norms(measured: list[tuple[Tensor, Tensor]]) -> None:
+    """Norms of matrices, each into its place."""
+    for flat, out in measured:
+        if flat.numel():
+            torch.linalg.vector_norm(flat, dim=2, out=out)

@@ -69,7 +69,8 @@ class Stack(State):
         # a product that writes a single column rounds otherwise where the columns adjoin
         self.outputs, self.g_outputs = (room(S, K, max(2, n_out))[..., :n_out] for _ in range(2))
         n = self.B * blocks(1, d) + (N - self.B) * blocks(K, 1)
-        self.mean, self.var, self.inverse = torch.zeros(3, L, n, device=device, dtype=dtype)  # see of_norm
+        self.moments = torch.zeros(3, L, n, device=device, dtype=dtype)  # see of_norm
+        self.mean, self.var, self.inverse = self.moments
         self.batch_mean, self.batch_var = (self.of_norm(q, self.batch) for q in (self.mean, self.var))
         self.share, self.deltas = torch.zeros(2, n, device=device, dtype=dtype)
         for slots, count in ((self.kinds[1], d), (self.batch, K), (self.kinds[4], d)):

@@ -82,7 +82,8 @@ class State:
         self.optimizer = OPTIMIZERS[shared.optimizer](self.parameters)
         moving = (2, L, self.B, 1, d)
         self.moving = torch.zeros(int(np.prod(moving[:-2])) * blocks(1, d), device=device, dtype=dtype)
-        self.moving_mean, self.moving_var = carve(self.moving, 0, moving)
+        self.moving_averages = carve(self.moving, 0, moving)
+        self.moving_mean, self.moving_var = self.moving_averages
         self.moving_var.fill_(1)  # the cold start: 0 and 1, as everywhere
 
     def vector(self) -> Tensor:
