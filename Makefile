@@ -18,7 +18,7 @@ run: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist loadgroup
 
 format: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check --fix .

@@ -12,6 +12,14 @@ from bnlab.store import RunStore
 from bnlab.train import train
 
 
+def pytest_collection_modifyitems(items):
+    """Browser tests follow each other in one process, also where the others run side by side: a machine has room for
+    one lab and one Chromium."""
+    for item in items:
+        if item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.xdist_group("browser"))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """As where the lab trains: small layers on several threads take longer."""
