@@ -62,39 +62,39 @@ class Scorings:
         Of more than `points` scorings, evenly chosen ones and the newest.
         """
         stack, slots = self.slots(arm, "steps")
-        if points not in self.told:
-            of_run = "from scores where run = ?"  # of a stack that diverged as a whole there are fewer
-            steps = self.store.db.execute(f"select distinct step {of_run} order by step", (self.run.id,))
-            steps = [step for (step,) in steps]
-            chosen = {*steps[:: -(-len(steps) // points) or 1], *steps[-1:]}
-            rows = self.store.db.execute(f"select stack, step, data {of_run} order by step", (self.run.id,))
-            self.told[points] = [(s, step, json.loads(data)) for s, step, data in rows if step in chosen]
-        steps, losses, accuracies = [], [], []
-        for s, step, told in self.told[points]:
-            if s != stack:
-                continue
-            found = {slot: i for i, slot in enumerate(slots)}
-            loss, accuracy = np.full((2, len(slots)), np.nan)
-            for a, b, of, values, right in told:
-                if (a, b) == (split, statistics):
-                    for j, slot in enumerate(of):
-                        if slot in found:
-                            loss[found[slot]] = values[j]
-                            accuracy[found[slot]] = np.nan if right is None else right[j]
-            if not np.isnan(loss).all() or any(
-                (a, b) == (split, statistics) and slots[0] in of for a, b, of, *_ in told
-            ):
+        lost = np.nan, None
+        steps, told = [], []
+        for s, step, scored in self.scored(points):
+            here = scored.get((split, statistics), {})
+            if s == stack and not here.keys().isdisjoint(slots):
                 steps.append(step)
-                losses.append(loss)
-                accuracies.append(accuracy)
-        shape = (-1, len(slots))
-        losses, accuracies = np.array(losses).reshape(shape), np.array(accuracies).reshape(shape)
+                told.append([here.get(slot, lost) for slot in slots])
+        losses, accuracies = np.moveaxis(np.array(told, float).reshape(-1, len(slots), 2), 2, 0)
         for i, seed in enumerate(self.experiment.seeds):
             if (arm, seed) in self.diverged and steps:
                 after = np.array(steps) > self.diverged[arm, seed][0] + 1
                 losses[after, i] = accuracies[after, i] = np.nan
         regression = "accuracy" not in self.layouts[stack]["steps"]
         return np.array(steps, int), losses, None if regression else accuracies
+
+    def scored(self, points: int) -> list[tuple[int, int, dict]]:
+        """(stack, step, {(split, statistics): {slot: (loss, accuracy)}}) of evenly chosen scorings and the newest."""
+        if points not in self.told:
+            of_run = "from scores where run = ?"  # of a stack that diverged as a whole there are fewer
+            steps = self.store.db.execute(f"select distinct step {of_run} order by step", (self.run.id,))
+            steps = [step for (step,) in steps]
+            chosen = {*steps[:: -(-len(steps) // points) or 1], *steps[-1:]}
+            self.told[points] = []
+            for stack, step, data in self.store.db.execute(
+                f"select stack, step, data {of_run} order by step", (self.run.id,)
+            ):
+                if step in chosen:
+                    scored: dict[tuple[str, str], dict] = {}
+                    for split, statistics, slots, losses, accuracies in json.loads(data):
+                        values = zip(losses, accuracies or [None] * len(losses), strict=True)
+                        scored.setdefault((split, statistics), {}).update(zip(slots, values, strict=True))
+                    self.told[points].append((stack, step, scored))
+        return self.told[points]
 
     def population(self, arm: int, layer: int | None = None, unit: int | None = None):
         """Steps [n], population means and biased variances [n, seeds, L, d], less what `layer` and `unit` fix."""

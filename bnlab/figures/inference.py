@@ -54,13 +54,13 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
     if not len(told.steps):
         return style.said(NOTHING)
     figure, seeds = go.Figure(), len(trace.experiment.seeds)
-    low, high = (three(trace, arm, split, quantity, over) for over in (np.min, np.max))
+    band = [three(trace, arm, split, quantity, over) for over in (np.min, np.max)] if seeds > 1 else []
     for kind, words in KINDS.items():
         dash, symbol = LOOKS[kind]
-        if seeds > 1:
+        if band:
             rgb = style.color(arm) if kind == "moving" else style.GRAY
             x = style.numbers(told.steps)
-            style.band(figure, x, getattr(low, kind), getattr(high, kind), rgb, kind, False, 0.12)
+            style.band(figure, x, *(getattr(edge, kind) for edge in band), rgb, kind, False, 0.12)
         figure.add_scatter(
             x=style.numbers(told.steps),
             y=style.numbers(getattr(told, kind)),
