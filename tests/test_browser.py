@@ -43,6 +43,19 @@ def test_train_pause_step_resume_stop(page, server):
     expect(button(page, "Stop")).to_be_disabled()
 
 
+def test_train_runs_the_page_once_not_again_when_the_run_leaves_the_queue(page, server):
+    sent = []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda frame: sent.append(frame)))
+    opened(page, f"{server}/?{LONG}")
+    before = len(sent)
+    button(page, "Train").click()
+    status(page, "running")
+    redrawn(page, 4)  # a second, in which the board asks a few times too
+    assert len(sent) == before + 1
+    stopped(page)
+    expect(button(page, "Stop")).to_be_disabled()  # of its end the page hears
+
+
 def test_train_is_heard_also_while_the_page_hears_that_a_run_has_ended(page, server):
     run = trained(page, server)
     for _ in range(4):

@@ -60,6 +60,9 @@ async function follow(me) {
   }
 }
 
+// to the page a run that waits is one that trains
+const alike = (one, other) => one === other || (ALIVE.has(one) && ALIVE.has(other));
+
 async function ask(me) {
   const { address, status } = me.data;
   me.again = 0;
@@ -72,7 +75,7 @@ async function ask(me) {
     show(me, await answer.json());
   }
   const told = `${me.status} ${me.seen}`;
-  if (me.status === status || me.told === told) return;
+  if (alike(me.status, status) || me.told === told) return;
   me.again = Math.max(0, touched + BUSY - performance.now()); // too early to tell: look again as soon as it is not
   if (me.again) return;
   me.told = told; // the page's buttons belong to another status: rerun it, once

@@ -1,6 +1,7 @@
 // Follows one figure of one run: asks for it, redraws in place, keeps zoom, hover and hidden curves.
-// milliseconds between two questions: nothing drawn yet, run alive, run at rest, server slow at most
+// milliseconds between two questions: in the first moments, run alive, run at rest, server slow at most
 const FIRST = 100, NEXT = 250, QUIET = 1500, SLOW = 2000, LATE = 400; // the first figure is: say that it comes
+const MOMENTS = 2000; // in which a new run has its first points
 const ALIVE = new Set(["queued", "running"]);
 const charts = new WeakMap();
 const zooms = new Map(); // address -> by axis or scene, what the visitor zoomed or turned: a chart that comes back has it again
@@ -30,7 +31,7 @@ export default function ({ data, parentElement }) {
   me.plot.setAttribute("role", "img");
   me.plot.setAttribute("aria-label", data.label);
   const asked = JSON.stringify(data);
-  if (me.asked !== asked) Object.assign(me, { asked, data, seen: "", wake: true });
+  if (me.asked !== asked) Object.assign(me, { asked, data, seen: "", wake: true, since: performance.now() });
   if (!me.alive) {
     me.alive = true;
     follow(me);
@@ -44,7 +45,8 @@ async function follow(me) {
     me.took = 0;
     if (!document.hidden && near(me.plot)) await ask(me).catch(() => write(me.words, "The server does not answer. Trying again."));
     // a slow server is asked less often: it spends at most a third of its time on one watcher
-    const pause = Math.max(!me.updates && !me.failed ? FIRST : ALIVE.has(me.status) ? NEXT : QUIET, Math.min(2 * me.took, SLOW));
+    const early = !me.failed && (!me.updates || performance.now() - me.since < MOMENTS);
+    const pause = Math.max(early ? FIRST : ALIVE.has(me.status) ? NEXT : QUIET, Math.min(2 * me.took, SLOW));
     for (let slept = 0; slept < pause && !me.wake && me.alive; slept += 50) await new Promise((r) => setTimeout(r, 50));
   }
 }
