@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -41,7 +41,8 @@ def fit_looks(db: sqlite3.Connection, run_id: str, experiment: Experiment, room:
     room = max(room, SHARES["looks"] * experiment.settings.budget_mb * 1_000_000)
     if (whole := size(db, run_id, "looks")) <= room:
         return
-    empty = [packed({"wrong": np.array([NO_ROOM] * len(networks))}) for networks in experiment.stacks]
+    sentences = [np.array([NO_ROOM] * len(networks)) for networks in experiment.stacks]
+    empty = [packed({"wrong": sentence}, np.savez_compressed) for sentence in sentences]
     ask = "select rowid, stack, length(data) from looks where run = ? order by rowid desc limit -1 offset ?"
     for row, stack, length in reversed(db.execute(ask, (run_id, len(experiment.stacks))).fetchall()):
         if whole > room and length > len(empty[stack]):
@@ -49,8 +50,8 @@ def fit_looks(db: sqlite3.Connection, run_id: str, experiment: Experiment, room:
             whole -= length - len(empty[stack])
 
 
-def packed(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Arrays by name as one blob."""
+def packed(arrays: Mapping[str, np.ndarray], save: Callable = np.savez) -> bytes:
+    """Arrays by name as one blob: numbers as they are, as compressing them takes long and gains little."""
     data = io.BytesIO()
-    np.savez_compressed(data, **arrays)
+    save(data, **arrays)
     return data.getvalue()

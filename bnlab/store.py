@@ -5,7 +5,6 @@ keeping.py writes what a run records, reading.py reads it.
 
 from __future__ import annotations
 
-import io
 import json
 import secrets
 import time
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .budget import fit_looks, left_for_looks
+from .budget import fit_looks, left_for_looks, packed
 from .database import OF_A_RUN, Database
 from .experiment import Experiment
 from .fork import forked
@@ -145,9 +144,7 @@ class RunStore(Database):
         where = (run_id, probe, json.dumps(options, sort_keys=True))
         with self.transaction() as db:
             for stack, arrays in enumerate(found):
-                data = io.BytesIO()
-                np.savez(data, **arrays)
-                row = (run_id, stack, probe, where[2], step, data.getvalue())
+                row = (run_id, stack, probe, where[2], step, packed(arrays))
                 db.execute("insert or replace into looks values (?, ?, ?, ?, ?, ?)", row)
             old = (
                 f"select rowid from looks where run = ? and probe = ? order by rowid desc limit -1 offset {MOST_LOOKS}"
