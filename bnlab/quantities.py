@@ -20,7 +20,7 @@ torch = Late("torch")
 
 LOWEST, HIGHEST = 1e-16, 1e18  # norms beyond are summed in float64: their squares leave float32
 LEAST = 1e-45  # the least number above 0 in float32: nothing over nothing is no update
-LOST_DIGITS = 1e-3  # share of the mean square below which a variance is not taken from sums in float32
+LOST_DIGITS = 1e-2  # share of the mean square below which a variance is not taken from sums in float32
 
 
 class Rows:
@@ -203,20 +203,20 @@ class Rows:
             return
         lost = sound.logical_or_(mean.isnan()).logical_not_()  # a network that has diverged stays as it is
         for x, of in self.whole_views():
-            exact_norms(x, self.spread[of], lost[of], mean[of], self.stack.K * self.stack.d)
+            exact_norms(x, self.spread[of], lost[of], centered=True)
 
 
-def exact_norms(x: Tensor, out: Tensor, lost: Tensor, mean: Tensor | None = None, n: int = 1) -> None:
-    """Norms of x [L, S, m] into out [L, S] where `lost`, summed in float64; of x - mean, divided by sqrt(n)."""
+def exact_norms(x: Tensor, out: Tensor, lost: Tensor, centered: bool = False) -> None:
+    """Norms of x [L, S, m] into out [L, S] where `lost`, in float64; `centered`: standard deviations instead."""
     for slot in range(x.shape[1]) if x.is_cuda else lost.any(0).nonzero().flatten().tolist():
         where = lost[:, slot]
         layers = slice(None) if x.is_cuda else where  # on CUDA picking would wait for the device
-        values = x[layers, slot] if mean is None else x[layers, slot] - mean[layers, slot, None]
-        exact = torch.linalg.vector_norm(values, dim=1, dtype=torch.float64).mul_(n**-0.5).to(out.dtype)
+        values = x[layers, slot].double()
+        exact = values.std(1, correction=0) if centered else torch.linalg.vector_norm(values, dim=1)
         if x.is_cuda:
-            out[:, slot] = torch.where(where, exact, out[:, slot])
+            out[:, slot] = torch.where(where, exact.to(out.dtype), out[:, slot])
         else:
-            out[where, slot] = exact
+            out[where, slot] = exact.to(out.dtype)
 
 
 def matrices(views: dict[str, Tensor], out: Tensor) -> list[tuple[Tensor, Tensor]]:
