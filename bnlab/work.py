@@ -26,7 +26,7 @@ from .fork import vectors
 from .lineage import seen
 from .probes import PROBES, Copies, checked, schedule
 from .store import GONE, RunStore
-from .train import device_for, scoring_cost, train
+from .train import device_for, score_interval, scoring_cost, train
 
 MEMORY = 8 * 2**30  # bytes of data a worker may hold; what an experiment needs was checked before (experiment.py)
 LONG_SCORING = 3e10  # multiply-adds, some seconds' worth, above which a stopped run is not scored: others wait for it
@@ -44,14 +44,26 @@ def execute(store: RunStore, run_id: str, asked: Callable[[], str | None], steps
     device = device_for(run.experiment, run.device)
     store.change(run_id, status="running", reason="", device=device)
     start = beginning(store, run_id)
-    status, reason, done, looks = "done", "", 0, schedule(run.experiment)
+    status, reason, done, wish, looks = "done", "", 0, None, schedule(run.experiment)
+    due: list[tuple[str, int, list[np.ndarray]]] = []  # looks to be taken, with the weights they are for
+    apart = 1  # steps between two of them: curves go on, and whoever steers need not wait for all
+
+    def take(count: int) -> None:
+        for _ in range(min(count, len(due))):
+            name, step, weights = due.pop(0)
+            look(store, run_id, name, {}, step, weights)
+
     records = train(run.experiment, device=device, start=start)
     with store.writer(run_id) as writer:
         for record in records:
             writer.keep(record)
             if record.weights:
-                for name in (name for name, every in looks.items() if record.step % every == 0):
-                    look(store, run_id, name, {}, record.step, record.weights)
+                take(len(due))
+                names = [name for name, every in looks.items() if record.step % every == 0]
+                due += [(name, record.step, record.weights) for name in names]
+                apart = max(1, score_interval(run.experiment) // (len(due) + 1))
+            elif record.step % apart == 0:
+                take(1)
             done += record.step > run.step
             if not record.parts:
                 break
@@ -66,7 +78,9 @@ def execute(store: RunStore, run_id: str, asked: Callable[[], str | None], steps
                 break
     store.change(run_id, status=status, reason=reason)
     if status == "stopped" and record.step >= run.step and scoring_cost(run.experiment) < LONG_SCORING:
-        writer.score(records.send(True))  # whoever stops has not waited for it
+        writer.score(records.send(True))  # whoever stops has not waited for it, nor for the looks
+    with suppress(KeyError):  # it was deleted meanwhile
+        take(len(due) if wish != "interrupt" else 0)
 
 
 def score(store: RunStore, run_id: str) -> None:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from bnlab import figures
+from bnlab import figures, work
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.jobs import Jobs
-from bnlab.probes import PROBES, Copies
+from bnlab.keeping import Writer
+from bnlab.probes import PROBES, Copies, schedule
 from bnlab.store import RunStore
 from bnlab.train import train
 from bnlab.work import execute, look
@@ -117,3 +118,25 @@ def test_a_looking_process_that_dies_is_told(store):
         assert "wrong" not in store.trace(run.id).look("rank", 0, 40)
     finally:
         jobs.close()
+
+
+def test_looks_of_one_moment_are_taken_one_by_one_and_none_is_waited_for(store, monkeypatch):
+    """Curves go on between them; a run that is stopped has stopped before those that are due."""
+    settings = SMALL.model_copy(update={"steps": 1000, "score_every": 100})
+    planned = schedule(Experiment(settings=settings, arms=(BN,)))
+    kept, seen = [], []
+    keep = Writer.keep
+    monkeypatch.setattr(Writer, "keep", lambda self, record: (kept.append(record.step), keep(self, record)))
+    monkeypatch.setattr(work, "look", lambda s, i, name, o, step, w: seen.append((name, step, len(kept))))
+    run = store.create(Experiment(settings=settings, arms=(BN,)))
+    execute(store, run.id, lambda: None)
+    looks = {(name, step) for name, every in planned.items() for step in range(0, 1001, every)}
+    assert len(seen) == len(looks) and {look[:2] for look in seen} == looks
+    assert all(at == 1001 for _, step, at in seen if step == 1000)
+    before = [at for _, step, at in seen if step < 1000]
+    assert len(planned) > 2 and len(set(before)) == len(before), "never two after one step"
+
+    monkeypatch.setattr(work, "look", lambda s, i, name, o, step, w: seen.append((name, step, store.run(i).status)))
+    seen.clear()
+    execute(store, store.create(Experiment(settings=settings, arms=(BN,))).id, lambda: "stop")
+    assert seen == [(name, 0, "stopped") for name in planned]
