@@ -63,7 +63,9 @@ def test_every_stack_has_its_own(store):
 
 
 def seen_by_torch(group, slot):
-    """The step and the layer at which a plain network, trained by autograd, first has a value that is not finite."""
+    """The step and the layer at which a plain network, trained by autograd, first has a value, or a sum or norm that is
+    recorded, beyond float32. Of gradients that is the norm alone: their sum may overflow where norm and values do not.
+    """
     twin = Twin(group.stack, slot).train()
     rule = optimizer(twin.settings, twin.parameters())
     for t in range(60):
@@ -71,10 +73,12 @@ def seen_by_torch(group, slot):
         rule.zero_grad()
         loss = twin.loss(x[slot].clone(), y[slot].clone())
         loss.backward()
-        bad = lambda values: [l for l, v in enumerate(values, 1) if not v.detach().double().sum().float().isfinite()]  # noqa: E731
-        up = bad(twin.a) + bad(twin.z)
-        down, other = bad([a.grad for a in twin.a]), bad([linear.weight.grad for linear in twin.linear])
-        if up or down or other or not loss.isfinite():
+        bad = lambda of, values: [l for l, v in enumerate(values, 1) if not of(v.detach().double()).float().isfinite()]  # noqa: E731
+        up = [l for values in (twin.a, twin.z) for of in (torch.sum, torch.norm) for l in bad(of, values)]
+        down = bad(torch.norm, [a.grad for a in twin.a])
+        weights = [linear.weight for linear in twin.linear]
+        other = bad(torch.norm, [w.grad for w in weights]) + bad(torch.norm, weights)
+        if up or down or other or not loss.float().isfinite():
             return t, min(up) if up else max(down) if down else min(other, default=0)
         rule.step()
     return None
@@ -91,15 +95,18 @@ def test_it_is_where_plain_torch_has_it_in_stacks_of_several_shapes(store):
     settings = Settings(
         data="diabetes", depth=3, width=8, batch_size=32, steps=60, activation="relu", learning_rate=0.001
     )
-    experiment = Experiment(settings=settings, arms=arms, seeds=(0, 2))
+    experiment = Experiment(settings=settings, arms=arms, seeds=(0, 1, 2))
     run = store.create(experiment)
     work.execute(store, run.id, lambda: None)
-    found = {}
-    for i, networks in enumerate(experiment.stacks):
-        group = Group(experiment, i, "cpu", torch.float32)
-        found |= {(n.arm, n.seed): where for slot, n in enumerate(networks) if (where := seen_by_torch(group, slot))}
-    assert len({(arm, where) for (arm, _), where in found.items()}) > 3 and not {0, 2} & {arm for arm, _ in found}
-    assert store.run(run.id).diverged == found
+    told = store.run(run.id).diverged
+    assert len({(arm, where) for (arm, _), where in told.items()}) > 3 and not {0, 2} & {arm for arm, _ in told}
+    for dtype in (torch.float32, torch.float64):  # in float64 nothing overflows: it says what float32 cannot hold
+        found = {}
+        for i, networks in enumerate(experiment.stacks):
+            group = Group(experiment, i, "cpu", dtype)
+            seen = {(n.arm, n.seed): seen_by_torch(group, slot) for slot, n in enumerate(networks)}
+            found |= {network: where for network, where in seen.items() if where}
+        assert told == found
 
 
 def test_of_a_network_that_is_lost_no_spread_is_computed_again(monkeypatch):
