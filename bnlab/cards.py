@@ -77,14 +77,16 @@ def words(run: Run, steps: int, position: int | None) -> str:
     """The run's status as a person says it, with what can be done."""
     made = updates(run, steps)
     at = f"after {made:,} step{'' if made == 1 else 's'}" if made else "before the first step"
+    of = len(run.experiment.networks)
+    lost = f"; {len(run.diverged)} of {of} networks diverged" if run.diverged and of > 1 else ""
     return {
         "queued": "Starting"
         if position is None
         else f"Waiting; {f'{position} ahead' if position else 'next'} in the queue",
         "running": "Training",
         "paused": f"Paused {at}",
-        "done": f"Done after {steps:,} step{'' if steps == 1 else 's'}",
-        "stopped": f"Stopped {at}",
+        "done": f"Done after {steps:,} step{'' if steps == 1 else 's'}{lost}",
+        "stopped": f"Stopped {at}{lost}",
         "diverged": f"Diverged: {run.reason}" if run.reason else "Diverged",
         "failed": f"Failed {at}: {run.reason}",
         "interrupted": f"Interrupted {at}. Resume continues from the last snapshot",

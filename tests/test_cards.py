@@ -149,4 +149,9 @@ def test_the_board_says_every_status_in_words(trace):
         "interrupted": "Interrupted after 8 steps. Resume continues from the last snapshot",
     }.items():
         reason = {"diverged": "every network diverged.", "failed": "killed"}.get(status, "")
-        assert cards.words(trace.run._replace(status=status, step=7, reason=reason), 30, 2) == words
+        run = trace.run._replace(status=status, step=7, reason=reason)
+        assert cards.words(run, 30, 2) == words
+        if status in ("done", "stopped"):
+            of = len(run.experiment.networks)
+            run = run._replace(diverged={(0, run.experiment.seeds[0]): (3, 1)})
+            assert cards.words(run, 30, 2) == f"{words}; 1 of {of} networks diverged"
