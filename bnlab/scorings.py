@@ -108,6 +108,7 @@ class Scorings:
         return steps, mean, var
 
     def inference(self, arm: int, layer: int | None, unit: int | None) -> tuple[np.ndarray, ...]:
+        """Steps, and what populations() has of this arm, [n, seeds, L, d] each, less what `layer` and `unit` fix."""
         stack, slots = self.slots(arm, "units")
         if not slots:
             raise KeyError(f"{self.experiment.arms[arm].label!r} has no batch norm.")
