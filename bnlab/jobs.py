@@ -225,7 +225,7 @@ class Jobs:
                     self.looked(message["looked"])
                 if message.get("ended") == worker.run_id is not None:
                     ended, worker.run_id = worker.run_id, None
-                    if ended in self.stopping:
+                    if ended in self.stopping and not self.holds(ended):
                         self.stop_again(ended)
                     if more := self.more.pop(ended, 0):
                         with suppress(KeyError, ValueError):  # it is done, or was deleted
@@ -248,12 +248,13 @@ class Jobs:
                     self.looked(message)
                 return
             self.workers.remove(worker)
-            if worker.run_id:
+            if worker.run_id and not self.holds(worker.run_id):  # resumed elsewhere while it was looked at
                 self.more.pop(worker.run_id, None)
                 self.stopping.discard(worker.run_id)
                 with suppress(KeyError):
-                    reason = f"its worker ended with {ending(code, worker)}"
-                    self.store.change(worker.run_id, status="failed", reason=reason)
+                    if self.store.run(worker.run_id).status in ("queued", "running"):  # else it only looked, or scored
+                        reason = f"its worker ended with {ending(code, worker)}"
+                        self.store.change(worker.run_id, status="failed", reason=reason)
             if ready:  # one that never came up would fail again, and again
                 self.workers.append(Worker(self))
             elif not self.workers:

@@ -46,27 +46,24 @@ class Rows:
         self.rate = stack.learning_rate.flatten()
         spans = stack.spans
         self.scratch = stack.room(spans[0].stop, stack.S, stack.K, stack.d)
-        L, S = stack.L, stack.S
-        table = self.vectors["layers"].view(-1, L, S)  # by rows as in trace.LAYERS
+        layers, table = self.at["layers"], self.vectors["layers"].view(-1, stack.L, stack.S)  # as in trace.LAYERS
         self.four, self.means, self.spread = table[:4], table[4:8:2], table[5:8:2]  # the latter two: [a and z, L, S]
-        self.n = torch.full_like(self.means[:, :1], stack.K * stack.d)  # how many numbers a mean is taken of
         self.sums = {span.stop - 1: [] for span in spans}
         for x, of in self.whole_views(known=False):
             for span in spans:
                 self.sums[span.stop - 1].append((x[span], self.means[of][span], self.spread[of][span]))
         self.squares = torch.empty_like(stack.mean)  # of a norm: var + mean^2
-        self.known = list(self.known_views())
-        self.each = 1 / self.n
+        self.known, self.each = [], torch.full_like(self.means[:, :1], 1 / (stack.K * stack.d))  # times a sum: the mean
+        for which, slots, mean, square in self.known_views():
+            self.known += [(mean, self.means[which, :, slots]), (square, self.spread[which, :, slots])]
+            self.each[which, :, slots] = 1 / mean.shape[2]
         self.slopes = {span.stop - 1: list(self.slope_views(span)) for span in spans}
-        signal = self.at["layers"]["signal_grad_norm"]
+        signal = layers["signal_grad_norm"]
         self.signals = {span.start: (stack.da[span].flatten(2), signal[span]) for span in spans}
         self.copies, self.samples = list(self.copied()), {span.stop - 1: list(self.sampled(span)) for span in spans}
-        layers = self.at["layers"]
-        self.weights, self.weight_grads = (
-            matrices(stack.p, layers["weight_norm"]),
-            matrices(stack.g, layers["grad_norm"]),
-        )
-        self.errors, self.updates = [(stack.da.flatten(2), signal)], None
+        self.weights = matrices(stack.p, layers["weight_norm"])
+        self.weight_grads, self.updates = matrices(stack.g, layers["grad_norm"]), None
+        self.errors = [(stack.da.flatten(2), signal)]
 
     def whole_views(self, known: bool = True):
         """A layer's values of a or z as rows [L, slots, K d], and the place of these slots in `means` and `spread`;
@@ -81,15 +78,13 @@ class Rows:
             yield after.flatten(2), (1, slice(None), s.after)
 
     def known_views(self):
-        """Where a norm's statistics tell the sums: its means or its squares [L, slots, n], and where their sum goes."""
+        """Where a norm's statistics tell the sums of a (0) or z (1): its slots, means and squares [L, slots, n]."""
         s = self.stack
         for which, kind in ((1, 1), (1, 2), (0, 3), (0, 4)):
             slots = s.kinds[kind]
             if slots.stop > slots.start:
                 mean, square = (s.of_norm(of, slots).flatten(2) for of in (s.mean, self.squares))
-                self.n[which, :, slots] = mean.shape[2]
-                yield mean, self.means[which, :, slots]
-                yield square, self.spread[which, :, slots]
+                yield which, slots, mean, square
 
     def slope_views(self, span: slice):
         """For saturation: what enters the activation, scratch, the count of steep values of each unit."""

@@ -38,7 +38,8 @@ def execute(store: RunStore, run_id: str, asked: Callable[[], str | None], steps
 
     `asked()` is looked at after every step: "pause", "stop" or "interrupt" ends the training there, with a snapshot to
     go on from; where it is stopped it is scored. `steps` is a number of steps after which to pause, not counting those
-    that were recorded before and are trained again. Sets the run's status; raises what training raises.
+    that were recorded before and are trained again. Live looks come one by one, spread over the steps to the next
+    scoring; those that are left come after the status. Sets the run's status; raises what training raises.
     """
     run = store.run(run_id)
     device = device_for(run.experiment, run.device)
@@ -46,7 +47,7 @@ def execute(store: RunStore, run_id: str, asked: Callable[[], str | None], steps
     start = beginning(store, run_id)
     status, reason, done, wish, looks = "done", "", 0, None, schedule(run.experiment)
     due: list[tuple[str, int, list[np.ndarray]]] = []  # looks to be taken, with the weights they are for
-    apart = 1  # steps between two of them: curves go on, and whoever steers need not wait for all
+    apart, every = 1, score_interval(run.experiment)  # steps between two looks: whoever steers waits for one at most
 
     def take(count: int) -> None:
         for _ in range(min(count, len(due))):
@@ -59,9 +60,9 @@ def execute(store: RunStore, run_id: str, asked: Callable[[], str | None], steps
             writer.keep(record)
             if record.weights:
                 take(len(due))
-                names = [name for name, every in looks.items() if record.step % every == 0]
+                names = [name for name, interval in looks.items() if record.step % interval == 0]
                 due += [(name, record.step, record.weights) for name in names]
-                apart = max(1, score_interval(run.experiment) // (len(due) + 1))
+                apart = max(1, every // (len(due) + 1))
             elif record.step % apart == 0:
                 take(1)
             done += record.step > run.step

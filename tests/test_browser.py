@@ -50,7 +50,7 @@ def test_train_runs_the_page_once_not_again_when_the_run_leaves_the_queue(page, 
     before = len(sent)
     button(page, "Train").click()
     status(page, "running")
-    redrawn(page, 4)  # a second, in which the board asks a few times too
+    redrawn(page, 8)  # at least a second, in which the board asks a few times too
     assert len(sent) == before + 1
     stopped(page)
     expect(button(page, "Stop")).to_be_disabled()  # of its end the page hears

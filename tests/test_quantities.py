@@ -83,10 +83,12 @@ def test_spread_keeps_its_digits_where_values_hardly_differ():
     assert g.rows.at["layers"]["z_std"][1, 0].item() == pytest.approx(z.std(correction=0).item(), rel=1e-3)
 
 
-@pytest.mark.parametrize(("bias", "shape"), [(30, (256, "full")), (3e3, (5, 30)), (1e6, (5, 30))])
-def test_spread_keeps_its_digits_also_where_a_norm_tells_mean_and_variance(bias, shape):
-    width, batch_size = shape
-    g = grouped(every_kind(depth=2, width=width, batch_size=batch_size, activation="linear"), torch.float32)
+@pytest.mark.parametrize(
+    ("bias", "gain", "width", "batch_size"), [(30, 1, 256, "full"), (3e3, 1, 5, 30), (1e6, 0.1, 5, 30)]
+)
+def test_spread_keeps_its_digits_also_where_a_norm_tells_mean_and_variance(bias, gain, width, batch_size):
+    asked = every_kind(depth=2, width=width, batch_size=batch_size, activation="linear", init_gain=gain)
+    g = grouped(asked, torch.float32)
     with torch.no_grad():
         g.stack.p["bias"].fill_(bias)  # a batch norm before the activation takes it away again
         g.step(0, True)

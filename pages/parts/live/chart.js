@@ -45,8 +45,8 @@ async function follow(me) {
     me.took = 0;
     if (!document.hidden && near(me.plot)) await ask(me).catch(() => write(me.words, "The server does not answer. Trying again."));
     // a slow server is asked less often: it spends at most a third of its time on one watcher
-    const early = !me.failed && (!me.updates || performance.now() - me.since < MOMENTS);
-    const pause = Math.max(early ? FIRST : ALIVE.has(me.status) ? NEXT : QUIET, Math.min(2 * me.took, SLOW));
+    const alive = ALIVE.has(me.status), early = !me.failed && (!me.updates || (alive && performance.now() - me.since < MOMENTS));
+    const pause = Math.max(early ? FIRST : alive ? NEXT : QUIET, Math.min(2 * me.took, SLOW));
     for (let slept = 0; slept < pause && !me.wake && me.alive; slept += 50) await new Promise((r) => setTimeout(r, 50));
   }
 }
