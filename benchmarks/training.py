@@ -72,8 +72,8 @@ def bare_loop(depth: int, width: int, batch: int, arm: str, rule: str, seed: int
     return step
 
 
-def lab(depth: int, width: int, batch: int, rule: str, seeds: int, record: bool, scored: bool = False):
-    """A step of the lab: all arms and seeds at once. Without `scored` the scorings at intervals are left out."""
+def question(depth: int, width: int, batch: int, rule: str, seeds: int, scored: bool = False) -> Experiment:
+    """The same for the lab. Without `scored` the scorings at intervals are left out."""
     settings = Settings(
         data="toy",
         depth=depth,
@@ -87,7 +87,12 @@ def lab(depth: int, width: int, batch: int, rule: str, seeds: int, record: bool,
         score_every=0 if scored else 1_000_000,
     )
     arms = tuple(Arm(label=label, changes=changes) for label, changes in ARMS.items())
-    records = train(Experiment(settings=settings, arms=arms, seeds=tuple(range(seeds))), record=record)
+    return Experiment(settings=settings, arms=arms, seeds=tuple(range(seeds)))
+
+
+def lab(experiment: Experiment, record: bool, device: str = "cpu"):
+    """A step of the lab: all arms and seeds at once."""
+    records = train(experiment, device=device, record=record)
     return lambda: next(records)
 
 
@@ -131,11 +136,12 @@ def main() -> None:
                     for step in bare:
                         step()
 
+                asks, scored = (question(*size, rule, seeds, scored) for scored in (False, True))
                 contenders = {
                     "bare": all_bare,
-                    "recorded": lab(*size, rule, seeds, True),
-                    "scored": lab(*size, rule, seeds, True, scored=True),
-                    "off": lab(*size, rule, seeds, False),
+                    "recorded": lab(asks, True),
+                    "scored": lab(scored, True),
+                    "off": lab(asks, False),
                 }
                 r = interleaved(contenders, asked.rounds, asked.block)
                 print(

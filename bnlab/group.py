@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .data import DATASETS, split
+from .device import sent
 from .experiment import Experiment, Network
 from .mlp import Statistics
 from .population import population
@@ -34,9 +35,11 @@ class Group:
         self.networks = experiment.stacks[index]
         self.settings = experiment.arm_settings[self.networks[0].arm]
         self.columns = layout(experiment, index)
-        tensor = lambda array: torch.from_numpy(np.ascontiguousarray(array)).to(device)  # noqa: E731
         self.splits = {
-            name: (tensor(part.x).to(dtype), tensor(part.y).to(torch.int64 if part.y.dtype.kind == "i" else dtype))
+            name: (
+                sent(part.x, device).to(dtype),
+                sent(part.y, device).to(torch.int64 if part.y.dtype.kind == "i" else dtype),
+            )
             for name, part in zip(("train", "test"), split(self.settings.data, self.settings.standardize), strict=True)
         }
         self.batch_slots = batch_slots(experiment, index)
@@ -124,7 +127,7 @@ class Group:
             seeds = [n.seed for n in self.stack.networks]
             by_seed = {seed: mini_batches(self.settings, seed, self.drawn * DRAWN) for seed in set(seeds)}
             index = np.stack([by_seed[seed] for seed in seeds], 1)  # [DRAWN, S, K]
-            self.index_of = torch.from_numpy(index).to(self.x.device)
+            self.index_of = sent(index, self.device)
         i = self.index_of[t % DRAWN]
         x, y = self.splits["train"]
         return self.x.copy_(x[i]), y[i]

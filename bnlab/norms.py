@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from .device import sent
 from .registry import Late, Registry
 
 if TYPE_CHECKING:
@@ -194,5 +195,5 @@ class Noise:
             return
         self.drawn = t
         u = np.random.default_rng([self.seed, 2, t]).random((2, *self.shift.shape))
-        self.shift.copy_(torch.from_numpy(self.noise_shift * (2 * u[0] - 1)))
-        self.scale.copy_(torch.from_numpy(1 + self.noise_scale * u[1]))
+        self.shift.copy_(sent(self.noise_shift * (2 * u[0] - 1), self.shift.device))
+        self.scale.copy_(sent(1 + self.noise_scale * u[1], self.scale.device))

@@ -6,6 +6,7 @@ measured a few layers at a time while they are still in the cache. Rows are laid
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf, prod
 from typing import TYPE_CHECKING
 
@@ -70,12 +71,12 @@ class Rows:
         without those whose sums are `known` from a norm's statistics."""
         s = self.stack
         after = s.m[:, s.inner(s.after)]
-        for which, slots, x in ((0, slice(0, s.after.stop), s.a), (1, s.none, s.out), (1, s.before, s.out)):
+        views = [(0, slice(0, s.after.stop), s.a[:, : s.after.stop])]
+        views += [(1, slots, s.out[:, slots]) for slots in (s.none, s.before)]
+        views += [(0, s.before, s.a[:, s.before]), (1, s.after, after)] if known else []
+        for which, slots, x in views:
             if slots.stop > slots.start:
-                yield x[:, slots].flatten(2), (which, slice(None), slots)
-        if known:
-            yield s.a[:, s.before].flatten(2), (0, slice(None), s.before)
-            yield after.flatten(2), (1, slice(None), s.after)
+                yield x.flatten(2), (which, slice(None), slots)
 
     def known_views(self):
         """Where a norm's statistics tell the sums of a (0) or z (1): its slots, means and squares [L, slots, n]."""
@@ -177,7 +178,7 @@ class Rows:
             at = 0
             for x, _ in flat:
                 here = slice(at, at + len(x))
-                exact_norms(x, out[here], where[here])
+                again(norms64, x, out[here], where[here])
                 at = here.stop
 
     def spreads(self) -> None:
@@ -198,20 +199,27 @@ class Rows:
             return
         lost = sound.logical_or_(mean.isnan()).logical_not_()  # a network that has diverged stays as it is
         for x, of in self.whole_views():
-            exact_norms(x, self.spread[of], lost[of], centered=True)
+            again(spreads64, x, self.spread[of], lost[of])
 
 
-def exact_norms(x: Tensor, out: Tensor, lost: Tensor, centered: bool = False) -> None:
-    """Norms of x [L, S, m] into out [L, S] where `lost`, in float64; `centered`: standard deviations instead."""
-    for slot in range(x.shape[1]) if x.is_cuda else lost.any(0).nonzero().flatten().tolist():
+def norms64(x: Tensor) -> Tensor:
+    """Norms of x [..., m] in float64, [...]."""
+    return torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)
+
+
+def spreads64(x: Tensor) -> Tensor:
+    """Standard deviations of x [..., m], centered and in float64, [...]."""
+    return x.double().std(-1, correction=0)
+
+
+def again(measure: Callable[[Tensor], Tensor], x: Tensor, out: Tensor, lost: Tensor) -> None:
+    """`measure` x [L, S, m] again into out [L, S] where `lost`."""
+    if x.is_cuda:  # to pick would be to wait for the device
+        out.copy_(torch.where(lost, measure(x).to(out.dtype), out))
+        return
+    for slot in lost.any(0).nonzero().flatten().tolist():
         where = lost[:, slot]
-        layers = slice(None) if x.is_cuda else where  # on CUDA picking would wait for the device
-        values = x[layers, slot].double()
-        exact = values.std(1, correction=0) if centered else torch.linalg.vector_norm(values, dim=1)
-        if x.is_cuda:
-            out[:, slot] = torch.where(where, exact.to(out.dtype), out[:, slot])
-        else:
-            out[where, slot] = exact.to(out.dtype)
+        out[where, slot] = measure(x[where, slot]).to(out.dtype)
 
 
 def matrices(views: dict[str, Tensor], out: Tensor) -> list[tuple[Tensor, Tensor]]:

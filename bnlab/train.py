@@ -18,7 +18,7 @@ torch = Late("torch")
 
 SCORING_SHARE = 1 / 10  # of the training time, by the cost model below
 FORWARD = 0.4  # cost of an example's forward pass in units of its share of a recorded training step
-CUDA_WORTH = 1e9  # multiply-adds of a step above which "auto" takes CUDA; estimated, not measured
+CUDA_WORTH = 2e8  # multiply-adds of a step above which CUDA was faster (benchmarks/devices.py)
 
 
 def train(
@@ -96,10 +96,16 @@ def scoring_cost(experiment: Experiment) -> int:
     return sum(scored_examples(s) * s.depth * s.width**2 for s in each)
 
 
+def step_cost(experiment: Experiment) -> int:
+    """Multiply-adds of one step of all networks, about."""
+    each = [experiment.arm_settings[n.arm] for n in experiment.networks]
+    return sum(3 * s.mini_batch * s.depth * s.width**2 for s in each)
+
+
 def device_for(experiment: Experiment, asked: str) -> str:
     """The device to train on: "cpu", "cuda", or for "auto" the one that is likely faster.
 
-    A step on CUDA is some hundreds of kernels whatever their size, so small networks are faster on a processor; the
+    A step on CUDA is about a thousand kernels whatever their size, so small networks are faster on a processor; the
     choice is made by the multiplications of a step. Raises ValueError if cuda is asked for and there is none.
     """
     if asked == "cpu":
@@ -108,7 +114,4 @@ def device_for(experiment: Experiment, asked: str) -> str:
         if asked == "cuda":
             raise ValueError("device is cuda; this machine has no CUDA device that torch can use. Choose cpu or auto.")
         return "cpu"
-    work = sum(
-        3 * s.mini_batch * s.depth * s.width**2 for s in (experiment.arm_settings[n.arm] for n in experiment.networks)
-    )
-    return "cuda" if asked == "cuda" or work > CUDA_WORTH else "cpu"
+    return "cuda" if asked == "cuda" or step_cost(experiment) > CUDA_WORTH else "cpu"

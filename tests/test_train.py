@@ -1,9 +1,7 @@
-"""Training as a whole: every data set, networks of two shapes, no steps, the last scores, CUDA."""
+"""Training as a whole: every data set, networks of two shapes, no steps, the last scores."""
 
 import numpy as np
 import pytest
-import torch
-from twins import every_kind
 
 from bnlab.data import DATASETS
 from bnlab.experiment import Arm, Experiment, Settings
@@ -32,15 +30,3 @@ def test_the_last_scores_carry_the_number_of_steps():
 def test_every_data_set_trains(data):
     records = list(train(Experiment(settings=Settings(data=data, depth=2, width=8, steps=2, batch_size=10))))
     assert np.isfinite(records[1].value("loss"))
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_learns_as_the_cpu_does():
-    experiment = every_kind(depth=4, width=16, batch_size=32, steps=20)
-    pairs = zip(
-        train(experiment, dtype=torch.float64), train(experiment, dtype=torch.float64, device="cuda"), strict=True
-    )
-    for cpu, cuda in pairs:
-        if cpu.parts:
-            np.testing.assert_allclose(cpu.value("grad_norm", 2), cuda.value("grad_norm", 2), rtol=1e-6)
