@@ -132,12 +132,18 @@ def finish(store: RunStore, run: Run) -> int:
         on(signal, lambda *_: wish.append("interrupt"))
     steps, last = run.experiment.settings.steps, store.last_snapshot(run.id)
     with tqdm(total=steps, initial=last[0] if last else 0, unit=" steps", desc=run.id) as bar:
+
+        def asked() -> str | None:
+            bar.update(min(store.run(run.id).step + 1, steps) - bar.n)
+            return next(iter(wish), None)
+
         try:
-            work.execute(store, run.id, lambda: (bar.update(), next(iter(wish), None))[1])
+            work.execute(store, run.id, asked)
         except Exception as error:  # what was recorded stays
             store.change(
                 run.id, status="failed", reason=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             )
+        asked()
     run = store.run(run.id)
     print(f"{run.id}: {run.status}, {run.name}" + (f" ({run.reason})" if run.reason else ""))
     return {"interrupted": 130, "failed": 1}.get(run.status, 0)

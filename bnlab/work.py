@@ -2,7 +2,8 @@
 
 Messages are lines of JSON. In: {"run": id} or {"run": id, "steps": 1} to execute, {"pause": id}, {"stop": id};
 {"run": id, "score": true} to score a run that rested when it was stopped; {"look": probe, "run": id, ...} to look at a
-stored run. Out: {"ready": true}, {"ended": id} and {"looked": message}.
+stored run. Out: {"ready": true}, {"ended": id, "left": [[probe, step], ...]} with the looks that are still to be taken,
+and {"looked": message}.
 When the pipe closes, the worker keeps what it has and ends, also mid-run.
 """
 
@@ -30,45 +31,66 @@ from .train import device_for, score_interval, scoring_cost, train
 
 MEMORY = 8 * 2**30  # bytes of data a worker may hold; what an experiment needs was checked before (experiment.py)
 LONG_SCORING = 3e10  # multiply-adds, some seconds' worth, above which a stopped run is not scored: others wait for it
+STEERED = (
+    "paused",
+    "stopped",
+)  # by someone who may go on at once: the looks that are due are for the process that looks
 LAST_WORDS = 10.0  # seconds a worker has to end after its pipe closed
 
 
-def execute(store: RunStore, run_id: str, asked: Callable[[], str | None], steps: int | None = None) -> None:
-    """Train a run from its newest snapshot, or from the start, and keep what is seen.
+Due = list[tuple[str, int, list[np.ndarray]]]  # looks to be taken: the probe, the step, the weights before its update
 
-    `asked()` is looked at after every step: "pause", "stop" or "interrupt" ends the training there, with a snapshot to
-    go on from; where it is stopped it is scored. `steps` is a number of steps after which to pause, not counting those
-    that were recorded before and are trained again. Live looks come one by one, spread over the steps to the next
-    scoring; those that are left come after the status. Sets the run's status; raises what training raises.
+
+def execute(store: RunStore, run_id: str, asked: Callable[[], str | None], steps: int | None = None) -> None:
+    """Train a run from its newest snapshot, or from the start, and keep what is seen, also by the looks it leaves."""
+    look_at(store, run_id, train_run(store, run_id, asked, steps))
+
+
+def look_at(store: RunStore, run_id: str, due: Due) -> None:
+    with suppress(KeyError):  # it was deleted meanwhile
+        for name, step, weights in due:
+            look(store, run_id, name, {}, step, weights)
+
+
+def train_run(store: RunStore, run_id: str, asked: Callable[[], str | None], steps: int | None = None) -> Due:
+    """Train a run, and keep what is seen; the live looks that are due when it rests or has ended.
+
+    `asked()` is looked at after every step, and between the pieces of a look: "pause", "stop" or "interrupt" ends the
+    training there, with a snapshot to go on from; where it is stopped it is scored. `steps` is a number of steps after
+    which to pause, not counting those that were recorded before and are trained again. Live looks come one by one,
+    spread over the steps to the next scoring. Sets the run's status; raises what training raises.
     """
     run = store.run(run_id)
     device = device_for(run.experiment, run.device)
     store.change(run_id, status="running", reason="", device=device)
     start = beginning(store, run_id)
     status, reason, done, wish, looks = "done", "", 0, None, schedule(run.experiment)
-    due: list[tuple[str, int, list[np.ndarray]]] = []  # looks to be taken, with the weights they are for
-    apart, every = 1, score_interval(run.experiment)  # steps between two looks: whoever steers waits for one at most
+    due: Due = []
+    apart, every = 1, score_interval(run.experiment)  # steps between two looks: a curve stands still for one at most
 
-    def take(count: int) -> None:
-        for _ in range(min(count, len(due))):
-            name, step, weights = due.pop(0)
-            look(store, run_id, name, {}, step, weights)
+    def take(count: int) -> str | None:
+        """Take looks; what is wished for meanwhile ends that, and the look it came into is due again."""
+        for name, step, weights in due[:count]:
+            for _ in looking(store, run_id, name, {}, step, weights):
+                if wish := asked():
+                    return wish
+            due.pop(0)
+        return None
 
     records = train(run.experiment, device=device, start=start)
     with store.writer(run_id) as writer:
         for record in records:
             writer.keep(record)
             if record.weights:
-                take(len(due))
-                names = [name for name, interval in looks.items() if record.step % interval == 0]
-                due += [(name, record.step, record.weights) for name in names]
+                wish = take(len(due))
+                due += [(name, record.step, record.weights) for name, n in looks.items() if record.step % n == 0]
                 apart = max(1, every // (len(due) + 1))
             elif record.step % apart == 0:
-                take(1)
+                wish = take(1)
             done += record.step > run.step
             if not record.parts:
                 break
-            wish = asked() or ("pause" if done == steps else None)
+            wish = wish or asked() or ("pause" if done == steps else None)
             if writer.all_diverged:
                 status, reason = "diverged", diverged(run.experiment, writer.diverged)
                 break
@@ -79,9 +101,8 @@ def execute(store: RunStore, run_id: str, asked: Callable[[], str | None], steps
                 break
     store.change(run_id, status=status, reason=reason)
     if status == "stopped" and record.step >= run.step and scoring_cost(run.experiment) < LONG_SCORING:
-        writer.score(records.send(True))  # whoever stops has not waited for it, nor for the looks
-    with suppress(KeyError):  # it was deleted meanwhile
-        take(len(due) if wish != "interrupt" else 0)
+        writer.score(records.send(True))  # whoever stops has not waited for it
+    return due if wish != "interrupt" else []
 
 
 def score(store: RunStore, run_id: str) -> None:
@@ -110,10 +131,20 @@ def beginning(store: RunStore, run_id: str) -> tuple[int, list[np.ndarray]] | No
 def look(store: RunStore, run_id: str, probe: str, options: Mapping, step: int, weights: list[np.ndarray]) -> None:
     """Let a probe look at copies of the networks before update `step` and keep what it sees; where it cannot, the
     reason as a sentence under the name "wrong"."""
+    for _ in looking(store, run_id, probe, options, step, weights):
+        pass
+
+
+def looking(
+    store: RunStore, run_id: str, probe: str, options: Mapping, step: int, weights: list[np.ndarray]
+) -> Iterator[None]:
+    """The same piece by piece."""
     options = checked(probe, options)
     try:
+        if not weights:
+            raise ValueError(f"the weights of step {step:,} have made room. Raise budget_mb to keep more.")
         back = seen(store.trace(run_id)) if PROBES[probe].back else ()
-        found = copies(store, run_id).look(probe, options, step, weights, back)
+        found = yield from copies(store, run_id).looking(probe, options, step, weights, back)
     except Exception as error:  # looking changes nothing: a training goes on
         if not isinstance(error, ValueError):  # of those the sentence says all
             traceback.print_exc()
@@ -194,16 +225,21 @@ def main(directory: Path | str) -> None:
                 except Exception:  # it is stopped all the same, and the looks that wait are to go on
                     traceback.print_exc()
                 continue
+            left = []
             try:
                 wish = lambda run_id=run_id: "interrupt" if gone.is_set() else wishes.pop(run_id, None)  # noqa: E731
-                execute(store, run_id, wish, message.get("steps"))
+                due = train_run(store, run_id, wish, message.get("steps"))
+                if store.run(run_id).status in STEERED:
+                    left = [(name, step) for name, step, _ in due]
+                else:
+                    look_at(store, run_id, due)
             except MemoryError:
                 failed(store, run_id, "the memory was used up. Lower depth, width, batch_size, arms or seeds.")
             except Exception as error:
                 traceback.print_exc()
                 text = " ".join(str(error).split())[:200]
                 failed(store, run_id, f"{type(error).__name__}: {text}")
-            print(json.dumps({"ended": run_id}), file=out)
+            print(json.dumps({"ended": run_id, "left": left}), file=out)
     os._exit(0)  # the timer must not keep the process
 
 

@@ -152,16 +152,15 @@ def test_a_killed_worker_fails_its_run_only(jobs):
 
 
 def test_a_worker_that_dies_over_the_last_looks_leaves_its_run_as_it_ended(jobs):
-    asked = LONG.model_copy(update={"settings": LONG.settings.model_copy(update={"depth": 30, "width": 64})})
-    run = jobs.store.create(asked)
-    jobs.start(run.id)
-    until(lambda: jobs.store.run(run.id).step >= 0)
-    jobs.stop(run.id)  # before its first looks, which are some seconds' work
-    worker = next(w for w in jobs.workers if w.run_id == run.id)
-    becomes(jobs, run.id, "stopped")
+    run_id = jobs.store.create(SHORT).id
+    jobs.start(run_id)
+    becomes(jobs, run_id, "done")
+    until(lambda: not any(w.run_id for w in jobs.workers))
+    worker = jobs.workers[0]
+    worker.run_id = run_id  # as while it looks
     os.kill(worker.process.pid, signal.SIGKILL)
     until(lambda: worker not in jobs.workers)
-    assert jobs.store.run(run.id).status == "stopped"
+    assert status(jobs, run_id) == "done"
 
 
 def test_runs_wait_in_line_and_can_leave_it(jobs):

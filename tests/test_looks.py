@@ -12,7 +12,7 @@ from bnlab import figures, work
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.jobs import Jobs
 from bnlab.keeping import Writer
-from bnlab.probes import PROBES, Copies, schedule
+from bnlab.probes import PROBES, Copies, checked, schedule
 from bnlab.store import RunStore
 from bnlab.train import train
 from bnlab.work import execute, look
@@ -127,7 +127,7 @@ def test_looks_of_one_moment_are_taken_one_by_one_and_none_is_waited_for(store, 
     kept, seen = [], []
     keep = Writer.keep
     monkeypatch.setattr(Writer, "keep", lambda self, record: (kept.append(record.step), keep(self, record)))
-    monkeypatch.setattr(work, "look", lambda s, i, name, o, step, w: seen.append((name, step, len(kept))))
+    monkeypatch.setattr(work, "looking", lambda s, i, name, o, step, w: iter([seen.append((name, step, len(kept)))]))
     run = store.create(Experiment(settings=settings, arms=(BN,)))
     execute(store, run.id, lambda: None)
     looks = {(name, step) for name, every in planned.items() for step in range(0, 1001, every)}
@@ -136,7 +136,86 @@ def test_looks_of_one_moment_are_taken_one_by_one_and_none_is_waited_for(store, 
     before = [at for _, step, at in seen if step < 1000]
     assert len(planned) > 2 and len(set(before)) == len(before), "never two after one step"
 
-    monkeypatch.setattr(work, "look", lambda s, i, name, o, step, w: seen.append((name, step, store.run(i).status)))
+    at = lambda s, i, name, o, step, w: iter([seen.append((name, step, store.run(i).status))])  # noqa: E731
+    monkeypatch.setattr(work, "looking", at)
     seen.clear()
     execute(store, store.create(Experiment(settings=settings, arms=(BN,))).id, lambda: "stop")
     assert seen == [(name, 0, "stopped") for name in planned]
+
+
+def test_a_wish_does_not_wait_for_a_look(store, monkeypatch):
+    """What comes into a look ends it between two of its pieces, and the look is due again."""
+    settings = SMALL.model_copy(update={"steps": 1000, "score_every": 100})
+    planned = list(schedule(Experiment(settings=settings, arms=(BN,))))
+    begun, wishes = [], []
+
+    def pieces(s, i, name, o, step, w):
+        begun.append(name)
+        for _ in range(1000):
+            if len(begun) == 2:
+                wishes.append("pause")
+            yield
+
+    monkeypatch.setattr(work, "looking", pieces)
+    run = store.create(Experiment(settings=settings, arms=(BN,)))
+    left = work.train_run(store, run.id, lambda: wishes.pop() if wishes else None)
+    run = store.run(run.id)
+    assert run.status == "paused" and 0 < run.step < 100 and begun == planned[:2]
+    assert [(name, step) for name, step, _ in left] == [(name, 0) for name in planned[1:]]
+    assert store.last_snapshot(run.id)[0] == run.step + 1
+
+
+@pytest.mark.parametrize("name", ["curvature", "jacobian", "shift"])
+def test_between_the_pieces_of_a_look_a_training_goes_on(name):
+    """Both see what they see alone, to the last bit; and there are many pieces."""
+    experiment = Experiment(settings=SMALL.model_copy(update={"depth": 6}), arms=(Arm(label="none"), BN))
+    records = train(experiment)
+    weights = next(records).weights
+    options, pieces = checked(name, {}), 0
+    looking = Copies(experiment).looking(name, options, 0, weights)
+    beside = []
+    while True:
+        try:
+            next(looking)
+        except StopIteration as end:
+            (seen,) = end.value
+            break
+        assert torch.is_grad_enabled()
+        pieces += 1
+        beside.append(next(records).snapshot()[0])
+    assert pieces >= 5
+    (alone,) = Copies(experiment).look(name, options, 0, weights)
+    assert all(np.array_equal(seen[q], alone[q], equal_nan=True) for q in alone)
+    for record, vector in zip(train(experiment), [None, *beside], strict=False):
+        assert vector is None or np.array_equal(record.snapshot()[0], vector)
+
+
+def test_looks_left_by_a_run_that_rests_are_taken_by_the_process_that_looks(store):
+    jobs = Jobs(store, workers=1)
+    try:
+        settings = SMALL.model_copy(update={"steps": 1000, "score_every": 100})
+        run = store.create(Experiment(settings=settings, arms=(BN,)))
+        jobs.step(run.id)
+        planned, found = schedule(run.experiment), set()
+        for _ in range(1200):
+            trace = store.trace(run.id)
+            found = {name for name in planned if trace.look(name, 0, 0) is not None}
+            if found == {*planned}:
+                break
+            time.sleep(0.05)
+        assert found == {*planned} and store.run(run.id).status == "paused" and store.run(run.id).step == 0
+        execute(other := RunStore(store.directory / "other"), (all_ := other.create(run.experiment)).id, lambda: "stop")
+        for name in planned:
+            here, there = (t.look(name, 0, 0) for t in (trace, other.trace(all_.id)))
+            assert all(np.array_equal(here[q], there[q], equal_nan=True) for q in there), name
+        other.close()
+    finally:
+        jobs.close()
+
+
+def test_of_weights_that_are_gone_a_look_says_so(store):
+    run = store.create(Experiment(settings=SMALL, arms=(BN,)))
+    execute(store, run.id, lambda: None)
+    look(store, run.id, "rank", {}, 3, [])
+    (said,) = store.trace(run.id).look("rank", 0, 3)["wrong"]
+    assert "step 3" in said

@@ -6,7 +6,7 @@ import torch
 from twins import Twin, group
 
 from bnlab import Arm, Experiment, Settings, lineage, train
-from bnlab.probes import PROBES, Copies, checked, schedule
+from bnlab.probes import PROBES, Copies, at_once, checked, schedule
 from bnlab.probes.weights import inner, spread
 
 BN = {"norm": "batch"}
@@ -53,10 +53,10 @@ def test_a_network_that_is_not_finite_leaves_the_others_their_numbers(why_trace)
                 made.stack.restore(step, why_trace.snapshot(step)[0])
                 if infinite:
                     made.stack.layers[1].weight[broken] = torch.inf
-                return probe.look(made, *seen, **options)
+                return at_once(probe.look(made, *seen, **options))
 
-        whole, rest = looked(False), looked(True)
-        for key, values in whole.items():
+        alone, rest = looked(False), looked(True)
+        for key, values in alone.items():
             others = [i for i in range(len(values)) if i != broken]
             np.testing.assert_array_equal(rest[key][others], values[others], err_msg=f"{name} {key}")
 

@@ -11,7 +11,7 @@ from twins import Twin, every_kind
 from bnlab import Arm, Experiment, Settings
 from bnlab.activations import ACTIVATIONS
 from bnlab.group import Group
-from bnlab.probes import curvature
+from bnlab.probes import at_once, curvature
 
 NOISY = {"norm": "batch", "noise_shift": 0.5, "noise_scale": 0.25}
 
@@ -69,7 +69,7 @@ def arpack(twin, x, y):
 
 def top(group, iterations=40):
     with torch.no_grad():
-        return curvature.look(group, iterations)["top"]
+        return at_once(curvature.look(group, iterations))["top"]
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -115,7 +115,7 @@ def test_the_limit_of_stability_is_the_optimizers_less_the_weight_decay(optimize
     settings = {"learning_rate": 0.05, "weight_decay": 0.5, "optimizer": optimizer, "width": 3, "depth": 1}
     group = made(every_kind(data="wine", **settings), 0)
     with torch.no_grad():
-        np.testing.assert_allclose(curvature.look(group, 2)["limit"], limit)
+        np.testing.assert_allclose(at_once(curvature.look(group, 2))["limit"], limit)
 
 
 def test_beyond_the_limit_descent_on_a_quadratic_diverges():

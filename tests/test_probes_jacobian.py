@@ -7,7 +7,7 @@ from twins import Twin, group, look, twins
 
 from bnlab import Arm, Experiment, Settings
 from bnlab.group import Group
-from bnlab.probes import jacobian
+from bnlab.probes import at_once, jacobian
 
 BN = {"norm": "batch"}
 
@@ -81,7 +81,7 @@ def test_frozen_averages_are_what_inference_mode_has():
     with torch.no_grad():
         made = Group(Experiment(settings=settings, arms=(Arm(label="BN", changes=BN),)), 0, "cpu", torch.float64)
         made.stack.moving_var.fill_(4)
-        found = jacobian.look(made)["layer_rms"][0, 0]
+        found = at_once(jacobian.look(made))["layer_rms"][0, 0]
         wanted = made.stack.layers[1].weight[0].square().sum().div(5).sqrt() / (4 + made.stack.delta[0]).sqrt()
     assert found == pytest.approx(float(wanted), rel=1e-9)
 
@@ -117,7 +117,7 @@ def test_lost_directions_are_counted():
     with torch.no_grad():
         made.stack.layers[1].bias[0] = -100.0  # no unit of layer 2 has a slope
         made.stack.layers[1].bias[0, 0, :3] = 100.0  # but three
-        found = jacobian.look(made)
+        found = at_once(jacobian.look(made))
     assert found["layer_lost"][0, 0] == found["product_lost"][0, 0] == pytest.approx(4 / 7)
     weight = made.stack.layers[1].weight[0, :, :3]
     assert found["product_rms"][0, 0] == pytest.approx(float(weight.square().sum().div(7).sqrt()), rel=1e-9)

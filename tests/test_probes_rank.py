@@ -7,7 +7,7 @@ from twins import group, look, twins
 
 from bnlab import Arm, Experiment, Settings
 from bnlab.group import Group
-from bnlab.probes import jacobian, landscape, rank
+from bnlab.probes import at_once, jacobian, landscape, rank
 
 BN = {"norm": "batch"}
 
@@ -29,7 +29,7 @@ def test_ranks_surfaces_and_jacobians_are_those_of_the_noisy_network():
         made = Group(Experiment(settings=settings, arms=arms), 0, "cpu", torch.float64)
         made.stack.t = 4
         ranks, losses = rank.look(made)["rank"], landscape.look(made, points=3)["loss"]
-        products = jacobian.look(made)
+        products = at_once(jacobian.look(made))
     for slot, (twin, x, y) in enumerate(twins(made)):
         assert losses[slot, 1, 1] == pytest.approx(float(twin.loss(x, y).detach()), rel=1e-9)
         s = np.linalg.svd(made.stack.out[2, slot].numpy(), compute_uv=False)

@@ -7,7 +7,7 @@ from twins import Twin, group, look, twins
 
 from bnlab import Arm, Experiment, Settings
 from bnlab.group import Group
-from bnlab.probes import Copies, shift
+from bnlab.probes import Copies, at_once, shift
 
 BN = {"norm": "batch"}
 
@@ -67,7 +67,7 @@ def test_noise_after_batch_norm_is_shift_that_is_measured():
     settings = Settings(depth=4, width=16, batch_size=32, data="wine", learning_rate=0.01)
     with torch.no_grad():
         made = Group(Experiment(settings=settings, arms=arms), 0, "cpu", torch.float64)
-        found = shift.look(made)
+        found = at_once(shift.look(made))
         assert made.stack.t == 0
     calm, noisy = (found["relative"][i] for i in (0, 1))
     assert (noisy > 2 * calm).all()
@@ -81,7 +81,9 @@ def test_rounding_is_no_drift():
     settings = Settings(depth=20, width=16, activation="sigmoid", init_gain=2, learning_rate=100)
     experiment = Experiment(settings=settings, arms=(Arm(label="none"),))
     with torch.no_grad():
-        found, exact = (shift.look(Group(experiment, 0, "cpu", dtype)) for dtype in (torch.float32, torch.float64))
+        found, exact = (
+            at_once(shift.look(Group(experiment, 0, "cpu", dtype))) for dtype in (torch.float32, torch.float64)
+        )
     for name in ("drift", "entering"):
         told, true = found[name][0], exact[name][0]
         there = np.isfinite(told)
@@ -98,6 +100,6 @@ def test_covariate_shift_is_told_below_what_float32_can_tell():
     with torch.no_grad():
         exact = Group(experiment, 0, "cpu", torch.float64)
         exact.stack.restore(0, stack.snapshot())
-        expected = shift.look(exact)
+        expected = at_once(shift.look(exact))
     assert expected["relative"][0, 0] < 1e-8
     np.testing.assert_allclose(found["relative"][0], expected["relative"][0], rtol=1e-9)

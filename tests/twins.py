@@ -1,10 +1,13 @@
 """The lab's networks built from torch.nn and trained by autograd and torch.optim: what the engine is held against."""
 
+from inspect import isgenerator
+
 import torch
 from torch import nn
 
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.group import Group
+from bnlab.probes import at_once
 from bnlab.stack import Stack
 
 ACTIVATION = {
@@ -115,7 +118,8 @@ def group(step=3, **settings):
 
 def look(probe, made, **options):
     with torch.no_grad():
-        return probe(made, **options)
+        found = probe(made, **options)
+        return at_once(found) if isgenerator(found) else found
 
 
 def twins(made):

@@ -2,16 +2,18 @@
 
 A probe is one function `look(group, **options)` in one file here. `group` is a copy of one stack with its data,
 restored to a recorded step t: `group.mini_batch(t)` is the mini-batch of update t. What it returns are arrays by name,
-the slot axis first. Chance comes from the seed and the step alone, so that the same look sees the same.
+the slot axis first. Chance comes from the seed and the step alone, so that the same look sees the same. Where it takes
+as long as many training steps it is a generator that yields between its pieces: whoever looks may turn to the training.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import cached_property
+from inspect import isgenerator
 from math import ceil
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -22,6 +24,7 @@ from ..registry import Registry
 from ..settings import Settings
 from ..train import score_interval
 
+T = TypeVar("T")
 LOOKING_SHARE = 0.15  # of the training time, for all live probes together
 
 
@@ -72,10 +75,20 @@ class Probe(NamedTuple):
     svd: bool = False
     double: bool = False
 
-    def look(self, group: Group, *seen: Seen, **options: object) -> dict[str, np.ndarray]:
-        """Look; arrays [S, ...] by name."""
+    def look(self, group: Group, *seen: Seen, **options: object) -> Generator[None, None, dict[str, np.ndarray]]:
+        """Look, piece by piece; arrays [S, ...] by name."""
         file, _, function = self.place.partition(".")
-        return getattr(importlib.import_module(f".{file}", __name__), function or "look")(group, *seen, **options)
+        found = getattr(importlib.import_module(f".{file}", __name__), function or "look")(group, *seen, **options)
+        return (yield from found) if isgenerator(found) else found
+
+
+def at_once(pieces: Generator[None, None, T]) -> T:
+    """What a look sees, all of it at once."""
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            return end.value
 
 
 PROBES: Registry[Probe] = Registry("probe")
@@ -226,18 +239,35 @@ class Copies:
         A network that has diverged is looked at with weights 0, and what is seen of it is NaN: the others are not
         drawn into it.
         """
-        with self.torch.no_grad():
-            found = []
-            groups = self.double if PROBES[name].double else self.groups
-            for i, (group, vector) in enumerate(zip(groups, vectors, strict=True)):
+        return at_once(self.looking(name, options, step, vectors, seen))
+
+    def looking(
+        self, name: str, options: Mapping, step: int, vectors: list[np.ndarray], seen: Sequence[Seen] = ()
+    ) -> Generator[None, None, list[dict[str, np.ndarray]]]:
+        """The same piece by piece. These copies can take one look at a time."""
+        found = []
+        groups = self.double if PROBES[name].double else self.groups
+        for i, (group, vector) in enumerate(zip(groups, vectors, strict=True)):
+            with self.torch.no_grad():
                 group.stack.restore(step, vector)
                 lost = [slot for slot in range(group.stack.S) if not finite(group, slot)]
-                arrays = PROBES[name].look(group, *([seen[i]] if PROBES[name].back else []), **options)
-                for values in arrays.values():
-                    if values.dtype.kind == "f":
-                        values[lost] = np.nan
-                found.append(arrays)
-            return found
+            pieces = PROBES[name].look(group, *([seen[i]] if PROBES[name].back else []), **options)
+            arrays = yield from self.without_gradients(pieces)
+            for values in arrays.values():
+                if values.dtype.kind == "f":
+                    values[lost] = np.nan
+            found.append(arrays)
+        return found
+
+    def without_gradients(self, pieces: Generator[None, None, T]) -> Generator[None, None, T]:
+        """The same without autograd, which between the pieces is as it was."""
+        while True:
+            with self.torch.no_grad():
+                try:
+                    next(pieces)
+                except StopIteration as end:
+                    return end.value
+            yield
 
 
 def finite(group: Group, slot: int) -> bool:

@@ -10,7 +10,7 @@ Gradient descent with learning rate eta on a quadratic is stable along this dire
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,7 +40,7 @@ def limit(settings: Settings) -> float:
     return LIMITS[settings.optimizer] / settings.learning_rate - settings.weight_decay
 
 
-def look(group: Group, iterations: int) -> dict[str, np.ndarray]:
+def look(group: Group, iterations: int) -> Generator[None, None, dict[str, np.ndarray]]:
     """`top` [S], the largest eigenvalue, which Lanczos nears from below, and `limit` [S], what gradient descent on a
     quadratic is stable below. `top` is NaN for a network that is not finite. Raises ValueError for networks that would
     take more than MOST bytes."""
@@ -50,7 +50,7 @@ def look(group: Group, iterations: int) -> dict[str, np.ndarray]:
     top = np.full(stack.S, np.nan)
     for slots in pieces(group):
         product, first = hessian(group, slots, x[slots], y[slots])
-        top[slots] = largest(product, first, iterations).numpy()
+        top[slots] = (yield from largest(product, first, iterations)).numpy()
     return {"top": top, "limit": np.array([limit(s) for s in stack.settings])}
 
 
@@ -117,10 +117,11 @@ def noisy(group: Group, slots: slice, gamma: list[Tensor], beta: list[Tensor]) -
     return gamma, [torch.addcmul(t, b, s) for b, s, t in zip(beta, scale, shift, strict=True)]
 
 
-def largest(product: Callable[[Tensor], Tensor], first: Tensor, iterations: int) -> Tensor:
+def largest(product: Callable[[Tensor], Tensor], first: Tensor, iterations: int) -> Generator[None, None, Tensor]:
     """The largest eigenvalue [S] that Lanczos finds from `first` [S, n]; at most the true one."""
     basis, diagonal, beside = [normalized(first)], [], []
     for _ in range(iterations):
+        yield
         w = product(basis[-1])
         diagonal.append((w * basis[-1]).sum(1))
         for _ in range(2):  # against all before, twice: without it the eigenvalues repeat themselves

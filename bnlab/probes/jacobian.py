@@ -11,6 +11,7 @@ values.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,7 +37,7 @@ WORK = EXAMPLES * 20 * 64**3  # above which fewer examples are taken, but at lea
 SINGULAR = 1e-12  # of the greatest singular value, below which rounding is all that is left of one
 
 
-def look(group: Group) -> dict[str, np.ndarray]:
+def look(group: Group) -> Generator[None, None, dict[str, np.ndarray]]:
     """Over some examples() in inference mode, of J_2..J_L (`layer`) and of the products from layers 1..L-1 to the top
     (`product`), [S, L - 1] each:
 
@@ -67,7 +68,8 @@ def look(group: Group) -> dict[str, np.ndarray]:
                 values = spectrum(torch.linalg.svdvals, matrices)[0]  # [E, d], the greatest first
                 for what, value in told(values).items():
                     found[f"{name}{what}"][slots, l] = value.numpy()
-    return found | in_training(group, x)
+            yield
+    return found | (yield from in_training(group, x))
 
 
 def told(values: Tensor) -> dict[str, Tensor]:
@@ -140,13 +142,14 @@ def through_norm(networks: Networks, layer: int, x: Tensor, jacobian: Tensor, gi
     return gamma * x_hat + beta, gamma.unsqueeze(3) * jacobian
 
 
-def in_training(group: Group, x: Tensor) -> dict[str, np.ndarray]:
+def in_training(group: Group, x: Tensor) -> Generator[None, None, dict[str, np.ndarray]]:
     """Of the products from layers 1..L-1 to the top over the whole mini-batch, [S, L - 1]: `training`, the root mean
     square singular value, and `training_error`, its standard error over the VECTORS random vectors."""
     stack = group.stack
     stack.forward(x)
     found = torch.zeros(VECTORS, stack.S, stack.L - 1, dtype=torch.float64)
     for which, squares in enumerate(found):
+        yield
         for slot, network in enumerate(stack.networks):
             v = np.random.default_rng([network.seed, 5, which]).standard_normal((stack.K, stack.d))
             stack.g_out[slot].copy_(torch.from_numpy(v))

@@ -9,6 +9,7 @@ What comes after sees noisy batch norm's noise of the next step, as the next ste
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +30,7 @@ LOOKED_AT = 5  # layers, spread from the second to the last
 ROUNDING = 1000  # machine epsilons of what a unit adds up, below which its spread over the examples is mostly rounding
 
 
-def look(group: Group) -> dict[str, np.ndarray]:
+def look(group: Group) -> Generator[None, None, dict[str, np.ndarray]]:
     """`layer` [S, n]; `change` [S, n], ||G - G'||, `relative` the same over ||G||, and `cosine` of G and G'.
 
     `drift` [S, L] of what layer l reads, and `entering` [S, L] of what enters its activation: root mean square over
@@ -50,6 +51,7 @@ def look(group: Group) -> dict[str, np.ndarray]:
     stack.t += 1  # the noise of the next step; what has none does not notice
     done = 0
     for layer in layers:
+        yield
         for l in range(done, layer - 1):  # the layers below take their update
             for name in ("weight_in" if l == 0 else "weight", "bias", "gamma", "beta"):
                 place = ... if name == "weight_in" else l - 1 if name == "weight" else l
