@@ -80,10 +80,10 @@ def figure_body(run_id: str, view: str, options: dict[str, str]) -> bytes:
     store = opened.holder(run_id)
     trace = store.trace(run_id)
     figures.check(view, trace, options)
-    waited, busy = time.monotonic() + LOOKING, opened.jobs().looking_at(run_id)
+    waited, busy = time.monotonic() + LOOKING, opened.jobs().looker.looking_at(run_id)
     for probe, step, of in figures.needs(view, trace, options):
         if probe not in busy:  # what it sees comes with a new version, and so does the next question
-            opened.jobs().look(store, run_id, probe, of, step, max(0.0, waited - time.monotonic()))
+            opened.jobs().looker.look(store, run_id, probe, of, step, max(0.0, waited - time.monotonic()))
     try:
         figures.settle(view, trace, options)
         return packed(figures.draw(view, trace, options).to_json())

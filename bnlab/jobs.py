@@ -7,58 +7,16 @@ So nobody waits for a paused run, and it can be resumed after the server was sta
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections import deque
-from collections.abc import Mapping
 from contextlib import suppress
 
+from .looker import Looker
+from .process import Process
 from .run import ALIVE, Run
 from .store import RunStore
 
 LONGEST_QUEUE = 200
-ABOVE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # where the package lies, for the worker to find it
-
-
-class Worker:
-    """One process `python -m bnlab work DIR`, and the run it is executing."""
-
-    def __init__(self, jobs: Jobs):
-        self.run_id: str | None = None
-        self.last_words = ""
-        path = os.pathsep.join(filter(None, [ABOVE, os.environ.get("PYTHONPATH")]))
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "bnlab", "work", str(jobs.store.directory)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": path},
-        )
-        self.threads = [
-            threading.Thread(target=self.hear, daemon=True),
-            threading.Thread(target=jobs.follow, args=(self,), daemon=True),
-        ]
-        for thread in self.threads:
-            thread.start()
-
-    def hear(self) -> None:
-        """Remember the last line of standard error: the reason, should the process die."""
-        for line in self.process.stderr:
-            self.last_words = line.strip() or self.last_words
-
-    def tell(self, **message: object) -> None:
-        with suppress(OSError, ValueError):  # a dead worker is met by `follow`
-            self.process.stdin.write(json.dumps(message) + "\n")
-            self.process.stdin.flush()
-
-    def close(self) -> None:
-        """Let go of the pipes of a process that has ended."""
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            with suppress(OSError):  # what was still to be written to it is of no use
-                pipe.close()
 
 
 class Jobs:
@@ -72,13 +30,12 @@ class Jobs:
         self.more: dict[str, int] = {}  # steps asked for while a run was still at its last one
         self.stopping: set[str] = set()  # runs that may have rested when their worker was told to stop
         self.queue: deque[tuple[str, int | None]] = deque()
-        self.wanted, self.looker = workers, None  # the process that looks starts with the first look
-        self.looking: dict[str, threading.Event] = {}
-        self.workers: list[Worker] = []
+        self.looker = Looker(store, asleep=not workers)
+        self.workers: list[Process] = []
         for run in store.runs("queued"):
             store.change(run.id, status="interrupted", reason="The server ended.")
         self.interrupt_abandoned()
-        self.workers += [Worker(self) for _ in range(workers)]
+        self.workers += [Process(self) for _ in range(workers)]
         self.closed = threading.Event()
         threading.Thread(target=self.watch, daemon=True).start()
 
@@ -159,46 +116,13 @@ class Jobs:
                 del self.queue[waiting]
             if waiting is not None or not run.ended:
                 self.store.change(run_id, status=status, reason="")
-                if wish == "stop" and (looker := self.the_looker()):
-                    looker.tell(run=run_id, score=True)
+                if wish == "stop":
+                    self.looker.score(run_id)
 
     def position(self, run_id: str) -> int | None:
         """How many runs are ahead of it in the queue; None if it does not wait."""
         with self.lock:
             return next((i for i, (waiting, _) in enumerate(self.queue) if waiting == run_id), None)
-
-    def look(self, store: RunStore, run_id: str, probe: str, options: Mapping, step: int, wait: float = 0) -> None:
-        """Have a probe look at a stored run, in a process of its own beside the trainings; waits for it at most `wait`
-        seconds. Raises ValueError with a sentence when too many looks are waiting."""
-        where = str(store.directory)
-        message = {"look": probe, "run": run_id, "options": dict(options), "step": step, "directory": where}
-        key = json.dumps(message, sort_keys=True)
-        with self.lock:
-            looker = self.the_looker()
-            if looker is None:
-                return
-            if key not in self.looking and len(self.looking) >= LONGEST_QUEUE:
-                raise ValueError("The lab is looking at too much already. Try again in a moment.")
-            done = self.looking.get(key)
-            if done is None:
-                done = self.looking[key] = threading.Event()
-                looker.tell(**message)
-        done.wait(wait)
-
-    def the_looker(self) -> Worker | None:
-        """The process that looks, beside those that train; None where nothing is executed."""
-        if self.looker is None and self.wanted and not self.closing:
-            self.looker = Worker(self)
-        return None if self.closing else self.looker
-
-    def looking_at(self, run_id: str) -> set[str]:
-        """The probes that are looking at a run, or waiting to."""
-        with self.lock:
-            return {message["look"] for message in map(json.loads, self.looking) if message["run"] == run_id}
-
-    def looked(self, message: Mapping) -> None:
-        if done := self.looking.pop(json.dumps(message, sort_keys=True), None):
-            done.set()
 
     def stop_again(self, run_id: str) -> None:
         """Stop a run that came to rest before its worker read that it was to stop."""
@@ -214,41 +138,27 @@ class Jobs:
                 worker.run_id, steps = self.queue.popleft()
                 worker.tell(run=worker.run_id, steps=steps)
 
-    def follow(self, worker: Worker) -> None:
+    def follow(self, worker: Process) -> None:
         """Hear one worker until it ends; fail the run it dies with and put another in its place."""
         ready = False
-        for line in worker.process.stdout:
+        for line in worker.popen.stdout:
             message = json.loads(line)
             with self.lock:
                 ready = True
-                if "looked" in message:
-                    self.looked(message["looked"])
                 if message.get("ended") == worker.run_id is not None:
                     ended, worker.run_id = worker.run_id, None
                     for probe, step in message["left"]:
                         with suppress(ValueError):  # too many wait: a figure that needs it will ask again
-                            self.look(self.store, ended, probe, {}, step)
+                            self.looker.look(self.store, ended, probe, {}, step)
                     if ended in self.stopping and not self.holds(ended):
                         self.stop_again(ended)
                     if more := self.more.pop(ended, 0):
                         with suppress(KeyError, ValueError):  # it is done, or was deleted
                             self.put(ended, more)
                     self.dispatch()
-        code = worker.process.wait()
-        worker.threads[0].join(1)
-        worker.close()
+        how = worker.ending()
         with self.lock:
             if self.closing:
-                return
-            if worker is self.looker:  # the next look starts another
-                self.looker = None
-                why = f"the process that looked ended with {ending(code, worker)}."
-                for text in list(self.looking):
-                    message = json.loads(text)
-                    with suppress(KeyError):  # the run was deleted meanwhile
-                        where = RunStore(message["directory"])
-                        where.keep_wrong(message["run"], message["look"], message["options"], message["step"], why)
-                    self.looked(message)
                 return
             self.workers.remove(worker)
             if worker.run_id and not self.holds(worker.run_id):  # resumed elsewhere while it was looked at
@@ -256,10 +166,9 @@ class Jobs:
                 self.stopping.discard(worker.run_id)
                 with suppress(KeyError):
                     if self.store.run(worker.run_id).status in ("queued", "running"):  # else it only looked, or scored
-                        reason = f"its worker ended with {ending(code, worker)}"
-                        self.store.change(worker.run_id, status="failed", reason=reason)
+                        self.store.change(worker.run_id, status="failed", reason=f"its worker ended with {how}")
             if ready:  # one that never came up would fail again, and again
-                self.workers.append(Worker(self))
+                self.workers.append(Process(self))
             elif not self.workers:
                 self.give_up(worker.last_words)
             self.dispatch()
@@ -279,20 +188,8 @@ class Jobs:
                 with suppress(KeyError):
                     self.store.change(run_id, status="interrupted", reason="The server ended.")
             self.queue.clear()
-            workers = self.workers + ([self.looker] if self.looker else [])
-        for worker in workers:
-            with suppress(OSError):
-                worker.process.stdin.close()
-        for worker in workers:
-            try:
-                worker.process.wait(15)
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
-            for thread in worker.threads:
-                thread.join(5)
-
-
-def ending(code: int, worker: Worker) -> str:
-    """How a process ended, in words."""
-    return f"signal {-code}" if code < 0 else f"exit code {code}: {worker.last_words[:200]}"
+            processes = self.workers + self.looker.close()
+        for process in processes:
+            process.close()
+        for process in processes:
+            process.join()

@@ -16,7 +16,7 @@ from bnlab import work
 from bnlab.__main__ import main
 from bnlab.experiment import Experiment
 from bnlab.export import tables
-from bnlab.jobs import ABOVE
+from bnlab.process import ABOVE
 from bnlab.store import RunStore
 
 TINY = {

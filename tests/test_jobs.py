@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from bnlab.experiment import Arm, Experiment, Settings
-from bnlab.jobs import ABOVE, LONGEST_QUEUE, Jobs
+from bnlab.jobs import LONGEST_QUEUE, Jobs
+from bnlab.process import ABOVE
 from bnlab.store import RunStore
 
 LONG = Experiment(settings=Settings(steps=100_000, depth=6, width=32, score_every=1000))
@@ -133,7 +134,7 @@ def test_a_killed_worker_fails_its_run_only(jobs):
     doomed, other = started(jobs, LONG), started(jobs, LONG)
     worker = next(w for w in jobs.workers if w.run_id == doomed)
     jobs.more[doomed] = 3  # asked for by whoever did not see it die
-    os.kill(worker.process.pid, signal.SIGKILL)
+    os.kill(worker.popen.pid, signal.SIGKILL)
     becomes(jobs, doomed, "failed")
     assert not jobs.more
     assert jobs.store.run(doomed).reason == "its worker ended with signal 9"
@@ -158,7 +159,7 @@ def test_a_worker_that_dies_over_the_last_looks_leaves_its_run_as_it_ended(jobs)
     until(lambda: not any(w.run_id for w in jobs.workers))
     worker = jobs.workers[0]
     worker.run_id = run_id  # as while it looks
-    os.kill(worker.process.pid, signal.SIGKILL)
+    os.kill(worker.popen.pid, signal.SIGKILL)
     until(lambda: worker not in jobs.workers)
     assert status(jobs, run_id) == "done"
 
@@ -212,7 +213,7 @@ from bnlab.store import RunStore
 store = RunStore(sys.argv[1])
 jobs = Jobs(store, 1)
 jobs.start(sys.argv[2])
-print(jobs.workers[0].process.pid, flush=True)
+print(jobs.workers[0].popen.pid, flush=True)
 time.sleep(600)
 """
 

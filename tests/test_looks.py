@@ -105,16 +105,16 @@ def test_a_looking_process_that_dies_is_told(store):
     execute(store, run.id, lambda: None)
     jobs = Jobs(store, workers=1)
     try:
-        jobs.look(store, run.id, "landscape", {"points": 41}, 40)
-        assert jobs.looking_at(run.id) == {"landscape"}
-        os.kill(jobs.looker.process.pid, signal.SIGKILL)
+        jobs.looker.look(store, run.id, "landscape", {"points": 41}, 40)
+        assert jobs.looker.looking_at(run.id) == {"landscape"}
+        os.kill(jobs.looker.process.popen.pid, signal.SIGKILL)
         for _ in range(400):
-            if not jobs.looking_at(run.id):
+            if not jobs.looker.looking_at(run.id):
                 break
             time.sleep(0.05)
         said = store.trace(run.id).look("landscape", 0, 40, points=41)
         assert said["wrong"].tolist() == ["the process that looked ended with signal 9."]
-        jobs.look(store, run.id, "rank", {}, 40, wait=60)
+        jobs.looker.look(store, run.id, "rank", {}, 40, wait=60)
         assert "wrong" not in store.trace(run.id).look("rank", 0, 40)
     finally:
         jobs.close()

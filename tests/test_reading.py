@@ -12,8 +12,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as some
 from known_rows import ARMS, REAL, keep, nothing, same, small, written
 
-from bnlab.jobs import ABOVE
 from bnlab.keeping import CHUNK_ROWS, MOST_BUCKETS
+from bnlab.process import ABOVE
 from bnlab.reading import NAMES, Trace
 from bnlab.store import RunStore
 from bnlab.trace import layout

@@ -10,7 +10,7 @@ from known_rows import ARMS, REAL, SMALL, keep, same, size
 
 from bnlab import work
 from bnlab.experiment import Arm, Experiment
-from bnlab.jobs import ABOVE
+from bnlab.process import ABOVE
 from bnlab.reading import NAMES
 from bnlab.train import train
 

@@ -1,0 +1,83 @@
+"""The process that looks: probes at stored runs, beside those that train, and the last scores of stopped runs."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+
+from .process import Process
+from .store import RunStore
+
+MOST = 200  # looks that wait
+
+
+class Looker:
+    """Has probes look, first come, first served. Thread-safe. The process starts with the first look; with `asleep` it
+    never does, and nobody looks."""
+
+    def __init__(self, store: RunStore, asleep: bool = False):
+        self.store, self.lock, self.asleep = store, threading.RLock(), asleep
+        self.process: Process | None = None
+        self.waiting: dict[str, threading.Event] = {}  # by the message that asked
+
+    def look(self, store: RunStore, run_id: str, probe: str, options: Mapping, step: int, wait: float = 0) -> None:
+        """Have a probe look at a stored run before update `step`; waits for it at most `wait` seconds. Raises
+        ValueError with a sentence when too many looks are waiting."""
+        where = str(store.directory)
+        message = {"look": probe, "run": run_id, "options": dict(options), "step": step, "directory": where}
+        key = json.dumps(message, sort_keys=True)
+        with self.lock:
+            if self.asleep:
+                return
+            if key not in self.waiting and len(self.waiting) >= MOST:
+                raise ValueError("The lab is looking at too much already. Try again in a moment.")
+            done = self.waiting.get(key)
+            if done is None:
+                done = self.waiting[key] = threading.Event()
+                self.tell(**message)
+        done.wait(wait)
+
+    def score(self, run_id: str) -> None:
+        """Score a run that was stopped while it rested."""
+        with self.lock:
+            if not self.asleep:
+                self.tell(run=run_id, score=True)
+
+    def tell(self, **message: object) -> None:
+        self.process = self.process or Process(self)
+        self.process.tell(**message)
+
+    def looking_at(self, run_id: str) -> set[str]:
+        """The probes that are looking at a run, or waiting to."""
+        with self.lock:
+            return {message["look"] for message in map(json.loads, self.waiting) if message["run"] == run_id}
+
+    def looked(self, message: Mapping) -> None:
+        if done := self.waiting.pop(json.dumps(message, sort_keys=True), None):
+            done.set()
+
+    def follow(self, process: Process) -> None:
+        """Hear the process until it ends. If it dies, what waits says so, and the next look starts another."""
+        for line in process.popen.stdout:
+            message = json.loads(line)
+            if "looked" in message:
+                with self.lock:
+                    self.looked(message["looked"])
+        why = f"the process that looked ended with {process.ending()}."
+        with self.lock:
+            if self.asleep:
+                return
+            self.process = None
+            for message in map(json.loads, list(self.waiting)):
+                with suppress(KeyError):  # the run was deleted meanwhile
+                    where = RunStore(message["directory"])
+                    where.keep_wrong(message["run"], message["look"], message["options"], message["step"], why)
+                self.looked(message)
+
+    def close(self) -> list[Process]:
+        """Look no more; the process that is to end, if there is one."""
+        with self.lock:
+            self.asleep = True
+            return [self.process] if self.process else []
