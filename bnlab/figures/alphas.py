@@ -43,9 +43,11 @@ def unknown(trace: Trace, arm: int, stop: int) -> str | None:
         return None
     if len(steps) and steps[0] > 0:
         return "This run is a fork, and what came before it was deleted;<br>averages need every step from the first."
-    return (
+    budget = trace.experiment.settings.budget_mb
+    return (  # they were thinned as the budget was used up, or on purpose, as in a run that is shipped
         f"Only {len(steps):,} of {most:,} steps of the unit statistics are kept in this run;<br>averages of another "
-        "alpha need every step.<br>Train it with a larger recording budget, or for fewer steps."
+        "alpha need every step.<br>Train the same again, which keeps them all while the recording budget of "
+        f"{budget:,} MB lasts;<br>if that was used up, with a larger one or for fewer steps."
     )
 
 
