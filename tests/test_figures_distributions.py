@@ -136,6 +136,16 @@ def test_networks_that_diverged_are_named(trace, name):
     assert note.endswith(" none diverged at step 40 (1 of 2 seeds). BN diverged at step 20 (2 of 2 seeds).")
 
 
+def test_histograms_open_on_the_first_arm_that_lasts_and_another_one_names_it(trace):
+    trace.diverged = {(0, 3): (30, 2)}
+    assert figures.draw("histograms", trace, {}).layout.meta["note"].startswith("Pre-activations a of none")
+    trace.diverged[0, 5] = (20, 2)
+    assert figures.draw("histograms", trace, {}).layout.meta["note"].startswith("Pre-activations a of BN")
+    trace.values["a_sample", 0][31:] = np.nan
+    words = figures.draw("histograms", trace, {"arm": "0"}).layout.meta["said"]
+    assert words.endswith("none diverged at step 20 (2 of 2 seeds). Not diverged by then: BN.")
+
+
 def test_a_long_label_stands_above_its_panel_in_two_lines(trace):
     trace.experiment = EXPERIMENT.model_copy(update={"arms": (Arm(label="a <b> " + 6 * "word " + "x"), ARMS[1])})
     long, short = (words.text for words in figures.draw("distributions", trace, {}).layout.annotations)

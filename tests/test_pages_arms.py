@@ -10,6 +10,7 @@ from bnlab.address import from_query
 from bnlab.experiment import DEFAULT_ARMS, Arm, Experiment
 from bnlab.figures import style
 from bnlab.settings import MAX_ARMS, SHARED, Settings, about
+from bnlab.work import execute
 
 pytestmark = pytest.mark.usefixtures("lab")
 
@@ -118,3 +119,16 @@ def test_the_title_of_an_arm_is_its_new_label_at_once():
     at = page()
     drawn(widget(at, "label-1").set_value("renamed"))
     assert [e.label for e in at.expander if e.label in ("renamed", "no norm")] == ["renamed"]
+
+
+def test_a_view_opens_on_the_first_arm_that_lasts(lab):
+    arms = (Arm(label="wild", changes={"learning_rate": 100.0}), Arm(label="tame"))
+    settings = Settings(depth=3, width=8, activation="relu", steps=20, data="wine", batch_size=16)
+    run = lab.create(Experiment(settings=settings, arms=arms))
+    execute(lab, run.id, lambda: None)
+    assert {arm for arm, _ in lab.run(run.id).diverged} == {0}
+    at = page(("run", run.id))
+    (view,) = (group for group in at.get("button_group") if group.key == "view")
+    drawn(view.set_value("Distributions"))
+    (chosen,) = (group for group in at.get("button_group") if (group.key or "").startswith("option-arm"))
+    assert chosen.value == 1

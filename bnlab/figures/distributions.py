@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from . import style
-from .lasting import bounds, departed, lasting, room, ruled
+from .lasting import bounds, departed, lasting, room, ruled, wholly
 from .options import ARM, LAYER, STEP, About, choice
 from .points import evenly, percentiles
 from .style import nothing
@@ -171,7 +171,9 @@ def histograms(trace: Trace, *, which: str, over: str, arm: int, layer: int, ste
         found, told = arm_histograms(trace, which, layer, step)
         ridges = [(i, style.label(trace, i), style.color(i), one) for i, one in enumerate(told)]
     if not any(one.size and len(one.share) for *_, one in ridges):
-        return style.said(f"There is no finite value at {named(found)}." + departed(trace))
+        there = [i for i in range(len(trace.experiment.arms)) if not wholly(trace, i, found[-1])]
+        others = f" Not diverged by then: {', '.join(style.label(trace, i) for i in there)}." if there else ""
+        return style.said(f"There is no finite value at {named(found)}." + departed(trace) + others)
     figure = go.Figure()
     gap = min(np.diff([place for place, *_ in ridges]), default=1)
     for place, label, color, one in ridges:

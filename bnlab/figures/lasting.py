@@ -13,6 +13,7 @@ from . import style
 
 if TYPE_CHECKING:
     from ..reading import Trace
+    from ..run import Run
 
 SPIKE = 20  # times the range of the middle 80 percent: what lies farther off is a spike
 MOST = 95  # percent of a network's values that an axis shows in any case
@@ -25,7 +26,7 @@ def lasting(trace: Trace, arm: int) -> np.ndarray:
     return np.array(places or range(len(trace.experiment.seeds)))
 
 
-def wholly(trace: Trace, arm: int, at: int | None = None) -> bool:
+def wholly(trace: Trace | Run, arm: int, at: int | None = None) -> bool:
     """Whether every network of the arm has diverged; had, by step `at`."""
     when = [trace.diverged.get((arm, seed)) for seed in trace.experiment.seeds]
     return all(found and (at is None or found[0] <= at) for found in when)

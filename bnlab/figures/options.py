@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import plotly.graph_objects as go
 
+from .lasting import wholly
+
 if TYPE_CHECKING:
     from ..reading import Trace
+    from ..run import Run
 
 
 class Option(NamedTuple):
@@ -16,8 +19,8 @@ class Option(NamedTuple):
     from the run; "choice" has `choices` (value -> label); "number" lies between low and high, and is offered at `marks`
     where it has some. `buttons`: the choices all stand there to be pressed.
 
-    default None: the first (arm, seed, unit), the newest (step), the first choice; for a layer the middle one, as the
-    first one's inputs are standardized, which hides what is to be seen; "last" for the highest layer.
+    default None: the first (seed, unit), the first that lasts (arm), the newest (step), the first choice; for a layer
+    the middle one, as the first one's inputs are standardized, which hides what is to be seen; "last" for the highest.
     """
 
     name: str
@@ -77,15 +80,28 @@ def default(option: Option, trace: Trace, arm: int) -> Any:
         return option.default or next(iter(option.choices))
     if option.kind == "number":
         return float(option.default or option.low)
-    if option.kind == "batch arm":
-        norms = [s.norm for s in trace.experiment.arm_settings]
-        return norms.index("batch") if "batch" in norms else 0
+    if option.kind in ("arm", "batch arm"):
+        return first_arm(option, trace)
     low, high = span(option, trace, arm)
     if option.kind == "layer":
         return first_layer(option, high)
     if option.kind == "step":
         return high
     return min(int(option.default), high) if option.default else low
+
+
+def fitting(option: Option, run: Run | Trace) -> list[int]:
+    """The arms that may be chosen: all, or those with batch norm."""
+    norms = [settings.norm for settings in run.experiment.arm_settings]
+    return [arm for arm, norm in enumerate(norms) if option.kind == "arm" or norm == "batch"]
+
+
+def first_arm(option: Option, run: Run | Trace) -> int:
+    """The arm that is shown unless asked otherwise: of one that has diverged there may be nothing to see."""
+    arms = fitting(option, run) or [0]
+    if option.default and int(option.default) in arms:
+        return int(option.default)
+    return next((arm for arm in arms if not wholly(run, arm)), arms[0])
 
 
 def first_layer(option: Option, depth: int) -> int:

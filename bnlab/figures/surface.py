@@ -150,13 +150,14 @@ PLANE = choice(
 LOOK = choice(
     "look", "Drawn as", "Contours or a surface that can be turned.", {"contour": "contours", "surface": "3-D surface"}
 )
+FIRST = ARM._replace(default="0")  # the first two arms, whatever became of them
 BESIDE = ARM._replace(name="beside", label="Beside it", help="The other arm, on the same color scale.", default="1")
 ABOUT = {
     "surface": About(
         "Loss surface",
         "The same slice for two arms, one color scale.",
         surface,
-        (ARM, BESIDE, PLANE, LOOK, STEP),
+        (FIRST, BESIDE, PLANE, LOOK, STEP),
         surface_needs,
     ),
 }

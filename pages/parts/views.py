@@ -9,7 +9,7 @@ import streamlit as st
 from bnlab import opened
 from bnlab.experiment import Experiment
 from bnlab.figures import FIGURES
-from bnlab.figures.options import About, Option, first_layer
+from bnlab.figures.options import About, Option, first_arm, first_layer, fitting
 from bnlab.run import Run
 
 from . import live
@@ -98,7 +98,7 @@ def asked(option: Option, view: str, run: Run) -> str | None:
             f"{st.slider(min_value=float(option.low), max_value=float(option.high), value=first, width=200, **look):g}"
         )
     if option.kind in ("arm", "batch arm"):
-        return arm(option, experiment, look)
+        return arm(option, run, look)
     if option.kind == "seed":
         if len(experiment.seeds) == 1:
             return None
@@ -114,15 +114,14 @@ def asked(option: Option, view: str, run: Run) -> str | None:
     return str(st.slider(min_value=1, max_value=most, value=first, width=220, format=WHOLE, **look))
 
 
-def arm(option: Option, experiment: Experiment, look: dict[str, Any]) -> str | None:
+def arm(option: Option, run: Run, look: dict[str, Any]) -> str | None:
     """Which arm, among all or among those with batch norm."""
-    norms = [settings.norm for settings in experiment.arm_settings]
-    there = [i for i, norm in enumerate(norms) if option.kind == "arm" or norm == "batch"]
+    there = fitting(option, run)
     if not there:
         return None
     look["key"] = f"option-{option.name}" + "-".join(map(str, there))
-    first = int(option.default) if option.default and int(option.default) in there else there[0]
-    labels = {i: experiment.arms[i].label for i in there}
+    first = first_arm(option, run)
+    labels = {i: run.experiment.arms[i].label for i in there}
     if sum(len(label) + 4 for label in labels.values()) > SIDE_BY_SIDE:
         look["key"] += "-".join(labels.values())  # a list holds a label, which another run may not have
         return str(st.selectbox(options=there, format_func=labels.get, index=there.index(first), width=320, **look))
