@@ -43,7 +43,7 @@ def test_the_verdict_names_what_is_no_number():
     dead = flowing(1, 1)
     dead.values["signal_grad_norm", 0][..., :10] = 0
     told = verdict.verdict(dead, 0)
-    assert told.words == "no gradient"
+    assert told.words == "no gradient below layer 11"
     assert told.help == f"At step {N - 1} no signal gradient is recorded below layer 11."
     dead.values["signal_grad_norm", 0][:] = 0
     assert verdict.verdict(dead, 0).help.endswith("is recorded in any layer.")
@@ -82,6 +82,23 @@ def test_the_tone_is_what_arrives_over_the_whole_depth(factor, depth, tone, arri
         assert told.words.endswith(f"'s signal, ×{factor:.2f} per layer on average")
     assert told.words.startswith(words)
     assert told.help.endswith(f"over all {depth} layers.")
+
+
+def test_why_there_is_no_gradient_is_said_where_it_is_recorded():
+    nothing = np.zeros(4)
+    trace = shaped(nothing, [0, 0, 1, 1])
+    trace.values["weight_norm", 0] = np.ones((N, 2, 4))
+    trace.values["dead", 0] = np.zeros((N, 2, 4))
+    assert verdict.verdict(trace, 0).words == "no gradient below layer 3"  # of the seeds taken together
+    trace.values["dead", 0][:, 0, 3] = trace.values["dead", 0][:, 1, 1] = 1
+    assert verdict.verdict(trace, 0).words.endswith(", as all units of a layer are dead")
+    trace.values["dead", 0][:, 1, 1] = 0.99
+    assert verdict.verdict(trace, 0).words == "no gradient below layer 3"
+    trace.diverged, trace.values["signal_grad_norm", 0][:, 1] = {(0, 5): (2, 1)}, np.nan
+    words = "; the rest: no gradient in any layer, as all units of layer 4 are dead"
+    assert verdict.verdict(trace, 0).words.endswith(words)
+    trace.values["weight_norm", 0][:, 0] = 0
+    assert verdict.verdict(trace, 0).words.endswith("; the rest: no gradient in any layer, as all weights are 0")
 
 
 def test_a_signal_too_small_for_float32_vanishes_and_is_not_dead():

@@ -79,6 +79,8 @@ def verdict(trace: Trace, arm: int, step: int | None = None) -> Verdict:
     none = f"{dead} of {len(seeds)} seeds {'has' if dead == 1 else 'have'} no gradient"
     told = of_the_living(live, at)
     words, tone = told.words, told.tone
+    if tone == "dead":
+        words += cause(trace, arm, at, np.delete(np.arange(len(norms)), gone), live)
     if 0 < dead < len(live):
         words, tone = f"{words}; {none}", "dead" if tone == "healthy" else tone
     if gone:
@@ -92,6 +94,21 @@ def silent(norms: np.ndarray) -> bool:
     return norms[0] == 0 and (not len(there) or norms[there[0]] > FAINT)
 
 
+def cause(trace: Trace, arm: int, at: int, places: np.ndarray, norms: np.ndarray) -> str:
+    """Why nothing arrives at layer 1 of these seeds, norms [seeds, L], as far as it is recorded: ', as all units of
+    layer 18 are dead'; else empty."""
+    try:
+        dead, weights = (trace.at(name, arm, at)[1][places] for name in ("dead", "weight_norm"))
+    except KeyError:
+        return ""
+    if not weights.any():
+        return ", as all weights are 0"
+    ends = [int(np.flatnonzero(one == 0).max(initial=-1)) for one in norms]  # the highest layer without a signal
+    if min(ends) < 0 or any(share[end] < 1 for share, end in zip(dead, ends, strict=True)):
+        return ""
+    return f", as all units of {f'layer {ends[0] + 1}' if len(set(ends)) == 1 else 'a layer'} are dead"
+
+
 def of_the_living(norms: np.ndarray, at: int) -> Verdict:
     """The verdict on networks that have not diverged, norms [seeds, L]."""
     middle = middle_of(norms)
@@ -101,7 +118,8 @@ def of_the_living(norms: np.ndarray, at: int) -> Verdict:
     factor = fitted_factor(middle)
     if silent(middle) or not np.isfinite(factor):
         until = f"below layer {there[0] + 1}" if len(there) else "in any layer"
-        return Verdict(at, 0.0, 0.0, "dead", "no gradient", f"At step {at:,} no signal gradient is recorded {until}.")
+        help = f"At step {at:,} no signal gradient is recorded {until}."
+        return Verdict(at, 0.0, 0.0, "dead", f"no gradient {until}", help)
     left_out = ", less the first and the last three" if depth >= DEEP else ""
     how = f"Factor of ‖dE/da‖ from layer to layer towards the input, fitted at step {at:,}{left_out}."
     rule = f"Healthy is less than threefold per layer and less than a hundredfold over all {depth} layers."
