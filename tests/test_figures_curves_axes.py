@@ -51,6 +51,17 @@ def test_a_spike_of_a_network_that_lasts_lies_above_the_axis_and_is_told(trace):
     assert 8 < figures.draw("loss", long, {}).layout.yaxis.range[1] < 10
 
 
+@pytest.mark.parametrize("diverged", [{}, {(0, 3): (19, 1), (0, 5): (19, 1)}])
+def test_moving_averages_into_which_nothing_has_come_do_not_rule_the_axis(trace, diverged):
+    """With 0 and 1 in place of the statistics a deep network of large weights has any loss."""
+    trace.diverged = diverged
+    trace.scored[1, "test", "moving"][1][0] = 1e10
+    figure = figures.draw("loss", trace, {})
+    assert log(10) < figure.layout.yaxis.range[1] < 3
+    told = "for the networks that did not diverge" if diverged else "1·10¹⁰ nats of <b>BN</b> at step 0, lies above"
+    assert told in figure.layout.meta["note"]
+
+
 @pytest.mark.parametrize("smoothing", ["1", "10"])
 def test_a_logarithmic_axis_leaves_step_0_out_and_says_so(trace, smoothing):
     figure = figures.draw("loss", trace, {"x": "log", "smoothing": smoothing})

@@ -46,7 +46,7 @@ def accuracy(trace: Trace, *, splits: str, statistics: str, smoothing: str, x: s
 def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: int, x: str, y: str) -> go.Figure:
     if trace.step < 0:
         return style.said(style.NOTHING, HEIGHT)
-    figure, wide, drawn, begun = go.Figure(), 1, [], 0
+    figure, wide, drawn, ruling, begun = go.Figure(), 1, [], [], 0
     arms = [arm for arm in range(len(trace.experiment.arms)) if quantity == "loss" or classifies(trace, arm)]
     points = max(150, POINTS // (2 * len(arms)) // (2 if len(trace.experiment.seeds) > 1 else 1))
     for arm in arms:
@@ -62,10 +62,13 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
             wide = max(wide, width(series))
             mini_batch(figure, trace, quantity, arm, series, window)
             drawn.append((arm, series.steps, series.high[:, seeds]))
+            ruling.append((arm, series.high[:, seeds]))
         for split in ("train", "test"):
             if split in splits.split("+"):
                 steps, scores = scored(figure, trace, quantity, arm, split, statistics)
                 drawn.append((arm, steps, scores[:, seeds]))
+                cold = statistics == "moving" and trace.experiment.arm_settings[arm].norm == "batch"
+                ruling.append((arm, scores[steps > 0][:, seeds] if cold else scores[:, seeds]))  # at 0 they are 0 and 1
     diverged(figure, trace, arms, x)
     guessing = [value for value, _ in chance(trace, quantity)]
     for i, (value, name) in enumerate(chance(trace, quantity)):
@@ -82,7 +85,7 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
         return style.said(ONLY_0 + departed(trace), HEIGHT)
     if y == "linear" and quantity == "accuracy":
         figure.update_yaxes(range=[-0.02, 1.03])
-    elif y == "linear" and (ends := bounds(trace, [(arm, values) for arm, _, values in drawn])):
+    elif y == "linear" and (ends := bounds(trace, ruling)):
         figure.update_yaxes(range=room(0, max(ends[1], *guessing)))
         told += f"{ruled(trace, arms)[:-1]}; a logarithmic one shows everything."
     elif y == "linear" and (top := crowded([values for *_, values in drawn], max(guessing))):

@@ -62,7 +62,7 @@ def crowded(values: Iterable[np.ndarray], least: float) -> float | None:
     networks = [v for v in networks if v.size]
     if not networks:
         return None
-    most = max(least, *(float(np.percentile(v, MOST)) for v in networks))
+    most = max(least, *(float(np.percentile(v, MOST, method="lower")) for v in networks))  # of few points: not the top
     begun = max(float(v[0]) for v in networks)
     most = max(most, begun) if begun < FLAT * most else most
     return most if max(float(v.max()) for v in networks) > FLAT * most else None
