@@ -14,6 +14,12 @@ def test_a_lower_layer_norm_is_singular_by_construction(why_run):
     assert "LN " in note.split(" Lost, ")[1] and "BN " not in note.split(" Lost, ")[1]
 
 
+@pytest.mark.parametrize("name", ["jacobians", "smoothness"])
+def test_no_note_speaks_of_sides_as_panels_stand_below_each_other_on_a_telephone(why_run, name):
+    note = seen(*why_run, name).layout.meta["note"].lower()
+    assert "training mode" in note and "right" not in note and "left" not in note.replace("left out", "")
+
+
 def test_the_fans_hold_the_middle_half_and_the_conditions_are_the_probes(why_run):
     store, run_id = why_run
     drawn, found = seen(*why_run, "spectra"), seen(*why_run, "conditions")

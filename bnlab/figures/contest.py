@@ -56,7 +56,7 @@ def smoothness(trace: Trace, *, direction: str) -> go.Figure:
         "over trainings with several learning rates, which is a chart of its own below. Santurkar et al. 2018."
     )
     n = len(trace.experiment.seeds)
-    several = f"Geometric means over {n} seeds; in the right panel the bands are their range." if n > 1 else ""
+    several = f"Geometric means over {n} seeds; in the effective smoothness the bands are their range." if n > 1 else ""
     return finished(figure, 440, note, several, *parted(trace, any(confined)))
 
 

@@ -66,10 +66,10 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
     )  # fmt: skip
     words = f"{inference(trace)}, each exactly; root mean square, and thin the greatest."
     if np.isnan([found["layer_rms"] for *_, found in arms]).all():
-        words = f"{WIDE} Only the right panel is measured."
+        words = f"{WIDE} Measured is only the root mean square, {mode(trace)}."
     coupled = (
-        "Right: batch norm couples the examples, so the Jacobian is that of the whole mini-batch, looked at with "
-        "random vectors."
+        "In training mode batch norm couples the examples, so there the Jacobian is that of the whole mini-batch, "
+        "looked at with random vectors."
     )
     frozen = mode(trace).startswith("training with frozen")
     rings = "Rings: the law of random initial networks, the factors of the signal gradient multiplied." * (at == 0)
@@ -79,7 +79,7 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
 
 
 def inference(trace: Trace) -> str:
-    """What the left panels look at, and what batch norm normalizes with there."""
+    """What the panels of single examples look at, and what batch norm normalizes with there."""
     kinds = {s.statistics for s in trace.experiment.arm_settings if s.norm == "batch"}
     told = {"batch": "population statistics", "moving": "its frozen moving averages"}
     with_what = " or ".join(told[kind] for kind in sorted(kinds))
