@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .data import DATASETS
 from .experiment import Experiment
+from .settings import SHARED, Settings, about
 
 ENDED = ("done", "stopped", "diverged", "failed")
 LONGEST_NAME = 120  # characters
@@ -89,8 +90,22 @@ def shortened(name: str) -> str:
 
 
 def described(experiment: Experiment) -> str:
-    """A name that says what is asked: data, size, arms."""
-    s = experiment.settings
+    """A name that says what is asked: data, size, what else is not as by default, arms."""
+    s, usual = experiment.settings, Settings()
+    said = ("data", "depth", "width", "activation", *SHARED)  # how long it trains stands beside the name
+    others = [name for name in Settings.model_fields if name not in said and getattr(s, name) != getattr(usual, name)]
+    more = "".join(f", {briefly(name, getattr(s, name))}" for name in others)
     seeds = f", {len(experiment.seeds)} seeds" if len(experiment.seeds) > 1 else ""
     arms = ", ".join(arm.label for arm in experiment.arms)
-    return f"{DATASETS[s.data].label}, {s.depth} × {s.width} {s.activation}: {arms}{seeds}"
+    return f"{DATASETS[s.data].label}, {s.depth} × {s.width} {s.activation}{more}: {arms}{seeds}"
+
+
+def briefly(name: str, value: Any) -> str:
+    """A setting in a few characters: K = 32, Adam, initial gain 3."""
+    told = about(name)
+    if told.choices:
+        return f"{told.symbol} {told.choices[value].partition(':')[0]}".strip()
+    if isinstance(value, bool):
+        return f"{told.label.lower()}: {'on' if value else 'off'}"
+    number = value if isinstance(value, str) else f"{value:g}"
+    return f"{told.symbol} = {number}" if told.symbol else f"{told.label.lower()} {number}"

@@ -12,6 +12,8 @@ from bnlab import work
 from bnlab.experiment import Arm, Experiment
 from bnlab.process import ABOVE
 from bnlab.reading import NAMES
+from bnlab.run import briefly
+from bnlab.settings import SHARED, Settings, about
 from bnlab.train import train
 
 WRITER = """
@@ -75,7 +77,8 @@ def test_a_killed_writer_leaves_a_prefix_from_which_the_run_goes_on_to_the_same_
 def test_runs_are_listed_renamed_and_deleted(store):
     first, second = store.create(REAL), store.create(REAL, name="Mine")
     assert [run.id for run in store.runs()] == [second.id, first.id]
-    assert first.name == "Wine, 3 × 5 tanh: none, before, after, wider, deeper, 2 seeds" and second.name == "Mine"
+    assert first.name == "Wine, 3 × 5 tanh, K = 16: none, before, after, wider, deeper, 2 seeds"
+    assert second.name == "Mine"
     assert first.experiment == REAL and first.status == "queued" and first.step == -1 and not first.ended
     assert all(store.create(REAL).id.isalnum() for _ in range(20)), "a command line takes -x for an option"
     store.rename(first.id, "  two\n words ")
@@ -102,6 +105,27 @@ def test_an_unknown_run_is_said_in_a_sentence(store, ask):
     with pytest.raises(KeyError) as said:
         getattr(store, ask)("nobody", *more, **({"status": "done"} if ask == "change" else {}))
     assert said.value.args == ("There is no run 'nobody' here. It may have been deleted; choose another run.",)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"steps": 50, "score_every": 5, "budget_mb": 64}, ""),  # how long stands beside the name
+        ({"batch_size": 32, "optimizer": "adam", "learning_rate": 1e-3}, ", Adam, η = 0.001, K = 32"),
+        ({"batch_size": "full", "init": "he", "init_gain": 3.0}, ", He, initial gain 3, K = full"),
+        ({"standardize": False, "rescale": "fixed"}, ", standardize inputs: off, γ, β fixed at 1 and 0"),
+    ],
+)
+def test_a_run_is_named_for_what_is_not_as_by_default(store, more, words):
+    name = store.create(Experiment(settings=Settings(activation="tanh", **more), arms=(Arm(label="a"),))).name
+    assert name == f"Digits, 20 × 64 tanh{words}: a"
+
+
+def test_every_setting_can_stand_in_a_name():
+    for name in set(Settings.model_fields) - set(SHARED):
+        field = getattr(Settings(), name)
+        for value in about(name).choices or ([not field] if isinstance(field, bool) else [field]):
+            assert 0 < len(briefly(name, value)) < 40
 
 
 def test_a_long_name_is_cut_between_two_words(store):
