@@ -6,7 +6,7 @@ import re
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from looked_at import recorded, shown
+from looked_at import recorded, seen, shown
 
 from bnlab.figures import style
 
@@ -29,6 +29,25 @@ def test_an_axis_of_a_few_times_its_least_value_has_three_ticks_or_more():
         for times in (3.01, 4, 9, 30, 1e4):
             told = style.ticks(low, low * times)
             assert 3 <= sum(low <= v <= low * times for v in told["tickvals"]) <= 10
+
+
+@pytest.mark.parametrize(
+    "name", ["three_losses", "alpha_inference", "alpha_curve", "moving_averages", "why_off", "loss"]
+)
+def test_logarithmic_axes_have_ticks_of_one_style(inference_run, name):
+    """Some had a format of their own, as 1e-7."""
+    options = {"moving_averages": {"scale": "log"}, "loss": {"y": "log"}}.get(name, {})
+    found = [axis for axis in seen(*inference_run, name, options).select_yaxes() if axis.type == "log"]
+    assert found
+    for axis in found:
+        assert list(axis.ticktext or ()) == [style.written(v) for v in axis.tickvals or ()]
+        assert axis.tickvals or axis.tickformat == ",~g", "where it spans little"
+
+
+def test_a_wide_logarithmic_axis_of_any_figure_has_powers_of_ten():
+    figure = go.Figure(go.Scatter(x=[1, 2], y=[1e-9, 1.0])).update_yaxes(**style.logarithmic(9))
+    figure.add_surface(z=[[1.0]])
+    assert style.finished(figure).layout.yaxis.ticktext[:2] == ("10<sup>−10</sup>", "10<sup>−8</sup>")
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,6 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
     elif y == "linear" and (top := crowded([values for *_, values in drawn], max(guessing))):
         figure.update_yaxes(range=room(0, top))
         told += f" The highest point, {highest(trace, drawn, wide)}, lies above the axis; a logarithmic one shows all."
-    style.ticked(figure)
     return style.finished(figure, height=HEIGHT, note=told)
 
 

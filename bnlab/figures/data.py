@@ -111,4 +111,4 @@ def scales(figure: go.Figure, deviations: np.ndarray) -> None:
         showlegend=False, row=1, col=2, hovertemplate="feature %{x}: standard deviation %{y:,.3g}<extra></extra>",
     )  # fmt: skip
     figure.update_xaxes(title="feature", row=1, col=2)
-    figure.update_yaxes(title="standard deviation", type="log", exponentformat="power", row=1, col=2)
+    figure.update_yaxes(title="standard deviation", type="log", row=1, col=2)

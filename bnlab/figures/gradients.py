@@ -93,7 +93,6 @@ def gradient_flow(trace: Trace, *, step: int, scale: str) -> go.Figure:
     depth = max(len(one.middle) for one in told["grad_norm"])
     figure.update_xaxes(title="layer l (1 is next to the input)", **style.layers(depth))
     figure.update_yaxes(type=scale)
-    style.ticked(figure)
     for column, profiles in enumerate(told.values(), 1):
         if scale == "log" and not any((one.middle > 0).any() for one in profiles):  # there are marks of zeros only
             figure.update_yaxes(tickvals=[LEAST / 2 ** ((len(arms) - 1) / 2)], ticktext=["0"], row=1, col=column)

@@ -157,15 +157,17 @@ def ticked(figure: go.Figure, least: dict[str, object] | None = None) -> None:
         first = {axis.plotly_name.replace("axis", ""): axis.matches for axis in axes}
         first = {name: of or name for name, of in first.items()}  # of the axes that share a range
         for axis in axes:
-            if axis.type != "log":
+            if axis.type != "log" or axis.tickvals is not None:
                 continue
             name = first[axis.plotly_name.replace("axis", "")]
-            drawn = [t[letter] for t in figure.data if first[t[f"{letter}axis"] or letter] == name]
+            there = [t for t in figure.data if f"{letter}axis" in t and t[letter] is not None]
+            drawn = [t[letter] for t in there if first[t[f"{letter}axis"] or letter] == name]
             values = np.concatenate([np.array(v, float) for v in drawn]) if drawn else np.array([])
             values = values[np.isfinite(values) & (values > 0)] if axis.range is None else 10.0 ** np.array(axis.range)
             if values.size:
                 other = least if axis.range is None else None  # a range that is given is one of logarithms
-                axis.update(ticks(values.min(), values.max()) or other or {"dtick": "D1", "tickformat": ",~g"})
+                few = {} if axis.tickformat else {"dtick": "D1", "tickformat": ",~g"}
+                axis.update(ticks(values.min(), values.max()) or other or few)
 
 
 def stepped(figure: go.Figure) -> None:
@@ -222,6 +224,7 @@ LOOK = go.layout.Template(  # set at once: property by property costs four times
 def finished(figure: go.Figure, height: int = HEIGHT, note: str = "") -> go.Figure:
     """Give a figure what all have in common. `note`: a sentence for below the chart, kept in layout.meta as plain text;
     arms in it are called by label()."""
+    ticked(figure)
     stepped(figure)
     figure.update_layout(template=LOOK, height=height, meta={"note": unescape(note)})
     return figure
