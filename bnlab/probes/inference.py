@@ -31,8 +31,8 @@ def averages(seen: Seen, alpha: float, steps: np.ndarray) -> list[np.ndarray]:
     used, most = seen.steps[seen.steps < steps[-1]], int(steps[-1])
     if len(used) < most or not complete(used):
         raise ValueError(
-            f"only {len(used)} of {most} steps of the unit statistics are kept in this run; averages of another alpha "
-            "need every step. Train it with a larger recording budget, or for fewer steps."
+            f"only {len(used):,} of {most:,} steps of the unit statistics are kept in this run; another alpha needs "
+            "all. Train the same again; if its recording budget was used up, with a larger one or for fewer steps."
         )
     return [
         moving_average_at(new, alpha, start, steps)
