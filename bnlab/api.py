@@ -1,4 +1,4 @@
-"""The routes that the live components of the pages pull from: a run's cards, its figures, and plotly's own script.
+"""The routes that the live components of the pages pull from: a run's cards, its figures, and plotly's own scripts.
 
 All are GET; a run is found only by its unguessable id. A figure is built once per run, version, view and options, in a
 thread of its own, however many watch; a watcher who has seen the version gets 204 and no bytes.
@@ -29,7 +29,10 @@ from .figures import data
 from .problems import allowed
 from .run import Run
 
-PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+PLOTLY = {  # the whole one, and its makers' build of the flat charts alone, a third of it
+    "plotly.min.js": Path(plotly.__file__).parent / "package_data" / "plotly.min.js",
+    "plotly-cartesian.min.js": Path(__file__).parent / "plotly" / "plotly-cartesian.min.js",
+}
 LONGEST_QUERY = 400  # characters; the key of a figure is kept
 FRESH = 0.1  # seconds a run's summary is believed
 LOOKING = 1.5  # seconds a figure waits for looks; they come with a new version anyway
@@ -163,18 +166,19 @@ def sent(request: Request, content: bytes, headers: dict[str, str], kind: str = 
 
 
 @cache
-def plotly_packed() -> bytes:
-    return gzip.compress(PLOTLY_JS.read_bytes(), compresslevel=6)
+def plotly_packed(name: str) -> bytes:
+    return gzip.compress(PLOTLY[name].read_bytes(), compresslevel=6)
 
 
 async def plotly_js(request: Request) -> Response:
+    name = request.url.path.rpartition("/")[2]
     headers = {"cache-control": "public, max-age=31536000, immutable"}  # its address carries plotly's version
-    return sent(request, await BODIES.get("plotly", plotly_packed), headers, "text/javascript")
+    return sent(request, await BODIES.get(name, partial(plotly_packed, name)), headers, "text/javascript")
 
 
 ROUTES = [
     Route("/api/data/{name}", data_figure, methods=["GET"]),
-    Route("/api/plotly.min.js", plotly_js, methods=["GET"]),
+    *(Route(f"/api/{name}", plotly_js, methods=["GET"]) for name in PLOTLY),
     Route("/api/runs/{run}", run_cards, methods=["GET"]),
     Route("/api/runs/{run}/{view}", run_figure, methods=["GET"]),
 ]

@@ -4,8 +4,10 @@ import asyncio
 import gzip
 import json
 import threading
+from pathlib import Path
 
 import httpx
+import plotly
 import pytest
 from starlette.applications import Starlette
 
@@ -180,10 +182,25 @@ def test_a_preview_refuses_what_it_cannot_read(query, sentence):
     assert (answer.status_code, answer.text) == (400, sentence)
 
 
-def test_plotly_comes_from_its_package():
-    (answer,) = together("/api/plotly.min.js?v=1")
-    assert answer.content == api.PLOTLY_JS.read_bytes()
+@pytest.mark.parametrize(
+    "file",
+    [
+        Path(plotly.__file__).parent / "package_data" / "plotly.min.js",
+        Path(api.__file__).parent / "plotly" / "plotly-cartesian.min.js",
+    ],
+    ids=lambda file: file.name,
+)
+@pytest.mark.parametrize("accepted", ["gzip", "identity"])
+def test_both_builds_of_plotly_are_served_whole_and_kept_by_browsers(file, accepted):
+    (answer,) = together(f"/api/{file.name}?v=1", headers={"accept-encoding": accepted})
+    assert answer.content == file.read_bytes()
+    assert answer.headers.get("content-encoding", "identity") == accepted
     assert "immutable" in answer.headers["cache-control"]
+    assert answer.headers["content-type"].startswith("text/javascript")
+
+
+def test_other_files_of_plotly_are_not_served():
+    assert {answer.status_code for answer in together("/api/LICENSE", "/api/plotly/plotly.min.js")} == {404}
 
 
 def test_the_board_can_be_sent_before_the_first_step(recorded):

@@ -1,11 +1,13 @@
 """The pages Inference and Why it works in a real browser: every view's charts are looked at, computed and drawn."""
 
+import re
+
 import pytest
 from lab_browser import RESTED, SLOW, button, opened
 from playwright.sync_api import Page, expect
 
 from bnlab.figures import FIGURES
-from pages.parts.views import INFERENCE, WHY
+from pages.parts.views import INFERENCE, LAB, WHY
 
 pytestmark = pytest.mark.browser
 SMALL = "depth=4&width=16&batch_size=32&steps=60&score_every=20&arm=no+norm&arm=BN;norm=batch"
@@ -77,6 +79,59 @@ def test_solid_surfaces_stand_beside_each_other_where_there_is_room(page, server
     page.get_by_role("radio", name="Loss surface", exact=True).click()
     page.get_by_role("radio", name="3-D surface", exact=True).click()
     page.wait_for_function(apart, arg="y", timeout=2 * SLOW)
+
+
+def test_the_whole_of_plotly_comes_with_the_first_solid_surface_and_zoom_and_camera_stay(page, server):
+    builds = []
+    page.on("request", lambda r: builds.extend(re.findall(r"/api/(plotly[^?]*)", r.url)))
+    plot = "[...document.querySelectorAll('.live-plot')].find(p => p.offsetParent)"
+
+    def shown(look: str, kind: str) -> None:
+        page.get_by_role("radio", name=look, exact=True).click()
+        page.wait_for_function(f"{plot}?.data?.some(t => t.type == '{kind}')", timeout=2 * SLOW)
+        solid = f"{plot}.querySelectorAll('canvas').length"  # what one build has drawn the other cannot take away
+        page.wait_for_function(f"({solid} > 0) === {str(kind == 'surface').lower()}", timeout=SLOW)
+        page.evaluate(f"{plot}.scrollIntoView({{block: 'center'}})")
+
+    def drag(x: float, y: float) -> None:
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + 80, y + 60, steps=4)
+        page.mouse.up()
+
+    trained(page, server)
+    for view in LAB:
+        page.get_by_role("radio", name=view, exact=True).click()
+        page.wait_for_selector(RESTED, timeout=SLOW)
+        page.wait_for_function(f"{plot}?.data?.length > 0", timeout=SLOW)
+    page.get_by_role("link", name="Why it works").click()
+    page.get_by_role("radio", name="Loss surface", exact=True).click()
+    shown("contours", "contour")
+    box = page.locator(".live-plot:visible .nsewdrag").first.bounding_box()
+    drag(box["x"] + 40, box["y"] + 60)
+    zoomed, camera = f"{plot}.layout.xaxis?.range?.map(Math.fround).join()", f"{plot}.layout.scene?.camera"
+    page.wait_for_function(f"{plot}.layout.xaxis.autorange === false", timeout=SLOW)
+    kept = page.evaluate(zoomed)
+    assert builds == ["plotly-cartesian.min.js"]
+    shown("3-D surface", "surface")
+    assert builds == ["plotly-cartesian.min.js", "plotly.min.js"]
+    box = page.locator(".live-plot:visible").bounding_box()
+    drag(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2)
+    page.wait_for_function(f"{camera}?.eye.x != 1.8", timeout=SLOW)
+    turned = page.evaluate(f"{camera}.eye")
+    shown("contours", "contour")
+    assert page.evaluate(zoomed) == kept
+    shown("3-D surface", "surface")
+    assert page.evaluate(f"{camera}.eye") == pytest.approx(turned)
+    shown("contours", "contour")
+    box = page.locator(".live-plot:visible .nsewdrag").first.bounding_box()
+    page.mouse.dblclick(box["x"] + 100, box["y"] + 150)
+    page.wait_for_function(f"{zoomed} != '{kept}'", timeout=SLOW)
+    shown("3-D surface", "surface")
+    shown("contours", "contour")
+    assert page.evaluate(zoomed) != kept, "a chart that its other build has drawn still listens"
+    assert len(builds) == 2
+    assert page.evaluate(f"{plot}._ev.listenerCount('plotly_restyle')") == 1, "each build takes its own away as it goes"
 
 
 def test_the_conventions_fit_a_telephone(page, server):

@@ -10,11 +10,10 @@ import plotly
 import streamlit as st
 
 HERE = Path(__file__).parent
-PLOTLY = f"/api/plotly.min.js?v={plotly.__version__}"
 
 
 def script(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8").replace("PLOTLY_ADDRESS", PLOTLY)
+    return (HERE / name).read_text(encoding="utf-8").replace("PLOTLY_VERSION", plotly.__version__)
 
 
 css = script("live.css")

@@ -7,13 +7,22 @@ const charts = new WeakMap();
 const zooms = new Map(); // address -> by axis or scene, what the visitor zoomed or turned: a chart that comes back has it again
 const hidden = new Map(); // address -> the legend's entries that the visitor hid, likewise
 const entry = (line) => line.legendgroup || line.name;
-let plotly; // loaded once per page
+// plotly's build of flat charts, a third of the bytes, draws these; the whole of it is loaded by the first figure with others
+const FLAT = "/api/plotly-cartesian.min.js?v=PLOTLY_VERSION", WHOLE = "/api/plotly.min.js?v=PLOTLY_VERSION";
+const DRAWN_FLAT = new Set(["bar", "contour", "heatmap", "scatter"]);
+const build = (figure) => (figure.data.every((trace) => DRAWN_FLAT.has(trace.type)) ? FLAT : WHOLE);
+const builds = (window.plotlyBuilds ??= new Map()); // address -> that build, loaded once per page
 
-const load = () => (plotly ??= new Promise((done, fail) => {
-  if (window.Plotly) return done();
-  document.head.appendChild(Object.assign(document.createElement("script"), { src: "PLOTLY_ADDRESS", onload: done, onerror: fail }));
-}));
-load().catch(() => (plotly = undefined)); // begins before the first figure is asked for
+const load = (address) => {
+  if (!builds.has(address)) builds.set(address, new Promise((done, fail) => {
+    const script = Object.assign(document.createElement("script"), { src: address });
+    script.onload = () => done(window.Plotly); // of this build: nothing runs between a script and its onload
+    script.onerror = (error) => (builds.delete(address), fail(error));
+    document.head.appendChild(script);
+  }));
+  return builds.get(address);
+};
+load(FLAT).catch(() => {}); // begins before the first figure is asked for
 
 export default function ({ data, parentElement }) {
   let me = charts.get(parentElement);
@@ -68,7 +77,7 @@ async function ask(me) {
   if (asked !== me.asked) return; // the visitor has chosen something else meanwhile
   if (answer.status === 200) {
     const figure = await answer.json();
-    await load();
+    await load(build(figure));
     if (asked !== me.asked || me.plot._dragging) return; // a redraw would take the zoom box from under the mouse
     me.seen = answer.headers.get("x-version");
     me.figure = figure;
@@ -116,12 +125,15 @@ async function draw(me) {
     shown[name] = { ...shown[name], autorange: shown[name].autorange ?? !shown[name].range };
   }
   const config = { responsive: true, displaylogo: false, showSendToCloud: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
-  await window.Plotly.react(me.plot, data, me.updates ? zoomed(address, shown) : shown, config);
+  const plotly = await load(build(me.figure)), anew = me.plotly !== plotly;
+  if (anew) me.plotly?.purge(me.plot); // one build cannot redraw what the other has drawn
+  me.plotly = plotly;
+  await plotly.react(me.plot, data, anew ? shown : zoomed(address, shown), config);
   me.drawn = address;
-  if (!me.updates) { // at first without a zoom, so that a double-click finds the figure's own ranges
+  if (anew) { // at first without a zoom, so that a double-click finds the figure's own ranges
     me.plot.on("plotly_relayout", (changed) => remember(me, changed));
     me.plot.on("plotly_restyle", () => hide(me));
-    if (zooms.has(address)) await window.Plotly.react(me.plot, data, zoomed(address, shown), config);
+    if (zooms.has(address)) await plotly.react(me.plot, data, zoomed(address, shown), config);
   }
   keepHover(me);
   me.look = c.text;
