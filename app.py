@@ -8,6 +8,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from bnlab import api, opened
+from bnlab.files import Files
 
 HOSTS = os.environ.get("BNLAB_HOSTS", "localhost,127.0.0.1").split(",")
 
@@ -26,5 +27,8 @@ app = st.App(
     "pages/navigation.py",
     routes=api.ROUTES,
     lifespan=workers,
-    middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)],  # a page elsewhere cannot read the lab
+    middleware=[
+        Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS),  # first: a page elsewhere cannot read the lab
+        Middleware(Files),
+    ],
 )

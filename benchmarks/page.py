@@ -1,7 +1,7 @@
-"""What the page costs: from the click to a curve, updates a second, bytes and server time an update, thirty viewers.
+"""What the page costs: a visit, click to curve, updates a second, bytes and server time an update, thirty viewers.
 
     python -m benchmarks.page              all of it, about three minutes; needs Chromium or Chrome
-    python -m benchmarks.page --only bytes one part: click, bytes, viewers or watched
+    python -m benchmarks.page --only bytes one part: visit, click, bytes, viewers or watched
 
 Times depend on the machine; what is compared is a ratio within one run.
 """
@@ -98,28 +98,41 @@ def visit(browser, address: str):
     return page, time.perf_counter() - begun
 
 
-def click() -> None:
-    """First page, second visitor beside an empty page of Streamlit, click to curve, stop, and updates a second."""
+BYTES = "performance.getEntriesByType('resource').reduce((sum, entry) => sum + entry.transferSize, 0)"
+
+
+def visits() -> None:
+    """New visitors beside those of an empty page of Streamlit, in turn: seconds, bytes, server time."""
     with tempfile.TemporaryDirectory() as directory, sync_playwright() as playwright:
         empty = Path(directory) / "empty.py"
         empty.write_text(EMPTY)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        with server(empty) as (nothing, *_), server() as (address, _, store):
-            shown: dict[str, list[float]] = {nothing: [], address: []}
-            for turn in range(4):
-                for where, seconds in shown.items():
-                    page, took = visit(browser, where)
-                    seconds.append(took)
-                    if where == address:
-                        begun = time.perf_counter()
+        with server(empty) as nothing, server() as lab:
+            seen: dict[str, list[tuple[float, ...]]] = {"an empty page": [], "the lab": []}
+            for _ in range(6):
+                for (name, each), (address, process, _) in zip(seen.items(), (nothing, lab), strict=True):
+                    before, begun = busy(process.pid), time.perf_counter()
+                    page, controls = visit(browser, address)
+                    if name == "the lab":
                         ready(page)
-                        if turn == 0:
-                            drawn = took + time.perf_counter() - begun
-                            print(f"first page: controls after {took:.2f} s, chart after {drawn:.2f} s")
+                    curve = time.perf_counter() - begun
+                    time.sleep(0.3)  # what comes after the curve
+                    each.append((controls, curve, page.evaluate(BYTES) / 1e6, busy(process.pid) - before))
                     page.close()
-            later = {where: statistics.median(seconds[1:]) for where, seconds in shown.items()}
-            print(f"later visitors: controls after {later[address]:.2f} s; an empty page: {later[nothing]:.2f} s")
-            clicked(browser, address, RunStore(store))
+            for name, each in seen.items():
+                controls, curve, sent, took = (statistics.median(column) for column in zip(*each[1:], strict=True))
+                chart = f", chart after {curve:.2f} s" if name == "the lab" else ""
+                print(f"visitor of {name}: controls after {controls:.2f} s{chart}, {sent:.2f} MB, server {took:.2f} s")
+            controls, curve, *_ = seen["the lab"][0]
+            print(f"the first one of the lab: controls after {controls:.2f} s, chart after {curve:.2f} s")
+        browser.close()
+
+
+def click() -> None:
+    """Click to curve, stop, and updates a second."""
+    with sync_playwright() as playwright, server() as (address, _, store):
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        clicked(browser, address, RunStore(store))
         browser.close()
 
 
@@ -265,7 +278,7 @@ def watched() -> None:
         browser.close()
 
 
-PARTS = {"click": click, "bytes": sizes, "viewers": viewers, "watched": watched}
+PARTS = {"visit": visits, "click": click, "bytes": sizes, "viewers": viewers, "watched": watched}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -14,7 +14,7 @@ FLOORS = {  # from the cellar up; a package stands for all files in it
     "first": "frozen settings problems experiment address sampling "
     "state stack fork trace quantities group train probes",
     "second": "database summary budget run store chunks keeping scorings reading lineage process looker jobs work",
-    "third": "figures export cards opened api",
+    "third": "figures export cards opened api files",
     "side door": "__main__",
     "roof": "app pages",
 }
