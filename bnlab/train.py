@@ -49,7 +49,7 @@ def train(
     t = first
     while t <= steps:
         with torch.no_grad():
-            scored = record and (t % every == 0 or t == steps)
+            scored = record and is_scored(t, every, steps)
             broken = [group.broken() if scored or t == first else [] for group in groups]
             scores = []
             for group, lost in zip(groups, broken, strict=True):
@@ -78,10 +78,15 @@ def score_interval(experiment: Experiment) -> int:
     return max(1, min(affordable, ceil(experiment.settings.steps / 10)))
 
 
+def is_scored(t: int, every: int, steps: int) -> bool:
+    """Whether the networks are scored before update t of a training that ends after `steps`."""
+    return t % every == 0 or t == steps
+
+
 def scheduled(experiment: Experiment, steps: Iterable[int]) -> list[int]:
     """Of these steps, in order, those at which the training is scored anyway: a pause is wherever one likes."""
     every = score_interval(experiment)
-    return sorted(t for t in steps if t % every == 0 or t == experiment.settings.steps)
+    return sorted(t for t in steps if is_scored(t, every, experiment.settings.steps))
 
 
 def scored_examples(arm: Settings) -> int:

@@ -229,10 +229,11 @@ def main(directory: Path | str) -> None:
             try:
                 wish = lambda run_id=run_id: "interrupt" if gone.is_set() else wishes.pop(run_id, None)  # noqa: E731
                 due = train_run(store, run_id, wish, message.get("steps"))
-                if store.run(run_id).status in STEERED:
-                    left = [(name, step) for name, step, _ in due]
-                else:
-                    look_at(store, run_id, due)
+                with suppress(KeyError):  # it was deleted meanwhile
+                    if store.run(run_id).status in STEERED:
+                        left = [(name, step) for name, step, _ in due]
+                    else:
+                        look_at(store, run_id, due)
             except MemoryError:
                 failed(store, run_id, "the memory was used up. Lower depth, width, batch_size, arms or seeds.")
             except Exception as error:
