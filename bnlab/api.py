@@ -83,7 +83,8 @@ def figure_body(run_id: str, view: str, options: dict[str, str]) -> bytes:
     store = opened.holder(run_id)
     trace = store.trace(run_id)
     figures.check(view, trace, options)
-    waited, busy = time.monotonic() + LOOKING, opened.jobs().looker.looking_at(run_id)
+    waited, looks = time.monotonic() + LOOKING, opened.jobs().looker.looking_at(run_id)
+    busy = {probe for probe, step, of in looks if trace.look(probe, 0, step, **of) is None}  # else it is kept already
     for probe, step, of in figures.needs(view, trace, options):
         if probe not in busy:  # what it sees comes with a new version, and so does the next question
             opened.jobs().looker.look(store, run_id, probe, of, step, max(0.0, waited - time.monotonic()))

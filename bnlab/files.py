@@ -55,6 +55,8 @@ def wanted(scope: Scope) -> bool:
     """Whether a whole file of Streamlit is asked for, by one who reads it packed."""
     if scope["type"] != "http" or scope["method"] != "GET" or not scope["path"].startswith("/static/"):
         return False
+    if "//" in scope["path"] or "/." in scope["path"]:  # other names of the same file, without end
+        return False
     headers = Headers(scope=scope)
     partly = "range" in headers or "if-none-match" in headers
     return "gzip" in headers.get("accept-encoding", "") and not partly

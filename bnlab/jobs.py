@@ -148,7 +148,7 @@ class Jobs:
                 if message.get("ended") == worker.run_id is not None:
                     ended, worker.run_id = worker.run_id, None
                     for probe, step in message["left"]:
-                        with suppress(ValueError):  # too many wait: a figure that needs it will ask again
+                        with suppress(ValueError, OSError):  # none can be told: a figure that needs it will ask again
                             self.looker.look(self.store, ended, probe, {}, step)
                     if ended in self.stopping and not self.holds(ended):
                         self.stop_again(ended)

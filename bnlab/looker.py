@@ -49,17 +49,18 @@ class Looker:
         self.process = self.process or Process(self)
         self.process.tell(**message)
 
-    def looking_at(self, run_id: str) -> set[str]:
-        """The probes that are looking at a run, or waiting to."""
+    def looking_at(self, run_id: str) -> list[tuple[str, int, dict]]:
+        """The looks at a run that are being taken or wait: probe, step and options."""
         with self.lock:
-            return {message["look"] for message in map(json.loads, self.waiting) if message["run"] == run_id}
+            waiting = [message for message in map(json.loads, self.waiting) if message["run"] == run_id]
+        return [(message["look"], message["step"], message["options"]) for message in waiting]
 
     def looked(self, message: Mapping) -> None:
         if done := self.waiting.pop(json.dumps(message, sort_keys=True), None):
             done.set()
 
     def follow(self, process: Process) -> None:
-        """Hear the process until it ends. If it dies, what waits says so, and the next look starts another."""
+        """Hear the process until it ends. If it dies, the look it died over says so, and another takes the others."""
         for line in process.popen.stdout:
             message = json.loads(line)
             if "looked" in message:
@@ -70,11 +71,14 @@ class Looker:
             if self.asleep:
                 return
             self.process = None
-            for message in map(json.loads, list(self.waiting)):
+            first, *others = [*map(json.loads, self.waiting)] or [None]
+            if first:
                 with suppress(KeyError):  # the run was deleted meanwhile
-                    where = RunStore(message["directory"])
-                    where.keep_wrong(message["run"], message["look"], message["options"], message["step"], why)
-                self.looked(message)
+                    where = RunStore(first["directory"])
+                    where.keep_wrong(first["run"], first["look"], first["options"], first["step"], why)
+                self.looked(first)
+            for message in others:
+                self.tell(**message)
 
     def close(self) -> list[Process]:
         """Look no more; the process that is to end, if there is one."""

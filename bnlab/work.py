@@ -43,22 +43,28 @@ Due = list[tuple[str, int, list[np.ndarray]]]  # looks to be taken: the probe, t
 
 def execute(store: RunStore, run_id: str, asked: Callable[[], str | None], steps: int | None = None) -> None:
     """Train a run from its newest snapshot, or from the start, and keep what is seen, also by the looks it leaves."""
-    look_at(store, run_id, train_run(store, run_id, asked, steps))
+    _, due = train_run(store, run_id, asked, steps)
+    look_at(store, run_id, due)
 
 
-def look_at(store: RunStore, run_id: str, due: Due) -> None:
+def look_at(store: RunStore, run_id: str, due: Due, gone: Callable[[], bool] = lambda: False) -> None:
+    """Take the looks that are due, until `gone()`."""
     with suppress(KeyError):  # it was deleted meanwhile
         for name, step, weights in due:
-            look(store, run_id, name, {}, step, weights)
+            for _ in () if gone() else looking(store, run_id, name, {}, step, weights):
+                if gone():
+                    return
 
 
-def train_run(store: RunStore, run_id: str, asked: Callable[[], str | None], steps: int | None = None) -> Due:
-    """Train a run, and keep what is seen; the live looks that are due when it rests or has ended.
+def train_run(
+    store: RunStore, run_id: str, asked: Callable[[], str | None], steps: int | None = None
+) -> tuple[str, Due]:
+    """Train a run, and keep what is seen. The status it ends with, and the live looks that are due then.
 
-    `asked()` is looked at after every step, and between the pieces of a look: "pause", "stop" or "interrupt" ends the
-    training there, with a snapshot to go on from; where it is stopped it is scored. `steps` is a number of steps after
-    which to pause, not counting those that were recorded before and are trained again. Live looks come one by one,
-    spread over the steps to the next scoring. Sets the run's status; raises what training raises.
+    `asked()` is looked at after every step, after every look and between its pieces: "pause", "stop" or "interrupt"
+    ends the training there, with a snapshot to go on from; where it is stopped it is scored. `steps` is a number of
+    steps after which to pause, not counting those that were recorded before and are trained again. Live looks come one
+    by one, spread over the steps to the next scoring. Sets the run's status; raises what training raises.
     """
     run = store.run(run_id)
     device = device_for(run.experiment, run.device)
@@ -75,6 +81,8 @@ def train_run(store: RunStore, run_id: str, asked: Callable[[], str | None], ste
                 if wish := asked():
                     return wish
             due.pop(0)
+            if wish := asked():
+                return wish
         return None
 
     records = train(run.experiment, device=device, start=start)
@@ -102,7 +110,7 @@ def train_run(store: RunStore, run_id: str, asked: Callable[[], str | None], ste
     store.change(run_id, status=status, reason=reason)
     if status == "stopped" and record.step >= run.step and scoring_cost(run.experiment) < LONG_SCORING:
         writer.score(records.send(True))  # whoever stops has not waited for it
-    return due if wish != "interrupt" else []
+    return status, due if wish != "interrupt" else []
 
 
 def score(store: RunStore, run_id: str) -> None:
@@ -215,7 +223,10 @@ def main(directory: Path | str) -> None:
                 where, step = store_at(message["directory"]), message["step"]
                 with suppress(KeyError):  # it was deleted meanwhile
                     weights = [np.frombuffer(data, np.float32) for data in where.snapshot(run_id, step)]
-                    look(where, run_id, message["look"], message["options"], step, weights)
+                    pieces = looking(where, run_id, message["look"], message["options"], step, weights)
+                    for _ in () if gone.is_set() else pieces:  # what is broken off is asked for again
+                        if gone.is_set():
+                            break
                 print(json.dumps({"looked": message}), file=out)
                 continue
             if "score" in message:
@@ -228,12 +239,11 @@ def main(directory: Path | str) -> None:
             left = []
             try:
                 wish = lambda run_id=run_id: "interrupt" if gone.is_set() else wishes.pop(run_id, None)  # noqa: E731
-                due = train_run(store, run_id, wish, message.get("steps"))
-                with suppress(KeyError):  # it was deleted meanwhile
-                    if store.run(run_id).status in STEERED:
-                        left = [(name, step) for name, step, _ in due]
-                    else:
-                        look_at(store, run_id, due)
+                status, due = train_run(store, run_id, wish, message.get("steps"))
+                if status in STEERED:
+                    left = [(name, step) for name, step, _ in due]
+                else:
+                    look_at(store, run_id, due, gone.is_set)
             except MemoryError:
                 failed(store, run_id, "the memory was used up. Lower depth, width, batch_size, arms or seeds.")
             except Exception as error:

@@ -11,7 +11,7 @@ import plotly
 import pytest
 from starlette.applications import Starlette
 
-from bnlab import api, figures, opened
+from bnlab import api, figures, opened, work
 from bnlab.experiment import Arm, Experiment
 from bnlab.settings import Settings
 from bnlab.work import execute
@@ -210,6 +210,19 @@ def test_the_board_can_be_sent_before_the_first_step(recorded):
     assert told["step"] == -1
     assert [arm["rows"][0]["value"] for arm in told["arms"]] == ["–", "–"]
     opened.store().delete(run.id)
+
+
+def test_a_look_that_is_kept_already_holds_up_no_other(recorded, monkeypatch):
+    """Between its coming and the word of it a chart asks for another step: that is asked for, or it waited for ever."""
+    store, looker, asked = opened.store(), opened.jobs().looker, []
+    work.look(store, recorded, "landscape", {}, 30, store.trace(recorded).snapshot(30))
+    monkeypatch.setattr(looker, "looking_at", lambda run_id: [("landscape", 30, {"points": 17})])
+    monkeypatch.setattr(looker, "look", lambda store, run_id, probe, options, step, wait: asked.append((probe, step)))
+    together(f"/api/runs/{recorded}/surface?step=0")
+    assert asked == [("landscape", 0)]
+    monkeypatch.setattr(looker, "looking_at", lambda run_id: [("landscape", 12, {"points": 17})])
+    together(f"/api/runs/{recorded}/surface?step=0&look=surface")
+    assert len(asked) == 1, "one look of a kind at a time"
 
 
 def test_gzip_of_a_figure_is_decided_once(recorded):

@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from streamlit.web.server.starlette.starlette_static_routes import create_streamlit_static_assets_routes
 
-from bnlab.files import Files
+from bnlab.files import Files, wanted
 
 STATIC = Path(streamlit.__file__).parent / "static"
 SCRIPT = max((STATIC / "static" / "js").glob("*.js"), key=lambda file: file.stat().st_size)
@@ -96,6 +96,15 @@ def test_an_unknown_address_gets_streamlits_page_and_is_not_kept(streamlits, fil
         for answer in ask(files, *unknown):
             assert answer.content == INDEX and answer.headers["cache-control"] == "no-cache"
     assert len(streamlits.paths) == 10 and not files.kept
+
+
+@pytest.mark.parametrize("other", ["/static//js/{}", "/static/js///{}", "/static/./js/{}"])
+def test_other_names_of_a_file_are_not_kept(files, other):
+    """There is no end of them."""
+    headers = [(b"accept-encoding", b"gzip")]
+    assert not wanted({"type": "http", "method": "GET", "path": other.format(SCRIPT.name), "headers": headers})
+    ask(files, other.format(SCRIPT.name))
+    assert set(files.kept) <= {address(SCRIPT)}  # httpx itself sets one of them right
 
 
 def test_a_part_of_a_file_is_a_part_of_the_file_on_disk(files):

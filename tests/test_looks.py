@@ -106,14 +106,16 @@ def test_a_looking_process_that_dies_is_told(store):
     jobs = Jobs(store, workers=1)
     try:
         jobs.looker.look(store, run.id, "landscape", {"points": 41}, 40)
-        assert jobs.looker.looking_at(run.id) == {"landscape"}
+        jobs.looker.look(store, run.id, "rank", {}, 20)
+        assert jobs.looker.looking_at(run.id) == [("landscape", 40, {"points": 41}), ("rank", 20, {})]
         os.kill(jobs.looker.process.popen.pid, signal.SIGKILL)
         for _ in range(400):
-            if not jobs.looker.looking_at(run.id):
+            if not jobs.looker.looking_at(run.id):  # the other one is told to another process
                 break
             time.sleep(0.05)
         said = store.trace(run.id).look("landscape", 0, 40, points=41)
         assert said["wrong"].tolist() == ["the process that looked ended with signal 9."]
+        assert "wrong" not in store.trace(run.id).look("rank", 0, 20)
         jobs.looker.look(store, run.id, "rank", {}, 40, wait=60)
         assert "wrong" not in store.trace(run.id).look("rank", 0, 40)
     finally:
@@ -158,7 +160,8 @@ def test_a_wish_does_not_wait_for_a_look(store, monkeypatch):
 
     monkeypatch.setattr(work, "looking", pieces)
     run = store.create(Experiment(settings=settings, arms=(BN,)))
-    left = work.train_run(store, run.id, lambda: wishes.pop() if wishes else None)
+    status, left = work.train_run(store, run.id, lambda: wishes.pop() if wishes else None)
+    assert status == "paused"
     run = store.run(run.id)
     assert run.status == "paused" and 0 < run.step < 100 and begun == planned[:2]
     assert [(name, step) for name, step, _ in left] == [(name, 0) for name in planned[1:]]
@@ -219,3 +222,20 @@ def test_of_weights_that_are_gone_a_look_says_so(store):
     look(store, run.id, "rank", {}, 3, [])
     (said,) = store.trace(run.id).look("rank", 0, 3)["wrong"]
     assert "step 3" in said
+
+
+def test_the_looks_of_a_stopped_run_are_left_also_where_it_is_resumed_while_it_is_scored(store, monkeypatch):
+    run = store.create(Experiment(settings=SMALL.model_copy(update={"steps": 1000, "score_every": 100}), arms=(BN,)))
+    monkeypatch.setattr(Writer, "score", lambda self, record: store.change(run.id, status="queued"))
+    status, left = work.train_run(store, run.id, lambda: "stop")
+    assert (status, store.run(run.id).status) == ("stopped", "queued") and left
+
+
+def test_a_server_that_ends_does_not_wait_for_looks(store):
+    run = store.create(Experiment(settings=SMALL, arms=(BN,)))
+    execute(store, run.id, lambda: None)
+    jobs = Jobs(store, workers=1)
+    for points in range(5, 42):
+        jobs.looker.look(store, run.id, "landscape", {"points": points}, 40)
+    jobs.close()  # the process reads all this while it still loads torch
+    assert not [points for points in range(5, 42) if store.trace(run.id).look("landscape", 0, 40, points=points)]

@@ -132,3 +132,18 @@ def test_a_view_opens_on_the_first_arm_that_lasts(lab):
     drawn(view.set_value("Distributions"))
     (chosen,) = (group for group in at.get("button_group") if (group.key or "").startswith("option-arm"))
     assert chosen.value == 1
+
+
+def test_an_arm_shown_before_does_not_keep_a_view_on_one_that_diverged(lab):
+    """Of another run, or of the same one before."""
+    arms = (Arm(label="wild", changes={"learning_rate": 100.0}), Arm(label="tame"))
+    settings = Settings(depth=3, width=8, activation="relu", steps=20, data="wine", batch_size=16)
+    run = lab.create(Experiment(settings=settings, arms=arms))
+    at = page(("run", run.id))
+    (view,) = (group for group in at.get("button_group") if group.key == "view")
+    drawn(view.set_value("Distributions"))
+    arm = lambda: next(group for group in at.get("button_group") if (group.key or "").startswith("option-arm"))  # noqa: E731
+    assert arm().value == 0
+    execute(lab, run.id, lambda: None)
+    drawn(at)
+    assert arm().value == 1

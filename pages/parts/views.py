@@ -121,6 +121,7 @@ def arm(option: Option, run: Run, look: dict[str, Any]) -> str | None:
         return None
     look["key"] = f"option-{option.name}" + "-".join(map(str, there))
     first = first_arm(option, run)
+    look["key"] += f"-{first}"  # where another arm is the first that lasts, it is another box
     labels = {i: run.experiment.arms[i].label for i in there}
     if sum(len(label) + 4 for label in labels.values()) > SIDE_BY_SIDE:
         look["key"] += "-".join(labels.values())  # a list holds a label, which another run may not have

@@ -10,7 +10,8 @@ const entry = (line) => line.legendgroup || line.name;
 // plotly's build of flat charts, a third of the bytes, draws these; the whole of it is loaded by the first figure with others
 const FLAT = "/api/plotly-cartesian.min.js?v=PLOTLY_VERSION", WHOLE = "/api/plotly.min.js?v=PLOTLY_VERSION";
 const DRAWN_FLAT = new Set(["bar", "contour", "heatmap", "scatter"]);
-const build = (figure) => (figure.data.every((trace) => DRAWN_FLAT.has(trace.type)) ? FLAT : WHOLE);
+const build = (figure, now = FLAT) => // an empty figure is drawn by what drew the last one
+  figure.data.length ? (figure.data.every((trace) => DRAWN_FLAT.has(trace.type)) ? FLAT : WHOLE) : now;
 const builds = (window.plotlyBuilds ??= new Map()); // address -> that build, loaded once per page
 
 const load = (address) => {
@@ -77,7 +78,7 @@ async function ask(me) {
   if (asked !== me.asked) return; // the visitor has chosen something else meanwhile
   if (answer.status === 200) {
     const figure = await answer.json();
-    await load(build(figure));
+    await load(build(figure, me.build));
     if (asked !== me.asked || me.plot._dragging) return; // a redraw would take the zoom box from under the mouse
     me.seen = answer.headers.get("x-version");
     me.figure = figure;
@@ -125,11 +126,10 @@ async function draw(me) {
     shown[name] = { ...shown[name], autorange: shown[name].autorange ?? !shown[name].range };
   }
   const config = { responsive: true, displaylogo: false, showSendToCloud: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
-  const plotly = await load(build(me.figure)), anew = me.plotly !== plotly;
-  if (anew) me.plotly?.purge(me.plot); // one build cannot redraw what the other has drawn
-  me.plotly = plotly;
+  const which = build(me.figure, me.build), plotly = await load(which), anew = me.build !== which;
+  if (anew && me.build) (await load(me.build)).purge(me.plot); // one build cannot redraw what the other has drawn
   await plotly.react(me.plot, data, anew ? shown : zoomed(address, shown), config);
-  me.drawn = address;
+  Object.assign(me, { build: which, drawn: address });
   if (anew) { // at first without a zoom, so that a double-click finds the figure's own ranges
     me.plot.on("plotly_relayout", (changed) => remember(me, changed));
     me.plot.on("plotly_restyle", () => hide(me));
