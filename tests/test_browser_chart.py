@@ -91,8 +91,8 @@ def test_panels_on_a_telephone_stand_in_their_order(page, server):
     page.set_viewport_size({"width": 480, "height": 900})
     opened(page, f"{server}/?depth=2&width=4&batch_size=16&steps=20&{arms}")
     button(page, "Train").click()
+    until(page, "location.search.includes('run=')")  # until then the example is shown, which is done
     status(page, "done")
-    until(page, "location.search.includes('run=')")
     tops = """at => { const plot = document.querySelectorAll('.live-plot')[at];
       plot?.scrollIntoView();
       const titles = [...(plot?.querySelectorAll('.annotation') ?? [])].filter(t => /^A\\d$/.test(t.textContent));
@@ -117,8 +117,8 @@ def test_what_an_empty_chart_says_wraps_and_gives_way_to_the_chart(page, server)
     page.set_viewport_size({"width": 480, "height": 900})
     opened(page, f"{server}/?depth=1&width=4&steps=3&arm=one&arm=two;activation=relu")
     button(page, "Train").click()
+    until(page, "location.search.includes('run=')")  # until then the example is shown, which is done
     status(page, "done")
-    until(page, "location.search.includes('run=')")
     page.get_by_role("radio", name="Moving averages", exact=True).click()
     words = page.locator(".live-empty ~ .live-words[role=status]").first
     expect(words).to_have_text(
