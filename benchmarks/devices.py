@@ -3,7 +3,8 @@
     python -m benchmarks.devices
 
 Each line is one shape and number of networks; times are medians of blocks by the wall clock, as training waits for
-them, rows on their way to the disk included. "auto" takes the device above train.CUDA_WORTH multiply-adds a step.
+them, the way of the rows to the processor included. "auto" takes the device above train.CUDA_WORTH multiply-adds a
+step.
 """
 
 import argparse

@@ -51,9 +51,7 @@ def look_at(store: RunStore, run_id: str, due: Due, gone: Callable[[], bool] = l
     """Take the looks that are due, until `gone()`."""
     with suppress(KeyError):  # it was deleted meanwhile
         for name, step, weights in due:
-            for _ in () if gone() else looking(store, run_id, name, {}, step, weights):
-                if gone():
-                    return
+            look(store, run_id, name, {}, step, weights, gone)
 
 
 def train_run(
@@ -136,11 +134,20 @@ def beginning(store: RunStore, run_id: str) -> tuple[int, list[np.ndarray]] | No
     return None
 
 
-def look(store: RunStore, run_id: str, probe: str, options: Mapping, step: int, weights: list[np.ndarray]) -> None:
+def look(
+    store: RunStore,
+    run_id: str,
+    probe: str,
+    options: Mapping,
+    step: int,
+    weights: list[np.ndarray],
+    gone: Callable[[], bool] = lambda: False,
+) -> None:
     """Let a probe look at copies of the networks before update `step` and keep what it sees; where it cannot, the
-    reason as a sentence under the name "wrong"."""
-    for _ in looking(store, run_id, probe, options, step, weights):
-        pass
+    reason as a sentence under the name "wrong". Nothing is kept of a look that `gone()` ends."""
+    for _ in () if gone() else looking(store, run_id, probe, options, step, weights):
+        if gone():
+            return
 
 
 def looking(
@@ -223,10 +230,7 @@ def main(directory: Path | str) -> None:
                 where, step = store_at(message["directory"]), message["step"]
                 with suppress(KeyError):  # it was deleted meanwhile
                     weights = [np.frombuffer(data, np.float32) for data in where.snapshot(run_id, step)]
-                    pieces = looking(where, run_id, message["look"], message["options"], step, weights)
-                    for _ in () if gone.is_set() else pieces:  # what is broken off is asked for again
-                        if gone.is_set():
-                            break
+                    look(where, run_id, message["look"], message["options"], step, weights, gone.is_set)
                 print(json.dumps({"looked": message}), file=out)
                 continue
             if "score" in message:

@@ -109,7 +109,7 @@ def test_a_looking_process_that_dies_is_told(store):
         jobs.looker.look(store, run.id, "rank", {}, 20)
         assert jobs.looker.looking_at(run.id) == [("landscape", 40, {"points": 41}), ("rank", 20, {})]
         os.kill(jobs.looker.process.popen.pid, signal.SIGKILL)
-        for _ in range(400):
+        for _ in range(1200):
             if not jobs.looker.looking_at(run.id):  # the other one is told to another process
                 break
             time.sleep(0.05)
