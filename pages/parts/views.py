@@ -39,6 +39,7 @@ WHY = {
 }
 WHOLE = "%,d"  # 20,000
 SIDE_BY_SIDE = 45  # characters of arms, with the room around them, for which there is place on a telephone
+LETTER, FRAME = 7, 48  # pixels: a letter in a list, and what stands around the letters
 OF_THE_RUN = ("arm", "batch arm", "seed", "layer", "unit", "step")  # what is chosen here stays chosen in other views
 
 
@@ -58,7 +59,7 @@ def show(run_id: str, views: dict[str, tuple[str, ...]] = LAB) -> None:
     )
     figures = {name: FIGURES[name] for name in views[view]}
     options = {option.name: option for figure in figures.values() for option in figure.options}
-    with st.container(horizontal=True, vertical_alignment="top", gap="medium", key="options"):
+    with st.container(horizontal=True, vertical_alignment="top", gap="small", key="options"):
         chosen = {name: asked(explained(option, figures), view, run) for name, option in options.items()}
     for name, figure in figures.items():
         st.subheader(figure.label, help=figure.help, anchor=False)
@@ -85,7 +86,9 @@ def asked(option: Option, view: str, run: Run) -> str | None:
             chosen = st.pills(options=values, format_func=option.choices.get, **look)
             return chosen or values[first]
         if len(values) > 2:
-            return st.selectbox(options=values, format_func=option.choices.get, index=first, width=170, **look)
+            longest = max(map(len, option.choices.values()))
+            width = max(FRAME + LETTER * longest, FRAME + LETTER * len(option.label))
+            return st.selectbox(options=values, format_func=option.choices.get, index=first, width=width, **look)
         return st.segmented_control(
             options=values, format_func=option.choices.get, default=values[first], required=True, **look
         )
@@ -111,7 +114,7 @@ def asked(option: Option, view: str, run: Run) -> str | None:
         return None
     look["key"] += f"-{most}"  # another run may have fewer
     first = first_layer(option, most) if option.kind == "layer" else 1
-    return str(st.slider(min_value=1, max_value=most, value=first, width=220, format=WHOLE, **look))
+    return str(st.slider(min_value=1, max_value=most, value=first, width=180, format=WHOLE, **look))
 
 
 def arm(option: Option, run: Run, look: dict[str, Any]) -> str | None:
