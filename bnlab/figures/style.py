@@ -137,17 +137,18 @@ def ticks(low: float, high: float) -> dict[str, object] | None:
     first, last = ceil(log10(low)) - 1, ceil(log10(high))
     stride = max(1, ceil((last - first) / 8))
     for mantissas in ((1, 2, 5) if last - first <= 3 else (1,), (1, 1.5, 2, 3, 4, 5, 6, 8)):
-        values = [m * 10.0**k for k in range(first, last + 1, stride) for m in mantissas]
+        values = [m * 10.0**k for k in range(first // stride * stride, last + 1, stride) for m in mantissas]
         if sum(low <= v <= high for v in values) > 2:
             break
-    return {"tickvals": values, "ticktext": [written(v) for v in values]}
+    plain = all(1e-4 < v < 2e4 for v in values if low <= v <= high)
+    return {"tickvals": values, "ticktext": [written(v, plain) for v in values]}
 
 
-def written(value: float) -> str:
-    """0.02, 5, 2,000; beyond a ten-thousandth and ten thousand a power of ten."""
-    if 1e-4 < value < 2e4:
+def written(value: float, plain: bool) -> str:
+    """0.02, 5, 2,000; or as a power of ten what is far from 1: numbers of one axis are written alike."""
+    if plain or 1 <= value <= 10:
         return f"{value:,g}"
-    mantissa, power = f"{value:.0e}".split("e")
+    mantissa, power = f"{value:.1e}".replace(".0e", "e").split("e")
     return ("" if mantissa == "1" else f"{mantissa}·") + f"10<sup>{int(power)}</sup>".replace("-", "−")
 
 
