@@ -1,7 +1,7 @@
-"""What the page costs: a visit, click to curve, updates a second, bytes and server time an update, thirty viewers.
+"""What the page costs: click to curve, updates a second, bytes and server time an update, thirty viewers.
 
     python -m benchmarks.page              all of it, about three minutes; needs Chromium or Chrome
-    python -m benchmarks.page --only bytes one part: visit, click, bytes, viewers or watched
+    python -m benchmarks.page --only bytes one part: click, bytes, viewers or watched
 
 Times depend on the machine; what is compared is a ratio within one run.
 """
@@ -45,7 +45,20 @@ def busy(pid: int) -> float:
 
 @contextmanager
 def server(script: str | Path = "app.py"):
-    """The lab on an empty store, or another app: its address and its process."""
+    """The lab on an empty store, or another app, once it answers: its address, its process and its store."""
+    with started_server(script) as (address, process, store):
+        while True:
+            try:
+                urlopen(f"{address}/_stcore/health")
+                break
+            except (URLError, ConnectionError):
+                time.sleep(0.05)
+        yield address, process, store
+
+
+@contextmanager
+def started_server(script: str | Path = "app.py"):
+    """The same, which may not answer yet."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -59,18 +72,10 @@ def server(script: str | Path = "app.py"):
             "--server.headless=true",
             f"--server.port={port}",
         ]
-        begun = time.perf_counter()
-        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"BNLAB_STORE": store})
-        address = f"http://127.0.0.1:{port}"
+        env = os.environ | {"BNLAB_STORE": store}
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
         try:
-            while True:
-                try:
-                    urlopen(f"{address}/_stcore/health")
-                    break
-                except (URLError, ConnectionError):
-                    time.sleep(0.05)
-            print(f"server answers after {time.perf_counter() - begun:.2f} s")
-            yield address, process, Path(store)
+            yield f"http://127.0.0.1:{port}", process, Path(store)
         finally:
             process.terminate()
             process.wait()
@@ -85,9 +90,6 @@ POINTS = """() => { const p = document.querySelector('.live-plot'); if (!p?.data
   return p.data.length > 0 && p.dataset.address !== window.before; }"""
 
 
-EMPTY = 'import streamlit as st\nst.button("Train", key="train")\n'
-
-
 def visit(browser, address: str):
     """A new visitor's tab, and the seconds until the controls can be used."""
     page = browser.new_page(viewport={"width": 1300, "height": 900})
@@ -96,36 +98,6 @@ def visit(browser, address: str):
     page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=60_000)
     page.wait_for_selector(".st-key-train button", timeout=60_000)
     return page, time.perf_counter() - begun
-
-
-BYTES = "performance.getEntriesByType('resource').reduce((sum, entry) => sum + entry.transferSize, 0)"
-
-
-def visits() -> None:
-    """New visitors beside those of an empty page of Streamlit, in turn: seconds, bytes, server time."""
-    with tempfile.TemporaryDirectory() as directory, sync_playwright() as playwright:
-        empty = Path(directory) / "empty.py"
-        empty.write_text(EMPTY)
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        with server(empty) as nothing, server() as lab:
-            seen: dict[str, list[tuple[float, ...]]] = {"an empty page": [], "the lab": []}
-            for _ in range(6):
-                for (name, each), (address, process, _) in zip(seen.items(), (nothing, lab), strict=True):
-                    before, begun = busy(process.pid), time.perf_counter()
-                    page, controls = visit(browser, address)
-                    if name == "the lab":
-                        ready(page)
-                    curve = time.perf_counter() - begun
-                    time.sleep(0.3)  # what comes after the curve
-                    each.append((controls, curve, page.evaluate(BYTES) / 1e6, busy(process.pid) - before))
-                    page.close()
-            for name, each in seen.items():
-                controls, curve, sent, took = (statistics.median(column) for column in zip(*each[1:], strict=True))
-                chart = f", chart after {curve:.2f} s" if name == "the lab" else ""
-                print(f"visitor of {name}: controls after {controls:.2f} s{chart}, {sent:.2f} MB, server {took:.2f} s")
-            controls, curve, *_ = seen["the lab"][0]
-            print(f"the first one of the lab: controls after {controls:.2f} s, chart after {curve:.2f} s")
-        browser.close()
 
 
 def click() -> None:
@@ -278,7 +250,7 @@ def watched() -> None:
         browser.close()
 
 
-PARTS = {"visit": visits, "click": click, "bytes": sizes, "viewers": viewers, "watched": watched}
+PARTS = {"click": click, "bytes": sizes, "viewers": viewers, "watched": watched}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
