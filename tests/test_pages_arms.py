@@ -147,3 +147,21 @@ def test_an_arm_shown_before_does_not_keep_a_view_on_one_that_diverged(lab):
     execute(lab, run.id, lambda: None)
     drawn(at)
     assert arm().value == 1
+
+
+def test_a_view_stays_on_the_arm_that_was_chosen_when_another_diverges(lab):
+    """It went to the first that lasts."""
+    rates = {"wild": 100.0, "tame": 0.1, "slow": 0.001}
+    arms = tuple(Arm(label=label, changes={"learning_rate": rate}) for label, rate in rates.items())
+    settings = Settings(depth=3, width=8, activation="relu", steps=20, data="wine", batch_size=16)
+    run = lab.create(Experiment(settings=settings, arms=arms))
+    at = page(("run", run.id))
+    (view,) = (group for group in at.get("button_group") if group.key == "view")
+    drawn(view.set_value("Distributions"))
+    arm = lambda: next(group for group in at.get("button_group") if (group.key or "").startswith("option-arm"))  # noqa: E731
+    drawn(arm().set_value(2))
+    execute(lab, run.id, lambda: None)
+    drawn(at)
+    assert {lost for lost, _ in lab.run(run.id).diverged} == {0} and arm().value == 2
+    drawn(arm().set_value(0))
+    assert arm().value == 0, "one that diverged can be chosen"

@@ -9,10 +9,11 @@ import streamlit as st
 from bnlab import opened
 from bnlab.experiment import Experiment
 from bnlab.figures import FIGURES
+from bnlab.figures.lasting import wholly
 from bnlab.figures.options import About, Option, first_arm, first_layer, fitting
 from bnlab.run import Run
 
-from . import live
+from . import live, session
 from .words import escaped
 
 LAB = {  # view -> its figures, from top to bottom
@@ -122,15 +123,18 @@ def arm(option: Option, run: Run, look: dict[str, Any]) -> str | None:
     there = fitting(option, run)
     if not there:
         return None
-    look["key"] = f"option-{option.name}" + "-".join(map(str, there))
-    first = first_arm(option, run)
-    look["key"] += f"-{first}"  # where another arm is the first that lasts, it is another box
+    among, first = f"option-{option.name}" + "-".join(map(str, there)), first_arm(option, run)
     labels = {i: run.experiment.arms[i].label for i in there}
-    if sum(len(label) + 4 for label in labels.values()) > SIDE_BY_SIDE:
-        look["key"] += "-".join(labels.values())  # a list holds a label, which another run may not have
-        return str(st.selectbox(options=there, format_func=labels.get, index=there.index(first), width=320, **look))
+    listed = sum(len(label) + 4 for label in labels.values()) > SIDE_BY_SIDE
+    key = f"{among}-{first}"  # where another arm is the first that lasts, it is another box
+    key += "-".join(labels.values()) if listed else ""  # a list holds a label, which another run may not have
+    chosen = session.mine().chosen.get(among, first)
+    start = first if wholly(run, chosen) else chosen
+    look |= {"options": there, "key": key, "on_change": session.choose, "args": (among, key)}
+    if listed:
+        return str(st.selectbox(format_func=labels.get, index=there.index(start), width=320, **look))
     names = {i: escaped(label) for i, label in labels.items()}
-    return str(st.segmented_control(options=there, format_func=names.get, default=first, required=True, **look))
+    return str(st.segmented_control(format_func=names.get, default=start, required=True, **look))
 
 
 def step(experiment: Experiment, look: dict[str, Any]) -> str | None:
