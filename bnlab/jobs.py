@@ -31,11 +31,11 @@ class Jobs:
         self.stopping: set[str] = set()  # runs that may have rested when their worker was told to stop
         self.queue: deque[tuple[str, int | None]] = deque()
         self.looker = Looker(store, asleep=not workers)
-        self.workers: list[Process] = []
+        self.size, self.workers = workers, []  # how many there are to be, those there are
         for run in store.runs("queued"):
             store.change(run.id, status="interrupted", reason="The server ended.")
         self.interrupt_abandoned()
-        self.workers += [Process(self) for _ in range(workers)]
+        self.fill(min(1, workers))  # the others when it is ready: the server's first page needs the processor, too
         self.closed = threading.Event()
         threading.Thread(target=self.watch, daemon=True).start()
 
@@ -85,7 +85,7 @@ class Jobs:
                 raise ValueError(f"{LONGEST_QUEUE} runs are waiting already. Try again when some have ended.")
             self.store.change(run_id, status="queued", reason="")
             self.queue.append((run_id, steps))
-            self.dispatch()
+            self.fill(min(1, self.size))
 
     def holds(self, run_id: str) -> bool:
         """Whether the run waits here or is being executed."""
@@ -131,6 +131,12 @@ class Jobs:
             if self.store.run(run_id).status == "paused":
                 self.stop(run_id)
 
+    def fill(self, size: int) -> None:
+        """Have at least so many workers, unless the server ends, and give them what waits."""
+        while len(self.workers) < size and not self.closing:
+            self.workers.append(Process(self))
+        self.dispatch()
+
     def dispatch(self) -> None:
         """Give waiting runs to free workers."""
         for worker in self.workers:
@@ -144,6 +150,8 @@ class Jobs:
         for line in worker.popen.stdout:
             message = json.loads(line)
             with self.lock:
+                if not ready:
+                    self.fill(self.size)
                 ready = True
                 if message.get("ended") == worker.run_id is not None:
                     ended, worker.run_id = worker.run_id, None
@@ -167,11 +175,10 @@ class Jobs:
                 with suppress(KeyError):
                     if self.store.run(worker.run_id).status in ("queued", "running"):  # else it only looked, or scored
                         self.store.change(worker.run_id, status="failed", reason=f"its worker ended with {how}")
-            if ready:  # one that never came up would fail again, and again
-                self.workers.append(Process(self))
+            if ready:  # one that never came up would fail again, and again: the next run tries
+                self.fill(self.size)
             elif not self.workers:
                 self.give_up(worker.last_words)
-            self.dispatch()
 
     def give_up(self, why: str) -> None:
         """No worker can be started: say so for every run that waits."""

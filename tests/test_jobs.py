@@ -250,6 +250,27 @@ def alive(pid: int) -> bool:
         return stat.read().split(")")[1].split()[0] != "Z"
 
 
+def test_where_no_worker_comes_up_runs_say_why_and_the_next_one_tries_again(tmp_path, monkeypatch):
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\nsleep 1; echo no memory is left >&2; exit 3\n")
+    broken.chmod(0o700)
+    store = RunStore(tmp_path)
+    runs = [store.create(SHORT).id for _ in range(3)]
+    with monkeypatch.context() as patched:
+        patched.setattr("bnlab.process.sys.executable", str(broken))
+        jobs = Jobs(store, 2)
+        for run_id in runs:
+            jobs.start(run_id)
+        for run_id in runs:
+            becomes(jobs, run_id, "failed")
+            assert "no memory is left" in store.run(run_id).reason
+    late = store.create(SHORT).id
+    jobs.start(late)
+    becomes(jobs, late, "done")
+    until(lambda: len(jobs.workers) == 2)
+    jobs.close()
+
+
 def test_a_run_that_another_process_trains_is_not_steered_and_not_called_interrupted(tmp_path):
     store = RunStore(tmp_path)
     question = tmp_path / "question.json"
