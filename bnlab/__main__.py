@@ -190,7 +190,7 @@ def probe(asked: argparse.Namespace) -> int:
 
 def runs(asked: argparse.Namespace) -> int:
     for run in existing(asked.directory).runs():
-        print(f"{run.id}  {run.created:%Y-%m-%d %H:%M}  {run.status:<11}  step {max(run.step, 0):>9,}  {run.name}")
+        print(f"{run.id}  {run.created:%Y-%m-%d %H:%M}  {run.status:<11}  step {run.made:>9,}  {run.name}")
     return 0
 
 

@@ -18,65 +18,62 @@ PREFERRED = ("moving", "none", "population", "batch")  # whose test score a card
 
 
 class Card(NamedTuple):
-    """One arm in numbers, means over its seeds; None where there is none yet.
+    """One arm in numbers, means over those of its seeds that have some; None where there is none yet.
 
-    loss: mean of the last RECENT mini-batches. score: accuracy (share), or loss for a regression, over the test set
-    with `statistics` in the norms, as it was scored at step `scored`.
+    loss: mean of the last RECENT mini-batches, over `trained` seeds. score: accuracy (share), or loss for a regression,
+    over the test set with `statistics` in the norms, as it was scored at step `scored`; over `tested` seeds.
     """
 
     loss: float | None
+    trained: int
     score: float | None
+    tested: int
     statistics: str
     scored: int
 
 
 def card(trace: Trace, arm: int) -> Card:
-    loss = None
+    loss, trained = None, 0
     if trace.step >= 0:
-        loss = average(trace.read("loss", arm, start=max(0, trace.step - RECENT)).mean[-RECENT:])
-    score, used, at = None, "", -1
+        loss, trained = average(trace.read("loss", arm, start=max(0, trace.step - RECENT)).mean[-RECENT:])
+    score, tested, used, at = None, 0, "", -1
     for statistics in PREFERRED:
         steps, losses, accuracies = trace.scores(arm, "test", statistics, points=1)
         if len(steps):
-            score, used, at = average((losses if accuracies is None else accuracies)[-1]), statistics, int(steps[-1])
+            score, tested = average((losses if accuracies is None else accuracies)[-1:])
+            used, at = statistics, int(steps[-1])
             break
-    return Card(loss, score, used, at)
+    return Card(loss, trained, score, tested, used, at)
 
 
-def average(values: np.ndarray) -> float | None:
-    """Mean of the numbers that are there; None where none is."""
-    there = values[~np.isnan(values)]
-    return float(there.mean()) if there.size else None
+def average(values: np.ndarray) -> tuple[float | None, int]:
+    """Mean of the numbers that are there, values [n, seeds], None where none is; and how many seeds have some."""
+    there = ~np.isnan(values)
+    return float(values[there].mean()) if there.any() else None, int(there.any(0).sum())
 
 
 def state(trace: Trace, position: int | None = None) -> dict[str, Any]:
     """What the board shows, all formatted; `position` is the number of runs ahead in the queue."""
     run, experiment = trace.run, trace.experiment
     steps = experiment.settings.steps
-    made = updates(run, steps)
-    facts = [f"step {made:,} of {steps:,}"]
+    facts = [f"step {run.made:,} of {steps:,}"]
     if run.steps_per_second and run.status == "running":
         facts.append(f"{run.steps_per_second:,.0f} steps/s")
     return {
         "status": run.status,
-        "words": words(run, steps, position),
+        "words": words(run, position),
         "step": run.step,
-        "made": made,
+        "made": run.made,
         "steps": steps,
         "facts": [*facts, run.device],
         "arms": [shown(trace, arm) for arm in range(len(experiment.arms))],
     }
 
 
-def updates(run: Run, steps: int) -> int:
-    """How many updates were made: one more than the last recorded step, which is seen before its update."""
-    return min(run.step + 1, steps)
-
-
-def words(run: Run, steps: int, position: int | None) -> str:
+def words(run: Run, position: int | None) -> str:
     """The run's status as a person says it, with what can be done."""
-    made = updates(run, steps)
-    at = f"after {made:,} step{'' if made == 1 else 's'}" if made else "before the first step"
+    steps = run.experiment.settings.steps
+    at = f"after {run.made:,} step{'' if run.made == 1 else 's'}" if run.made else "before the first step"
     of = len(run.experiment.networks)
     lost = f"; {len(run.diverged)} of {of} networks diverged" if run.diverged and of > 1 else ""
     return {
@@ -93,28 +90,37 @@ def words(run: Run, steps: int, position: int | None) -> str:
     }[run.status]
 
 
+def seeds(there: int, of: int) -> tuple[str, str]:
+    """Of how many seeds a mean is, for its name, where some have no number, and for its help: ' over 8 seeds'."""
+    if 0 < there < of:
+        return f", {there} of {of} seeds", f" over {there} of {of} seeds: the others have none that is a number"
+    return "", f" over {of} seeds" if of > 1 else ""
+
+
 def shown(trace: Trace, arm: int) -> dict[str, Any]:
     """One card, formatted."""
     told, experiment = card(trace, arm), trace.experiment
     settings = experiment.arm_settings[arm]
     regression = DATASETS[settings.data].task == "regression"
-    over = f" over {len(experiment.seeds)} seeds" if len(experiment.seeds) > 1 else ""
+    (loss_of, loss_over), (score_of, score_over) = (
+        seeds(n, len(experiment.seeds)) for n in (told.trained, told.tested)
+    )
     using = f", with {STATISTICS[told.statistics]}" if told.statistics in STATISTICS else ""
     earlier = f" at step {told.scored:,}" if told.score is not None and told.scored < trace.step else ""
     rows = [
         {
-            "name": "Loss",
+            "name": "Loss" + loss_of,
             "value": "–" if told.loss is None else f"{style.amount(told.loss)} {'' if regression else 'nats'}".strip(),
-            "help": f"Training loss, mean of the last {RECENT} mini-batches{over}.",
+            "help": f"Training loss, mean of the last {RECENT} mini-batches{loss_over}.",
         },
         {
-            "name": ("Test loss" if regression else "Test accuracy") + earlier,
+            "name": ("Test loss" if regression else "Test accuracy") + earlier + score_of,
             "value": "–"
             if told.score is None
             else style.amount(told.score)
             if regression
             else f"{100 * told.score:.1f} %",
-            "help": f"Over the whole test set{using}, mean{over}." if over else f"Over the whole test set{using}.",
+            "help": f"Over the whole test set{using}{score_over and ', mean'}{score_over}.",
         },
     ]
     flow = verdict(trace, arm)

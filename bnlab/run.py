@@ -38,6 +38,11 @@ class Run(NamedTuple):
     version: int
 
     @property
+    def made(self) -> int:
+        """How many updates were made: one more than the last recorded step, which is seen before its update."""
+        return min(self.step + 1, self.experiment.settings.steps)
+
+    @property
     def ended(self) -> bool:
         """Nothing will be added unless someone asks for it."""
         return self.status in ENDED

@@ -174,11 +174,11 @@ def copies(store: RunStore, run_id: str) -> Copies:
 
 
 def diverged(experiment: Experiment, where: dict[tuple[int, int], tuple[int, int]]) -> str:
-    """One sentence that says where each network diverged first."""
-    network, (step, layer) = min(where.items(), key=lambda item: item[1][0])
+    """One sentence that says which network diverged first, and where."""
+    (arm, _), (step, layer) = min(where.items(), key=lambda item: item[1])
     place = f"layer {layer}" if layer else "the readout"
-    first = experiment.arms[network[0]].label
-    return f"every network diverged, {first!r} first, at step {step:,} in {place}. Lower the learning rate."
+    who = f"every network diverged, {experiment.arms[arm].label!r} first," if len(where) > 1 else "the network diverged"
+    return f"{who} at step {step:,} in {place}. Lower the learning rate."
 
 
 def messages(lines: Iterator[str], inbox: queue.Queue, wishes: dict[str, str], gone: threading.Event) -> None:

@@ -3,7 +3,6 @@
 import streamlit as st
 
 from bnlab import opened
-from bnlab.cards import updates
 from pages.parts import board, session
 from pages.parts.words import escaped, several
 
@@ -26,7 +25,7 @@ for run in runs[(page - 1) * PER_PAGE : page * PER_PAGE]:
             st.markdown(f"{escaped(when)} · **{escaped(called)}**")
             asked = run.experiment
             networks = several(len(asked.arms), "arm") + ", " + several(len(asked.seeds), "seed")
-            steps = f"step {updates(run, asked.settings.steps):,} of {asked.settings.steps:,}"
+            steps = f"step {run.made:,} of {asked.settings.steps:,}"
             st.caption(f"{run.status.capitalize()}, {steps}; {networks}; {run.device}")
         with actions, st.container(horizontal=True, horizontal_alignment="right"):
             if st.button("Open", icon=":material/open_in_new:", key=f"open-{run.id}"):
@@ -36,9 +35,7 @@ for run in runs[(page - 1) * PER_PAGE : page * PER_PAGE]:
             alive = run.status in board.UNDER_WAY
             why = "Stop the run first." if alive else "Asks once more before anything is gone."
             with st.popover("Delete", icon=":material/delete:", disabled=alive, help=why):
-                st.text(
-                    f"{several(updates(run, run.experiment.settings.steps), 'recorded step')} will be gone for good."
-                )
+                st.text(f"{several(run.made, 'recorded step')} will be gone for good.")
                 st.button(
                     "Delete for good", type="primary", key=f"delete-{run.id}", on_click=board.delete, args=(me, run)
                 )

@@ -8,6 +8,7 @@ import pytest
 from bnlab import cards, figures
 from bnlab.activations import ACTIVATIONS
 from bnlab.experiment import Arm, Experiment, Settings
+from bnlab.reading import Trace
 from bnlab.settings import MAX_LABEL, about
 from bnlab.store import RunStore
 from bnlab.train import train
@@ -40,6 +41,19 @@ def test_the_mean_over_seeds_is_named(tmp_path):
     helps = [arm["rows"][1]["help"] for arm in cards.state(store.trace(run.id))["arms"]]
     ends = "mean over 2 seeds."
     assert helps == [f"Over the whole test set, {ends}", f"Over the whole test set, with moving averages, {ends}"]
+
+
+def test_a_mean_says_which_seeds_it_is_over_where_some_have_no_number(tmp_path, monkeypatch):
+    """It said "over 3 seeds" of a mean over the two that had one."""
+    store = RunStore(tmp_path)
+    run = store.create(Experiment(settings=SMALL, arms=ARMS[:1], seeds=(0, 1, 2)))
+    execute(store, run.id, lambda: None)
+    scores = np.array([[0.5, np.nan, 0.75]])
+    monkeypatch.setattr(Trace, "scores", lambda *asked, **more: (np.array([6]), scores, scores))
+    loss, accuracy = cards.state(store.trace(run.id))["arms"][0]["rows"]
+    assert (accuracy["name"], accuracy["value"]) == ("Test accuracy, 2 of 3 seeds", "62.5 %")
+    assert "mean over 2 of 3 seeds: the others have none" in accuracy["help"]
+    assert loss["name"] == "Loss" and loss["help"].endswith("over 3 seeds.")
 
 
 def test_a_run_without_steps_has_scores_and_says_why_it_has_no_verdict(tmp_path):
@@ -149,9 +163,10 @@ def test_the_board_says_every_status_in_words(trace):
         "interrupted": "Interrupted after 8 steps. Resume continues from the last snapshot",
     }.items():
         reason = {"diverged": "every network diverged.", "failed": "killed"}.get(status, "")
-        run = trace.run._replace(status=status, step=7, reason=reason)
-        assert cards.words(run, 30, 2) == words
+        asked = Experiment(settings=SMALL.model_copy(update={"steps": 30}), arms=ARMS)
+        run = trace.run._replace(experiment=asked, status=status, step=7, reason=reason)
+        assert cards.words(run, 2) == words
         if status in ("done", "stopped"):
             of = len(run.experiment.networks)
             run = run._replace(diverged={(0, run.experiment.seeds[0]): (3, 1)})
-            assert cards.words(run, 30, 2) == f"{words}; 1 of {of} networks diverged"
+            assert cards.words(run, 2) == f"{words}; 1 of {of} networks diverged"

@@ -109,6 +109,7 @@ def test_ctrl_c_leaves_a_run_that_is_resumed_to_the_same_tables(tmp_path):
     (broken,) = store.runs()
     assert broken.status == "interrupted" and 20 <= broken.step < 1500
     assert store.trace(broken.id).snapshots()[-1] == broken.step + 1
+    assert f"interrupted  step {broken.step + 1:>9,}" in bnlab("runs", runs).stdout, "the one to go on from"
     resumed = bnlab("resume", runs)
     assert resumed.returncode == 0, resumed.stderr
     assert store.run(broken.id).status == "done" and store.run(broken.id).step == 1500

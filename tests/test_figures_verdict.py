@@ -54,6 +54,9 @@ def test_the_verdict_names_what_is_no_number():
         "1 of 2 seeds diverged, first at step 12 in layer 4; the rest: healthy: layer 1 gets as much "
     )
     assert told.tone == "diverged", "what diverged is not green"
+    readout = flowing(1, 1, diverged={(0, 5): (N - 1, 0)})  # its layers were still in order
+    assert verdict.verdict(readout, 0).words.startswith(f"1 of 2 seeds diverged, first at step {N - 1} in the readout")
+    assert verdict.verdict(readout, 0, N - 2).words.startswith("healthy")
     assert verdict.verdict(flowing(1, 1, depth=1), 0).words == "one hidden layer"
 
 

@@ -13,6 +13,7 @@ from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.jobs import LONGEST_QUEUE, Jobs
 from bnlab.process import ABOVE
 from bnlab.store import RunStore
+from bnlab.work import diverged
 
 LONG = Experiment(settings=Settings(steps=100_000, depth=6, width=32, score_every=1000))
 SHORT = Experiment(settings=Settings(steps=120, depth=6, width=32, score_every=30))
@@ -190,9 +191,16 @@ def test_diverged_networks_are_named(jobs):
     becomes(jobs, run.id, "diverged")
     run = jobs.store.run(run.id)
     step, layer = run.diverged[0, 0]
-    assert f"every network diverged, 'wild' first, at step {step} in layer {layer}." in run.reason
+    assert f"the network diverged at step {step} in layer {layer}." in run.reason
     loss = jobs.store.trace(run.id).read("loss", 0).mean[:, 0]
     assert np.isfinite(loss[:step]).all()
+
+
+def test_of_networks_that_diverged_at_one_step_the_one_of_the_lowest_layer_is_named():
+    """As on the cards; it was the first of the arms."""
+    experiment = Experiment(settings=SHORT.settings, arms=(Arm(label="a"), Arm(label="b", changes={"norm": "batch"})))
+    where = {(0, 0): (2, 7), (1, 0): (2, 3), (0, 1): (9, 1)}
+    assert diverged(experiment, where).startswith("every network diverged, 'b' first, at step 2 in layer 3.")
 
 
 def test_a_full_queue_is_refused_in_a_sentence(tmp_path):
@@ -210,6 +218,7 @@ SERVER = """
 import sys, time
 from bnlab.jobs import Jobs
 from bnlab.store import RunStore
+from bnlab.work import diverged
 store = RunStore(sys.argv[1])
 jobs = Jobs(store, 1)
 jobs.start(sys.argv[2])

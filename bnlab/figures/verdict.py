@@ -57,11 +57,12 @@ def verdict(trace: Trace, arm: int, step: int | None = None) -> Verdict:
     except KeyError:
         return unknown
     seeds = trace.experiment.seeds
-    gone = [i for i, s in enumerate(seeds) if (arm, s) in trace.diverged and not np.isfinite(norms[i]).all()]
+    broke = {i: trace.diverged[arm, s] for i, s in enumerate(seeds) if (arm, s) in trace.diverged}
+    gone = [i for i, (step, _) in broke.items() if at >= step or not np.isfinite(norms[i]).all()]
     live = np.delete(norms, gone, axis=0)
     when = ""
     if gone:
-        first, layer = min(trace.diverged[arm, seeds[i]] for i in gone)
+        first, layer = min(broke[i] for i in gone)
         place = f"layer {layer}" if layer else "the readout"
         when = f"diverged at step {first:,}, first in {place}"
         if len(seeds) > 1:
