@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from .. import lineage, moving
 from . import style
 from .inference import SHOWN, three, without
-from .looks import NOT_YET, missing, newest_snapshot
+from .looks import NOT_FINITE, NOT_YET, left_out, missing, newest_snapshot, seen
 from .moving import subject
 from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, Option
 from .points import evenly
@@ -152,6 +152,10 @@ def alpha_inference(trace: Trace, *, arm: int, alpha: float) -> go.Figure:
     found = trace.look("inference", arm, step, alpha=alpha)
     if wrong := missing(found):
         return wrong
+    there = seen(found)
+    if not there.any():
+        return style.said(NOT_FINITE.format(step))
+    averaged, losses = found["step"][there][0], found["loss"][there].mean(0)
     told = three(trace, arm, "test", "loss")
     figure, few = go.Figure(), evenly(len(told.steps), SHOWN)
     for label, x, y, look in (
@@ -162,7 +166,7 @@ def alpha_inference(trace: Trace, *, arm: int, alpha: float) -> go.Figure:
             told.moving[few],
             {"color": style.GRAY, "dash": "dot"},
         ),
-        (f"α = {alpha:g}", found["step"][0], found["loss"].mean(0), {"color": style.color(arm), "width": 2.2}),
+        (f"α = {alpha:g}", averaged, losses, {"color": style.color(arm), "width": 2.2}),
     ):
         figure.add_scatter(
             x=style.numbers(x), y=style.numbers(y), name=label, mode="lines+markers", line=look,
@@ -170,7 +174,8 @@ def alpha_inference(trace: Trace, *, arm: int, alpha: float) -> go.Figure:
         )  # fmt: skip
     figure.update_xaxes(title="step t: the weights before update t")
     figure.update_yaxes(title="test loss E in inference mode", type="log", tickformat=",~g", dtick="D2")
-    return style.finished(figure, note="The weights are those of the training; only the averages are made anew.")
+    note = "The weights are those of the training; only the averages are made anew."
+    return style.finished(figure, note=f"{note} {left_out(trace, {arm: there})}".strip())
 
 
 def alphas_needs(trace: Trace, *, arm: int, step: int) -> list[tuple[str, int, dict]]:
@@ -182,18 +187,21 @@ def alphas_needs(trace: Trace, *, arm: int, step: int) -> list[tuple[str, int, d
 def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
     """Inference loss against alpha at one step's weights, with its minimum and the population's loss."""
     at = newest_snapshot(trace, step)
-    seen = at is not None and trace.experiment.arm_settings[arm].norm == "batch"
-    found = trace.look("alphas", arm, at) if seen else None
+    normed = at is not None and trace.experiment.arm_settings[arm].norm == "batch"
+    found = trace.look("alphas", arm, at) if normed else None
     if found is None and (wrong := unknown(trace, arm, at or 0)):  # what has been looked at needs no rows any more
         return style.said(wrong)
     if at is None:
         return style.said(NOT_YET)
     if wrong := missing(found):
         return wrong
+    there = seen(found)
+    if not there.any():
+        return style.said(NOT_FINITE.format(at))
     figure, best = go.Figure(), []
     names = [f"{alpha:g}" for alpha in moving.ALPHAS]
     for split, dash in (("train", "dot"), ("test", "solid")):
-        loss = found[f"{split}_loss"].mean(0)
+        loss = found[f"{split}_loss"][there].mean(0)
         figure.add_scatter(
             x=names, y=style.numbers(loss), name=f"{split} set", mode="lines+markers",
             line={"color": style.color(arm), "dash": dash}, hovertemplate="α = %{x}: %{y:,.4g}<extra></extra>",
@@ -207,11 +215,12 @@ def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
             )  # fmt: skip
     steps, losses, _ = trace.scores(arm, "test", "population")
     if at in steps:
-        style.reference(figure, float(losses[list(steps).index(at)].mean()), "population statistics, test set")
+        style.reference(figure, float(losses[list(steps).index(at)][there].mean()), "population statistics, test set")
     figure.update_xaxes(title="α, weight of the old value (not to scale)", type="category")
-    spanned = style.decades(*(found[f"{split}_loss"].mean(0) for split in ("train", "test")))
+    spanned = style.decades(*(found[f"{split}_loss"][there].mean(0) for split in ("train", "test")))
     figure.update_yaxes(title="loss E in inference mode", **style.logarithmic(spanned))
-    return style.finished(figure, note=f"Weights of step {at:,}: {'; '.join(best)}.")
+    note = f"Weights of step {at:,}{': ' * bool(best)}{'; '.join(best)}. {left_out(trace, {arm: there})}"
+    return style.finished(figure, note=note.strip())
 
 
 TENTHS, HUNDREDTHS, THOUSANDTHS = np.arange(0, 0.9, 0.1), np.arange(0.9, 0.99, 0.01), np.arange(0.99, 0.9995, 0.001)

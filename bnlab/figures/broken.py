@@ -12,7 +12,7 @@ from ..data import DATASETS
 from ..probes.broken import MISTAKES
 from . import style
 from .alphas import unknown
-from .looks import NOT_YET, missing, newest_snapshot
+from .looks import NOT_FINITE, NOT_YET, left_out, missing, newest_snapshot, seen
 from .options import STEP, About, Option
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ TOUCH = 1e-3  # relative: losses that are nearer than this are said to be the sa
 
 
 class Costs(NamedTuple):
-    """One arm's test loss and accuracy with each of MISTAKES, and what they should be, [mistakes], means over seeds;
-    NaN: not known. control: the loss where training examples have polluted the averages."""
+    """One arm's test loss and accuracy with each of MISTAKES, and what they should be, [mistakes], means over the
+    seeds it was seen of; NaN: not known. control: the loss where training examples have polluted the averages."""
 
     loss: np.ndarray
     accuracy: np.ndarray
@@ -41,7 +41,8 @@ class Costs(NamedTuple):
 
 
 def costs(trace: Trace, arm: int, at: int, found: dict[str, np.ndarray]) -> Costs:
-    mean = {name: values.astype(np.float64).mean(0) for name, values in found.items()}
+    there = seen(found)
+    mean = {name: values[there].astype(np.float64).mean(0) for name, values in found.items()}
     loss, accuracy = mean["loss"], mean["accuracy"]
     right, right_accuracy = (np.full(len(MISTAKES), q[0]) for q in (loss, accuracy))
     right[IN_BATCHES] = mean.get("unshifted_loss", np.nan)  # looks of older runs have not seen it
@@ -61,10 +62,14 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
         return style.said("No arm of this run has batch norm, so nothing of this can go wrong.")
     figure, chosen, symptoms, stems, spread = go.Figure(), int(mistake), [], [], []
     labels, told = zip(*MISTAKES.values(), strict=True)
+    there = {}
     for place, arm in enumerate(arms):
         found = trace.look("broken", arm, at)
         if wrong := missing(found):
             return wrong
+        there[arm] = seen(found)
+        if not there[arm].any():
+            continue
         cost, name, color = costs(trace, arm, at, found), style.label(trace, arm), style.color(arm)
         y = np.arange(len(labels)) + (place + 1) / (len(arms) + 1) - 0.5
         loss = np.where(np.isfinite(cost.loss), cost.loss, np.nan)
@@ -83,6 +88,8 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
         ends = np.stack([right, loss, gaps], 1).ravel(), np.stack([y, y, gaps], 1).ravel()
         stems.append((name, color, *ends))
         symptoms.append(symptom(trace, arm, at, cost, chosen))
+    if not stems:
+        return style.said(NOT_FINITE.format(at))
     for name, color, x, y in stems:  # from what it should be to what it is
         figure.add_scatter(
             x=style.numbers(x), y=style.numbers(y), mode="lines", line={"color": color, "width": 2}, opacity=0.4,
@@ -104,9 +111,8 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
     why = unknown(trace, arms[0], at)
     if why and not chosen:
         note += f" {labels[SWAPPED].capitalize()} is not known here: {why.replace('<br>', ' ')}"
-    return style.finished(
-        figure, height=120 + 50 * len(MISTAKES), note=f"Weights of step {at:,}, computed, not told. {note}"
-    )
+    note = f"Weights of step {at:,}, computed, not told. {note} {left_out(trace, there)}".strip()
+    return style.finished(figure, height=120 + 50 * len(MISTAKES), note=note)
 
 
 def symptom(trace: Trace, arm: int, at: int, cost: Costs, chosen: int) -> str:
@@ -167,7 +173,7 @@ def outlier(trace: Trace, *, step: int) -> go.Figure:
     at = newest_snapshot(trace, step)
     if at is None:
         return style.said(NOT_YET)
-    labels, values, colors, regression = [], [], [], False
+    labels, values, colors, there, regression = [], [], [], {}, False
     for arm, settings in enumerate(trace.experiment.arm_settings):
         if settings.mini_batch == 1:
             continue
@@ -176,7 +182,8 @@ def outlier(trace: Trace, *, step: int) -> go.Figure:
         if wrong := missing(found):
             return wrong
         labels.append(style.label(trace, arm))
-        values.append(float(found["outlier"].max()))
+        there[arm] = seen(found)
+        values.append(float(np.fmax.reduce(found["outlier"])))
         colors.append(style.color(arm))
     if not labels:
         return style.said("K = 1: a mini-batch holds no other example that an outlier could reach.")
@@ -186,7 +193,7 @@ def outlier(trace: Trace, *, step: int) -> go.Figure:
             x=values,
             orientation="h",
             marker={"color": colors},
-            text=[style.amount(v) for v in values],
+            text=[style.amount(v) if np.isfinite(v) else "not finite" for v in values],
             textposition="outside",
             cliponaxis=False,
             hovertemplate="%{y}: %{text}<extra></extra>",
@@ -200,6 +207,7 @@ def outlier(trace: Trace, *, step: int) -> go.Figure:
         f"Step {at:,}. The inputs of one example grow a hundredfold; these are the others of its mini-batch. "
         "Only batch norm lets it through, and only where it normalizes with the mini-batch."
     )
+    note = f"{note} {left_out(trace, there)}".strip()
     return style.finished(figure, height=140 + 36 * len(labels), note=note)
 
 

@@ -13,7 +13,7 @@ from ..settings import about
 from . import style
 from .alphas import unknown
 from .inference import without
-from .looks import ALL_LOST, NOT_YET, finished, missing, newest_snapshot
+from .looks import NOT_FINITE, NOT_YET, finished, left_out, missing, newest_snapshot, seen
 from .options import BATCH_ARM, LAYER, STEP, About, choice
 
 if TYPE_CHECKING:
@@ -80,8 +80,10 @@ def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.
         return style.said("Before update 0 nothing has been averaged yet. Choose a later step.")
     if wrong := missing(found):
         return wrong
-    if np.isnan(found["parts"]).all():
-        return style.said(ALL_LOST.format(at))
+    there = seen(found)
+    if not there.any():
+        return style.said(NOT_FINITE.format(at))
+    found = {name: values[there] for name, values in found.items()}
     figure = make_subplots(1, 2, horizontal_spacing=0.13)
     names, best, measured = [f"{alpha:g}" for alpha in moving.ALPHAS], [], []
     settings = trace.experiment.arm_settings[arm]
@@ -139,7 +141,7 @@ def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.
         f"along the way; older ones, which hold {style.amount(alpha**replayed, 1)} of the average at α = {alpha:g}, "
         "are interpolated between scorings."
     )
-    return finished(figure, 460, *notes)
+    return finished(figure, 460, *notes, left_out(trace, {arm: there}))
 
 
 SMALL = 64  # examples; a step of fewer takes hardly less time on a processor, as measured
@@ -180,6 +182,10 @@ def in_practice(trace: Trace, *, arm: int, step: int) -> go.Figure:
         found = trace.look("practice", arm, at, batch_size=K)
         if wrong := missing(found):
             return wrong
+        there = seen(found)
+        if not there.any():
+            return style.said(NOT_FINITE.format(at))
+        found = {name: values[there] for name, values in found.items()}
         means, ratios = (found[name].mean(0) for name in ("mean_off", "std_ratio"))
         layers, own = np.arange(1, len(means) + 1), settings.mini_batch == K
         color = style.color(arm) if own else style.COLORS[i % 3 + 3]
@@ -211,7 +217,7 @@ def in_practice(trace: Trace, *, arm: int, step: int) -> go.Figure:
     note += f"K = {K:,}"
     fewer = "; in time fewer where layers are small and a step of so few examples is mostly overhead"
     note += f"{fewer if K < SMALL else ''}."
-    return style.finished(figure, note=note)
+    return style.finished(figure, note=f"{note} {left_out(trace, {arm: there})}".strip())
 
 
 START = choice(

@@ -12,8 +12,8 @@ from plotly.subplots import make_subplots
 from ..probes.invariance import FACTORS, POWERS
 from ..trace import EVERYTHING
 from . import style
-from .lasting import confine, lasting, lost, parted
-from .looks import NOT_YET, each, finished, layered, line, middle, mode, present, seeds, titled
+from .lasting import confine, lasting, parted
+from .looks import NOT_FINITE, NOT_YET, absent, each, finished, layered, line, middle, mode, present, seeds, titled
 from .losses import measure, unit
 from .options import LAYER, STEP, About, Option
 from .style import amount
@@ -79,18 +79,21 @@ def invariance(trace: Trace, *, step: int, layer: int, c: float) -> go.Figure:
     turned = {name: present(q["angle"])[min(layer, q["angle"].shape[1]) - 1] for _, name, q in arms}
     angles = ", ".join(f"{name} {amount(angle, 2)}°" for name, angle in turned.items() if np.isfinite(angle))
     update = f"The coming update turns the layer's weights by: {angles}." if angles else ""
-    return finished(figure, style.HEIGHT, note, *numbers, *moves, law, update, seeds(trace), *lost(trace, at).values())
+    return finished(figure, style.HEIGHT, note, *numbers, *moves, law, update, seeds(trace), *absent(trace, at, arms))
 
 
 def undone(trace: Trace, *, step: int, layer: int) -> go.Figure:
     """gamma and beta undo a layer's norm on one mini-batch: the loss stays, the gradients do not."""
+    normed = [arm for arm, settings in enumerate(trace.experiment.arm_settings) if settings.norm == "batch"]
+    if not normed:
+        return style.said("No arm has batch norm, so there is nothing to undo.")
     told = each(trace, "undo", step, layer=layer)
     if isinstance(told, go.Figure):
         return told
     at, arms = told
-    arms = [one for one in arms if trace.experiment.arm_settings[one[0]].norm == "batch"]
+    arms = [one for one in arms if one[0] in normed]
     if not arms:
-        return style.said("No arm has batch norm, so there is nothing to undo.")
+        return style.said(NOT_FINITE.format(at))
     figure, losses = make_subplots(1, 2, horizontal_spacing=0.12), []
     for arm, name, found in arms:
         layers = np.arange(1, found["cosine"].shape[1] + 1)
@@ -114,7 +117,7 @@ def undone(trace: Trace, *, step: int, layer: int) -> go.Figure:
     same = "Frozen moving averages depend on no weights: there the gradients are the same, nothing is left of the norm."
     kinds = {s.statistics for s in settings}
     words = [differ] * ("batch" in kinds) + [same] * ("moving" in kinds)
-    return finished(figure, style.HEIGHT, note, *words, seeds(trace), *lost(trace, at).values())
+    return finished(figure, style.HEIGHT, note, *words, seeds(trace), *absent(trace, at, arms, normed))
 
 
 def scale_over_time(trace: Trace, *, layer: int) -> go.Figure:

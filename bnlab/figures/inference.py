@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from .. import lineage
 from ..data import DATASETS
 from . import style
+from .looks import NOT_FINITE, left_out, present
 from .moving import NO_BATCH_NORM
 from .options import BATCH_ARM, About, choice
 from .style import NOTHING, amount
@@ -25,7 +26,8 @@ LOOKS = {"batch": ("dot", "circle"), "moving": ("solid", "square"), "population"
 
 
 class Three(NamedTuple):
-    """One arm's score over a split with each kind of statistics: steps [n], values [n], of all seeds one."""
+    """One arm's score over a split with each kind of statistics: steps [n], values [n], of all seeds one; at each step
+    of those seeds of which all kinds are finite."""
 
     steps: np.ndarray
     batch: np.ndarray
@@ -33,14 +35,25 @@ class Three(NamedTuple):
     population: np.ndarray
 
 
-def three(trace: Trace, arm: int, split: str, quantity: str, over=np.mean) -> Three:
+def three(trace: Trace, arm: int, split: str, quantity: str, over=present) -> Three:
     """`over` makes one of the values of the seeds."""
     steps, found = np.array([], int), []
     for kind in KINDS:
         steps, loss, accuracy = trace.scores(arm, split, kind, SCORINGS)
         values = loss if quantity == "loss" else accuracy
-        found.append(np.full(len(steps), np.nan) if values is None else over(values, 1))
-    return Three(steps, *(values if len(values) else np.full(len(steps), np.nan) for values in found))
+        found.append(np.full_like(loss, np.nan) if values is None else values)
+    there = whole(trace, arm, split)
+    return Three(
+        steps,
+        *(over(np.where(there, q, np.nan), 1) if len(q) else np.full(len(steps), np.nan) for q in found),
+    )
+
+
+def whole(trace: Trace, arm: int, split: str) -> np.ndarray:
+    """At which steps which seeds have a finite loss with every kind of statistics, [n, seeds]: a mean of other seeds
+    with one kind than with another would tell them apart by the seeds."""
+    losses = [trace.scores(arm, split, kind, SCORINGS)[1] for kind in KINDS]
+    return np.all([np.isfinite(loss) for loss in losses if len(loss)], 0)  # none by mini-batches of one
 
 
 def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Figure:
@@ -53,8 +66,11 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
     told = three(trace, arm, split, quantity)
     if not len(told.steps):
         return style.said(NOTHING)
+    if not whole(trace, arm, split).any() or not whole(trace, arm, "test").any():
+        return style.said(NOT_FINITE.format(int(told.steps[0])))
     figure, seeds = go.Figure(), len(trace.experiment.seeds)
-    band = [three(trace, arm, split, quantity, over) for over in (np.min, np.max)] if seeds > 1 else []
+    ends = (np.fmin.reduce, np.fmax.reduce)
+    band = [three(trace, arm, split, quantity, over) for over in ends] if seeds > 1 else []
     for kind, words in KINDS.items():
         dash, symbol = LOOKS[kind]
         if band:
@@ -83,7 +99,8 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
     if at is not None and trace.look("off", arm, at) is None:
         note += " The lab is looking at why they differ."
     over = f" Means over {seeds} seeds; bands from the least to the greatest." if seeds > 1 else ""
-    return style.finished(figure, note=note + over)
+    absent = left_out(trace, {arm: whole(trace, arm, split).all(0)})
+    return style.finished(figure, note=f"{note}{over} {absent}".strip())
 
 
 class Cause(NamedTuple):
@@ -108,6 +125,7 @@ def moment(trace: Trace, told: Three, arm: int) -> int | None:
     if settings.statistics == "moving" or any(lineage.changed(trace, arm, name) is not None for name in ONE_KIND):
         return None
     there = np.isin(told.steps, [*trace.snapshots(), *trace.looks("off", arm)[0]]) & (told.steps > trace.first)
+    there &= np.isfinite(told.moving) & np.isfinite(told.population)
     return int(told.steps[there][widest(Three(*(q[there] for q in told)))]) if there.any() else None
 
 
@@ -121,9 +139,10 @@ def three_needs(trace: Trace, *, arm: int, split: str, quantity: str) -> list[tu
 def cause(trace: Trace, arm: int, t: int | None) -> Cause | None:
     """What the probe `off` saw before update t; None where it has not looked."""
     found = trace.look("off", arm, t) if t is not None else None
-    if found is None or "wrong" in found or not np.isfinite(found["loss"]).any():
+    if found is None or "wrong" in found:
         return None
-    return Cause(t, *(float(loss) for loss in np.nanmean(found["loss"], 0)))
+    losses = found["loss"][np.isfinite(found["loss"]).all(1)]
+    return Cause(t, *(float(loss) for loss in losses.mean(0))) if len(losses) else None
 
 
 def explained(told: Three, settings: Settings, found: Cause | None) -> str:
@@ -152,8 +171,10 @@ def explained(told: Three, settings: Settings, found: Cause | None) -> str:
     if K == 1:
         return f"{said} There is none with mini-batch statistics: one example has no variance."
     said += f" With mini-batch statistics every example is normalized by its own mini-batch of {K:,}, as in training"
-    batch, population = told.batch[-1], told.population[-1]
-    said += f": {amount(batch)} at the newest step, against {amount(population)} with the population's"
+    last = int(np.flatnonzero(np.isfinite(told.population))[-1])
+    batch, population = told.batch[last], told.population[last]
+    when = "the newest step" if last == len(told.steps) - 1 else f"step {told.steps[last]:,}"
+    said += f": {amount(batch)} at {when}, against {amount(population)} with the population's"
     noisy = np.isfinite(batch) and np.isfinite(population) and batch > 1.1 * population and K < 64
     return f"{said}; so few examples make noisy statistics, another for each mini-batch." if noisy else f"{said}."
 
@@ -162,7 +183,7 @@ def widest(told: Three) -> int:
     """The place where the losses with moving averages and with population statistics are furthest apart."""
     with np.errstate(divide="ignore", invalid="ignore"):
         apart = np.abs(np.log(told.moving / told.population))  # as on the chart's axis
-    return int(np.nan_to_num(apart, nan=0, posinf=1e30).argmax())
+    return int(np.nan_to_num(apart, nan=-1, posinf=1e30).argmax())
 
 
 def without(trace: Trace, what: str) -> str:

@@ -10,8 +10,8 @@ from plotly.subplots import make_subplots
 
 from ..probes.jacobian import WIDEST
 from . import style
-from .lasting import lost, room
-from .looks import OLD, each, finished, line, middle, mode, newest, present, seeds, titled
+from .lasting import room
+from .looks import OLD, absent, each, finished, line, middle, mode, newest, present, seeds, titled
 from .options import STEP, About
 from .predicted import of
 
@@ -22,6 +22,10 @@ INFERENCE = "single examples, inference mode"
 LAYER, PRODUCT = "J<sub>l</sub>", "J<sub>L</sub> … J<sub>l+1</sub>"
 WIDE = f"Layers wider than {WIDEST} units are not taken apart one by one."
 Arms = list[tuple[int, str, dict[str, np.ndarray]]]
+
+
+def wide(trace: Trace) -> bool:
+    return all(settings.width > WIDEST for settings in trace.experiment.arm_settings)
 
 
 def measured(trace: Trace, step: int) -> tuple[int, Arms] | go.Figure:
@@ -35,7 +39,7 @@ def measured(trace: Trace, step: int) -> tuple[int, Arms] | go.Figure:
 def one_by_one(trace: Trace, step: int) -> tuple[int, Arms] | go.Figure:
     """The same, where the examples' Jacobians were taken apart."""
     told = measured(trace, step)
-    if isinstance(told, tuple) and np.isnan([found["layer_rms"] for *_, found in told[1]]).all():
+    if isinstance(told, tuple) and wide(trace):
         return style.said(WIDE)
     return told
 
@@ -65,7 +69,7 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
         f"of {PRODUCT}, {INFERENCE}", f"their root mean square, {mode(trace)}",
     )  # fmt: skip
     words = f"{inference(trace)}, each exactly; root mean square, and thin the greatest."
-    if np.isnan([found["layer_rms"] for *_, found in arms]).all():
+    if wide(trace):
         words = f"{WIDE} Measured is only the root mean square, {mode(trace)}."
     coupled = (
         "In training mode batch norm couples the examples, so there the Jacobian is that of the whole mini-batch, "
@@ -74,7 +78,7 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
     frozen = mode(trace).startswith("training with frozen")
     rings = "Rings: the law of random initial networks, the factors of the signal gradient multiplied." * (at == 0)
     return finished(
-        figure, 440, f"Step {at:,}.", words, "" if frozen else coupled, rings, seeds(trace), *lost(trace, at).values()
+        figure, 440, f"Step {at:,}.", words, "" if frozen else coupled, rings, seeds(trace), *absent(trace, at, arms)
     )
 
 
@@ -132,7 +136,7 @@ def spectra(trace: Trace, *, step: int) -> go.Figure:
             "that shrink some directions more than others lose them with depth; one layer loses those behind a unit "
             "without a slope."
         )
-    return finished(figure, 560, words, *lost(trace, at).values())
+    return finished(figure, 560, words, *absent(trace, at, arms))
 
 
 def conditions(trace: Trace, *, step: int) -> go.Figure:
@@ -154,7 +158,7 @@ def conditions(trace: Trace, *, step: int) -> go.Figure:
         "below 10⁻¹² of the greatest: median over the examples. A product with lost directions has no condition number "
         "of its own; this one is near 10¹²."
     )
-    return finished(figure, style.HEIGHT, words, seeds(trace), *lost(trace, at).values())
+    return finished(figure, style.HEIGHT, words, seeds(trace), *absent(trace, at, arms))
 
 
 def lost_share(found: dict[str, np.ndarray]) -> str:
@@ -176,7 +180,7 @@ def ranks(trace: Trace, *, step: int) -> go.Figure:
         line(figure, layers, found["cosine"], name, arm, 2, False, log=False)
     titled(figure, "layer l", "effective rank", "mean cosine of two examples", log=False)
     note = f"Step {at:,}, the coming mini-batch, {mode(trace)}. Rank 1, cosine 1: all examples lie on one line."
-    return finished(figure, style.HEIGHT, note, seeds(trace, log=False), *lost(trace, at).values())
+    return finished(figure, style.HEIGHT, note, seeds(trace, log=False), *absent(trace, at, arms))
 
 
 ABOUT = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ import plotly.graph_objects as go
 
 from ..train import scheduled
 from . import style
-from .lasting import wholly
+from .lasting import lost, wholly
 from .points import evenly
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ COMING = "The lab is looking. This takes a moment."
 OLD = "An older version of the lab looked at this step and measured less. Choose another step."
 NOT_YET = "No snapshot of the weights yet; they come with the scores."
 ALL_LOST = "Every network had diverged by step {:,}. Choose an earlier step, or a lower learning rate."
+NOT_FINITE = (
+    "At step {:,} weights or moving averages of every network are not finite. Choose an earlier step, or a lower "
+    "learning rate."
+)
 Needs = list[tuple[str, int, dict]]
 
 
@@ -39,6 +44,24 @@ def missing(found: dict[str, np.ndarray] | None) -> go.Figure | None:
     if found is None:
         return style.said(COMING)
     return style.said(f"This could not be looked at: {found['wrong'][0]}") if "wrong" in found else None
+
+
+def seen(found: dict[str, np.ndarray]) -> np.ndarray:
+    """Which of the seeds, [seeds], a probe saw something of: of a network with weights or moving averages that are not
+    finite it has only NaN."""
+    measured = [values for values in found.values() if values.dtype.kind == "f"]  # whole numbers, as steps, are no NaN
+    return np.any([np.isfinite(values).reshape(len(values), -1).any(1) for values in measured], 0)
+
+
+def left_out(trace: Trace, there: dict[int, np.ndarray]) -> str:
+    """Which seeds are not in the means, as a sentence; `there`: for some arms, which of the seeds are."""
+    told = []
+    for arm, those in there.items():
+        names = [str(seed) for seed, is_there in zip(trace.experiment.seeds, those, strict=True) if not is_there]
+        if names:
+            which = "all seeds" if len(names) == len(those) else f"seed{'s' * (len(names) > 1)} {', '.join(names)}"
+            told.append(f"{which} of {style.label(trace, arm)}")
+    return f"Left out where weights or moving averages are not finite: {'; '.join(told)}." if told else ""
 
 
 def newest(*probes: str, **options: object):
@@ -96,7 +119,7 @@ def geometric(values: np.ndarray, axis: int | tuple[int, ...] = 0) -> np.ndarray
 
 
 def each(trace: Trace, probe: str, step: int, **options: object):
-    """The step and (arm, label, what the probe saw) of every arm that had not wholly diverged, or the figure that says
+    """The step and (arm, label, what the probe saw) of every arm of which a network is finite, or the figure that says
     why there is nothing."""
     at = moment(trace, step, probe, **options)
     if at is None:
@@ -105,8 +128,19 @@ def each(trace: Trace, probe: str, step: int, **options: object):
     for one in found.values():
         if wrong := missing(one):
             return wrong
-    left = [(arm, style.label(trace, arm), one) for arm, one in found.items() if not wholly(trace, arm, at)]
-    return (at, left) if left else style.said(ALL_LOST.format(at))
+    lasts = [arm for arm in found if not wholly(trace, arm, at)]
+    left = [(arm, style.label(trace, arm), found[arm]) for arm in lasts if seen(found[arm]).any()]
+    return (at, left) if left else style.said((NOT_FINITE if lasts else ALL_LOST).format(at))
+
+
+def absent(trace: Trace, at: int, drawn: list[tuple], asked: Iterable[int] | None = None) -> list[str]:
+    """What to say of networks that are not in what each() found, `drawn`: those that had diverged, and those of the
+    `asked` arms, else of all, that are not finite for another reason."""
+    there = {arm: seen(found) for arm, _, found in drawn}
+    for arm in range(len(trace.experiment.arms)) if asked is None else asked:
+        gone = [trace.diverged.get((arm, seed), (at + 1,))[0] <= at for seed in trace.experiment.seeds]
+        there[arm] = there.get(arm, np.zeros(len(gone), bool)) | gone  # these have a sentence of their own
+    return [*lost(trace, at).values(), left_out(trace, there)]
 
 
 def titled(figure: go.Figure, across: str, *up: str, log: bool = True) -> None:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from ..settings import ALONE
 from . import style
 from .inference import without
-from .looks import NOT_YET, missing, newest, newest_snapshot
+from .looks import NOT_FINITE, NOT_YET, left_out, missing, newest, newest_snapshot, present, seen
 from .options import STEP, About
 
 if TYPE_CHECKING:
@@ -25,10 +25,12 @@ def alone(trace: Trace, *, step: int) -> go.Figure:
     names = [style.label(trace, arm) for arm in range(len(trace.experiment.arms))]
     figure, top, colors = go.Figure(), 0.0, [style.color(arm) for arm in range(len(names))]
     told: dict[str, list[float]] = {"alone_in_training": [], "alone": []}
+    kept = {}
     for arm in range(len(names)):
         found = trace.look("single", arm, at)
         if wrong := missing(found):
             return wrong
+        kept[arm] = seen(found)
         for key, values in told.items():  # looks of older runs have not seen training mode
             there = found.get(key, np.array([np.nan]))
             values.append(float(np.nanmax(there)) if np.isfinite(there).any() else np.nan)
@@ -37,7 +39,7 @@ def alone(trace: Trace, *, step: int) -> go.Figure:
         figure.add_bar(
             y=names, x=style.numbers(np.array(told[key])), name=mode, orientation="h", cliponaxis=False,
             marker={"color": colors, "pattern": {"shape": pattern}, "line": {"color": colors, "width": 1}},
-            text=[style.amount(v, 2) if np.isfinite(v) else "diverged" for v in told[key]], textposition="outside",
+            text=[style.amount(v, 2) if np.isfinite(v) else "not finite" for v in told[key]], textposition="outside",
             hovertemplate="%{y}: %{text}<extra>" + mode + "</extra>",
         )  # fmt: skip
     figure.update_layout(barmode="group")
@@ -48,6 +50,7 @@ def alone(trace: Trace, *, step: int) -> go.Figure:
         "rounding between them: a single example needs no mini-batch. In training mode batch norm subtracts a lone "
         f"example from itself and answers β, whatever it is; so the lab refuses such a training: “{ALONE}”"
     )
+    note = f"{note} {left_out(trace, kept)}".strip()
     return style.finished(figure, height=150 + 60 * len(names), note=note)
 
 
@@ -61,28 +64,33 @@ def two_examples(trace: Trace, *, step: int) -> go.Figure:
         return style.said(without(trace, "gradient that its norm could take away"))
     if all(settings.statistics == "moving" for settings in normed):
         return style.said("Batch norm trains with frozen averages here: it takes nothing of the gradient away.")
-    figure = go.Figure()
+    figure, there = go.Figure(), {}
     for arm, settings in enumerate(trace.experiment.arm_settings):
         found = trace.look("single", arm, at)
         if wrong := missing(found):
             return wrong
         layers, name = np.arange(1, found["passing"].shape[1] + 1), style.label(trace, arm)
         if settings.norm == "batch" and settings.statistics == "batch":
+            there[arm] = seen(found)
+            if not there[arm].any():
+                continue
             lines = {settings.mini_batch: ("passing", "solid"), 2: ("passing_of_two", "dot")}  # one line for K = 2
             for K, (key, dash) in lines.items():
                 figure.add_scatter(
-                    x=layers, y=style.numbers(found[key].mean(0)), name=f"{name}, K = {K}", mode="lines+markers",
+                    x=layers, y=style.numbers(present(found[key])), name=f"{name}, K = {K}", mode="lines+markers",
                     line={"color": style.color(arm), "dash": dash},
                     marker={"symbol": style.symbol(arm) + ("-open" if dash == "dot" else "")},
                     hovertemplate=f"layer %{{x}}: %{{y:,.3g}}<extra>{name}, K = {K}</extra>",
                 )  # fmt: skip
+    if not figure.data:
+        return style.said(NOT_FINITE.format(at))
     figure.update_xaxes(title="layer l (1 is next to the input)")
     figure.update_yaxes(title="share of the gradient that passes the norm", range=[-0.03, 1.03])
     note = (
         f"Step {at:,}. Batch norm's backward pass takes two of the K dimensions of each unit's gradient away: its "
         "mean, and its component along â. Of two examples nothing is left but for δ."
     )
-    return style.finished(figure, note=note)
+    return style.finished(figure, note=f"{note} {left_out(trace, there)}".strip())
 
 
 ABOUT = {
