@@ -81,7 +81,7 @@ def test_the_practitioners_mini_batches_are_called_by_their_real_sizes(store):
     trace = recorded(store, steps=5)
     drawn = shown(trace, "in_practice")
     assert [line.name for line in drawn.data[::2]] == [
-        "17 mini-batches of 8 or 9", "8 mini-batches of 17 or 18 (the run's K)", "4 mini-batches of 35 or 36",
+        "17 mini-batches of 8 or 9", "8 mini-batches of 17 or 18 (for the run's K = 16)", "4 mini-batches of 35 or 36",
         "all 142 examples at once",
     ]  # fmt: skip
     note = drawn.layout.meta["note"]
@@ -91,5 +91,5 @@ def test_the_practitioners_mini_batches_are_called_by_their_real_sizes(store):
     assert f"With 17 mini-batches of 8 or 9 the means are most off in layer {worst[0]}, the standard" in note
     assert f"deviations in layer {worst[1]}." in note
     drawn = shown(recorded(store, data="digits", batch_size=2, steps=2), "in_practice")
-    assert drawn.data[0].name == "718 mini-batches of 2 or 3 (the run's K)"
+    assert drawn.data[0].name == "718 mini-batches of 2 or 3 (for the run's K = 2)"
     assert "as much as 240 training steps with K = 2; in time fewer where" in drawn.layout.meta["note"]

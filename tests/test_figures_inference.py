@@ -4,11 +4,13 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from looked_at import cause_at, recorded, shown
 
 from bnlab import figures
 from bnlab.figures import alphas, inference
 from bnlab.figures.inference import three
+from bnlab.group import Group
 from bnlab.work import look
 
 NAMES = ("three_losses", "recomputed", "alpha_inference", "alpha_curve", "why_off", "in_practice", "mistakes")
@@ -119,3 +121,23 @@ def test_a_run_with_mini_batches_of_one_has_no_scores_by_them_and_the_figures_sa
     trace = recorded(store, steps=20, batch_size=1, statistics="moving", learning_rate=0.01)
     assert not len(trace.scores(0, "test", "batch")[0]) and len(trace.scores(0, "test", "moving")[0])
     assert "There is none with mini-batch statistics" in figures.draw("three_losses", trace, {}).layout.meta["note"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"data": "digits", "batch_size": 128}, "120 (for the run's K = 128)"),  # 360 = 3 x 120
+        ({"data": "digits", "batch_size": "full"}, "all 360 (for the run's K = 1,437)"),
+        ({"data": "digits", "batch_size": 100}, "90 (for the run's K = 100)"),
+        ({"batch_size": 16}, "12 (for the run's K = 16)"),  # 36 examples of wine
+        ({"batch_size": 12}, "12"),
+        ({"batch_size": 8}, "7 or 8 (for the run's K = 8)"),
+    ],
+)
+def test_the_note_tells_the_mini_batches_that_were_scored(store, settings, words):
+    trace = recorded(store, steps=1, **settings)
+    group = Group(trace.experiment, 0, "cpu", torch.float32)
+    x, K = group.splits["test"][0], group.stack.K
+    used = sorted({len(part) for part in x.tensor_split(-(-len(x) // K))})  # near-equal ones of at most K
+    assert [int(n) for n in re.findall(r"\d+", words.split(" (")[0])] == used
+    assert f"normalized by its own mini-batch of {words}, as in training" in note(trace)

@@ -152,7 +152,9 @@ def sizes(settings: Settings) -> dict[int, str]:
     """The mini-batch sizes that are looked at, each with what it is called; of two that divide alike the run's own."""
     N, K = settings.n_train, settings.mini_batch
     found = {max(1, N // size): size for size in (*PRACTICE, *([K] if K > 1 else []))}
-    return {size: pieces(N, size) + (" (the run's K)" if size == K else "") for size in sorted(found.values())}
+    return {
+        size: pieces(N, size) + (f" (for the run's K = {K:,})" if size == K else "") for size in sorted(found.values())
+    }
 
 
 def practice_needs(trace: Trace, *, arm: int, step: int) -> list[tuple[str, int, dict]]:

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from .. import lineage
 from ..data import DATASETS
+from ..sampling import parts
 from . import style
 from .looks import NOT_FINITE, left_out, present
 from .moving import NO_BATCH_NORM
@@ -158,25 +159,33 @@ def explained(told: Three, settings: Settings, found: Cause | None) -> str:
         said += " This arm trains with its averages frozen: they stand still while the weights move."
     elif found is not None:
         started, behind = amount(alpha**found.t, 1), amount(1 / max(1 - alpha, 1e-12))
-        parts = {
+        without_one = {
             f"their warm-up (αᵗ = {started} of the 0 and 1 they started at is in them)": found.warm_up,
             f"their lag (they are about 1/(1−α) = {behind} steps behind the weights)": found.lag,
             f"the noise and bias of mini-batches of {K:,}": found.mini_batches,
         }
-        each = [f"{amount(loss)} without {words}" for words, loss in parts.items()]
+        each = [f"{amount(loss)} without {words}" for words, loss in without_one.items()]
         said += (
             f" With moving averages it would be {', '.join(each[:-1])} and {each[-1]}; {amount(found.all)} without "
             "all three, which is the population's."
         )
     if K == 1:
         return f"{said} There is none with mini-batch statistics: one example has no variance."
-    said += f" With mini-batch statistics every example is normalized by its own mini-batch of {K:,}, as in training"
+    own = mini_batch(DATASETS[settings.data].n_test, K)
+    said += f" With mini-batch statistics every example is normalized by its own mini-batch of {own}, as in training"
     last = int(np.flatnonzero(np.isfinite(told.population))[-1])
     batch, population = told.batch[last], told.population[last]
     when = "the newest step" if last == len(told.steps) - 1 else f"step {told.steps[last]:,}"
     said += f": {amount(batch)} at {when}, against {amount(population)} with the population's"
     noisy = np.isfinite(batch) and np.isfinite(population) and batch > 1.1 * population and K < 64
     return f"{said}; so few examples make noisy statistics, another for each mini-batch." if noisy else f"{said}."
+
+
+def mini_batch(n: int, K: int) -> str:
+    """How large the mini-batches are in which a split of n examples is scored, in words."""
+    count = parts(n, K)
+    each = f"all {n:,}" if count == 1 else f"{n // count:,}" + (f" or {n // count + 1:,}" if n % count else "")
+    return each if each == f"{K:,}" else f"{each} (for the run's K = {K:,})"
 
 
 def widest(told: Three) -> int:
