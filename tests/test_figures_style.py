@@ -54,6 +54,28 @@ def test_logarithmic_axes_have_ticks_of_one_style(inference_run, name):
         assert axis.tickvals or axis.tickformat == ",~g", "where it spans little"
 
 
+def marked(axis, low, high):
+    """How many ticks a logarithmic axis has from low to high, as plotly's reference says of dtick; where it is free to
+    choose, it takes round numbers a like distance apart."""
+    digits = {"D1": range(1, 10), "D2": (1, 2, 5)}
+    if axis.tickvals is None and axis.dtick is None:
+        return 3
+    places = axis.tickvals or [d * 10.0**k for k in range(-12, 12) for d in digits.get(axis.dtick, (1,))]
+    return sum(low <= place <= high for place in places)
+
+
+@pytest.mark.parametrize("name", ["three_losses", "alpha_inference", "alpha_curve", "loss"])
+def test_a_logarithmic_axis_that_spans_little_has_two_ticks_or_more(store, name):
+    """Losses from 2.05 to 2.5 had none."""
+    trace = recorded(store, data="digits", depth=3, width=16, batch_size="full", steps=30)
+    figure = shown(trace, name, **({"y": "log"} if name == "loss" else {}))
+    low, high = (end([end(line.y) for line in figure.data]) for end in (np.min, np.max))
+    assert high < 2 * low and not any(low <= place <= high for place in (1, 2, 5, 10)), "none of the plain ones"
+    for axis in figure.select_yaxes():
+        assert axis.type == "log" and axis.tickformat == ",~g"
+        assert marked(axis, low, high) >= 2
+
+
 def test_a_wide_logarithmic_axis_of_any_figure_has_powers_of_ten():
     figure = go.Figure(go.Scatter(x=[1, 2], y=[1e-9, 1.0])).update_yaxes(**style.logarithmic(9))
     figure.add_surface(z=[[1.0]])

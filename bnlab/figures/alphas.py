@@ -173,7 +173,7 @@ def alpha_inference(trace: Trace, *, arm: int, alpha: float) -> go.Figure:
             hovertemplate=f"step %{{x}}: %{{y:,.4g}}<extra>{label}</extra>",
         )  # fmt: skip
     figure.update_xaxes(title="step t: the weights before update t")
-    figure.update_yaxes(title="test loss E in inference mode", type="log", tickformat=",~g", dtick="D2")
+    figure.update_yaxes(title="test loss E in inference mode", type="log")
     note = "The weights are those of the training; only the averages are made anew."
     return style.finished(figure, note=f"{note} {left_out(trace, {arm: there})}".strip())
 

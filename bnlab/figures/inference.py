@@ -92,7 +92,7 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
         )
     figure.update_xaxes(title="step t: the weights before update t")
     unit = "mean squared error" if DATASETS[settings.data].task == "regression" else "cross-entropy E (nats)"
-    log = {"type": "log", "tickformat": ",~g", "dtick": "D2"} if quantity == "loss" else {}
+    log = {"type": "log"} if quantity == "loss" else {}
     figure.update_yaxes(title=unit if quantity == "loss" else "accuracy (share of examples)", **log)
     test = told if (split, quantity) == ("test", "loss") else three(trace, arm, "test", "loss")
     at = moment(trace, test, arm)

@@ -167,7 +167,7 @@ def ticked(figure: go.Figure, least: dict[str, object] | None = None) -> None:
             values = values[np.isfinite(values) & (values > 0)] if axis.range is None else 10.0 ** np.array(axis.range)
             if values.size:
                 other = least if axis.range is None else None  # a range that is given is one of logarithms
-                few = {} if axis.tickformat else {"dtick": "D1", "tickformat": ",~g"}
+                few = {"dtick": None, "tickformat": axis.tickformat or ",~g"}  # at 1, 2 and 5 there may be none
                 axis.update(ticks(values.min(), values.max()) or other or few)
 
 
