@@ -7,7 +7,9 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 from looked_at import recorded, seen, shown
+from plotly.subplots import make_subplots
 
+from bnlab import figures
 from bnlab.figures import style
 
 
@@ -80,6 +82,36 @@ def test_a_wide_logarithmic_axis_of_any_figure_has_powers_of_ten():
     figure = go.Figure(go.Scatter(x=[1, 2], y=[1e-9, 1.0])).update_yaxes(**style.logarithmic(9))
     figure.add_surface(z=[[1.0]])
     assert style.finished(figure).layout.yaxis.ticktext[:2] == ("10<sup>−10</sup>", "10<sup>−8</sup>")
+
+
+OF_LAYERS = {"gradient_flow", "gradient_heatmap", "histograms", "saturation", "predicted", "in_practice"}
+OF_LAYERS |= {"two_examples", "covariate_shift", "jacobians", "spectra", "conditions", "ranks", "undone"}
+
+
+@pytest.mark.parametrize("name", figures.FIGURES)
+def test_axes_of_layers_name_layers_that_exist(why_run, name):
+    """They had 1.5, 2.5 and 3.5, of 4 layers."""
+    figure = seen(*why_run, name)
+    across, up = (
+        [axis for axis in axes if (axis.title.text or "").startswith("layer")]
+        for axes in (figure.select_xaxes(), figure.select_yaxes())
+    )
+    assert (across or up) or name not in OF_LAYERS
+    for axis in across:
+        assert (axis.dtick, axis.range) == (1, (0.5, 4.5))
+    for axis in up:
+        assert axis.dtick == 1 or axis.tickvals == (1, 2, 3, 4)
+
+
+def test_panels_of_layers_end_at_the_same_one_and_many_layers_have_few_ticks():
+    """The Jacobian of the first layer is not looked at, that from it to the top is."""
+    for depth, ticks in ((3, 1), (30, None)):
+        figure = make_subplots(1, 2).add_scatter(x=[2, depth - 1], y=[1, 2], row=1, col=1)
+        figure.add_scatter(x=[1, depth], y=[1, np.nan], row=1, col=2).update_xaxes(title="layer l")
+        axes = style.finished(figure).layout
+        assert axes.xaxis.range == axes.xaxis2.range == (0.5, depth + 0.5)
+        assert axes.xaxis.dtick == axes.xaxis2.dtick == ticks
+    assert style.finished(go.Figure().update_xaxes(title="layer l")).layout.xaxis.range is None, "nothing is drawn"
 
 
 @pytest.mark.parametrize(

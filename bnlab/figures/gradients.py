@@ -90,8 +90,7 @@ def gradient_flow(trace: Trace, *, step: int, scale: str) -> go.Figure:
                         hovertemplate=f"layer %{{x}}: {letter} = {value}<extra>{name}</extra>",
                         **place,
                     )
-    depth = max(len(one.middle) for one in told["grad_norm"])
-    figure.update_xaxes(title="layer l (1 is next to the input)", **style.layers(depth))
+    figure.update_xaxes(title="layer l (1 is next to the input)")
     figure.update_yaxes(type=scale)
     for column, profiles in enumerate(told.values(), 1):
         if scale == "log" and not any((one.middle > 0).any() for one in profiles):  # there are marks of zeros only

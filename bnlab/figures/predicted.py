@@ -138,8 +138,7 @@ def predicted(trace: Trace) -> go.Figure:
             )  # fmt: skip
         lines.append(f"{name}: {words(told)}")
     for column, title in enumerate(PANELS, 1):
-        depth = max(settings.depth for settings in trace.experiment.arm_settings)
-        figure.update_xaxes(title="layer l", **style.layers(depth), row=1, col=column)
+        figure.update_xaxes(title="layer l", row=1, col=column)
         figure.update_yaxes(title=title, type="log", row=1, col=column)
     return finished(figure, 440, "\n".join([SAID, *lines]))
 

@@ -76,8 +76,7 @@ def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
                     col=column,
                 )
     for column, what in enumerate(("saturated values", "dead units"), 1):
-        depth = max(settings.depth for settings in trace.experiment.arm_settings)
-        figure.update_xaxes(title=f"layer, at step {found:,}", **style.layers(depth), row=1, col=column)
+        figure.update_xaxes(title=f"layer, at step {found:,}", row=1, col=column)
         figure.update_xaxes(title=f"step, layer {layer}", row=2, col=column)
         figure.update_yaxes(title=what if column == 1 else "", tickformat=".0%", range=[-0.03, 1.03], col=column)
         figure.update_yaxes(title=f"share of {what}", col=column)

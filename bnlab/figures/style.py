@@ -15,6 +15,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ..reading import Trace
 
 COLORS = ("#d5652b", "#1f86c9", "#0b9e74", "#b0649b", "#c79a00", "#7a7fd6")
@@ -108,11 +110,6 @@ def reference(figure: go.Figure, y: float, name: str, column: int = 1, where: st
     )  # fmt: skip
 
 
-def layers(depth: int) -> dict[str, object]:
-    """The axis of layers 1..depth: ticks at whole numbers, and none at layers that do not exist."""
-    return {"dtick": whole(depth), "range": [0.5, depth + 0.5]}
-
-
 def without_0(figure: go.Figure) -> bool:
     """Take the steps that a logarithmic axis has no place for off all lines; whether there were some."""
     found = False
@@ -171,14 +168,21 @@ def ticked(figure: go.Figure, least: dict[str, object] | None = None) -> None:
                 axis.update(ticks(values.min(), values.max()) or other or few)
 
 
-def stepped(figure: go.Figure) -> None:
-    """Let the ticks of every horizontal axis of steps be whole numbers, where a short run leaves room for others."""
+def along(figure: go.Figure, what: str) -> Iterator[tuple[list[go.layout.XAxis], np.ndarray]]:
+    """The horizontal axes whose title begins with a word, each with those that share its range, and what is drawn on
+    them."""
     axes = {axis.plotly_name.replace("axis", ""): axis for axis in figure.select_xaxes()}
-    first = {name: axis.matches or name for name, axis in axes.items()}  # of the axes that share a range
-    for shared in {first[name] for name, axis in axes.items() if (axis.title.text or "").startswith("step")}:
+    first = {name: axis.matches or name for name, axis in axes.items()}
+    for shared in {first[name] for name, axis in axes.items() if (axis.title.text or "").startswith(what)}:
         drawn = [np.asarray(t.x, float) for t in figure.data if first[t.xaxis or "x"] == shared and t.x is not None]
         values = np.concatenate([x[np.isfinite(x)] for x in drawn]) if drawn else np.empty(0)
-        for axis in (axis for name, axis in axes.items() if first[name] == shared):
+        yield [axis for name, axis in axes.items() if first[name] == shared], values
+
+
+def stepped(figure: go.Figure) -> None:
+    """Let the ticks of every horizontal axis of steps be whole numbers, where a short run leaves room for others."""
+    for axes, values in along(figure, "step"):
+        for axis in axes:
             if axis.type == "log" and axis.tickvals is not None:
                 kept = [i for i, value in enumerate(axis.tickvals) if float(value).is_integer()]
                 axis.update(tickvals=[axis.tickvals[i] for i in kept], ticktext=[axis.ticktext[i] for i in kept])
@@ -186,6 +190,15 @@ def stepped(figure: go.Figure) -> None:
                 axis.dtick = 1
                 if not np.ptp(values):  # plotly puts a single one between two more, of which there may be none
                     axis.tickvals = [values[0]]
+
+
+def layered(figure: go.Figure) -> None:
+    """Let every horizontal axis of layers go from the first to the last that any of them has, with ticks at whole
+    numbers."""
+    found = list(along(figure, "layer"))
+    depth = max((int(values.max()) for _, values in found if values.size), default=0)
+    for axis in (axis for axes, _ in found for axis in axes if depth):
+        axis.update(dtick=whole(depth), range=[0.5, depth + 0.5])
 
 
 def decades(*values: np.ndarray) -> float:
@@ -227,6 +240,7 @@ def finished(figure: go.Figure, height: int = HEIGHT, note: str = "") -> go.Figu
     arms in it are called by label()."""
     ticked(figure)
     stepped(figure)
+    layered(figure)
     figure.update_layout(template=LOOK, height=height, meta={"note": unescape(note)})
     return figure
 
