@@ -108,3 +108,17 @@ def test_the_steps_of_a_short_run_are_whole_numbers(trace, n, x):
     assert figures.draw("loss", trace, {"x": "linear"}).layout.xaxis.dtick is None, "a long one chooses itself"
     if n == 1 and x == "linear":
         assert list(axis.tickvals) == [0], "there is no step -1"
+
+
+@pytest.mark.parametrize("y", ["linear", "log"])
+def test_the_name_of_chance_is_below_its_line_where_that_is_the_top_of_the_chart(trace, y):
+    """Plotly leaves no room above a line for a name, which was cut off."""
+    chart = lambda: figures.draw("loss", trace, {"y": y}).layout  # noqa: E731
+    (line,) = chart().shapes
+    assert (line.y0, line.label.text, line.label.yanchor) == (pytest.approx(log(10)), "chance, ln 10", "top")
+    trace.values["loss", 0][0] = 1.4 * log(10)
+    assert chart().shapes[0].label.yanchor == "bottom"
+    trace.values["loss", 0][:] = 0.9 * log(10)
+    trace.diverged = {(1, seed): (30, 1) for seed in (3, 5)}
+    assert chart().shapes[-1].label.yanchor == ("bottom" if chart().yaxis.range else "top"), "a range leaves room"
+    assert figures.draw("accuracy", trace, {"y": y}).layout.shapes[-1].label.yanchor == "bottom"

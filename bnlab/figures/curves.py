@@ -71,8 +71,6 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
                 ruling.append((arm, scores[steps > 0][:, seeds] if cold else scores[:, seeds]))  # at 0 they are 0 and 1
     diverged(figure, trace, arms, x)
     guessing = [value for value, _ in chance(trace, quantity)]
-    for i, (value, name) in enumerate(chance(trace, quantity)):
-        style.reference(figure, value, name, where=("end", "middle", "start")[i % 3])
     figure.update_xaxes(title="step t (updates)", type=x, unifiedhovertitle={"text": "step %{x:,d}"})
     figure.update_layout(hovermode="x unified")
     figure.update_yaxes(title=measure(trace, quantity), type=y)
@@ -91,6 +89,8 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
     elif y == "linear" and (top := crowded([values for *_, values in drawn], max(guessing))):
         figure.update_yaxes(range=room(0, top))
         told += f" The highest point, {highest(trace, drawn, wide)}, lies above the axis; a logarithmic one shows all."
+    for i, (value, name) in enumerate(chance(trace, quantity)):
+        style.reference(figure, value, name, where=("end", "middle", "start")[i % 3])
     return style.finished(figure, height=HEIGHT, note=told)
 
 

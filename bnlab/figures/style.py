@@ -100,14 +100,31 @@ def band(figure: go.Figure, x, low, high, rgb: str, name: str, shown: bool, opac
 def reference(figure: go.Figure, y: float, name: str, column: int = 1, where: str = "end") -> None:
     """A horizontal line with its name, in a column of the uppermost row: the theory, chance, the healthy value.
 
-    where: the name stands at the line's start, middle or end.
+    where: the name stands at the line's start, middle or end; above it, or below where it would be cut off above. So
+    the axis and what is drawn on it come first.
     """
     axis = "" if column == 1 else column
+    side = "bottom" if above(figure, y, f"y{axis}") > 0.05 else "top"
     figure.add_shape(  # a quarter of the cost of add_hline, and right on a logarithmic axis
         type="line", x0=0, x1=1, xref=f"x{axis} domain", y0=y, y1=y, yref=f"y{axis}",
         line={"color": GRAY, "width": 1, "dash": "dot"},
-        label={"text": name, "textposition": where, "yanchor": "bottom", "font": {"size": 11, "color": GRAY}},
+        label={"text": name, "textposition": where, "yanchor": side, "font": {"size": 11, "color": GRAY}},
     )  # fmt: skip
+
+
+def above(figure: go.Figure, y: float, name: str) -> float:
+    """Which share of a vertical axis lies above a value; plotly, where it chooses the range, leaves a twentieth of it
+    above the highest point, though not above a line."""
+    axis = figure.layout[name.replace("y", "yaxis")]
+    drawn = [np.asarray(t.y, float) for t in figure.data if (t.yaxis or "y") == name and t.y is not None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = np.concatenate([[y], *drawn])
+        here, *others = np.log10(values) if axis.type == "log" else values
+    there = np.array(others)[np.isfinite(others)]
+    if axis.range is None and not there.size:
+        return 0.5
+    low, high = axis.range or (min(there.min(), here), max(there.max() + 0.05 * np.ptp(there), here))
+    return (high - here) / (high - low) if high > low else 0.5
 
 
 def without_0(figure: go.Figure) -> bool:
