@@ -108,10 +108,12 @@ def test_a_divergence_is_marked_where_it_began(trace, x):
 
 
 def test_the_words_of_two_divergences_stand_apart_and_step_0_has_a_place_on_a_logarithmic_axis(trace):
+    """They overlapped on a telephone, where a twentieth of a plot's height is less than a line of words."""
     trace.diverged = {(0, 3): (0, 1), (1, 3): (0, 0)}
     one, two = marks(figures.draw("loss", trace, {"x": "log"}))
     assert one.xref == two.xref == "x domain" and one.x0 == two.x0 == 0
-    assert one.y1 > two.y1
+    assert one.y1 == two.y1, "lines of words apart, however high the plot is"
+    assert [mark.label.text.index(name) for mark, name in ((one, "none"), (two, "&lt;"))] == [0, len("&nbsp;<br>")]
     assert two.label.text.endswith("(the readout)")
 
 

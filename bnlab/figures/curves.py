@@ -178,13 +178,15 @@ def diverged(figure: go.Figure, trace: Trace, arms: list[int], x: str) -> None:
     for i, (arm, step, layer) in enumerate(marked):
         place = f"layer {layer}" if layer else "the readout"
         inside = step > 0 or x == "linear"  # a logarithmic axis has no 0
+        at, axis = (step, "x") if inside else (0, "x domain")
         left = step > trace.step / 2 if x == "linear" else step > trace.step**0.5
-        figure.add_shape(  # add_vline puts its words at the wrong place of a logarithmic axis
-            type="line", x0=step if inside else 0, x1=step if inside else 0, xref="x" if inside else "x domain",
-            y0=0, y1=1 - 0.05 * i, yref="y domain", line={"color": style.color(arm), "width": 1, "dash": "dot"},
-            label={"text": f"{style.label(trace, arm)} diverged at step {step:,} ({place})", "textposition": "end",
-                   "textangle": 0, "xanchor": "right" if left else "left", "yanchor": "top", "padding": 4,
-                   "font": {"size": 11}},
+        below = "&nbsp;<br>" * i  # blank lines, as a share of the height is less than a line on a telephone
+        figure.add_shape(  # an annotation would widen the axis for its words, to steps below 0
+            type="line", x0=at, x1=at, xref=axis, y0=0, y1=1, yref="y domain",
+            line={"color": style.color(arm), "width": 1, "dash": "dot"},
+            label={"text": f"{below}{style.label(trace, arm)} diverged at step {step:,} ({place})",
+                   "textposition": "end", "textangle": 0, "xanchor": "right" if left else "left", "yanchor": "top",
+                   "padding": 4, "font": {"size": 11}},
         )  # fmt: skip
 
 
