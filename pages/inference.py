@@ -14,6 +14,7 @@ st.markdown(
     "averages and writes nothing."
 )
 run = board.looked_at(me)
+board.say(me)
 if run is None:
     st.info("No run yet. Train one in the Lab; everything here is computed from its recorded steps and snapshots.")
 else:

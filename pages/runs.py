@@ -10,6 +10,7 @@ PER_PAGE = 20
 
 me = session.begin()
 st.title("Runs", anchor=False)
+board.say(me)
 runs = opened.store().runs()
 if not runs:
     st.info("No run yet. Train one in the Lab; it is kept here.")
@@ -31,7 +32,7 @@ for run in runs[(page - 1) * PER_PAGE : page * PER_PAGE]:
             if st.button("Open", icon=":material/open_in_new:", key=f"open-{run.id}"):
                 me.open_run(run.id)
                 st.switch_page("lab.py")
-            board.rename_box(run)
+            board.rename_box(me, run)
             alive = run.status in board.UNDER_WAY
             why = "Stop the run first." if alive else "Asks once more before anything is gone."
             with st.popover("Delete", icon=":material/delete:", disabled=alive, help=why):

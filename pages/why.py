@@ -13,6 +13,7 @@ st.markdown(
     "are drawn beside the measurement in the Lab's *Gradient flow*."
 )
 run = board.looked_at(me)
+board.say(me)
 if run is None:
     st.info("No run yet. Train one in the Lab; everything here is computed from its recorded weights.")
 else:

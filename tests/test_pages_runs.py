@@ -4,10 +4,12 @@ import os
 
 import pytest
 from lab_page import address, button, chooser, drawn, errors, page, typed, widget
+from lab_page import opened as another
 
 from bnlab import opened
 from bnlab.experiment import Experiment
 from bnlab.settings import Settings
+from pages.parts import board
 
 pytestmark = pytest.mark.usefixtures("lab")
 
@@ -178,3 +180,57 @@ def test_a_fork_starts_again_as_a_fork_and_with_another_question_as_a_run_of_its
     runs = len(store.runs())
     drawn(button(at, "reset").click())
     assert "the weights of step 50 that this fork began with are gone" in errors(at) and len(store.runs()) == runs
+
+
+GONE = "There is no run '{}' here. It may have been deleted; choose another run."
+
+
+@pytest.mark.parametrize("file", ["lab.py", "inference.py", "why.py"])
+def test_a_page_whose_run_is_deleted_in_another_tab_goes_on_to_the_example_and_says_so(file, monkeypatch):
+    run = opened.store().create(Experiment(), name="one")
+    at = another(file, run.id)
+    opened.store().delete(run.id)
+    assert GONE.format(run.id) in errors(drawn(at)) and chooser(at).value == opened.example_run().id
+    assert not errors(drawn(at)), "once"
+    run = opened.store().create(Experiment(), name="two")
+    drawn(chooser(drawn(at)).set_value(run.id))
+    monkeypatch.setattr(board, "chooser", deleting(board.chooser))
+    assert GONE.format(run.id) in errors(drawn(at)), "deleted before the views are drawn, as they are alone"
+    assert chooser(at).value == opened.example_run().id
+
+
+def deleting(chooser):
+    """The list of runs; once it is drawn the run shown is gone."""
+
+    def drawn_then_deleted(me, run, **more):
+        chooser(me, run, **more)
+        if not board.is_example(run):
+            opened.store().delete(run.id)
+
+    return drawn_then_deleted
+
+
+@pytest.mark.parametrize("file", ["lab.py", "inference.py", "why.py", "runs.py"])
+def test_a_new_name_for_a_run_that_was_deleted_in_another_tab_is_answered_with_a_sentence(file):
+    run = opened.store().create(Experiment(), name="one")
+    at = another(file, run.id)
+    opened.store().delete(run.id)
+    drawn(at.text_input(key=f"name-{run.id}").set_value("other"))
+    assert GONE.format(run.id) in errors(at) and not opened.store().runs()
+
+
+def test_a_run_is_deleted_in_two_tabs_and_the_second_says_that_it_is_gone():
+    run = opened.store().create(Experiment(), name="one")
+    opened.store().change(run.id, status="stopped")
+    at, other = another("runs.py", run.id), another("runs.py", run.id)
+    assert not errors(drawn(button(at, f"delete-{run.id}").click()))
+    assert GONE.format(run.id) in errors(drawn(button(other, f"delete-{run.id}").click()))
+    assert not address(other)
+
+
+def test_beside_a_run_that_was_deleted_in_another_tab_another_is_chosen_all_the_same():
+    shown, other = (opened.store().create(Experiment(), name=name) for name in ("one", "two"))
+    at = page(("run", shown.id))
+    opened.store().delete(shown.id)
+    drawn(chooser(at).set_value(other.id))
+    assert not errors(at) and address(at) == [("run", other.id)]

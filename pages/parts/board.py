@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import datetime
 
 import streamlit as st
@@ -31,9 +30,7 @@ def show(me: Session, experiment: Experiment | None, wrong: list[str]) -> Run | 
         if wrong:
             sentences = "\n".join(f"- {escaped(sentence)}" for sentence in wrong)
             st.error(f"Not ready to train:\n\n{sentences}", icon=":material/error:")
-        said = me.take("said")
-        if said:
-            st.error(escaped(said), icon=":material/error:")
+        say(me)
         beside(me, run)
     if run is None:
         st.info("No run yet. Press Train: the arms learn side by side, and every step is recorded.")
@@ -45,13 +42,20 @@ def show(me: Session, experiment: Experiment | None, wrong: list[str]) -> Run | 
     return run
 
 
+def say(me: Session) -> None:
+    """What went wrong since the last drawing of the page; the place for it is always there."""
+    with st.container():
+        if said := me.take("said"):
+            st.error(escaped(said), icon=":material/error:")
+
+
 def looked_at(me: Session) -> Run | None:
-    """The run of this session, or the shipped example."""
+    """The run of this session, or the shipped example; that the run was deleted in another tab is said on the page."""
     if me.run:
         try:
             return opened.holder(me.run).run(me.run)
-        except KeyError:
-            me.run = None  # deleted, here or in another tab
+        except KeyError as error:
+            me.run, me.said = None, str(error.args[0])
     return opened.example_run()
 
 
@@ -101,7 +105,7 @@ def chooser(me: Session, run: Run | None, title: str | None = "Batch Normalizati
             on_change=choose,
             args=(me, shown, key),
         )
-        rename_box(run)
+        rename_box(me, run)
 
 
 def whole(me: Session, run: Run) -> None:
@@ -135,8 +139,8 @@ def started(run: Run) -> str:
 
 def choose(me: Session, shown: str | None, key: str) -> None:
     """Open what was chosen beside the run `shown`; unless, on the way here, the page has gone on to another run."""
-    run = looked_at(me)
-    if shown == (run.id if run else None):
+    example = opened.example_run()
+    if shown == (me.run or (example and example.id)):
         look_at(me, session.value(key))
 
 
@@ -148,21 +152,26 @@ def look_at(me: Session, run_id: str) -> None:
         me.said = str(error.args[0])
 
 
-def rename_box(run: Run | None) -> None:
+def rename_box(me: Session, run: Run | None) -> None:
     """A button that opens the run's name for editing."""
     with st.popover("Rename", icon=":material/edit:", disabled=run is None or is_example(run)):
         if run is not None:
             key = f"name-{run.id}"
-            typed = st.text_input("Name", run.name, key=key, on_change=rename, args=(run.id,))
+            typed = st.text_input("Name", run.name, key=key, on_change=rename, args=(me, run.id))
             try:
                 checked_name(typed)
             except ValueError as error:
                 st.error(str(error))
 
 
-def rename(run_id: str) -> None:
-    with suppress(ValueError):  # which is said below the name
+def rename(me: Session, run_id: str) -> None:
+    """Give a run the name that was typed; that it was deleted in another tab is said on the page."""
+    try:
         opened.store().rename(run_id, session.value(f"name-{run_id}"))
+    except KeyError as error:
+        me.said = str(error.args[0])
+    except ValueError:
+        pass  # said below the name
 
 
 def buttons(me: Session, run: Run | None, wrong: list[str]) -> None:
@@ -257,6 +266,9 @@ def steer(me: Session, what: str, run_id: str) -> bool:
 
 def delete(me: Session, run: Run) -> None:
     """Forget a run that has ended, with all that was recorded."""
-    opened.store().delete(run.id)
+    try:
+        opened.store().delete(run.id)
+    except KeyError as error:  # it was deleted in another tab
+        me.said = str(error.args[0])
     if me.run == run.id:
         me.run = None

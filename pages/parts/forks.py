@@ -28,7 +28,7 @@ def show(me: session.Session, run: Run) -> None:
         anchor=False,
     )
     with st.container():
-        if said := me.take("said"):
+        if said := me.take("unforked"):
             st.error(escaped(said), icon=":material/error:")
     steps, end = opened.holder(run.id).trace(run.id).snapshots(), run.experiment.settings.steps
     if board.is_example(run):
@@ -83,7 +83,7 @@ def fork(me: session.Session, run_id: str, arm: int, step: int, changes: dict, m
         run = opened.store().fork(run_id, arm, step, changes, more)
         opened.jobs().start(run.id)
     except (KeyError, ValueError) as error:
-        me.said = str(error.args[0])
+        me.unforked = str(error.args[0])
     else:
         me.begun.append(run.id)
         me.open_run(run.id)

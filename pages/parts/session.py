@@ -31,7 +31,7 @@ class Session:
     edition: rises when a whole question is loaded; every widget's key carries it, so that widgets show the new values.
     run: the id of the run that is looked at. begun: those of the runs that this session started. wish: how to begin a
     new run, "start" or "step", once the page has read all its controls. said: something to say at the next drawing of
-    the page. forked: a fork was just made. chosen: which arm, by the name of the choice.
+    the page. forked: a fork was just made. unforked: why one was not. chosen: which arm, by the name of the choice.
     written: the query this session wrote last; another one in the address bar is a question to load, unless it is among
     late: the queries that the browser may still send because it has not heard of `written` yet.
     wrong_address: what is wrong with that of the bar and not shown by the controls. opened_as: the question and the run
@@ -46,6 +46,7 @@ class Session:
     wish: str | None = None
     said: str | None = None
     forked: bool | None = None
+    unforked: str | None = None
     chosen: dict[str, int] = field(default_factory=dict)
     written: Query = field(default_factory=list)
     late: list[Query] = field(default_factory=list)
@@ -101,7 +102,7 @@ class Session:
         return self.wrong_address
 
     def take(self, name: str) -> Any:
-        """`wish` or `said`, which is gone then."""
+        """`wish`, `said`, `forked` or `unforked`, which is gone then."""
         value = getattr(self, name)
         setattr(self, name, None)
         return value

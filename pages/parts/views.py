@@ -47,7 +47,10 @@ OF_THE_RUN = ("arm", "batch arm", "seed", "layer", "unit", "step")  # what is ch
 @st.fragment
 def show(run_id: str, views: dict[str, tuple[str, ...]] = LAB) -> None:
     """A choice of views; the open one's options and figures. Another choice reruns this part of the page only."""
-    run = opened.holder(run_id).run(run_id)
+    try:
+        run = opened.holder(run_id).run(run_id)
+    except KeyError:
+        st.rerun()  # deleted in another tab: the whole page goes on to the example, and says so
     first = next(iter(views))
     view = st.segmented_control(
         "View",
