@@ -11,6 +11,7 @@ from .data import DATASETS
 from .experiment import Experiment
 from .settings import SHARED, Settings, about
 
+UNDER_WAY = ("queued", "running")
 ENDED = ("done", "stopped", "diverged", "failed")
 LONGEST_NAME = 120  # characters
 ALIVE = 30.0  # seconds after its last sign in which a run that trains is taken to be trained by someone

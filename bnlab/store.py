@@ -18,7 +18,7 @@ from .budget import fit_looks, left_for_looks, packed
 from .database import OF_A_RUN, Database
 from .experiment import Experiment
 from .fork import forked
-from .run import Run, checked_name, described, run_in, shortened
+from .run import UNDER_WAY, Run, checked_name, described, run_in, shortened
 
 if TYPE_CHECKING:
     from .keeping import Writer
@@ -115,10 +115,12 @@ class RunStore(Database):
         """Give a run another name. Raises KeyError, and ValueError for an empty or too long name."""
         self.change(run_id, name=checked_name(name))
 
-    def delete(self, run_id: str) -> None:
-        """Remove a run and all that was seen of it. Raises KeyError."""
-        self.run(run_id)
-        with self.transaction() as db:
+    def delete(self, run_id: str, at_rest: bool = False) -> None:
+        """Remove a run and all that was seen of it. Raises KeyError, and with `at_rest` ValueError where it waits
+        or trains."""
+        with self.transaction() as db:  # which nobody can resume it within
+            if self.run(run_id).status in UNDER_WAY and at_rest:
+                raise ValueError("Stop the run first.")
             for table in OF_A_RUN:
                 db.execute(f"delete from {table} where run = ?", (run_id,))
             db.execute("delete from runs where id = ?", (run_id,))

@@ -98,6 +98,7 @@ def test_runs_are_renamed_opened_and_deleted():
     assert store.run(run.id).name == "[second](x)"
     drawn(button(at, f"open-{run.id}").click())
     assert widget(at, "depth").value == 9
+    store.change(run.id, status="stopped")
     at.switch_page("runs.py")
     drawn(at)
     drawn(button(at, f"delete-{run.id}").click())
@@ -226,6 +227,19 @@ def test_a_run_is_deleted_in_two_tabs_and_the_second_says_that_it_is_gone():
     assert not errors(drawn(button(at, f"delete-{run.id}").click()))
     assert GONE.format(run.id) in errors(drawn(button(other, f"delete-{run.id}").click()))
     assert not address(other)
+
+
+def test_a_run_that_is_resumed_in_another_tab_is_not_deleted():
+    run = opened.store().create(Experiment(), name="one")
+    opened.store().change(run.id, status="stopped")
+    at, other = another("runs.py", run.id), page(("run", run.id))
+    drawn(button(other, "resume").click())
+    drawn(button(at, f"delete-{run.id}").click())
+    assert errors(at) == "Stop the run first."
+    assert opened.store().run(run.id).status == "queued" and address(at) == [("run", run.id)]
+    drawn(button(other, "stop").click())
+    drawn(button(at, f"delete-{run.id}").click())
+    assert not errors(at) and not opened.store().runs()
 
 
 def test_beside_a_run_that_was_deleted_in_another_tab_another_is_chosen_all_the_same():

@@ -90,6 +90,18 @@ def test_runs_are_listed_renamed_and_deleted(store):
     assert len(store.trace(second.id).read("loss", 0).steps) == 70
 
 
+@pytest.mark.parametrize("status", ["queued", "running"])
+def test_a_run_that_waits_or_trains_is_kept_where_only_one_at_rest_is_to_be_deleted(store, status):
+    run = store.create(REAL)
+    store.change(run.id, status=status)
+    with pytest.raises(ValueError) as said:
+        store.delete(run.id, at_rest=True)
+    assert str(said.value) == "Stop the run first." and store.run(run.id).status == status
+    store.change(run.id, status="paused")
+    store.delete(run.id, at_rest=True)
+    assert not store.runs()
+
+
 @pytest.mark.parametrize("name, length", [("", 0), (" \n", 0), ("x" * 121, 121)])
 def test_bad_names_are_refused_in_a_sentence(store, name, length):
     run = store.create(REAL)

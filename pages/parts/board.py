@@ -8,13 +8,12 @@ import streamlit as st
 
 from bnlab import opened
 from bnlab.experiment import Experiment
-from bnlab.run import Run, checked_name
+from bnlab.run import UNDER_WAY, Run, checked_name
 
 from . import live, session
 from .session import Session
 from .words import escaped, several
 
-UNDER_WAY = ("queued", "running")
 RESUMABLE = ("paused", "interrupted", "stopped", "failed")
 NEWEST = 30  # runs offered in the list; the page Runs has all
 BESIDE = 3  # runs that train beside the one shown, each with a button
@@ -265,9 +264,12 @@ def steer(me: Session, what: str, run_id: str) -> bool:
 
 
 def delete(me: Session, run: Run) -> None:
-    """Forget a run that has ended, with all that was recorded."""
+    """Forget a run that rests, with all that was recorded; what is in the way of it is said on the page."""
     try:
-        opened.store().delete(run.id)
+        opened.store().delete(run.id, at_rest=True)
+    except ValueError as error:  # it was resumed in another tab
+        me.said = str(error.args[0])
+        return
     except KeyError as error:  # it was deleted in another tab
         me.said = str(error.args[0])
     if me.run == run.id:
