@@ -1,7 +1,7 @@
 """Runs in a real browser: trained, paused, stepped, stopped, left and found again."""
 
 import pytest
-from lab_browser import LONG, RESTED, SLOW, button, drawn, opened, redrawn, status, step, stopped, trained, until
+from lab_browser import LONG, RESTED, SHORT, SLOW, button, drawn, opened, redrawn, status, step, stopped, trained, until
 from playwright.sync_api import expect
 
 from pages.parts.controls import END
@@ -95,6 +95,26 @@ def test_switching_pages_keeps_the_run_and_the_question(page, server):
     assert page.locator("[class*=st-key-width-] input").first.input_value().rstrip(END) == "8"
     until(page, f"location.search.includes('run={run}') && location.search.includes('width=8')")
     stopped(page)
+
+
+@pytest.mark.parametrize("where", ["", "inference", "why"])
+def test_a_page_whose_run_is_deleted_in_another_tab_goes_on_to_the_example_by_itself(page, browser, server, where):
+    run = trained(page, server, SHORT)
+    status(page, "done")
+    page.goto(f"{server}/{where}?run={run}")
+    until(page, f"document.querySelector('.live-plot')?.dataset.address?.includes('{run}')")
+    other = browser.new_page()
+    other.goto(f"{server}/runs")
+    row = other.locator(f".st-key-row-{run}")
+    row.get_by_role("button", name="Delete").click()
+    other.get_by_role("button", name="Delete for good").click()
+    row.wait_for(state="detached", timeout=SLOW)
+    other.close()
+    told = page.get_by_test_id("stAlert").filter(has_text=f"There is no run '{run}' here.")
+    expect(told).to_have_count(1)
+    expect(page.locator(".st-key-head").get_by_role("button", name="Rename")).to_be_disabled()
+    until(page, f"!document.querySelector('.live-plot').dataset.address.includes('{run}')")
+    until(page, f"!location.search.includes('run={run}')")
 
 
 def test_escape_that_closes_a_list_does_not_stop_the_training(page, server):

@@ -22,13 +22,16 @@ _board = st.components.v2.component("live_board", css=css, js=script("board.js")
 
 
 def chart(address: str, options: dict[str, str], label: str, height: int = 420) -> None:
-    """The figure that a route serves, redrawn in place while its run goes on; zoom, hover and hidden curves stay."""
+    """The figure that a route serves, redrawn in place while its run goes on; zoom, hover and hidden curves stay.
+    Where no board does so, it asks for a rerun when its run is gone."""
     _chart(
         key=f"chart-{address.rpartition('/')[2]}",
         data={"address": address, "query": urlencode(options), "label": label, "height": height},
+        on_deleted_change=lambda: None,
     )
 
 
 def board(run_id: str, status: str) -> None:
-    """The run's state in words, its progress, and one card an arm; asks for a rerun when `status` is no longer true."""
+    """The run's state in words, its progress, and one card an arm; asks for a rerun when `status` is no longer true, or
+    the run is gone."""
     _board(key="board", data={"address": f"/api/runs/{run_id}", "status": status}, on_status_change=lambda: None)

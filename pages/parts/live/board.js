@@ -68,13 +68,15 @@ async function ask(me) {
   me.again = 0;
   const answer = await fetch(`${address}?seen=${me.seen}`);
   if (address !== me.data.address) return;
-  if (answer.status >= 400) return write(me.state, await answer.text());
-  me.status = answer.headers.get("x-status");
+  const deleted = answer.status === 404;
+  if (answer.status >= 400) write(me.state, await answer.text());
+  if (answer.status >= 400 && !deleted) return;
+  me.status = deleted ? "deleted" : answer.headers.get("x-status");
   if (answer.status === 200) {
     me.seen = answer.headers.get("x-version");
     show(me, await answer.json());
   }
-  const told = `${me.status} ${me.seen}`;
+  const told = `${address} ${me.status} ${me.seen}`;
   if (alike(me.status, status) || me.told === told) return;
   me.again = Math.max(0, touched + BUSY - performance.now()); // too early to tell: look again as soon as it is not
   if (me.again) return;

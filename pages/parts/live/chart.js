@@ -25,7 +25,7 @@ const load = (address) => {
 };
 load(FLAT).catch(() => {}); // begins before the first figure is asked for
 
-export default function ({ data, parentElement }) {
+export default function ({ data, parentElement, setTriggerValue }) {
   let me = charts.get(parentElement);
   if (!me) {
     me = { plot: document.createElement("div"), note: document.createElement("p"), words: document.createElement("p"), updates: 0 };
@@ -40,6 +40,7 @@ export default function ({ data, parentElement }) {
   }
   me.plot.setAttribute("role", "img");
   me.plot.setAttribute("aria-label", data.label);
+  me.tell = () => setTriggerValue("deleted", true);
   const asked = JSON.stringify(data);
   if (me.asked !== asked) Object.assign(me, { asked, data, seen: "", wake: true, since: performance.now() });
   if (!me.alive) {
@@ -87,7 +88,12 @@ async function ask(me) {
   } else if (answer.status === 204) {
     if (me.figure && me.look !== look(me.plot).text) await draw(me); // the theme has changed
     say(me, me.figure?.layout.meta?.said);
-  } else write(me.words, await answer.text());
+  } else {
+    write(me.words, await answer.text());
+    if (answer.status !== 404 || me.deleted === address || document.querySelector(".board")) return; // a board tells it
+    me.deleted = address; // rerun the page, once: the run was deleted in another tab
+    me.tell();
+  }
 }
 
 // a figure that only says why it is empty says it in the page's own words, which wrap and are read aloud, in its place
