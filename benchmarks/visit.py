@@ -74,9 +74,11 @@ def in_a_browser() -> None:
                     each.append((controls, curve, page.evaluate(BYTES) / 1e6, busy(process.pid) - before))
                     page.close()
             for name, each in seen.items():
-                controls, curve, sent, took = (statistics.median(column) for column in zip(*each[1:], strict=True))
+                controls, curve, received, took = (statistics.median(column) for column in zip(*each[1:], strict=True))
                 chart = f", chart after {curve:.2f} s" if name == "the lab" else ""
-                print(f"visitor of {name}: controls after {controls:.2f} s{chart}, {sent:.2f} MB, server {took:.2f} s")
+                print(
+                    f"visitor of {name}: controls after {controls:.2f} s{chart}, {received:.2f} MB, server {took:.2f} s"
+                )
             controls, curve, *_ = seen["the lab"][0]
             print(f"the first one of the lab: controls after {controls:.2f} s, chart after {curve:.2f} s")
         browser.close()

@@ -12,6 +12,7 @@ from .experiment import Experiment
 from .settings import SHARED, Settings, about
 
 UNDER_WAY = ("queued", "running")
+STOP_FIRST = "Stop the run first."  # it is not deleted while it is under way
 ENDED = ("done", "stopped", "diverged", "failed")
 LONGEST_NAME = 120  # characters
 ALIVE = 30.0  # seconds after its last sign in which a run that trains is taken to be trained by someone

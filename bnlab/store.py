@@ -18,7 +18,7 @@ from .budget import fit_looks, left_for_looks, packed
 from .database import OF_A_RUN, Database
 from .experiment import Experiment
 from .fork import forked
-from .run import UNDER_WAY, Run, checked_name, described, run_in, shortened
+from .run import STOP_FIRST, UNDER_WAY, Run, checked_name, described, run_in, shortened
 
 if TYPE_CHECKING:
     from .keeping import Writer
@@ -120,7 +120,7 @@ class RunStore(Database):
         or trains."""
         with self.transaction() as db:  # which nobody can resume it within
             if self.run(run_id).status in UNDER_WAY and at_rest:
-                raise ValueError("Stop the run first.")
+                raise ValueError(STOP_FIRST)
             for table in OF_A_RUN:
                 db.execute(f"delete from {table} where run = ?", (run_id,))
             db.execute("delete from runs where id = ?", (run_id,))

@@ -3,6 +3,7 @@
 import streamlit as st
 
 from bnlab import opened
+from bnlab.run import STOP_FIRST, UNDER_WAY
 from pages.parts import board, session
 from pages.parts.words import escaped, several
 
@@ -33,8 +34,8 @@ for run in runs[(page - 1) * PER_PAGE : page * PER_PAGE]:
                 me.open_run(run.id)
                 st.switch_page("lab.py")
             board.rename_box(me, run)
-            alive = run.status in board.UNDER_WAY
-            why = "Stop the run first." if alive else "Asks once more before anything is gone."
+            alive = run.status in UNDER_WAY
+            why = STOP_FIRST if alive else "Asks once more before anything is gone."
             with st.popover("Delete", icon=":material/delete:", disabled=alive, help=why):
                 st.text(f"{several(run.made, 'recorded step')} will be gone for good.")
                 st.button(

@@ -218,7 +218,6 @@ SERVER = """
 import sys, time
 from bnlab.jobs import Jobs
 from bnlab.store import RunStore
-from bnlab.work import diverged
 store = RunStore(sys.argv[1])
 jobs = Jobs(store, 1)
 jobs.start(sys.argv[2])

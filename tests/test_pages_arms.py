@@ -121,47 +121,50 @@ def test_the_title_of_an_arm_is_its_new_label_at_once():
     assert [e.label for e in at.expander if e.label in ("renamed", "no norm")] == ["renamed"]
 
 
-def test_a_view_opens_on_the_first_arm_that_lasts(lab):
-    arms = (Arm(label="wild", changes={"learning_rate": 100.0}), Arm(label="tame"))
+def wild(lab, **rates):
+    """A run of which the arm `wild` will diverge, not yet trained, with more arms by their learning rates; its page."""
+    arms = tuple(Arm(label=label, changes={"learning_rate": r}) for label, r in ({"wild": 100.0} | rates).items())
     settings = Settings(depth=3, width=8, activation="relu", steps=20, data="wine", batch_size=16)
     run = lab.create(Experiment(settings=settings, arms=arms))
-    execute(lab, run.id, lambda: None)
-    assert {arm for arm, _ in lab.run(run.id).diverged} == {0}
-    at = page(("run", run.id))
+    return run, page(("run", run.id))
+
+
+def distributions(at) -> None:
     (view,) = (group for group in at.get("button_group") if group.key == "view")
     drawn(view.set_value("Distributions"))
+
+
+def arm(at):
+    """The choice of one arm, as it stands on the page."""
     (chosen,) = (group for group in at.get("button_group") if (group.key or "").startswith("option-arm"))
-    assert chosen.value == 1
+    return chosen
+
+
+def test_a_view_opens_on_the_first_arm_that_lasts(lab):
+    run, at = wild(lab, tame=0.1)
+    execute(lab, run.id, lambda: None)
+    assert {lost for lost, _ in lab.run(run.id).diverged} == {0}
+    distributions(at)
+    assert arm(at).value == 1
 
 
 def test_an_arm_shown_before_does_not_keep_a_view_on_one_that_diverged(lab):
     """Of another run, or of the same one before."""
-    arms = (Arm(label="wild", changes={"learning_rate": 100.0}), Arm(label="tame"))
-    settings = Settings(depth=3, width=8, activation="relu", steps=20, data="wine", batch_size=16)
-    run = lab.create(Experiment(settings=settings, arms=arms))
-    at = page(("run", run.id))
-    (view,) = (group for group in at.get("button_group") if group.key == "view")
-    drawn(view.set_value("Distributions"))
-    arm = lambda: next(group for group in at.get("button_group") if (group.key or "").startswith("option-arm"))  # noqa: E731
-    assert arm().value == 0
+    run, at = wild(lab, tame=0.1)
+    distributions(at)
+    assert arm(at).value == 0
     execute(lab, run.id, lambda: None)
     drawn(at)
-    assert arm().value == 1
+    assert arm(at).value == 1
 
 
 def test_a_view_stays_on_the_arm_that_was_chosen_when_another_diverges(lab):
     """It went to the first that lasts."""
-    rates = {"wild": 100.0, "tame": 0.1, "slow": 0.001}
-    arms = tuple(Arm(label=label, changes={"learning_rate": rate}) for label, rate in rates.items())
-    settings = Settings(depth=3, width=8, activation="relu", steps=20, data="wine", batch_size=16)
-    run = lab.create(Experiment(settings=settings, arms=arms))
-    at = page(("run", run.id))
-    (view,) = (group for group in at.get("button_group") if group.key == "view")
-    drawn(view.set_value("Distributions"))
-    arm = lambda: next(group for group in at.get("button_group") if (group.key or "").startswith("option-arm"))  # noqa: E731
-    drawn(arm().set_value(2))
+    run, at = wild(lab, tame=0.1, slow=0.001)
+    distributions(at)
+    drawn(arm(at).set_value(2))
     execute(lab, run.id, lambda: None)
     drawn(at)
-    assert {lost for lost, _ in lab.run(run.id).diverged} == {0} and arm().value == 2
-    drawn(arm().set_value(0))
-    assert arm().value == 0, "one that diverged can be chosen"
+    assert {lost for lost, _ in lab.run(run.id).diverged} == {0} and arm(at).value == 2
+    drawn(arm(at).set_value(0))
+    assert arm(at).value == 0, "one that diverged can be chosen"

@@ -27,34 +27,30 @@ LOOKS = {"batch": ("dot", "circle"), "moving": ("solid", "square"), "population"
 
 
 class Three(NamedTuple):
-    """One arm's score over a split with each kind of statistics: steps [n], values [n], of all seeds one; at each step
-    of those seeds of which all kinds are finite."""
+    """One arm's score over a split with each kind of statistics: steps [n], values [n], of all seeds one.
+
+    there [n, seeds]: at which steps which seeds have a finite loss with every kind of statistics; only these count, as
+    a mean of other seeds with one kind than with another would tell them apart by the seeds.
+    """
 
     steps: np.ndarray
     batch: np.ndarray
     moving: np.ndarray
     population: np.ndarray
+    there: np.ndarray
 
 
 def three(trace: Trace, arm: int, split: str, quantity: str, over=present) -> Three:
     """`over` makes one of the values of the seeds."""
-    steps, found = np.array([], int), []
+    steps, losses, found = np.array([], int), [], []
     for kind in KINDS:
         steps, loss, accuracy = trace.scores(arm, split, kind, SCORINGS)
         values = loss if quantity == "loss" else accuracy
+        losses.append(loss)
         found.append(np.full_like(loss, np.nan) if values is None else values)
-    there = whole(trace, arm, split)
-    return Three(
-        steps,
-        *(over(np.where(there, q, np.nan), 1) if len(q) else np.full(len(steps), np.nan) for q in found),
-    )
-
-
-def whole(trace: Trace, arm: int, split: str) -> np.ndarray:
-    """At which steps which seeds have a finite loss with every kind of statistics, [n, seeds]: a mean of other seeds
-    with one kind than with another would tell them apart by the seeds."""
-    losses = [trace.scores(arm, split, kind, SCORINGS)[1] for kind in KINDS]
-    return np.all([np.isfinite(loss) for loss in losses if len(loss)], 0)  # none by mini-batches of one
+    there = np.all([np.isfinite(loss) for loss in losses if len(loss)], 0)  # none by mini-batches of one
+    means = (over(np.where(there, q, np.nan), 1) if len(q) else np.full(len(steps), np.nan) for q in found)
+    return Three(steps, *means, there)
 
 
 def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Figure:
@@ -67,7 +63,8 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
     told = three(trace, arm, split, quantity)
     if not len(told.steps):
         return style.said(NOTHING)
-    if not whole(trace, arm, split).any() or not whole(trace, arm, "test").any():
+    test = told if (split, quantity) == ("test", "loss") else three(trace, arm, "test", "loss")
+    if not told.there.any() or not test.there.any():
         return style.said(NOT_FINITE.format(int(told.steps[0])))
     figure, seeds = go.Figure(), len(trace.experiment.seeds)
     ends = (np.fmin.reduce, np.fmax.reduce)
@@ -94,13 +91,12 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
     unit = "mean squared error" if DATASETS[settings.data].task == "regression" else "cross-entropy E (nats)"
     log = {"type": "log"} if quantity == "loss" else {}
     figure.update_yaxes(title=unit if quantity == "loss" else "accuracy (share of examples)", **log)
-    test = told if (split, quantity) == ("test", "loss") else three(trace, arm, "test", "loss")
     at = moment(trace, test, arm)
     note = explained(test, settings, cause(trace, arm, at))
     if at is not None and trace.look("off", arm, at) is None:
         note += " The lab is looking at why they differ."
     over = f" Means over {seeds} seeds; bands from the least to the greatest." if seeds > 1 else ""
-    absent = left_out(trace, {arm: whole(trace, arm, split).all(0)})
+    absent = left_out(trace, {arm: told.there.all(0)})
     return style.finished(figure, note=f"{note}{over} {absent}".strip())
 
 

@@ -209,7 +209,7 @@ def stepped(figure: go.Figure) -> None:
                     axis.tickvals = [values[0]]
 
 
-def layered(figure: go.Figure) -> None:
+def of_layers(figure: go.Figure) -> None:
     """Let every horizontal axis of layers go from the first to the last that any of them has, with ticks at whole
     numbers."""
     found = list(along(figure, "layer"))
@@ -257,7 +257,7 @@ def finished(figure: go.Figure, height: int = HEIGHT, note: str = "") -> go.Figu
     arms in it are called by label()."""
     ticked(figure)
     stepped(figure)
-    layered(figure)
+    of_layers(figure)
     figure.update_layout(template=LOOK, height=height, meta={"note": unescape(note)})
     return figure
 
