@@ -34,7 +34,7 @@ from bnlab.train import score_interval
 
 ROOT = Path(__file__).parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-VIEWERS, HERTZ, SECONDS = 30, 4, 15
+CLICKS, VIEWERS, HERTZ, SECONDS = 9, 30, 4, 15
 
 
 def busy(pid: int) -> float:
@@ -109,30 +109,30 @@ def click() -> None:
 
 
 def clicked(browser, address: str, runs: RunStore) -> None:
-    """Click to curve, stop, and updates a second."""
+    """Click to curve, stop, and updates a second. A click is when the browser has it, not its driver."""
     page, _ = visit(browser, address)
     ready(page)
     time.sleep(5)  # the workers are warm
-    waits = []
-    for _ in range(3):
+    page.evaluate("addEventListener('click', () => { window.clicked = Date.now(); }, true)")
+    since = lambda: time.time() - page.evaluate("window.clicked") / 1000  # noqa: E731
+    waits, stops = [], []
+    for _ in range(CLICKS):
         page.evaluate("window.before = document.querySelector('.live-plot').dataset.address")
-        button = page.locator(".st-key-train button:visible")
-        begun = time.perf_counter()
-        button.click()
+        page.locator(".st-key-train button:visible").click()
         page.wait_for_function(POINTS, polling=20, timeout=60_000)
-        waits.append(time.perf_counter() - begun)
+        waits.append(since())
         count = "() => +document.querySelector('.live-plot').dataset.updates"
         first, begun = page.evaluate(count), time.perf_counter()
         time.sleep(4)
         rate = (page.evaluate(count) - first) / (time.perf_counter() - begun)
-        begun = time.perf_counter()
         page.locator(".st-key-stop button:visible").click()
         while runs.runs()[0].status == "running":
             time.sleep(0.01)
-        stopped = time.perf_counter() - begun
+        stops.append(since())
         ready(page)
-    print(f"click to the first points of a curve: median {statistics.median(waits):.2f} s of {len(waits)}")
-    print(f"updates a second: {rate:.1f}; stop obeyed after {stopped:.2f} s")
+    for what, times in (("the first points of a curve", waits), ("stopped", stops)):
+        print(f"click to {what}: median {statistics.median(times):.2f} s of {CLICKS}, at most {max(times):.2f}")
+    print(f"updates a second: {rate:.1f}")
 
 
 LENGTHS = (100, 1_000, 100_000)

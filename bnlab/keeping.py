@@ -37,7 +37,8 @@ Scoring = tuple[str, int, list[tuple[int, str | bytes]]]  # its kind, its step, 
 class Writer:
     """Keeps the records of one run as they come; a context manager that commits what is left at its end.
 
-    A run that is resumed from a snapshot repeats steps it has: they are the same to the last bit and are passed over.
+    A run that is resumed from a snapshot repeats steps it has: they are the same to the last bit and are passed over,
+    as are its scorings; of a step whose row was there before they are kept when they come.
     """
 
     def __init__(self, store: RunStore, run_id: str):
@@ -63,7 +64,7 @@ class Writer:
         self.committed = self.started = time.monotonic()
         run = store.run(run_id)
         self.diverged = dict(run.diverged)
-        self.step = run.step
+        self.step, self.scored = run.step, max(self.scorings["scores"], default=-1)
         self.marks = [(self.started, self.step)] * 2  # moments and steps between which the pace is taken
 
     def __enter__(self) -> Writer:
@@ -76,7 +77,7 @@ class Writer:
     def keep(self, record: Record) -> None:
         """Take a record; it is on disk at the next commit, COMMIT_EVERY seconds later if records keep coming."""
         self.pending.append(record)
-        full = (record.step + 1) % self.every == 0 or record.scores or record.weights
+        full = (record.step + 1) % self.every == 0 or record.scores or record.weights or self.step < 0
         if full or time.monotonic() - self.committed >= COMMIT_EVERY:
             self.commit()
 
@@ -90,7 +91,8 @@ class Writer:
         with self.store.transaction() as db:
             self.add(db, [r for r in new if r.parts])
             self.step = max(self.step, records[-1].step)
-            scorings = [scoring for r in new for scoring in self.scorings_of(r)]
+            scorings = [scoring for r in records if r.step > self.scored for scoring in self.scorings_of(r)]
+            self.scored = max([self.scored, *(step for _, step, _ in scorings)])
             if scorings or (new and (self.step + 1) % self.every == 0):
                 self.fit(db)
             self.put(db, scorings)

@@ -28,13 +28,15 @@ def train(
     dtype: torch.dtype | None = None,
     record: bool = True,
     start: tuple[int, list[np.ndarray]] | None = None,
+    ahead: bool = False,
 ) -> Generator[Record, bool | None]:
     """Train every arm and seed together; yield one Record a step, and a last one with the final scores.
 
     `start` is a step and the vectors of a snapshot: training goes on from there as if it had never stopped, to the
     last bit. `send(True)` in place of next() ends it: the record that comes is the last, with the final scores. With
-    `record=False` the records are empty, and the networks learn bitwise the same. A network that has
-    diverged, a weight of it is not finite, trains to the next scoring; from then on its values are NaN.
+    `record=False` the records are empty, and the networks learn bitwise the same. With `ahead`, the row of the first
+    step comes also in a record of its own, before the scoring that it would wait for. A network that has diverged, a
+    weight of it is not finite, trains to the next scoring; from then on its values are NaN.
     """
     groups = [Group(experiment, i, device, dtype or torch.float32) for i in range(len(experiment.stacks))]
     first, vectors = start or (0, [])
@@ -46,6 +48,13 @@ def train(
     def snapshot() -> list[np.ndarray]:
         return [group.snapshot() for group in groups]
 
+    if ahead:
+        beginning = snapshot()
+        with torch.no_grad():
+            parts = tuple(Part(group.step(first, record)) for group in groups) if first < steps else ()
+        yield Record(experiment, first, parts, [], [], None, snapshot)
+        for group, vector in zip(groups, beginning, strict=True):
+            group.stack.restore(first, vector)
     t = first
     while t <= steps:
         with torch.no_grad():

@@ -83,8 +83,10 @@ def train_run(
                 return wish
         return None
 
-    records = train(run.experiment, device=device, start=start)
+    records = train(run.experiment, device=device, start=start, ahead=run.step < 0)
     with store.writer(run_id) as writer:
+        if run.step < 0:
+            writer.keep(next(records))  # whoever has just pressed Train sees it before the first scoring
         for record in records:
             writer.keep(record)
             if record.weights:

@@ -88,6 +88,7 @@ def test_recording_and_resuming_change_nothing_to_the_last_bit():
         )
         whole = vectors(experiment)
         assert np.array_equal(whole, vectors(experiment, record=False))
+        assert np.array_equal(whole, vectors(experiment, ahead=True))
         records = train(experiment)
         for record in records:
             if record.step == 30:

@@ -126,9 +126,9 @@ def test_looks_of_one_moment_are_taken_one_by_one_and_none_is_waited_for(store, 
     """Curves go on between them; a run that is stopped has stopped before those that are due."""
     settings = SMALL.model_copy(update={"steps": 1000, "score_every": 100})
     planned = schedule(Experiment(settings=settings, arms=(BN,)))
-    kept, seen = [], []
+    kept, seen = set(), []
     keep = Writer.keep
-    monkeypatch.setattr(Writer, "keep", lambda self, record: (kept.append(record.step), keep(self, record)))
+    monkeypatch.setattr(Writer, "keep", lambda self, record: (kept.add(record.step), keep(self, record)))
     monkeypatch.setattr(work, "looking", lambda s, i, name, o, step, w: iter([seen.append((name, step, len(kept)))]))
     run = store.create(Experiment(settings=settings, arms=(BN,)))
     execute(store, run.id, lambda: None)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bnlab import Arm, Experiment, Settings, train, work
+from bnlab import Arm, Experiment, Settings, figures, train, work
 from bnlab.store import RunStore
 
 ARMS = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch"}), Arm(label="narrow", changes={"width": 5}))
@@ -109,5 +109,28 @@ def test_a_run_stopped_among_steps_it_had_recorded_has_no_scores_between_them(st
     run_id = ended(store, "crash", 17)
     ended(store, "stop", 2, run_id)
     assert store.run(run_id).step == 17
+    ended(store, "never", 99, run_id)
+    assert kept(store, run_id) == whole
+
+
+def test_the_first_row_can_be_seen_before_the_scoring_and_its_scores_are_kept_when_they_come(store, whole):
+    run_id = store.create(ASKED).id
+    records = train(ASKED, ahead=True)
+    with store.writer(run_id) as writer:
+        writer.keep(next(records))
+        trace = store.trace(run_id)
+        assert trace.read("loss", 0).steps.tolist() == [0] and trace.run.step == 0
+        assert not len(trace.scores(0, "train", "batch")[0]) and not trace.snapshots()
+        for view in ("units_overview", "three_losses"):
+            assert figures.draw(view, trace, {"arm": "1"}).layout.annotations[0].text == "No step is scored yet."
+        for record in records:
+            writer.keep(record)
+    assert kept(store, run_id) == whole
+
+
+def test_a_run_that_breaks_off_in_its_first_scoring_has_these_scores_when_it_was_resumed(store, whole):
+    run_id = store.create(ASKED).id
+    with store.writer(run_id) as writer:
+        writer.keep(next(train(ASKED, ahead=True)))
     ended(store, "never", 99, run_id)
     assert kept(store, run_id) == whole

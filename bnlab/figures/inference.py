@@ -14,7 +14,7 @@ from . import style
 from .looks import NOT_FINITE, left_out, present
 from .moving import NO_BATCH_NORM
 from .options import BATCH_ARM, About, choice
-from .style import NOTHING, amount
+from .style import NOTHING, UNSCORED, amount
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -62,7 +62,7 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
         return style.said("A regression has no accuracy. Look at the loss.")
     told = three(trace, arm, split, quantity)
     if not len(told.steps):
-        return style.said(NOTHING)
+        return style.said(NOTHING if trace.step < 0 else UNSCORED)
     test = told if (split, quantity) == ("test", "loss") else three(trace, arm, "test", "loss")
     if not told.there.any() or not test.there.any():
         return style.said(NOT_FINITE.format(int(told.steps[0])))

@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from . import style
 from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, choice
 from .points import evenly, nearest
-from .style import NOTHING, nothing
+from .style import UNSCORED, nothing
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -86,7 +86,7 @@ class Overview(NamedTuple):
 
 
 def overview(trace: Trace, arm: int, seed: int, layer: int, step: int) -> Overview | None:
-    """The units of a layer at the population step nearest to `step`; None where nothing is recorded yet."""
+    """The units of a layer at the population step nearest to `step`; None where none is scored yet."""
     steps, *found = trace.population(arm, layer=layer)
     if not len(steps):
         return None
@@ -195,7 +195,7 @@ def units_overview(trace: Trace, *, arm: int, seed: int, layer: int, step: int) 
         return style.said(NO_BATCH_NORM.format("moving averages"))
     told = None if nothing(trace) else overview(trace, arm, seed, layer, step)
     if told is None:
-        return style.said(nothing(trace) or NOTHING)
+        return style.said(nothing(trace) or UNSCORED)
     if not np.isfinite(told.moving_mean).any():
         return style.said(f"No finite moving average is kept of step {told.step:,}.{end(trace, arm, seed)}")
     figure = make_subplots(1, 2, horizontal_spacing=0.13)

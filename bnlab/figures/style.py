@@ -26,6 +26,7 @@ GRAY = "#8a8f98"
 GRID = "rgba(138, 143, 152, 0.25)"
 HEIGHT = 420  # pixels
 NOTHING = "No step is recorded yet."
+UNSCORED = "No step is scored yet."
 NO_STEPS = "This run has no steps, so there is nothing to draw. Look at its scores, or set steps above 0."
 
 
