@@ -106,7 +106,8 @@ def test_frozen_averages_stand_still_and_the_start_is_the_start(store):
     for name in ("recomputed", "alpha_inference", "alpha_curve", "why_off"):
         assert "they stand still, whatever alpha is" in figures.draw(name, trace, {}).layout.annotations[0].text
         assert figures.needs(name, trace, {}) == []
-    assert "nothing has come in yet" in note(recorded(store, learning_rate=1e-9, alpha=0.0))
+    said = note(recorded(store, learning_rate=1e-9, alpha=0.0))
+    assert "they are widest apart (after step 0)" in said and "nothing had come in yet" in said
 
 
 def test_a_run_without_batch_norm_is_told_how_to_get_one(store):

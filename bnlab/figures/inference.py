@@ -144,13 +144,15 @@ def cause(trace: Trace, arm: int, t: int | None) -> Cause | None:
 
 def explained(told: Three, settings: Settings, found: Cause | None) -> str:
     """Why the three differ, from the numbers at hand."""
-    worst = widest(told) if found is None else int(np.flatnonzero(told.steps == found.t)[0])
+    top = widest(told)
+    worst = top if found is None else int(np.flatnonzero(told.steps == found.t)[0])
     t, K, alpha = int(told.steps[worst]), settings.mini_batch, settings.alpha
-    said = f"Test loss at step {t:,}, where they are widest apart: "
+    among = "after step 0" if told.steps[top] == 0 else "of the steps whose weights are kept"
+    said = f"Test loss at step {t:,}, where they are widest apart{'' if worst == top else f' ({among})'}: "
     said += f"{amount(told.moving[worst])} with moving averages, "
     said += f"{amount(told.population[worst])} with population statistics."
-    if told.steps[widest(told)] == 0:
-        said += " At step 0 nothing has come in yet: the averages are the 0 and 1 they started at."
+    if told.steps[top] == 0:
+        said += " At step 0 nothing had come in yet: the averages were the 0 and 1 they start at."
     if settings.statistics == "moving":
         said += " This arm trains with its averages frozen: they stand still while the weights move."
     elif found is not None:
