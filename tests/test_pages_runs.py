@@ -248,3 +248,12 @@ def test_beside_a_run_that_was_deleted_in_another_tab_another_is_chosen_all_the_
     opened.store().delete(shown.id)
     drawn(chooser(at).set_value(other.id))
     assert not errors(at) and address(at) == [("run", other.id)]
+
+
+def test_train_beside_a_run_that_was_deleted_in_another_tab_says_nothing_of_it():
+    shown = opened.store().create(Experiment(), name="one")
+    at = page(("run", shown.id))
+    opened.store().delete(shown.id)
+    drawn(button(at, "train").click())
+    (run,) = opened.store().runs()
+    assert not errors(at) and address(at) == [("run", run.id)]

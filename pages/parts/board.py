@@ -222,6 +222,7 @@ def grant(me: Session, experiment: Experiment | None) -> None:
     how = me.take("wish")
     if how and experiment is not None:
         run = looked_at(me)
+        me.take("said")  # that it was deleted in another tab: the new run takes its place
         fork = run is not None and run.experiment == experiment and opened.holder(run.id).origin(run.id) is not None
         begin(me, run.id if fork else experiment, how)
 
