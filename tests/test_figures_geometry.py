@@ -39,6 +39,13 @@ def test_the_rate_that_counts_is_named_by_optimizer(tmp_path):
         assert float(told[-1]) == pytest.approx(0.1 / norm**power, rel=0.05)  # one update earlier
 
 
+def test_where_no_seed_has_a_gradient_the_note_says_0(tmp_path):
+    settings = Settings(data="wine", depth=2, width=1, batch_size=32, activation="relu", weight_decay=1.0, steps=6)
+    gone = Arm(label="decayed to nothing", changes={"learning_rate": 1.0})
+    note = seen(*trained(tmp_path, settings, (gone,)), "invariance").layout.meta["note"]
+    assert "‖dE/dW‖ 0." in note and "nan" not in note
+
+
 def test_the_layer_is_the_highest_unless_asked(why_run):
     trace = why_run[0].trace(why_run[1])
     ((_, _, options),) = figures.FIGURES["undone"].needs(
