@@ -42,6 +42,22 @@ def test_what_is_written_over_a_value_is_taken_as_a_whole(page, server, name, te
         until(page, f"new URLSearchParams(location.search).get('{name}') === '{text}'")
 
 
+TWICE = [("learning_rate", "0.02", "0.025"), ("batch_size", "3", "37"), ("steps", "7", "70"), ("seeds", "3,4", "3,4,5")]
+
+
+@pytest.mark.parametrize(("name", "first", "then"), TWICE)
+def test_what_is_written_over_something_typed_is_taken_as_a_whole(page, server, name, first, then):
+    for write in (page.keyboard.insert_text, page.keyboard.type):
+        opened(page, f"{server}/?depth=4")
+        for text in (first, then):
+            page.locator(f"[class*=st-key-{name}-] input").first.click()
+            page.keyboard.press("Control+A")
+            write(text)
+            page.keyboard.press("Enter")
+            until(page, f"new URLSearchParams(location.search).get('{name}') === '{text}'")
+            page.wait_for_selector(RESTED, timeout=SLOW)
+
+
 def test_bad_input_is_a_sentence(page, server):
     opened(page, server)
     box = page.locator("[class*=st-key-batch_size-] input").first

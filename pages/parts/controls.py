@@ -95,9 +95,9 @@ def typed(texts: list[str], text: str, shown: dict[str, Any]) -> str:
     for known in (text, own and own.replace(END, "")):
         if known is not None and known not in texts:
             texts.append(known)
-    chosen = st.selectbox(
+    chosen = st.selectbox(  # what is kept is written anew: something typed, too, has its END then
         options=texts, index=texts.index(text), accept_new_options=True, filter_mode="prefix",
-        format_func=lambda text: text.replace(END, "") + END, **shown,
+        format_func=lambda text: text.replace(END, "") + END, on_change=session.keep, args=(shown["key"],), **shown,
     )  # fmt: skip
     return text if chosen is None else chosen.replace(END, "").strip()
 

@@ -181,7 +181,7 @@ def choose(name: str, key: str) -> None:
 
 
 def keep(key: str) -> None:
-    """Let the widget with this key have the value it has, although another widget is made of it: an expander is another
-    one under another title."""
+    """Let the widget with this key have the value it has, written by the server. Another widget may be made of it: an
+    expander is another one under another title, and what was typed is one of the choices then."""
     if key in st.session_state:
         st.session_state[key] = st.session_state[key]
