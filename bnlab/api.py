@@ -20,7 +20,7 @@ import anyio.to_thread
 import pandas  # noqa: F401  whole before the first figure: plotly takes it as it lies, half imported by another thread
 import plotly
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from . import cards, figures, opened
@@ -107,11 +107,11 @@ async def answer(request: Request, view: str, body: Callable[[str], bytes]) -> R
     run_id, seen = request.path_params["run"], request.query_params.get("seen")
     options = tuple(sorted((k, v) for k, v in request.query_params.items() if k != "seen"))
     if len(request.url.query) > LONGEST_QUERY:
-        return Response(f"The query has more than {LONGEST_QUERY} characters. Shorten it.", 400)
+        return PlainTextResponse(f"The query has more than {LONGEST_QUERY} characters. Shorten it.", 400)
     try:
         run = await current(run_id)
     except KeyError as error:
-        return Response(error.args[0], 404, media_type="text/plain")
+        return PlainTextResponse(error.args[0], 404)
     version = str(run.version)
     if run.status == "queued":  # its place in the queue is no part of the run, but of what is shown
         version += f".{opened.jobs().position(run_id)}"
@@ -121,7 +121,7 @@ async def answer(request: Request, view: str, body: Callable[[str], bytes]) -> R
     try:
         content = await BODIES.get((run_id, version, view, options), partial(body, run_id))
     except (KeyError, ValueError) as error:
-        return Response(error.args[0], 400, media_type="text/plain")
+        return PlainTextResponse(error.args[0], 400)
     return sent(request, content, headers)
 
 
@@ -145,11 +145,11 @@ async def data_figure(request: Request) -> Response:
     seen, written = asked.pop("seen", None), asked.pop("standardize", "") or "true"
     headers = {"x-version": "1", "x-status": "done", "cache-control": "no-store"}
     if name not in DATASETS:
-        return Response(f"There is no data set {name[:40]!r}; known are {', '.join(DATASETS)}.", 404)
+        return PlainTextResponse(f"There is no data set {name[:40]!r}; known are {', '.join(DATASETS)}.", 404)
     if asked:
-        return Response(f"{min(asked)[:40]} is not an option of this figure; known is standardize.", 400)
+        return PlainTextResponse(f"{min(asked)[:40]} is not an option of this figure; known is standardize.", 400)
     if written not in ("true", "false"):
-        return Response(f"standardize is {written[:40]}; allowed is {allowed('standardize')}.", 400)
+        return PlainTextResponse(f"standardize is {written[:40]}; allowed is {allowed('standardize')}.", 400)
     standardize = written == "true"
     if seen == "1":
         return Response(status_code=204, headers=headers)
