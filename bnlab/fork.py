@@ -74,11 +74,9 @@ def forked(experiment: Experiment, arm: int, step: int, changes: dict[str, Any],
         )
     if more is not None and more < 1:
         raise ValueError(f"a fork of {more} steps has nothing to train; allowed is 1 or more.")
-    words = ", ".join(said(name, value) for name, value in changes.items())
-    label = f"{old.label}: {words}"
-    new = Arm(
-        label=label if len(label) <= MAX_LABEL else label[: MAX_LABEL - 1].rstrip() + "…", changes=old.changes | changes
-    )
+    words = cut(", ".join(said(name, value) for name, value in changes.items()), MAX_LABEL - 6)
+    label = f"{cut(old.label, MAX_LABEL - len(words) - 2)}: {words}"  # the new words last: a fork of a fork is another
+    new = Arm(label=label, changes=old.changes | changes)
     try:
         if more is not None and step + more != shared.steps:
             shared = shared.model_copy(update={"steps": step + more, "score_every": score_interval(experiment)})
@@ -87,6 +85,11 @@ def forked(experiment: Experiment, arm: int, step: int, changes: dict[str, Any],
         raise ValueError(
             " ".join(sentence.removeprefix(f"arm {new.label!r}: ") for sentence in problems(error))
         ) from None
+
+
+def cut(text: str, most: int) -> str:
+    """A text of at most so many characters."""
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
 def vectors(parent: Experiment, arm: int, found: list[np.ndarray], child: Experiment) -> list[np.ndarray]:

@@ -182,6 +182,15 @@ def test_every_changeable_setting_gives_a_question_that_can_be_asked():
         assert getattr(forked(experiment, 0, 10, {name: value}).arm_settings[1], name) == value
 
 
+def test_a_fork_of_a_fork_of_a_fork_has_a_label_of_its_own():
+    experiment, asked = Experiment(arms=(Arm(label="BN before", changes=BN),)), []
+    for changes in ({"statistics": "moving"}, {"learning_rate": 0.01}, {"weight_decay": 0.1}, {"learning_rate": 0.2}):
+        experiment = forked(experiment, len(experiment.arms) - 1, 10, changes)
+        asked.append(experiment.arms[1].label)
+    assert asked[0] == "BN before: averages frozen" and asked[1].endswith(": learning rate 0.01")
+    assert len(set(asked)) == 4 and max(map(len, asked)) <= 40
+
+
 def test_a_fork_starts_again_from_the_weights_it_was_forked_from(parent):
     store, run_id = parent
     fork = store.fork(run_id, 2, 30, {"learning_rate": 0.02})
