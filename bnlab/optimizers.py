@@ -53,7 +53,7 @@ class Momentum:
 
 @OPTIMIZERS.named("adam")
 class Adam:
-    """d = m / (sqrt(v / (1 - 0.999^t)) + 1e-8), c = 1 / (1 - 0.9^t): Kingma and Ba 2015, alg. 1."""
+    """d = m / (sqrt(v / (1 - 0.999^(t+1))) + 1e-8), c = 1 / (1 - 0.9^(t+1)): Kingma and Ba 2015, alg. 1, t from 0."""
 
     label = "Adam"
     memory = 2

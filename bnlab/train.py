@@ -40,8 +40,8 @@ def train(
     """
     groups = [Group(experiment, i, device, dtype or torch.float32) for i in range(len(experiment.stacks))]
     first, vectors = start or (0, [])
-    for group, vector in zip(groups, vectors, strict=False):
-        group.stack.restore(first, vector)
+    restore(groups, first, vectors)
+    del start, vectors  # they make room
     steps = experiment.settings.steps
     every = score_interval(experiment)
 
@@ -53,8 +53,8 @@ def train(
         with torch.no_grad():
             parts = tuple(Part(group.step(first, record)) for group in groups) if first < steps else ()
         yield Record(experiment, first, parts, [], [], None, snapshot)
-        for group, vector in zip(groups, beginning, strict=True):
-            group.stack.restore(first, vector)
+        restore(groups, first, beginning)
+        del beginning, parts
     t = first
     while t <= steps:
         with torch.no_grad():
@@ -71,6 +71,11 @@ def train(
         if (yield Record(experiment, t, parts, scores, population, weights, snapshot)):
             steps = min(steps, t + 1)
         t += 1
+
+
+def restore(groups: list[Group], step: int, vectors: list[np.ndarray]) -> None:
+    for group, vector in zip(groups, vectors, strict=False):
+        group.stack.restore(step, vector)
 
 
 def score_interval(experiment: Experiment) -> int:

@@ -67,7 +67,6 @@ def train_run(
     run = store.run(run_id)
     device = device_for(run.experiment, run.device)
     store.change(run_id, status="running", reason="", device=device)
-    start = beginning(store, run_id)
     status, reason, done, wish, looks = "done", "", 0, None, schedule(run.experiment)
     due: Due = []
     apart, every = 1, score_interval(run.experiment)  # steps between two looks: a curve stands still for one at most
@@ -83,7 +82,7 @@ def train_run(
                 return wish
         return None
 
-    records = train(run.experiment, device=device, start=start, ahead=run.step < 0)
+    records = train(run.experiment, device=device, start=beginning(store, run_id), ahead=run.step < 0)
     with store.writer(run_id) as writer:
         if run.step < 0:
             writer.keep(next(records))  # whoever has just pressed Train sees it before the first scoring
@@ -98,7 +97,8 @@ def train_run(
             done += record.step > run.step
             if not record.parts:
                 break
-            wish = wish or asked() or ("pause" if done == steps else None)
+            last = record.step + 1 == run.experiment.settings.steps  # its update was made: nothing is left to rest from
+            wish = wish or asked() or ("pause" if done == steps and not last else None)
             if writer.all_diverged:
                 status, reason = "diverged", diverged(run.experiment, writer.diverged)
                 break

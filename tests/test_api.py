@@ -130,7 +130,7 @@ def test_what_is_wrong_is_a_sentence(recorded, address, status, sentence):
     assert answer.status_code == status
     assert sentence in answer.text
     assert "Traceback" not in answer.text
-    assert answer.headers["content-type"].startswith("text/plain"), "never markup, whatever words of a visitor are in it"
+    assert answer.headers["content-type"].startswith("text/plain"), "whatever words of a visitor are in it"
 
 
 def test_a_figure_that_fails_is_a_sentence_for_the_visitor_and_a_line_in_the_log(recorded, monkeypatch, caplog):

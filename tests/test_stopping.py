@@ -105,6 +105,14 @@ def test_a_step_after_a_crash_is_one_that_was_not_recorded(store, whole):
     assert kept(store, run_id) == whole
 
 
+def test_the_last_of_single_steps_ends_the_run(store, whole):
+    run_id = ended(store, "pause", 27)
+    work.execute(store, run_id, lambda: None, steps=1)
+    assert (store.run(run_id).status, store.run(run_id).step) == ("paused", 28)
+    work.execute(store, run_id, lambda: None, steps=1)
+    assert store.run(run_id).status == "done" and kept(store, run_id) == whole
+
+
 def test_a_run_stopped_among_steps_it_had_recorded_has_no_scores_between_them(store, whole):
     run_id = ended(store, "crash", 17)
     ended(store, "stop", 2, run_id)
