@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .theory import LOST, TINY, Layer, Net, few_examples, growth, layer, weight_scale
+from .theory import FALLING, LOST, TINY, Layer, Net, few_examples, growth, layer, weight_scale
 
 
 class Profile(NamedTuple):
@@ -80,11 +80,11 @@ def lost_at(net: Net, layers: list[Layer], variance: np.ndarray, few: float, lim
     """After how many of these layers, and of those that would follow, layer 1's signal is LOST of the top's.
 
     A deeper network has the same lowest layers, so factors are multiplied from the lowest up: BEYOND more layers as
-    they come, or until they are those of the limit, then the limit's."""
+    they come, or until they are those of the limit, then the limit's, where that is below FALLING."""
     if not few < inf:
         return inf
     passed, before = np.zeros_like(variance), 0.0
-    goal, falls = 2 * log(LOST), limit < 1 - 2e-6
+    goal, falls = 2 * log(LOST), limit < FALLING**2
     for l in range(len(layers) + BEYOND):
         if l >= len(layers) and not falls:
             return inf

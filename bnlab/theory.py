@@ -37,6 +37,7 @@ import numpy as np
 from .averages import CURVES, moments, sphere_pairs
 
 LOST = 1e-6  # of the top layer's signal: lost
+FALLING = 0.9995  # a limit above it is written ×1.000: what it loses, as for δ alone, is called nothing
 TINY, HUGE = 1e-100, 1e100  # a variance is kept between these, where its square is a number still
 
 
@@ -161,7 +162,7 @@ class Growth(NamedTuple):
     signal_norm: float  # factor of ||dE/da||: its square root
     weight_norm: float  # factor of ||dE/dW|| per layer towards the input
     forward_variance: float  # variance of a over examples and units; 0 or infinity where it sinks or grows for ever
-    lost_at_depth: float  # layers after which the norm of the signal is 1e-6 of the top's; infinity if it never is
+    lost_at_depth: float  # layers after which the norm of the signal is 1e-6 of the top's; infinity above FALLING
     parting: float  # factor per layer on the difference in size between examples; the law supposes it does not exceed 1
     source: str
     note: str
@@ -208,7 +209,7 @@ def growth(
         signal_norm=signal,
         weight_norm=signal / sqrt(forward),
         forward_variance=limit * few.square,
-        lost_at_depth=log(LOST) / log(signal) if signal < 1 - 1e-6 else inf,
+        lost_at_depth=log(LOST) / log(signal) if signal < FALLING else inf,
         parting=growing,
         source=SOURCES["layer" if norm == "layer" else placement if norm == "batch" else "none"],
         note=note.strip(),

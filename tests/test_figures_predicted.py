@@ -123,6 +123,25 @@ def test_the_depth_at_which_the_signal_is_lost_is_that_of_the_drawn_law(tmp_path
     assert "(in the limit of many layers ×0.707)" in figures.draw("predicted", trace, {}).layout.meta["note"]
 
 
+@pytest.mark.parametrize(
+    ("init", "gain", "never"),
+    [("xavier", 1.0, True), ("xavier", 0.9996, True), ("xavier", 0.99, False), ("orthogonal", 0.95, False)],
+)
+def test_frozen_batch_norm_that_does_nothing_has_the_ending_of_none(tmp_path, init, gain, never):
+    """δ makes the limit ×0.999994, which the note told as "a millionth over 2,258,602 layers (×1.000)"."""
+    asked = {"depth": 8, "width": 24, "activation": "tanh", "init": init, "init_gain": gain}
+    (_, none), (_, frozen) = (
+        at_step_0(tmp_path / name, **asked, **changes)
+        for name, changes in (("none", {}), ("frozen", {"norm": "batch", "statistics": "moving"}))
+    )
+    told = [predicted.ending(one) for one in (none, frozen)]
+    assert [words.startswith("By the law the signal is never lost") for words in told] == [never, never]
+    if never:
+        assert told[0] == told[1] and "1.000" in told[0]
+    else:
+        assert frozen.lost_at_depth == pytest.approx(none.lost_at_depth, rel=2e-3)
+
+
 def test_one_layer_has_one_tick_and_every_line_of_the_legend_can_be_seen(tmp_path):
     settings = Settings(depth=1, width=8, steps=1, data="wine", batch_size=16)
     drawn = seen(*trained(tmp_path, settings, ARMS, (0, 1)), "predicted")
