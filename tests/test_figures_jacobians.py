@@ -1,5 +1,7 @@
 """The figures of Jacobians show what the probe saw, and the law beside it."""
 
+import re
+
 import numpy as np
 import pytest
 from looked_at import seen, trained
@@ -18,6 +20,21 @@ def test_a_lower_layer_norm_is_singular_by_construction(why_run):
 def test_no_note_speaks_of_sides_as_panels_stand_below_each_other_on_a_telephone(why_run, name):
     note = seen(*why_run, name).layout.meta["note"].lower()
     assert "training mode" in note and "right" not in note and "left" not in note.replace("left out", "")
+
+
+def test_titles_of_axes_are_short_and_the_note_says_the_mode(tmp_path):
+    """A title of 77 characters was cut off at both ends on a wide screen."""
+    arms = (Arm(label="BN", changes={"norm": "batch"}),)
+    arms += (Arm(label="frozen", changes={"norm": "batch", "statistics": "moving"}),)
+    small = Settings(depth=3, width=6, data="wine", batch_size=16, steps=1)
+    for some, mode in (
+        (arms, "training mode (frozen arms: with their moving averages)"),
+        (arms[1:], "training with frozen moving averages"),
+    ):
+        drawn = seen(*trained(tmp_path / mode, small, some), "jacobians")
+        titles = [re.sub("<.*?>", "", axis.title.text) for axis in drawn.select_yaxes()]
+        assert max(map(len, titles)) <= 55, titles
+        assert f"{mode}." in drawn.layout.meta["note"]
 
 
 def test_the_fans_hold_the_middle_half_and_the_conditions_are_the_probes(why_run):

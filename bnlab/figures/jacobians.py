@@ -66,9 +66,10 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
             )  # fmt: skip
     titled(
         figure, "layer l", f"singular values of {LAYER}, {INFERENCE}",
-        f"of {PRODUCT}, {INFERENCE}", f"their root mean square, {mode(trace)}",
+        f"of {PRODUCT}, {INFERENCE}", "their root mean square, whole mini-batch",
     )  # fmt: skip
-    words = f"{inference(trace)}, each exactly; root mean square, and thin the greatest."
+    words = f"{inference(trace)}, each exactly; root mean square, and thin the greatest. "
+    words += f"The whole mini-batch: {mode(trace)}."
     if wide(trace):
         words = f"{WIDE} Measured is only the root mean square, {mode(trace)}."
     coupled = (
