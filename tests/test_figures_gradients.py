@@ -5,7 +5,7 @@ import pytest
 from known_gradients import EXPERIMENT, L, N, flowing, shaped
 
 from bnlab import figures
-from bnlab.experiment import Settings
+from bnlab.experiment import Arm, Settings
 from bnlab.figures import gradients, style, verdict
 
 
@@ -136,3 +136,19 @@ def test_the_colors_are_those_of_networks_that_last():
         values[9, 0], values[10:, 0] = 1e28, np.nan
     axis = figures.draw("gradient_heatmap", trace, {}).layout.coloraxis
     assert (axis.cmin, axis.cmax) == pytest.approx((-1, 0), abs=1e-6), "how they began"
+
+
+@pytest.mark.parametrize("label", ["four", "noisy a rather long label of forty ch"])
+def test_a_panel_has_room_above_it_for_every_line_of_its_title(label):
+    """A first line of two lay over "step t (updates)" of the panel above."""
+    arms = tuple(Arm(label=name) for name in ("one", "two", "three", label))
+    trace = flowing(1, 1, 1, 1)
+    trace.experiment = trace.experiment.model_copy(update={"arms": arms})
+    layout = figures.draw("gradient_heatmap", trace, {}).layout
+    inner = layout.height - layout.template.layout.margin.t - layout.template.layout.margin.b
+    upper, lower = layout.yaxis.domain, layout.yaxis4.domain
+    lines = layout.annotations[3].text.count("<br>") + 1
+    assert lines == (1 if label == "four" else 2)
+    ticks_and_title = 50  # pixels below a panel, at 12 and 14 pixels' letters
+    assert (upper[0] - lower[1]) * inner >= ticks_and_title + 1.3 * 13 * lines + 10
+    assert (lower[1] - lower[0]) * inner >= 240, "and the panels are not smaller for it"

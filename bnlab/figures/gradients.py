@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NORMS = {"signal_grad_norm": "signal gradient ‖dE/da‖", "grad_norm": "weight gradient ‖dE/dW‖"}
 LEAST = 1e-38  # a norm below it is recorded as 0
+LINE = 18  # pixels: a line of a panel's title
 COLUMNS, CELLS = 200, 20_000  # of a heat map: most steps, most cells in all
 
 
@@ -134,7 +135,9 @@ def gradient_heatmap(trace: Trace, *, which: str) -> go.Figure:
     columns = min(3, len(told))
     rows = -(-len(told) // columns)
     names = [style.title(trace, arm) for arm in arms]
-    gaps = {"horizontal_spacing": 0.05, "vertical_spacing": 0.16 / rows + 0.06}
+    lines = max(name.count("<br>") for name in names) * LINE  # pixels that a second line of a title takes
+    height, gap = 60 + 300 * rows + lines * (rows - 1), 80 + lines
+    gaps = {"horizontal_spacing": 0.05, "vertical_spacing": gap / (height - 84)}  # less the margins of a figure
     figure = make_subplots(rows, columns, subplot_titles=names, **gaps)
     for i, (steps, z) in enumerate(told):
         place = {"row": i // columns + 1, "col": i % columns + 1}
@@ -161,7 +164,7 @@ def gradient_heatmap(trace: Trace, *, which: str) -> go.Figure:
         mixed(trace, which, arm, most) for arm in arms
     )
     note += " The colors are chosen for the networks that did not diverge." * ((low, high) != whole)
-    return style.finished(figure, height=60 + 300 * rows, note=note + departed(trace))
+    return style.finished(figure, height=height, note=note + departed(trace))
 
 
 def heat(
