@@ -92,6 +92,12 @@ def test_the_cause_is_the_lag_where_the_weights_run_away(store):
     assert "without their lag (they are about 1/(1−α) = 5 steps behind the weights)" in note(trace)
 
 
+def test_averages_that_never_move_are_not_some_steps_behind(store):
+    """1/(1-α) was told as 1·10¹² steps, of a run of 40."""
+    said = note(recorded(store, alpha=1.0))
+    assert "without their lag (with α = 1 they never move)" in said and "steps behind" not in said
+
+
 def test_the_cause_is_the_mini_batches_where_they_are_small_and_the_weights_stand_still(store):
     trace = recorded(store, learning_rate=1e-20, batch_size=2, alpha=0.5, sampling="replacement")
     assert farthest(cause_at(store, trace, 40), "mini_batches")

@@ -112,6 +112,7 @@ class Cause(NamedTuple):
     all: float
 
 
+NEVER = "with α = 1 they never move"
 ONE_KIND = ("alpha", "batch_size", "sampling", "statistics")
 
 
@@ -156,10 +157,11 @@ def explained(told: Three, settings: Settings, found: Cause | None) -> str:
     if settings.statistics == "moving":
         said += " This arm trains with its averages frozen: they stand still while the weights move."
     elif found is not None:
-        started, behind = amount(alpha**found.t, 1), amount(1 / max(1 - alpha, 1e-12))
+        started = amount(alpha**found.t, 1)
+        behind = f"they are about 1/(1−α) = {amount(1 / (1 - alpha))} steps behind the weights" if alpha < 1 else NEVER
         without_one = {
             f"their warm-up (αᵗ = {started} of the 0 and 1 they started at is in them)": found.warm_up,
-            f"their lag (they are about 1/(1−α) = {behind} steps behind the weights)": found.lag,
+            f"their lag ({behind})": found.lag,
             f"the noise and bias of mini-batches of {K:,}": found.mini_batches,
         }
         each = [f"{amount(loss)} without {words}" for words, loss in without_one.items()]
