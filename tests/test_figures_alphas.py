@@ -100,3 +100,22 @@ def test_where_steps_are_missing_no_other_alpha_is_drawn_and_the_cause_stays_the
 def test_the_loss_against_alpha_has_a_logarithmic_axis(inference_run):
     store, run_id = inference_run
     assert shown(store.trace(run_id), "alpha_curve").layout.yaxis.type == "log"
+
+
+@pytest.mark.parametrize("settings", [{"steps": 0}, {"score_every": 100_000, "steps": 3}])
+def test_where_nothing_has_come_in_no_alpha_is_the_best(store, settings):
+    """Of equal losses the first was named the least, and ringed: α = 0."""
+    trace = recorded(store, **settings)
+    drawn = shown(trace, "alpha_curve", step="0")
+    _, losses, _ = trace.scores(0, "test", "moving")
+    note = drawn.layout.meta["note"]
+    assert note.startswith("Weights of step 0: nothing has come in yet, every α gives the same (")
+    assert f"{losses[0, 0]:.3g} on the test set)" in note and "least" not in note
+    assert not [line for line in drawn.data if line.mode == "markers"]
+    assert [len(line.x) for line in drawn.data] == [len(moving.ALPHAS)] * 2
+
+
+def test_rings_mark_the_least_losses(inference_run):
+    drawn = shown(inference_run[0].trace(inference_run[1]), "alpha_curve")
+    lines, rings = ([line for line in drawn.data if ("lines" in line.mode) == which] for which in (True, False))
+    assert [(ring.y[0]) for ring in rings] == pytest.approx([np.nanmin(line.y) for line in lines])

@@ -198,7 +198,7 @@ def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
     there = seen(found)
     if not there.any():
         return style.said(NOT_FINITE.format(at))
-    figure, best = go.Figure(), []
+    figure, best, alike = go.Figure(), [], []
     names = [f"{alpha:g}" for alpha in moving.ALPHAS]
     for split, dash in (("train", "dot"), ("test", "solid")):
         loss = found[f"{split}_loss"][there].mean(0)
@@ -206,7 +206,9 @@ def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
             x=names, y=style.numbers(loss), name=f"{split} set", mode="lines+markers",
             line={"color": style.color(arm), "dash": dash}, hovertemplate="α = %{x}: %{y:,.4g}<extra></extra>",
         )  # fmt: skip
-        if np.isfinite(loss).any():
+        if np.isfinite(loss).any() and np.nanmax(loss) <= np.nanmin(loss) * (1 + 1e-6):
+            alike.append(f"{style.amount(np.nanmin(loss))} on the {split} set")
+        elif np.isfinite(loss).any():
             i = int(np.nanargmin(loss))
             best.append(f"least on the {split} set at α = {names[i]} ({style.amount(loss[i])})")
             figure.add_scatter(
@@ -219,6 +221,9 @@ def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
     figure.update_xaxes(title="α, weight of the old value (not to scale)", type="category")
     spanned = style.decades(*(found[f"{split}_loss"][there].mean(0) for split in ("train", "test")))
     figure.update_yaxes(title="loss E in inference mode", **style.logarithmic(spanned))
+    if alike:
+        why = "nothing has come in yet, " * (at == 0)
+        best.append(f"{why}every α gives the same ({', '.join(alike)})")
     note = f"Weights of step {at:,}{': ' * bool(best)}{'; '.join(best)}. {left_out(trace, {arm: there})}"
     return style.finished(figure, note=note.strip())
 
