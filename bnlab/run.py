@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -53,6 +54,22 @@ class Run(NamedTuple):
     def alive(self) -> bool:
         """Some process trains it, or did a moment ago."""
         return self.status == "running" and (datetime.now() - self.updated).total_seconds() < ALIVE
+
+
+def outbreak(where: Iterable[tuple[int, int]]) -> tuple[int, str]:
+    """The first step at which some of these networks diverged, (step, layer) each, and in which layers those did: of
+    two at one step none was before the other. 'layer 3', 'layers 3 and 5', 'the readout'."""
+    where = list(where)
+    first = min(step for step, _ in where)
+    layers = sorted({layer for step, layer in where if step == first})
+    names = [str(layer) for layer in layers if layer]
+    found = [f"layer{'s' * (len(names) > 1)} {listed(names)}"] * bool(names) + ["the readout"] * (0 in layers)
+    return first, " and ".join(found)
+
+
+def listed(names: list[str]) -> str:
+    """'3', '3 and 5', '3, 5 and 8'."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 @lru_cache(256)

@@ -26,6 +26,7 @@ from .experiment import Experiment, Settings
 from .fork import vectors
 from .lineage import seen
 from .probes import PROBES, Copies, checked, schedule
+from .run import outbreak
 from .store import GONE, RunStore
 from .train import device_for, score_interval, scoring_cost, train
 
@@ -176,11 +177,13 @@ def copies(store: RunStore, run_id: str) -> Copies:
 
 
 def diverged(experiment: Experiment, where: dict[tuple[int, int], tuple[int, int]]) -> str:
-    """One sentence that says which network diverged first, and where."""
-    (arm, _), (step, layer) = min(where.items(), key=lambda item: item[1])
-    place = f"layer {layer}" if layer else "the readout"
-    who = f"every network diverged, {experiment.arms[arm].label!r} first," if len(where) > 1 else "the network diverged"
-    return f"{who} at step {step:,} in {place}. Lower the learning rate."
+    """One sentence that says which network diverged first, or which did at one step, and where."""
+    first, place = outbreak(where.values())
+    if len(where) == 1:
+        return f"the network diverged at step {first:,} in {place}. Lower the learning rate."
+    arms = {arm: outbreak(at for (a, _), at in where.items() if a == arm) for arm in sorted({arm for arm, _ in where})}
+    who = [f"{experiment.arms[arm].label!r} in {place}" for arm, (step, place) in arms.items() if step == first]
+    return f"every network diverged, the first at step {first:,}: {', '.join(who)}. Lower the learning rate."
 
 
 def messages(lines: Iterator[str], inbox: queue.Queue, wishes: dict[str, str], gone: threading.Event) -> None:

@@ -107,6 +107,12 @@ def test_a_divergence_is_marked_where_it_began(trace, x):
     assert not [a for a in figure.layout.annotations if "diverged" in a.text]  # annotations would take log10 of them
 
 
+def test_of_seeds_that_diverged_at_one_step_every_layer_is_named(trace):
+    trace.diverged = {(1, 5): (17, 2), (1, 3): (17, 1)}
+    (mark,) = marks(figures.draw("loss", trace, {}))
+    assert mark.label.text.endswith(" diverged at step 17 (layers 1 and 2)")
+
+
 def test_the_words_of_two_divergences_stand_apart_and_step_0_has_a_place_on_a_logarithmic_axis(trace):
     """They overlapped on a telephone, where a twentieth of a plot's height is less than a line of words."""
     trace.diverged = {(0, 3): (0, 1), (1, 3): (0, 0)}

@@ -1,6 +1,7 @@
 """Real worker processes: what is asked of a run happens, nothing recorded is lost, and pausing changes no bit."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,8 +9,10 @@ import time
 
 import numpy as np
 import pytest
+from known_trace import KnownTrace
 
 from bnlab.experiment import Arm, Experiment, Settings
+from bnlab.figures.verdict import verdict
 from bnlab.jobs import LONGEST_QUEUE, Jobs
 from bnlab.process import ABOVE
 from bnlab.store import RunStore
@@ -196,11 +199,24 @@ def test_diverged_networks_are_named(jobs):
     assert np.isfinite(loss[:step]).all()
 
 
-def test_of_networks_that_diverged_at_one_step_the_one_of_the_lowest_layer_is_named():
-    """As on the cards; it was the first of the arms."""
-    experiment = Experiment(settings=SHORT.settings, arms=(Arm(label="a"), Arm(label="b", changes={"norm": "batch"})))
-    where = {(0, 0): (2, 7), (1, 0): (2, 3), (0, 1): (9, 1)}
-    assert diverged(experiment, where).startswith("every network diverged, 'b' first, at step 2 in layer 3.")
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ({(0, 0): (2, 7), (1, 0): (2, 3), (0, 1): (9, 1)}, "the first at step 2: 'a' in layer 7, 'b' in layer 3."),
+        ({(0, 0): (3, 1), (1, 0): (2, 3), (0, 1): (9, 1)}, "the first at step 2: 'b' in layer 3."),
+        ({(1, 0): (2, 0), (1, 1): (2, 4)}, "the first at step 2: 'b' in layer 4 and the readout."),
+    ],
+)
+def test_of_networks_that_diverged_at_one_step_none_is_called_the_first(where, words):
+    """The lowest layer made one first, 'b', while the cards said step 2 of both; they say the same now."""
+    arms = (Arm(label="a"), Arm(label="b", changes={"norm": "batch"}))
+    experiment = Experiment(settings=SHORT.settings, arms=arms, seeds=(0, 1))
+    assert diverged(experiment, where) == f"every network diverged, {words} Lower the learning rate."
+    trace = KnownTrace(experiment, {("signal_grad_norm", arm): np.full((10, 2, 8), np.nan) for arm in (0, 1)})
+    trace.diverged = where
+    for arm in {arm for arm, _ in where}:
+        step, place = re.search(r"at step (\d+),? (?:first )?in ([^;]*)", verdict(trace, arm).words).groups()
+        assert (f"'{'ab'[arm]}' in {place}" in words) == (int(step) == 2)
 
 
 def test_a_full_queue_is_refused_in_a_sentence(tmp_path):

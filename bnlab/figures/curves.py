@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..data import DATASETS
+from ..run import outbreak
 from . import style
 from .lasting import bounds, crowded, departed, lasting, room, ruled
 from .losses import chance, classifies, measure, unit
@@ -173,10 +174,10 @@ def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str,
 
 def diverged(figure: go.Figure, trace: Trace, arms: list[int], x: str) -> None:
     """A line for each of the arms where a network of it diverged first, its words below those of the line before."""
-    first = {arm: min(where for (a, _), where in trace.diverged.items() if a == arm) for arm, _ in trace.diverged}
+    lost = {arm for arm, _ in trace.diverged}
+    first = {arm: outbreak(where for (a, _), where in trace.diverged.items() if a == arm) for arm in lost}
     marked = [(arm, *first[arm]) for arm in arms if arm in first]
-    for i, (arm, step, layer) in enumerate(marked):
-        place = f"layer {layer}" if layer else "the readout"
+    for i, (arm, step, place) in enumerate(marked):
         inside = step > 0 or x == "linear"  # a logarithmic axis has no 0
         at, axis = (step, "x") if inside else (0, "x domain")
         left = step > trace.step / 2 if x == "linear" else step > trace.step**0.5

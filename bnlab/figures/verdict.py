@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ..run import outbreak
 from .style import NOTHING, amount, nothing
 
 if TYPE_CHECKING:
@@ -62,8 +63,7 @@ def verdict(trace: Trace, arm: int, step: int | None = None) -> Verdict:
     live = np.delete(norms, gone, axis=0)
     when = ""
     if gone:
-        first, layer = min(broke[i] for i in gone)
-        place = f"layer {layer}" if layer else "the readout"
+        first, place = outbreak(broke[i] for i in gone)
         when = f"diverged at step {first:,}, first in {place}"
         if len(seeds) > 1:
             several = (
