@@ -102,3 +102,14 @@ def test_an_undone_norm_is_told_in_its_mode_with_what_the_probe_saw(tmp_path, ar
         assert f"{of.label} {found['loss_with'][0]:.6g} and {found['loss_without'][0]:.6g} nats" in note
         for line, key in zip(drawn.data[3 * arm :], ("gradient_with", "gradient_without", "cosine"), strict=False):
             np.testing.assert_allclose(line.y, found[key][0], rtol=1e-5)
+
+
+def test_great_losses_of_an_undone_norm_are_written_as_powers_of_ten(tmp_path, monkeypatch):
+    store, run_id = trained(tmp_path, Settings(depth=2, width=4, data="wine", batch_size=16, steps=1), (BN,))
+    seen(store, run_id, "undone")
+    trace = store.trace(run_id)
+    whole = trace.look
+    great = {"loss_with": np.array([1.75729e15]), "loss_without": np.array([41.2345678e9])}
+    monkeypatch.setattr(trace, "look", lambda *a, **o: whole(*a, **o) | great)
+    note = figures.draw("undone", trace, {}).layout.meta["note"]
+    assert "BN 1.75729·10¹⁵ and 4.12346·10¹⁰ nats" in note and "e+" not in note

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from looked_at import seen
 
+from bnlab import figures
 from bnlab.figures import surface
 
 
@@ -32,6 +33,20 @@ def test_both_solid_surfaces_stand_in_one_frame_with_their_paths(why_run):
     share = found["share"][0]
     assert f"BN {share[0]:.0%} + {share[1]:.0%}" in drawn.layout.meta["note"]
     assert "the first seed, 0" in drawn.layout.meta["note"]
+
+
+def test_the_end_of_the_colors_is_written_as_one_would(why_run, monkeypatch):
+    seen(*why_run, "surface")
+    trace = why_run[0].trace(why_run[1])
+    whole = trace.look
+
+    def great(*args, **options):
+        found = whole(*args, **options)
+        return found | {"loss": np.full_like(found["loss"], 4.96e6)}
+
+    monkeypatch.setattr(trace, "look", great)
+    note = figures.draw("surface", trace, {}).layout.meta["note"]
+    assert "Colors end at 4.96·10⁶ nats, which 98% of the points stay below." in note
 
 
 @pytest.mark.parametrize("look", ["contour", "surface"])

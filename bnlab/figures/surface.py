@@ -118,7 +118,7 @@ def surface(trace: Trace, *, step: int, plane: str, look: str, arm: int, beside:
         f"Step {at:,}, {'the first seed, ' if len(trace.experiment.seeds) > 1 else 'seed '}"
         f"{trace.experiment.seeds[0]}: the loss of one mini-batch {how}. {mode(trace).capitalize()}"
         + (", batch norm's statistics taken anew at every point" if fresh else "")
-        + f". Colors end at {10**high:.3g}{nats}, which {CLIPPED:.0%} of the points stay below."
+        + f". Colors end at {style.amount(10**high)}{nats}, which {CLIPPED:.0%} of the points stay below."
     )
     gone = lost(trace, at)
     return finished(figure, 480, note, *(gone[a] for a in asked if a in gone))
