@@ -24,7 +24,8 @@ torch = Late("torch")
 
 
 def look(group: Group) -> dict[str, np.ndarray]:
-    """`rank` [S, L], effective; `cosine` [S, L], mean over pairs of examples of the mini-batch."""
+    """`rank` [S, L], effective; `cosine` [S, L], mean over pairs of examples of the mini-batch; NaN where
+    fewer than two have outputs other than 0."""
     stack = group.stack
     stack.forward(group.mini_batch(stack.t)[0])
     found = [(effective_rank(out), mean_cosine(out)) for out in stack.out.double()]
@@ -33,14 +34,18 @@ def look(group: Group) -> dict[str, np.ndarray]:
 
 
 def effective_rank(x: Tensor) -> Tensor:
-    """Of x [S, K, d]: exp of the entropy of the singular values' shares, [S]; NaN for an x that is not finite or 0."""
+    """Of x [S, K, d]: exp of the entropy of the singular values' shares, [S]; 0 for an x that is 0, NaN for one that is
+    not finite."""
     values = spectrum(torch.linalg.svdvals, x)
-    share = values / values.sum(1, keepdim=True)
-    return torch.special.entr(share).sum(1).exp()
+    total = values.sum(1)
+    share = values / total[:, None]
+    return torch.where(total == 0, 0.0, torch.special.entr(share).sum(1).exp())
 
 
 def mean_cosine(x: Tensor) -> Tensor:
-    """Of the rows of x [S, K, d], over all pairs of different ones, [S]."""
-    u = x / x.norm(dim=2, keepdim=True).clamp_min(1e-30)
-    K = x.shape[1]
-    return (u.sum(1).square().sum(1) - K) / (K * (K - 1))
+    """Of the rows of x [S, K, d], over all pairs of different ones, [S]. Rows that are 0 have no direction and are in
+    no pair; NaN without a pair."""
+    length = x.norm(dim=2, keepdim=True)
+    there = length != 0
+    u, n = torch.where(there, x / length, 0.0), there.sum((1, 2))
+    return torch.where(n > 1, (u.sum(1).square().sum(1) - n) / (n * (n - 1)), torch.nan)
