@@ -17,6 +17,11 @@ EVERYTHING = 2**40  # points: nothing is thinned on the way to the reader
 SAMPLE = 128  # values of a layer's mini-batch kept at every step for percentiles and histograms
 
 
+def evenly(n: int, most: int) -> np.ndarray:
+    """At most `most` of the places 0..n-1, evenly spread, with the first and the last."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)) if n else np.arange(0)
+
+
 class About(NamedTuple):
     """What a recorded quantity is: its label, symbol, unit and one sentence."""
 

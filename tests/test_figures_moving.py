@@ -8,6 +8,7 @@ from bnlab import figures, work
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.figures import gamma_beta, moving, points, style
 from bnlab.store import RunStore
+from bnlab.trace import evenly
 
 SEEDS, L, D, N = 2, 3, 4, 50
 ARMS = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch", "alpha": 0.8}))
@@ -57,10 +58,10 @@ def test_the_noise_of_the_moving_mean_is_what_a_simulation_finds():
 
 
 def test_long_lines_are_thinned_and_keep_their_ends():
-    places = points.evenly(100_000, 500)
+    places = evenly(100_000, 500)
     assert len(places) == 500 and places[0] == 0 and places[-1] == 99_999 and (np.diff(places) > 0).all()
-    np.testing.assert_array_equal(points.evenly(3, 500), [0, 1, 2])
-    assert len(points.evenly(0, 500)) == 0
+    np.testing.assert_array_equal(evenly(3, 500), [0, 1, 2])
+    assert len(evenly(0, 500)) == 0
 
 
 def test_the_nearest_step_is_nearest():

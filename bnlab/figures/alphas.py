@@ -9,12 +9,12 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from .. import lineage, moving
+from ..trace import evenly
 from . import style
 from .inference import SHOWN, three, without
 from .looks import NOT_FINITE, NOT_YET, left_out, missing, newest_snapshot, seen
 from .moving import subject
 from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, Option
-from .points import evenly
 from .style import NOTHING
 
 if TYPE_CHECKING:

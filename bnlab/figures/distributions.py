@@ -8,10 +8,11 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..trace import evenly
 from . import style
 from .lasting import bounds, departed, lasting, room, ruled, wholly
 from .options import ARM, LAYER, STEP, About, choice
-from .points import evenly, percentiles
+from .points import percentiles
 from .style import nothing
 
 if TYPE_CHECKING:

@@ -8,11 +8,12 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..trace import evenly
 from . import style
 from .lasting import bounds, lasting, room, ruled, wholly
 from .moving import NO_BATCH_NORM, end
 from .options import BATCH_ARM, LAYER, SEED, UNIT, About
-from .points import evenly, percentiles
+from .points import percentiles
 from .style import nothing
 
 if TYPE_CHECKING:

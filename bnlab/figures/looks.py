@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
+from ..trace import evenly
 from ..train import scheduled
 from . import style
 from .lasting import lost, wholly
-from .points import evenly
 
 if TYPE_CHECKING:
     from ..reading import Trace

@@ -9,9 +9,10 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..trace import evenly
 from . import style
 from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, choice
-from .points import evenly, nearest
+from .points import nearest
 from .style import UNSCORED, nothing
 
 if TYPE_CHECKING:

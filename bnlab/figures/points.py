@@ -5,11 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 
-def evenly(n: int, most: int) -> np.ndarray:
-    """At most `most` of the places 0..n-1, evenly spread, with the first and the last."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)) if n else np.arange(0)
-
-
 def nearest(steps: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """For each wanted step the place of the nearest of `steps` (sorted, not empty)."""
     right = np.searchsorted(steps, wanted).clip(0, len(steps) - 1)

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..probes.landscape import waypoints
+from ..train import scheduled
 from . import style
 from .lasting import lost
 from .looks import OLD, each, finished, mode, moment, newest_snapshot
@@ -104,12 +105,15 @@ def surface(trace: Trace, *, step: int, plane: str, look: str, arm: int, beside:
         )  # fmt: skip
     bar = {"title": {"text": title, "side": "right"}, **ticks}
     figure.update_layout(coloraxis={"colorscale": "Viridis", "cmin": low, "cmax": high, "colorbar": bar})
+    steps = found["step"][0] if plane == "path" else [at]
+    there = {t for t in scheduled(trace.experiment, trace.snapshots()) if steps[0] < t < steps[-1]}
+    drawn = f"{len(steps)} of the " if there - {*steps} else ""
     how = (
         "along two random directions, each unit's scaled to the norm of its own weights: 1 is as far as the weights "
         "are long (Li et al. 2018)"
         if plane == "landscape"
-        else "in the plane of the first two principal components of the path (white: snapshots taken with scores), of "
-        "all parameters: weights, biases, γ and β"
+        else f"in the plane of the first two principal components of the path (white: {drawn}snapshots taken with "
+        "scores), of all parameters: weights, biases, γ and β"
     )
     if shares:
         how += f", which hold of the path's variance: {', '.join(shares)}"

@@ -13,6 +13,7 @@ import numpy as np
 from ..mlp import Statistics
 from ..moving import ALPHAS, START, complete, moving_average_at
 from ..registry import Late
+from ..trace import evenly
 
 if TYPE_CHECKING:
     from ..group import Group
@@ -63,7 +64,7 @@ def scored(
 def look(group: Group, seen: Seen, alpha: float) -> dict[str, np.ndarray]:
     """Test loss and accuracy [S, n] at n snapshots up to this step, at `step` [S, n], with alpha's moving averages."""
     there = np.array([t for t in seen.snapshots if t <= group.stack.t])
-    picked = there[np.unique(np.linspace(0, len(there) - 1, min(len(there), MOST_SNAPSHOTS)).round().astype(int))]
+    picked = there[evenly(len(there), MOST_SNAPSHOTS)]
     found = []
     for t, mean, var in zip(picked, *averages(seen, alpha, picked), strict=True):
         group.stack.restore(int(t), seen.vector(int(t)))

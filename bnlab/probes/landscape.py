@@ -8,11 +8,13 @@ Source: Li et al. 2018, sec. 4. Or along the path of the training: the two princ
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..registry import Late
+from ..trace import evenly
 from ..train import scheduled
 from .weights import inner, spread
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 torch = Late("torch")
 
 REACH = 1.0  # of the weights' own norm
+WAYPOINTS = 32  # snapshots that make a path: inner products of all pairs of them are taken
 
 
 def look(group: Group, points: int) -> dict[str, np.ndarray]:
@@ -37,9 +40,10 @@ def look(group: Group, points: int) -> dict[str, np.ndarray]:
     return {"at": np.tile(at, (stack.S, 1)), "loss": grid(group, start, directions, at, at)}
 
 
-def look_along_path(group: Group, seen: Seen, points: int) -> dict[str, np.ndarray]:
+def look_along_path(group: Group, seen: Seen, points: int) -> Generator[None, None, dict[str, np.ndarray]]:
     """The same in the plane through these weights that holds most of the path of the recorded snapshots (PCA): of
-    those taken with the scores and of these weights, so that the path is the same wherever the training was paused.
+    at most WAYPOINTS of those taken with the scores and of these weights, so that the path is the same wherever the
+    training was paused.
 
     `across`, `up` [S, points] are distances; `path` [S, n, 2] the snapshots in the plane, NaN after a divergence, and
     `step` [S, n] when they were taken; `share` [S, 2] how much of the path's variance each direction holds. Raises
@@ -49,18 +53,21 @@ def look_along_path(group: Group, seen: Seen, points: int) -> dict[str, np.ndarr
     steps = waypoints(group.experiment, seen.snapshots, now)
     if len(steps) < 2:
         raise ValueError("there is one snapshot so far; a path needs two. Train on, or choose random directions.")
-    start = stack.parameters.clone()
-    snapshots = []
+    start, offsets = stack.parameters.clone(), []
     for t in steps:
+        yield
         stack.restore(t, seen.vector(t))
-        snapshots.append(stack.parameters.clone())
-    offsets = [point - start for point in snapshots]
+        offsets.append(stack.parameters - start)
     there = torch.stack([inner(stack, o, o) for o in offsets], 1).isfinite().double()  # [S, n], 0 where it diverged
-    offsets = [offset.nan_to_num(0, 0, 0) for offset in offsets]
-    gram = torch.stack([torch.stack([inner(stack, a, b) for b in offsets]) for a in offsets])  # [n, n, S]
+    for offset in offsets:
+        offset.nan_to_num_(0, 0, 0)
+    gram = []
+    for a in offsets:
+        yield
+        gram.append(torch.stack([inner(stack, a, b) for b in offsets]))
     alike = there / there.sum(1, keepdim=True).clamp_min(1)
     center = torch.diag_embed(there) - there[:, :, None] * alike[:, None]
-    values, vectors = torch.linalg.eigh(center @ gram.permute(2, 0, 1) @ center)  # [S, n], ascending
+    values, vectors = torch.linalg.eigh(center @ torch.stack(gram).permute(2, 0, 1) @ center)  # [S, n], ascending
     directions = []
     for k in (-1, -2):
         weights = (center @ vectors[:, :, k].unsqueeze(2))[:, :, 0]  # [S, n]
@@ -84,8 +91,9 @@ def look_along_path(group: Group, seen: Seen, points: int) -> dict[str, np.ndarr
 
 
 def waypoints(experiment: Experiment, snapshots: list[int], now: int) -> list[int]:
-    """The steps of the snapshots that make the path at a step."""
-    return sorted({*scheduled(experiment, snapshots), now})
+    """The steps of the snapshots that make the path at a step, evenly chosen, the first and the newest among them."""
+    steps = scheduled(experiment, snapshots)
+    return sorted({*(steps[i] for i in evenly(len(steps), WAYPOINTS)), now})
 
 
 def unit_normalized(group: Group, which: int) -> Tensor:
