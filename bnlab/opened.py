@@ -6,9 +6,11 @@ The environment says where and how much: BNLAB_STORE (a directory, default "runs
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 from .database import FILE
 from .jobs import Jobs
@@ -16,6 +18,7 @@ from .run import Run
 from .store import RunStore
 
 EXAMPLE = Path(__file__).with_name("example")  # a store with one finished run of the default experiment
+COPYING = Lock()  # @cache lets the first visitors in side by side
 
 
 def directory() -> Path:
@@ -33,12 +36,17 @@ def example() -> RunStore:
     """The recorded run that is shown before the first click, copied beside the store (SQLite must be able to write)."""
     there = directory() / "example"
     shipped, copy = EXAMPLE / FILE, there / FILE
-    if shipped.exists() and (not copy.exists() or copy.stat().st_mtime < shipped.stat().st_mtime):
-        there.mkdir(parents=True, exist_ok=True)
-        for part in ("-wal", "-shm"):  # what belongs to an older copy
-            (there / f"{FILE}{part}").unlink(missing_ok=True)
-        shutil.copy(shipped, there / f"{FILE}.new")
-        os.replace(there / f"{FILE}.new", copy)
+    with COPYING:
+        if shipped.exists() and (not copy.exists() or copy.stat().st_mtime < shipped.stat().st_mtime):
+            there.mkdir(parents=True, exist_ok=True)
+            unfinished = there / f"{FILE}.{secrets.token_hex(4)}"  # its own: another server may be copying, too
+            try:
+                shutil.copy(shipped, unfinished)
+                for part in ("-wal", "-shm"):  # what belongs to an older copy
+                    (there / f"{FILE}{part}").unlink(missing_ok=True)
+                os.replace(unfinished, copy)
+            finally:
+                unfinished.unlink(missing_ok=True)
     return RunStore(there)
 
 

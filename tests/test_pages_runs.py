@@ -1,6 +1,9 @@
 """Runs are made, opened, told apart, renamed, deleted and asked again."""
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from lab_page import address, button, chooser, drawn, errors, page, typed, widget
@@ -152,6 +155,43 @@ def test_an_older_copy_of_the_example_gives_way(tmp_path):
     os.utime(copy, (0, 0))
     opened.close()
     assert opened.example_run() == example
+
+
+def test_first_visitors_who_come_side_by_side_all_see_the_example(tmp_path, monkeypatch):
+    def slowly(shipped, to):
+        """A copy that others can meet half-written."""
+        data = Path(shipped).read_bytes()
+        with open(to, "wb") as file:
+            for part in (data[:4096], data[4096:]):
+                file.write(part)
+                file.flush()
+                time.sleep(0.1)
+
+    monkeypatch.setattr(opened.shutil, "copy", slowly)
+
+    def visitor(i):
+        time.sleep(0.05 * i)
+        return opened.example_run()
+
+    with ThreadPoolExecutor(4) as threads:
+        runs = list(threads.map(visitor, range(4)))
+    assert [run.status for run in runs] == ["done"] * 4 and len({run.id for run in runs}) == 1
+    opened.close()
+    assert opened.example_run() == runs[0]
+    assert {path.name.partition("-")[0] for path in (tmp_path / "example").iterdir()} == {opened.FILE}
+
+
+def test_a_copy_of_the_example_that_could_not_be_finished_does_not_count(tmp_path, monkeypatch):
+    def cut(shipped, to):
+        Path(to).write_bytes(Path(shipped).read_bytes()[:4096])
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(opened.shutil, "copy", cut)
+        with pytest.raises(OSError, match="No space left"):
+            opened.example()
+    assert not [*(tmp_path / "example").iterdir()]
+    assert opened.example_run().status == "done"
 
 
 def test_what_tells_runs_of_one_name_apart_stands_first():
