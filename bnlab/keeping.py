@@ -82,13 +82,14 @@ class Writer:
             self.commit()
 
     def commit(self) -> None:
-        """Write all that is pending, in one transaction."""
+        """Write all that is pending, in one transaction. Raises KeyError if the run was deleted meanwhile."""
         self.committed = now = time.monotonic()
         records, self.pending = self.pending, []
         if not records:
             return
         new = [r for r in records if r.step > self.step]
         with self.store.transaction() as db:
+            self.store.run(self.run_id)  # else rows would stay that belong to nothing
             self.add(db, [r for r in new if r.parts])
             self.step = max(self.step, records[-1].step)
             scorings = [scoring for r in records if r.step > self.scored for scoring in self.scorings_of(r)]
@@ -123,10 +124,11 @@ class Writer:
         return [self.counted(name, record.step, rows) for name, rows in found if rows]
 
     def snapshot(self, step: int, vectors: list[np.ndarray]) -> None:
-        """Keep the state from which training goes on at `step`, after all that is pending."""
+        """Keep the state from which training goes on at `step`, after all that is pending. Raises as commit() does."""
         self.commit()
         rows = [(i, vector.astype(np.float32, copy=False).tobytes()) for i, vector in enumerate(vectors)]
         with self.store.transaction() as db:
+            self.store.run(self.run_id)
             scoring = self.counted("snapshots", step, rows)
             self.fit_the_rest(db)
             self.put(db, [scoring])

@@ -164,9 +164,9 @@ def looking(
         back = seen(store.trace(run_id)) if PROBES[probe].back else ()
         found = yield from copies(store, run_id).looking(probe, options, step, weights, back)
     except Exception as error:  # looking changes nothing: a training goes on
+        store.keep_wrong(run_id, probe, options, step, " ".join(str(error).split())[:200])
         if not isinstance(error, ValueError):  # of those the sentence says all
             traceback.print_exc()
-        store.keep_wrong(run_id, probe, options, step, " ".join(str(error).split())[:200])
     else:
         store.keep_look(run_id, probe, options, step, found)
 
@@ -256,7 +256,9 @@ def main(directory: Path | str) -> None:
             except MemoryError:
                 failed(store, run_id, "the memory was used up. Lower depth, width, batch_size, arms or seeds.")
             except Exception as error:
-                traceback.print_exc()
+                with suppress(KeyError):  # it was deleted meanwhile
+                    store.run(run_id)
+                    traceback.print_exc()
                 text = " ".join(str(error).split())[:200]
                 failed(store, run_id, f"{type(error).__name__}: {text}")
             print(json.dumps({"ended": run_id, "left": left}), file=out)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from known_trace import KnownTrace
 
+from bnlab.database import OF_A_RUN
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.figures.verdict import verdict
 from bnlab.jobs import LONGEST_QUEUE, Jobs
@@ -154,6 +155,19 @@ def test_a_killed_worker_fails_its_run_only(jobs):
     for run_id in (doomed, other):
         jobs.stop(run_id)
         becomes(jobs, run_id, "stopped")
+
+
+def test_a_run_that_is_deleted_while_it_is_trained_ends_and_its_worker_goes_on(jobs):
+    run_id = started(jobs, LONG)
+    worker = next(w for w in jobs.workers if w.run_id == run_id)
+    jobs.store.delete(run_id)
+    until(lambda: worker.run_id is None)
+    assert worker in jobs.workers and worker.popen.poll() is None and worker.last_words == ""
+    for table in OF_A_RUN:
+        assert not jobs.store.db.execute(f"select 1 from {table} where run = ?", (run_id,)).fetchone(), table
+    after = jobs.store.create(SHORT).id
+    jobs.start(after)
+    becomes(jobs, after, "done")
 
 
 def test_a_worker_that_dies_over_the_last_looks_leaves_its_run_as_it_ended(jobs):

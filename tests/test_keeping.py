@@ -1,5 +1,6 @@
 """What is kept of a run: all while the budget lasts, then what its steps alone decide; and which networks diverged."""
 
+import contextlib
 from math import prod
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from known_rows import LONG, keep, lively, nothing, same, scored, size, small, written
 
 from bnlab import figures, work
+from bnlab.database import OF_A_RUN
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.keeping import RECENT
 from bnlab.store import RunStore
@@ -186,6 +188,29 @@ def test_a_network_that_diverges_leaves_the_others_as_they_are(store):
     for quantity in ("loss", *LAYERS):
         same(together.read(quantity, 0).mean, single.read(quantity, 0).mean)
         assert np.isnan(together.read(quantity, 1).mean[step + 1 :]).all()
+
+
+@pytest.mark.parametrize("last", ["keep", "snapshot", "score", "nothing"])
+def test_of_a_run_that_is_deleted_while_it_is_written_nothing_stays(store, last):
+    run_id = store.create(LONG).id
+    records = list(scored(written(LONG, range(60), lively), 20))
+    told = contextlib.nullcontext() if last == "score" else pytest.raises(KeyError, match="It may have been deleted")
+    with told, store.writer(run_id) as writer:
+        for record in records[:30]:
+            writer.keep(record)
+        writer.commit()
+        store.delete(run_id)
+        if last == "keep":
+            for record in records[30:]:
+                writer.keep(record)
+        elif last == "snapshot":
+            writer.snapshot(30, [np.zeros(6000, np.float32)])
+        elif last == "score":
+            writer.score(records[40])
+        else:
+            writer.pending.append(records[30])  # written when the writer ends
+    rows = {table: store.db.execute(f"select count(*) from {table}").fetchone()[0] for table in OF_A_RUN}
+    assert rows == dict.fromkeys(OF_A_RUN, 0) and not store.runs()
 
 
 def on_disk(store):
