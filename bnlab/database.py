@@ -72,10 +72,11 @@ class Database:
         db.execute("begin immediate")
         try:
             yield db
+            db.execute("commit")
         except BaseException:
-            db.execute("rollback")
+            if db.in_transaction:  # where the disk is full SQLite may have rolled it back by itself
+                db.execute("rollback")
             raise
-        db.execute("commit")
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -88,7 +89,8 @@ class Database:
         try:
             yield db
         finally:
-            db.execute("commit")
+            if db.in_transaction:
+                db.execute("commit")
 
     def close(self) -> None:
         """Close this thread's connection."""

@@ -1,5 +1,6 @@
 """The runs of a directory: listed, named, deleted, and what a killed process leaves of one."""
 
+import sqlite3
 import subprocess
 import sys
 import time
@@ -72,6 +73,31 @@ def test_a_killed_writer_leaves_a_prefix_from_which_the_run_goes_on_to_the_same_
     assert store.run(killed.id).status == "done" and store.run(killed.id).step == 400
     same_run(store.trace(whole.id), store.trace(killed.id), 401)
     same(store.trace(whole.id).snapshot(400)[0], store.trace(killed.id).snapshot(400)[0])
+
+
+@pytest.mark.parametrize("within", ["transaction", "reading"])
+def test_a_full_disk_is_said_as_such_and_leaves_what_was_there(store, within):
+    """A limit on the file's pages stands for the disk."""
+    run, db = store.create(REAL), store.db
+    (pages,) = db.execute("pragma page_count").fetchone()
+    db.execute(f"pragma max_page_count = {pages + 2}")
+    with pytest.raises(sqlite3.OperationalError, match="database or disk is full"), getattr(store, within)():
+        db.execute("update runs set name = 'half'")
+        db.execute("insert into snapshots values (?, 0, 0, zeroblob(1000000))", (run.id,))
+    db.execute("pragma max_page_count = 1000000")
+    with getattr(store, within)():
+        assert store.run(run.id).name == run.name
+
+
+def test_a_transaction_that_cannot_be_committed_is_undone(store):
+    run, db = store.create(REAL), store.db
+    db.execute("pragma foreign_keys = on")
+    db.execute("create table notes (run text references runs deferrable initially deferred)")
+    with pytest.raises(sqlite3.IntegrityError), store.transaction():
+        db.execute("update runs set name = 'half'")
+        db.execute("insert into notes values ('nobody')")  # seen when it is committed
+    store.rename(run.id, "mine")
+    assert store.run(run.id).name == "mine"
 
 
 def test_runs_are_listed_renamed_and_deleted(store):
