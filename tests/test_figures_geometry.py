@@ -21,6 +21,7 @@ def test_a_factor_is_marked_and_its_numbers_are_the_probes(why_run):
     note = drawn.layout.meta["note"]
     loss, gradient = (np.exp(np.log(found[q][:, at]).mean()) for q in ("loss", "gradient"))
     assert f"BN: loss {loss:.4g} nats, ‖dE/dW‖ {gradient:.3g}, η/‖W‖² " in note
+    assert not drawn.layout.annotations and all(axis.tickvals != () for axis in drawn.select_yaxes())
     marks = [t for t in drawn.data if t.mode == "markers"]
     assert len(marks) == 9 and all(t.x[0] == 2 for t in marks)
     assert note.split("none: ")[1].split(" BN: ")[0].count("η") == 0  # no norm: the scale matters
@@ -42,8 +43,15 @@ def test_the_rate_that_counts_is_named_by_optimizer(tmp_path):
 def test_where_no_seed_has_a_gradient_the_note_says_0(tmp_path):
     settings = Settings(data="wine", depth=2, width=1, batch_size=32, activation="relu", weight_decay=1.0, steps=6)
     gone = Arm(label="decayed to nothing", changes={"learning_rate": 1.0})
-    note = seen(*trained(tmp_path, settings, (gone,)), "invariance").layout.meta["note"]
+    drawn = seen(*trained(tmp_path, settings, (gone,)), "invariance")
+    note = drawn.layout.meta["note"]
     assert "‖dE/dW‖ 0." in note and "nan" not in note
+    said = {words.xref: words.text for words in drawn.layout.annotations}
+    assert said["x2 domain"] == "The gradient is 0 in every network."  # ticks were invented for an empty panel
+    assert said["x3 domain"] == "No norm here divides the scale out." and set(said) == {"x2 domain", "x3 domain"}
+    for axis in (drawn.layout.xaxis2, drawn.layout.yaxis2, drawn.layout.xaxis3, drawn.layout.yaxis3):
+        assert axis.tickvals == () and axis.title.text
+    assert drawn.layout.yaxis.tickvals != ()
 
 
 def test_the_layer_is_the_highest_unless_asked(why_run):

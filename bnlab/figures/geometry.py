@@ -70,6 +70,9 @@ def invariance(trace: Trace, *, step: int, layer: int, c: float) -> go.Figure:
     rates = " or ".join(dict.fromkeys(counting(s) for s in list(filter(invariant, every)) or every))
     titled(figure, "c", measure(trace, "loss"), "‖dE/dW‖ of the layer", f"effective learning rate {rates}")
     figure.update_xaxes(type="log")
+    some = any(np.nan_to_num(found["gradient"]).any() for *_, found in arms)  # infinite ones have no place either
+    empty(figure, 2, "" if some else "The gradient is 0 in every network.")
+    empty(figure, 3, "" if any(map(invariant, every)) else "No norm here divides the scale out.")
     note = f"Step {at:,}, {mode(trace)}, weights and bias of layer {layer} times c; marked, and here: "
     note += f"c = {factors[here]:g}."
     law = (
@@ -82,6 +85,15 @@ def invariance(trace: Trace, *, step: int, layer: int, c: float) -> go.Figure:
     angles = ", ".join(f"{name} {amount(angle, 2)}°" for name, angle in turned.items() if np.isfinite(angle))
     update = f"The coming update turns the layer's weights by: {angles}." if angles else ""
     return finished(figure, style.HEIGHT, note, *numbers, *moves, law, update, seeds(trace), *absent(trace, at, arms))
+
+
+def empty(figure: go.Figure, column: int, words: str) -> None:
+    """Say in a panel where nothing is drawn why that is; plotly would invent ticks for it."""
+    if not any(np.isfinite(drawn.y).any() for drawn in figure.select_traces(row=1, col=column)):
+        for axis in (*figure.select_xaxes(row=1, col=column), *figure.select_yaxes(row=1, col=column)):
+            axis.update(tickvals=[], showgrid=False)
+        place = {"xref": f"x{column} domain", "yref": f"y{column} domain", "x": 0.5, "y": 0.5}
+        figure.add_annotation(text=words, showarrow=False, **place)
 
 
 def undone(trace: Trace, *, step: int, layer: int) -> go.Figure:
