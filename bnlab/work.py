@@ -158,22 +158,32 @@ def looking(
 ) -> Iterator[None]:
     """The same piece by piece."""
     options = checked(probe, options)
-    try:
-        if not weights:
-            raise ValueError(f"the weights of step {step:,} have made room. Raise budget_mb to keep more.")
-        back = seen(store.trace(run_id)) if PROBES[probe].back else ()
-        found = yield from copies(store, run_id).looking(probe, options, step, weights, back)
-    except Exception as error:  # looking changes nothing: a training goes on
-        store.keep_wrong(run_id, probe, options, step, " ".join(str(error).split())[:200])
-        if not isinstance(error, ValueError):  # of those the sentence says all
-            traceback.print_exc()
-    else:
-        store.keep_look(run_id, probe, options, step, found)
+    for last in (False, True):
+        try:
+            if not weights:
+                raise ValueError(f"the weights of step {step:,} have made room. Raise budget_mb to keep more.")
+            back = seen(store.trace(run_id)) if PROBES[probe].back else ()
+            found = yield from copies(store, run_id).looking(probe, options, step, weights, back)
+        except Exception as error:  # looking changes nothing: a training goes on
+            if used_up(error) and not last:
+                copies.cache_clear()
+                continue  # once more, when what the error holds is let go, too
+            store.keep_wrong(run_id, probe, options, step, " ".join(str(error).split())[:200])
+            if not isinstance(error, ValueError):  # of those the sentence says all
+                traceback.print_exc()
+        else:
+            store.keep_look(run_id, probe, options, step, found)
+        return
 
 
-@lru_cache(4)
+@lru_cache(1)
 def copies(store: RunStore, run_id: str) -> Copies:
     return Copies(store.run(run_id).experiment)
+
+
+def used_up(error: Exception) -> bool:
+    """Whether there was no memory, in Python's words or in those of torch's allocator."""
+    return isinstance(error, MemoryError) or "allocate memory" in str(error) or "not enough memory" in str(error)
 
 
 def diverged(experiment: Experiment, where: dict[tuple[int, int], tuple[int, int]]) -> str:

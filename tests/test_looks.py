@@ -1,8 +1,10 @@
 """Looks at runs that still train, at networks that diverged, and by processes that die."""
 
+import gc
 import os
 import signal
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -98,6 +100,37 @@ def test_while_a_run_trains_its_newest_look_is_shown(store):
     assert ended.run.ended and figures.needs("alpha_curve", ended, {})
     figures.settle("alpha_curve", ended, {})
     assert ended.horizon is None, "the look at its end comes: no older one is drawn as the newest"
+
+
+def test_copies_of_one_run_are_held(store):
+    held = []
+    for _ in range(2):
+        run = store.create(Experiment(settings=SMALL, arms=(BN,)))
+        execute(store, run.id, lambda: None)
+        taken(store, run.id, "rank", 20)
+        held.append(weakref.ref(work.copies(store, run.id)))
+    gc.collect()
+    assert [copies() is None for copies in held] == [True, False]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_look_that_finds_no_memory_is_taken_once_more_without_what_was_held(store, monkeypatch, times):
+    """Allocators fail in their own words."""
+    run = store.create(Experiment(settings=SMALL, arms=(BN,)))
+    execute(store, run.id, lambda: None)
+    made, found = [], Copies.looking
+
+    def looking(self, *asked):
+        made.append(self)
+        if len(made) <= times:
+            np.empty(2**56) if len(made) == 1 else torch.empty(2**58)
+        return (yield from found(self, *asked))
+
+    monkeypatch.setattr(Copies, "looking", looking)
+    taken(store, run.id, "rank", 20)
+    assert len(made) == 2 and made[0] is not made[1]
+    told = store.trace(run.id).look("rank", 0, 20)
+    assert ("wrong" in told) == (times == 2) and ("allocate" in str(told.get("wrong"))) == (times == 2)
 
 
 def test_a_looking_process_that_dies_is_told(store):
