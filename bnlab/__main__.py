@@ -24,7 +24,7 @@ from .experiment import Experiment
 from .export import looks, tables
 from .probes import PROBES, checked
 from .problems import problems
-from .run import ALIVE, Run
+from .run import Run, Taken
 from .store import RunStore
 from .train import device_for
 
@@ -115,10 +115,7 @@ def resume(asked: argparse.Namespace) -> int:
     if run.status in ("done", "diverged"):
         raise ValueError(f"run {run.id} is {run.status}; nothing is left to train.")
     if run.alive:
-        raise ValueError(
-            f"run {run.id} is being trained by another process. Let it end, or interrupt it there. If that process was "
-            f"killed, the run is free again within {ALIVE:.0f} seconds."
-        )
+        raise Taken(run.id)
     return finish(store, run)
 
 
@@ -139,6 +136,8 @@ def finish(store: RunStore, run: Run) -> int:
 
         try:
             work.execute(store, run.id, asked)
+        except Taken:  # the run is not ours to call failed
+            raise
         except Exception as error:  # what was recorded stays
             store.change(
                 run.id, status="failed", reason=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -21,6 +21,7 @@ import numpy as np
 
 from .budget import SHARES, fit_looks, sizes
 from .chunks import HEAVY, Table
+from .run import Taken
 from .store import RunStore
 from .summary import CHUNK_ROWS, MOST_BUCKETS, ROW
 from .trace import Record, batch_slots, layout
@@ -38,12 +39,14 @@ class Writer:
     """Keeps the records of one run as they come; a context manager that commits what is left at its end.
 
     A run that is resumed from a snapshot repeats steps it has: they are the same to the last bit and are passed over,
-    as are its scorings; of a step whose row was there before they are kept when they come.
+    as are its scorings; of a step whose row was there before they are kept when they come. Of two writers of one run
+    the first to add a step goes on, the other ends.
     """
 
     def __init__(self, store: RunStore, run_id: str):
         self.store, self.run_id = store, run_id
-        self.experiment = store.run(run_id).experiment
+        run = store.run(run_id)  # first: what another process adds from now on is noticed, see check()
+        self.experiment = run.experiment
         self.budget = self.experiment.settings.budget_mb * 1_000_000
         self.share = {name: share * self.budget for name, share in SHARES.items()}
         layouts = [layout(self.experiment, i) for i in range(len(self.experiment.stacks))]
@@ -62,7 +65,6 @@ class Writer:
         self.scorings = {name: sizes(store.db, name, run_id) for name in ("scores", "population", "snapshots")}
         self.pending: list[Record] = []
         self.committed = self.started = time.monotonic()
-        run = store.run(run_id)
         self.diverged = dict(run.diverged)
         self.step, self.scored = run.step, max(self.scorings["scores"], default=-1)
         self.marks = [(self.started, self.step)] * 2  # moments and steps between which the pace is taken
@@ -82,14 +84,14 @@ class Writer:
             self.commit()
 
     def commit(self) -> None:
-        """Write all that is pending, in one transaction. Raises KeyError if the run was deleted meanwhile."""
+        """Write all that is pending, in one transaction. Raises as check() does."""
         self.committed = now = time.monotonic()
         records, self.pending = self.pending, []
         if not records:
             return
         new = [r for r in records if r.step > self.step]
         with self.store.transaction() as db:
-            self.store.run(self.run_id)  # else rows would stay that belong to nothing
+            self.check()
             self.add(db, [r for r in new if r.parts])
             self.step = max(self.step, records[-1].step)
             scorings = [scoring for r in records if r.step > self.scored for scoring in self.scorings_of(r)]
@@ -106,6 +108,11 @@ class Writer:
                 "update runs set step = ?, rate = ?, diverged = ?, updated = ?, version = version + 1 where id = ?",
                 (self.step, rate, told, time.time(), self.run_id),
             )
+
+    def check(self) -> None:
+        """Raises KeyError if the run was deleted meanwhile, Taken if another process has gone on with it."""
+        if self.store.run(self.run_id).step != self.step:
+            raise Taken(self.run_id)
 
     @property
     def all_diverged(self) -> bool:
@@ -124,11 +131,11 @@ class Writer:
         return [self.counted(name, record.step, rows) for name, rows in found if rows]
 
     def snapshot(self, step: int, vectors: list[np.ndarray]) -> None:
-        """Keep the state from which training goes on at `step`, after all that is pending. Raises as commit() does."""
+        """Keep the state from which training goes on at `step`, after all that is pending. Raises as check() does."""
         self.commit()
         rows = [(i, vector.astype(np.float32, copy=False).tobytes()) for i, vector in enumerate(vectors)]
         with self.store.transaction() as db:
-            self.store.run(self.run_id)
+            self.check()
             scoring = self.counted("snapshots", step, rows)
             self.fit_the_rest(db)
             self.put(db, [scoring])

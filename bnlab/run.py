@@ -72,6 +72,16 @@ def listed(names: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
+class Taken(ValueError):
+    """Another process trains the run."""
+
+    def __init__(self, run_id: str):
+        super().__init__(
+            f"run {run_id} is being trained by another process. Let it end, or interrupt it there. If that process was "
+            f"killed, the run is free again within {ALIVE:.0f} seconds."
+        )
+
+
 @lru_cache(256)
 def parsed(text: str) -> Experiment:
     """The experiment that a row tells; of the same text it is made once."""

@@ -18,7 +18,7 @@ from .budget import fit_looks, left_for_looks, packed
 from .database import OF_A_RUN, Database
 from .experiment import Experiment
 from .fork import forked
-from .run import STOP_FIRST, UNDER_WAY, Run, checked_name, described, run_in, shortened
+from .run import STOP_FIRST, UNDER_WAY, Run, Taken, checked_name, described, run_in, shortened
 
 if TYPE_CHECKING:
     from .keeping import Writer
@@ -110,6 +110,17 @@ class RunStore(Database):
             )
         if not found.rowcount:
             self.run(run_id)
+
+    def claim(self, run_id: str, device: str) -> Run:
+        """Have a run trained by this process: the run as it was, now running. Raises KeyError, and Taken where another
+        process trains it."""
+        with self.transaction() as db:  # which no other can claim it within
+            run = self.run(run_id)
+            if run.alive:
+                raise Taken(run_id)
+            now = "status = 'running', reason = '', device = ?, updated = ?, version = version + 1"
+            db.execute(f"update runs set {now} where id = ?", (device, time.time(), run_id))
+        return run
 
     def rename(self, run_id: str, name: str) -> None:
         """Give a run another name. Raises KeyError, and ValueError for an empty or too long name."""

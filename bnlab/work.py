@@ -26,7 +26,7 @@ from .experiment import Experiment, Settings
 from .fork import vectors
 from .lineage import seen
 from .probes import PROBES, Copies, checked, schedule
-from .run import outbreak
+from .run import Taken, outbreak
 from .store import GONE, RunStore
 from .train import device_for, score_interval, scoring_cost, train
 
@@ -63,11 +63,12 @@ def train_run(
     `asked()` is looked at after every step, after every look and between its pieces: "pause", "stop" or "interrupt"
     ends the training there, with a snapshot to go on from; where it is stopped it is scored. `steps` is a number of
     steps after which to pause, not counting those that were recorded before and are trained again. Live looks come one
-    by one, spread over the steps to the next scoring. Sets the run's status; raises what training raises.
+    by one, spread over the steps to the next scoring. Sets the run's status; raises what training raises, and Taken,
+    which leaves the run as it is, where another process trains it.
     """
     run = store.run(run_id)
     device = device_for(run.experiment, run.device)
-    store.change(run_id, status="running", reason="", device=device)
+    run = store.claim(run_id, device)
     status, reason, done, wish, looks = "done", "", 0, None, schedule(run.experiment)
     due: Due = []
     apart, every = 1, score_interval(run.experiment)  # steps between two looks: a curve stands still for one at most
@@ -263,6 +264,8 @@ def main(directory: Path | str) -> None:
                     left = [(name, step) for name, step, _ in due]
                 else:
                     look_at(store, run_id, due, gone.is_set)
+            except Taken:  # it goes on there
+                pass
             except MemoryError:
                 failed(store, run_id, "the memory was used up. Lower depth, width, batch_size, arms or seeds.")
             except Exception as error:

@@ -137,6 +137,22 @@ def test_a_run_that_is_being_trained_is_not_resumed(tmp_path, capsys, monkeypatc
     assert code == 2 and "is being trained by another process" in said and "free again within 30 seconds" in said
 
 
+def test_of_two_who_resume_a_run_at_one_time_one_trains_it_and_the_other_is_told(tmp_path):
+    store = RunStore(tmp_path)
+    run = store.create(Experiment.model_validate_json(json.dumps(with_settings(steps=1500, score_every=500))))
+    two = [
+        subprocess.Popen(command("resume", tmp_path), cwd=ABOVE, env=QUIET, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    told = {one.communicate()[1].splitlines()[-1]: one.returncode for one in two}
+    ((refused, code),) = [(line, code) for line, code in told.items() if "another process" in line]
+    assert code == 2 and refused.startswith(f"python -m bnlab: run {run.id} is being trained by another process.")
+    assert sorted(told.values()) == [0, 2] and store.run(run.id).status == "done"
+    whole = store.create(run.experiment)
+    work.execute(store, whole.id, lambda: None)
+    identical(exported(tmp_path, whole.id, tmp_path / "whole"), exported(tmp_path, run.id, tmp_path / "run"))
+
+
 def test_a_console_that_lacks_a_character_is_told_the_rest(tmp_path):
     question = asked(tmp_path, with_settings(steps=1))  # its name holds a multiplication sign
     for words in (("train", question, "--out", tmp_path / "runs"), ("runs", tmp_path / "runs")):

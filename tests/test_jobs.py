@@ -333,6 +333,28 @@ def test_a_run_that_another_process_trains_is_not_steered_and_not_called_interru
     jobs.close()
 
 
+def test_a_run_that_waits_at_two_servers_is_trained_by_one(jobs):
+    """The other's worker leaves it alone and goes on with what is next."""
+    other = Jobs(jobs.store, 0)
+    run_id, after = jobs.store.create(LONG).id, jobs.store.create(SHORT).id
+    for waiting in (run_id, after):
+        other.start(waiting)
+    jobs.start(run_id)
+    until(lambda: jobs.store.run(run_id).step >= 10)
+    try:
+        other.fill(1)
+        becomes(jobs, after, "done")
+        assert status(jobs, run_id) == "running" and not other.holds(run_id)
+        step = jobs.store.run(run_id).step
+        until(lambda: jobs.store.run(run_id).step > step)
+    finally:
+        other.close()
+    jobs.stop(run_id)
+    becomes(jobs, run_id, "stopped")
+    steps = jobs.store.trace(run_id).read("loss", 0, points=10**6).steps
+    np.testing.assert_array_equal(steps, np.arange(len(steps)))
+
+
 def test_a_run_whose_process_gives_no_sign_any_more_is_interrupted(tmp_path, monkeypatch):
     monkeypatch.setattr("bnlab.jobs.ALIVE", 0.3)  # how often it is looked for
     store = RunStore(tmp_path)

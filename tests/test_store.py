@@ -3,7 +3,9 @@
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from bnlab import work
 from bnlab.experiment import Arm, Experiment
 from bnlab.process import ABOVE
 from bnlab.reading import NAMES
-from bnlab.run import briefly
+from bnlab.run import Taken, briefly
 from bnlab.settings import SHARED, Settings, about
 from bnlab.train import train
 
@@ -69,10 +71,32 @@ def test_a_killed_writer_leaves_a_prefix_from_which_the_run_goes_on_to_the_same_
     np.testing.assert_array_equal(trace.read("loss", 0, points=10**6).steps, np.arange(trace.step + 1))
     same_run(trace, store.trace(whole.id), trace.step + 1)
     assert store.db.execute("pragma integrity_check").fetchone() == ("ok",)
+    with pytest.raises(Taken, match="the run is free again within 30 seconds"):
+        work.execute(store, killed.id, lambda: None)
+    store.db.execute("update runs set updated = updated - 40 where id = ?", (killed.id,))
     work.execute(store, killed.id, lambda: None)
     assert store.run(killed.id).status == "done" and store.run(killed.id).step == 400
     same_run(store.trace(whole.id), store.trace(killed.id), 401)
     same(store.trace(whole.id).snapshot(400)[0], store.trace(killed.id).snapshot(400)[0])
+
+
+@pytest.mark.parametrize("status", ["queued", "running", "interrupted", "failed"])
+def test_of_all_who_claim_a_run_at_one_time_one_has_it(store, status):
+    run_id, all_here = store.create(REAL).id, threading.Barrier(8)
+    store.change(run_id, status=status)
+    store.db.execute("update runs set updated = updated - 40")
+
+    def claimed(_):
+        all_here.wait()
+        try:
+            return store.claim(run_id, "cpu").status
+        except Taken:
+            return "taken"
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sorted(threads.map(claimed, range(8))) == sorted(["taken"] * 7 + [status])
+    run = store.run(run_id)
+    assert run.status == "running" and run.alive and run.device == "cpu"
 
 
 @pytest.mark.parametrize("within", ["transaction", "reading"])
