@@ -52,7 +52,7 @@ class RunStore(Database):
         Raises KeyError, and ValueError with a sentence where there is no snapshot or nothing to change.
         """
         parent = self.run(run_id)
-        if not self.snapshot(run_id, step):
+        if not self.has_snapshot(run_id, step):
             raise ValueError(f"there is no snapshot of the weights at step {step:,}; choose a step that has one.")
         if all(parent.diverged.get((arm, seed), (step,))[0] < step for seed in parent.experiment.seeds):
             label = parent.experiment.arms[arm].label
@@ -72,14 +72,15 @@ class RunStore(Database):
         if origin is None:
             return self.create(run.experiment)
         parent, _, step = origin
-        own = [] if self.snapshot(parent, step) else self.snapshot(run_id, step)
-        if not own and not self.snapshot(parent, step):
+        gone = not self.has_snapshot(parent, step)
+        if gone and not self.has_snapshot(run_id, step):
             raise ValueError(GONE.format(step))
         new = self.create(run.experiment, run.name)
         with self.transaction() as db:
             db.execute("insert into forks values (?, ?, ?, ?)", (new.id, *origin))
-            rows = [(new.id, stack, step, data) for stack, data in enumerate(own)]
-            db.executemany("insert into snapshots values (?, ?, ?, ?)", rows)
+            if gone:
+                own = "select ?, stack, step, data from snapshots where run = ? and step = ?"
+                db.execute(f"insert into snapshots {own}", (new.id, run_id, step))
         return new
 
     def origin(self, run_id: str) -> tuple[str, int, int] | None:
@@ -181,3 +182,8 @@ class RunStore(Database):
         """The bytes of the snapshots of all stacks at a step, float32."""
         rows = self.db.execute("select data from snapshots where run = ? and step = ? order by stack", (run_id, step))
         return [data for (data,) in rows]
+
+    def has_snapshot(self, run_id: str, step: int) -> bool:
+        """Whether there are any, without loading them."""
+        ask = "select 1 from snapshots where run = ? and step = ? limit 1"
+        return self.db.execute(ask, (run_id, step)).fetchone() is not None

@@ -1,5 +1,7 @@
 """Forks go on from exact weights: where nothing is changed, to the last bit as their parent."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -203,6 +205,22 @@ def test_a_fork_starts_again_from_the_weights_it_was_forked_from(parent):
     np.testing.assert_array_equal(a.steps, b.steps)
     np.testing.assert_array_equal(a.mean, b.mean)
     assert store.origin(store.again(run_id).id) is None
+
+
+def test_who_asks_for_a_fork_does_not_wait_for_the_weights_to_be_read(tmp_path):
+    store = RunStore(tmp_path)
+    settings = Settings(depth=2, width=4, steps=20, data="wine", batch_size=16, score_every=10)
+    run = store.create(Experiment(settings=settings, arms=(Arm(label="BN", changes=BN),)))
+    store.db.execute("insert into snapshots values (?, 0, 10, zeroblob(20000000))", (run.id,))
+    tracemalloc.start()
+    fork = store.fork(run.id, 0, 10, {"learning_rate": 0.02})
+    store.again(fork.id)
+    store.db.execute("update snapshots set run = ?", (fork.id,))  # its own; its parent's are gone
+    again = store.again(fork.id)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 5_000_000
+    assert store.snapshot(again.id, 10) == [bytes(20_000_000)]
 
 
 def test_a_fork_starts_again_also_when_its_parent_is_gone_as_long_as_it_has_the_weights(tmp_path):
