@@ -117,7 +117,7 @@ class Jobs:
             if waiting is not None or not run.ended:
                 self.store.change(run_id, status=status, reason="")
                 if wish == "stop":
-                    self.looker.score(run_id)
+                    self.looker.score(run_id, run.step)
 
     def position(self, run_id: str) -> int | None:
         """How many runs are ahead of it in the queue; None if it does not wait."""

@@ -10,7 +10,7 @@ from contextlib import suppress
 from .process import Process
 from .store import RunStore
 
-MOST = 200  # looks that wait
+MOST = 200  # looks and scorings that wait, above which no look is taken
 
 
 class Looker:
@@ -20,7 +20,7 @@ class Looker:
     def __init__(self, store: RunStore, asleep: bool = False):
         self.store, self.lock, self.asleep = store, threading.RLock(), asleep
         self.process: Process | None = None
-        self.waiting: dict[str, threading.Event] = {}  # by the message that asked
+        self.waiting: dict[str, threading.Event] = {}  # by the message that asked, in order; scorings, too
 
     def look(self, store: RunStore, run_id: str, probe: str, options: Mapping, step: int, wait: float = 0) -> None:
         """Have a probe look at a stored run before update `step`; waits for it at most `wait` seconds. Raises
@@ -39,11 +39,13 @@ class Looker:
                 self.tell(**message)
         done.wait(wait)
 
-    def score(self, run_id: str) -> None:
-        """Score a run that was stopped while it rested."""
+    def score(self, run_id: str, step: int) -> None:
+        """Score a run that was stopped while it rested at a step."""
+        message = {"run": run_id, "score": step}
         with self.lock:
-            if not self.asleep:
-                self.tell(run=run_id, score=True)
+            if not self.asleep and (key := json.dumps(message, sort_keys=True)) not in self.waiting:
+                self.waiting[key] = threading.Event()
+                self.tell(**message)
 
     def tell(self, **message: object) -> None:
         self.process = self.process or Process(self)
@@ -53,14 +55,15 @@ class Looker:
         """The looks at a run that are being taken or wait: probe, step and options."""
         with self.lock:
             waiting = [message for message in map(json.loads, self.waiting) if message["run"] == run_id]
-        return [(message["look"], message["step"], message["options"]) for message in waiting]
+        return [(message["look"], message["step"], message["options"]) for message in waiting if "look" in message]
 
     def looked(self, message: Mapping) -> None:
         if done := self.waiting.pop(json.dumps(message, sort_keys=True), None):
             done.set()
 
     def follow(self, process: Process) -> None:
-        """Hear the process until it ends. If it dies, the look it died over says so, and another takes the others."""
+        """Hear the process until it ends. If it dies, the look it died over says so, and another takes what waits; a
+        scoring it died over is not taken again."""
         for line in process.popen.stdout:
             message = json.loads(line)
             if "looked" in message:
@@ -72,10 +75,11 @@ class Looker:
                 return
             self.process = None
             first, *others = [*map(json.loads, self.waiting)] or [None]
-            if first:
+            if first and "look" in first:
                 with suppress(KeyError):  # the run was deleted meanwhile
                     where = RunStore(first["directory"])
                     where.keep_wrong(first["run"], first["look"], first["options"], first["step"], why)
+            if first:
                 self.looked(first)
             for message in others:
                 self.tell(**message)

@@ -1,9 +1,9 @@
 """The process that executes runs: `python -m bnlab work DIR`, fed over a pipe, warm before the first message.
 
 Messages are lines of JSON. In: {"run": id} or {"run": id, "steps": 1} to execute, {"pause": id}, {"stop": id};
-{"run": id, "score": true} to score a run that rested when it was stopped; {"look": probe, "run": id, ...} to look at a
-stored run. Out: {"ready": true}, {"ended": id, "left": [[probe, step], ...]} with the looks that are still to be taken,
-and {"looked": message}.
+{"run": id, "score": step} to score a run that rested there when it was stopped; {"look": probe, "run": id, ...} to look
+at a stored run. Out: {"ready": true}, {"ended": id, "left": [[probe, step], ...]} with the looks that are still to be
+taken, and {"looked": message} when a run was looked at, or scored.
 When the pipe closes, the worker keeps what it has and ends, also mid-run.
 """
 
@@ -255,6 +255,7 @@ def main(directory: Path | str) -> None:
                         score(store, run_id)
                 except Exception:  # it is stopped all the same, and the looks that wait are to go on
                     traceback.print_exc()
+                print(json.dumps({"looked": message}), file=out)
                 continue
             left = []
             try:

@@ -155,6 +155,28 @@ def test_a_looking_process_that_dies_is_told(store):
         jobs.close()
 
 
+@pytest.mark.parametrize("first", ["score", "look"])
+def test_a_process_that_dies_over_a_scoring_blames_no_look_and_one_that_dies_over_a_look_loses_no_scoring(store, first):
+    run = store.create(Experiment(settings=SMALL, arms=(BN,)))
+    execute(store, run.id, lambda: None, steps=13)
+    jobs = Jobs(store, workers=1)
+    ask = {"score": lambda: jobs.stop(run.id), "look": lambda: jobs.looker.look(store, run.id, "rank", {}, 10)}
+    try:
+        for name in sorted(ask, key=lambda name: name != first):
+            ask[name]()
+        assert jobs.looker.looking_at(run.id) == [("rank", 10, {})]
+        os.kill(jobs.looker.process.popen.pid, signal.SIGKILL)
+        for _ in range(1200):
+            if not jobs.looker.waiting:
+                break
+            time.sleep(0.05)
+        trace = store.trace(run.id)
+        assert ("wrong" in trace.look("rank", 0, 10)) == (first == "look")
+        assert (trace.scores(0, "test", "moving")[0][-1] == store.run(run.id).step + 1) == (first == "look")
+    finally:
+        jobs.close()
+
+
 def test_looks_of_one_moment_are_taken_one_by_one_and_none_is_waited_for(store, monkeypatch):
     """Curves go on between them; a run that is stopped has stopped before those that are due."""
     settings = SMALL.model_copy(update={"steps": 1000, "score_every": 100})
