@@ -135,6 +135,16 @@ def test_networks_that_need_too_much_memory_are_refused(monkeypatch):
         top(group, 5)
 
 
+def test_wide_networks_are_refused_for_the_vectors_that_the_iterations_hold(monkeypatch):
+    """Of few examples these are nearly all: a float64 for each parameter and iteration, and for the first."""
+    group = made(every_kind(depth=2, width=64, batch_size=4, data="wine"), 0)
+    parameters = sum(p.numel() for p in Twin(group.stack, 0).parameters())
+    monkeypatch.setattr(curvature, "MOST", 8 * parameters * (10 + 1))
+    assert 8 * curvature.KEPT * 2 * 4 * 64 < curvature.MOST / 2, "what autograd keeps would not have been too much"
+    with pytest.raises(ValueError, match="the second derivatives need too much memory"):
+        top(group, 10)
+
+
 def test_the_curvature_of_a_quadratic_is_its_closed_form():
     experiment = Experiment(
         settings=Settings(

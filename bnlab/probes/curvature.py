@@ -31,7 +31,8 @@ torch = Late("torch")
 LIMITS = {"sgd": 2.0, "momentum": 2 * (1 + MOMENTUM), "adam": np.nan}  # of stability, times the learning rate
 NOISE = 0.1  # share of a random direction in the first one, which is the gradient's otherwise: it may lack the top's
 KEPT = 40  # numbers of float64 autograd keeps for each unit and example, about
-TOGETHER, MOST = 2**30, 2**32  # bytes of them: for networks that are looked at together, and for one
+VECTORS = 14  # of all parameters, about, beside two an iteration: its own, and as much that is not given back
+TOGETHER, MOST = 2**30, 2**32  # bytes of all that: for networks that are looked at together, and for one
 
 
 def limit(settings: Settings) -> float:
@@ -48,16 +49,17 @@ def look(group: Group, iterations: int) -> Generator[None, None, dict[str, np.nd
     x, y = group.mini_batch(stack.t)
     x, y = x.double(), y.double() if y.is_floating_point() else y
     top = np.full(stack.S, np.nan)
-    for slots in pieces(group):
+    for slots in pieces(group, iterations):
         product, first = hessian(group, slots, x[slots], y[slots])
         top[slots] = (yield from largest(product, first, iterations)).numpy()
     return {"top": top, "limit": np.array([limit(s) for s in stack.settings])}
 
 
-def pieces(group: Group) -> Iterator[slice]:
+def pieces(group: Group, iterations: int) -> Iterator[slice]:
     """Adjacent networks of one norm and placement, as many as may be looked at together."""
     stack = group.stack
-    each = 8 * KEPT * stack.L * stack.K * stack.d
+    parameters = stack.parameters.numel() // stack.S
+    each = 8 * (KEPT * stack.L * stack.K * stack.d + parameters * (2 * iterations + VECTORS))
     if each > MOST:
         raise ValueError("the second derivatives need too much memory. Lower depth, width or batch_size.")
     n = max(1, TOGETHER // each)
