@@ -54,6 +54,22 @@ def test_where_no_seed_has_a_gradient_the_note_says_0(tmp_path):
     assert drawn.layout.yaxis.tickvals != ()
 
 
+def test_weights_that_are_0_have_no_rate_that_counts_and_no_gap_to_take_apart(tmp_path):
+    """The rate is without bound, and the population has no spread to measure the gap in; numpy warns of nothing."""
+    settings = Settings(data="wine", depth=2, width=1, batch_size=32, activation="relu", weight_decay=1.0, steps=30)
+    fixed = Arm(label="fixed", changes={"norm": "batch", "rescale": "fixed", "learning_rate": 1.0})
+    run = trained(
+        tmp_path, settings, (Arm(label="BN", changes=ARMS[1].changes | {"learning_rate": 1.0}), fixed), (0, 1)
+    )
+    note = seen(*run, "invariance").layout.meta["note"]
+    trace = run[0].trace(run[1])
+    assert trace.read("weight_norm", 0, layer=2).mean[-1].max() == 0
+    assert "‖dE/dW‖ 0. fixed: " in note and "nan" not in note and "inf" not in note
+    for arm in "01":
+        words = seen(*run, "why_off", {"arm": arm}).layout.meta["said"]
+        assert words == "The population of this layer has no spread: there is nothing to measure the gap in."
+
+
 def test_the_layer_is_the_highest_unless_asked(why_run):
     trace = why_run[0].trace(why_run[1])
     ((_, _, options),) = figures.FIGURES["undone"].needs(

@@ -13,7 +13,7 @@ from ..settings import about
 from . import style
 from .alphas import unknown
 from .inference import without
-from .looks import NOT_FINITE, NOT_YET, finished, left_out, missing, newest_snapshot, seen
+from .looks import NOT_FINITE, NOT_YET, finished, left_out, missing, newest_snapshot, present, seen
 from .options import BATCH_ARM, LAYER, STEP, About, choice
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def gap_parts(
     """The Parts from what the probe `off` saw at step `at`: of the averages that inference before that update finds,
     against the population of the same weights."""
     sizes = np.square(found["parts"][:, ("mean", "var").index(name), layer - 1])  # [seeds, alphas, PARTS]
-    total, warm_up, lag, mini_batches, without_start = np.sqrt(np.nanmean(sizes, 0)).T
+    total, warm_up, lag, mini_batches, without_start = np.sqrt(present(sizes)).T
     settings, alphas = trace.experiment.arm_settings[arm], np.array(moving.ALPHAS)
     N = settings.n_train if settings.sampling == "epochs" else None
     law = np.array([moving.law(name, alpha, settings.mini_batch, N, at) for alpha in moving.ALPHAS])

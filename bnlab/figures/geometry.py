@@ -59,7 +59,7 @@ def invariance(trace: Trace, *, step: int, layer: int, c: float) -> go.Figure:
         loss, gradient, rate = (float(middle(values[:, here])) for values in (loss, gradient, rate))
         if np.isnan(gradient):  # 0 has no place in a geometric mean
             gradient = float(present(found["gradient"][:, here]))
-        effective = f", {counting(settings)} {amount(rate)}" if fixed else ""
+        effective = f", {counting(settings)} {amount(rate)}" if fixed and np.isfinite(rate) else ""
         numbers.append(
             f"{name}: loss {amount(loss, 4)}{unit(trace, 'loss', arm)}, ‖dE/dW‖ {amount(gradient)}{effective}."
         )
