@@ -47,15 +47,14 @@ TWICE = [("learning_rate", "0.02", "0.025"), ("batch_size", "3", "37"), ("steps"
 
 @pytest.mark.parametrize(("name", "first", "then"), TWICE)
 def test_what_is_written_over_something_typed_is_taken_as_a_whole(page, server, name, first, then):
-    for write in (page.keyboard.insert_text, page.keyboard.type):
-        opened(page, f"{server}/?depth=4")
-        for text in (first, then):
-            page.locator(f"[class*=st-key-{name}-] input").first.click()
-            page.keyboard.press("Control+A")
-            write(text)
-            page.keyboard.press("Enter")
-            until(page, f"new URLSearchParams(location.search).get('{name}') === '{text}'")
-            page.wait_for_selector(RESTED, timeout=SLOW)
+    opened(page, f"{server}/?depth=4")
+    for write, text in ((page.keyboard.type, first), (page.keyboard.insert_text, then)):  # typed, pasted
+        page.locator(f"[class*=st-key-{name}-] input").first.click()
+        page.keyboard.press("Control+A")
+        write(text)
+        page.keyboard.press("Enter")
+        until(page, f"new URLSearchParams(location.search).get('{name}') === '{text}'")
+        page.wait_for_selector(RESTED, timeout=SLOW)
 
 
 def test_bad_input_is_a_sentence(page, server):
