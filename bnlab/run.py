@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -65,6 +65,12 @@ def outbreak(where: Iterable[tuple[int, int]]) -> tuple[int, str]:
     names = [str(layer) for layer in layers if layer]
     found = [f"layer{'s' * (len(names) > 1)} {listed(names)}"] * bool(names) + ["the readout"] * (0 in layers)
     return first, " and ".join(found)
+
+
+def outbreaks(where: Mapping[tuple[int, int], tuple[int, int]]) -> dict[int, tuple[int, str]]:
+    """The same of each arm of which a network diverged; `where` as Run.diverged."""
+    arms = sorted({arm for arm, _ in where})
+    return {arm: outbreak(at for (other, _), at in where.items() if other == arm) for arm in arms}
 
 
 def listed(names: list[str]) -> str:

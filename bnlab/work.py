@@ -26,7 +26,7 @@ from .experiment import Experiment, Settings
 from .fork import vectors
 from .lineage import seen
 from .probes import PROBES, Copies, checked, schedule
-from .run import Taken, outbreak
+from .run import Taken, outbreak, outbreaks
 from .store import GONE, RunStore
 from .train import device_for, score_interval, scoring_cost, train
 
@@ -192,8 +192,7 @@ def diverged(experiment: Experiment, where: dict[tuple[int, int], tuple[int, int
     first, place = outbreak(where.values())
     if len(where) == 1:
         return f"the network diverged at step {first:,} in {place}. Lower the learning rate."
-    arms = {arm: outbreak(at for (a, _), at in where.items() if a == arm) for arm in sorted({arm for arm, _ in where})}
-    who = [f"{experiment.arms[arm].label!r} in {place}" for arm, (step, place) in arms.items() if step == first]
+    who = [f"{experiment.arms[arm].label!r} in {at}" for arm, (step, at) in outbreaks(where).items() if step == first]
     return f"every network diverged, the first at step {first:,}: {', '.join(who)}. Lower the learning rate."
 
 

@@ -1,14 +1,17 @@
 """The step and the layer at which a network is said to have diverged: by hand, in any stack, and by plain torch."""
 
+import re
 from math import prod
 
 import numpy as np
 import pytest
 import torch
 from known_rows import Seen, keep
+from known_trace import KnownTrace
 from twins import Twin, optimizer
 
 from bnlab import Arm, Experiment, Settings, quantities, work
+from bnlab.figures.verdict import verdict
 from bnlab.group import Group
 from bnlab.keeping import first_broken
 from bnlab.trace import LAYERS, Record, layout
@@ -130,3 +133,23 @@ def test_of_a_network_that_is_lost_no_spread_is_computed_again(monkeypatch):
     offset, (L, S) = group.columns["layers"]["a_std"]
     spreads = rows[offset : offset + L * S].view(L, S)
     assert spreads[:, 0].isnan().all() and spreads[:, 1].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ({(0, 0): (2, 7), (1, 0): (2, 3), (0, 1): (9, 1)}, "the first at step 2: 'a' in layer 7, 'b' in layer 3."),
+        ({(0, 0): (3, 1), (1, 0): (2, 3), (0, 1): (9, 1)}, "the first at step 2: 'b' in layer 3."),
+        ({(1, 0): (2, 0), (1, 1): (2, 4)}, "the first at step 2: 'b' in layer 4 and the readout."),
+    ],
+)
+def test_of_networks_that_diverged_at_one_step_none_is_called_the_first(where, words):
+    """The lowest layer made one first, 'b', while the cards said step 2 of both; they say the same now."""
+    arms = (Arm(label="a"), Arm(label="b", changes={"norm": "batch"}))
+    experiment = Experiment(settings=Settings(), arms=arms, seeds=(0, 1))
+    assert work.diverged(experiment, where) == f"every network diverged, {words} Lower the learning rate."
+    trace = KnownTrace(experiment, {("signal_grad_norm", arm): np.full((10, 2, 8), np.nan) for arm in (0, 1)})
+    trace.diverged = where
+    for arm in {arm for arm, _ in where}:
+        step, place = re.search(r"at step (\d+),? (?:first )?in ([^;]*)", verdict(trace, arm).words).groups()
+        assert (f"'{'ab'[arm]}' in {place}" in words) == (int(step) == 2)

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..data import DATASETS
-from ..run import outbreak
+from ..run import outbreaks
 from . import style
 from .lasting import bounds, crowded, departed, lasting, room, ruled
 from .losses import chance, classifies, measure, unit
@@ -174,8 +174,7 @@ def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str,
 
 def diverged(figure: go.Figure, trace: Trace, arms: list[int], x: str) -> None:
     """A line for each of the arms where a network of it diverged first, its words below those of the line before."""
-    lost = {arm for arm, _ in trace.diverged}
-    first = {arm: outbreak(where for (a, _), where in trace.diverged.items() if a == arm) for arm in lost}
+    first = outbreaks(trace.diverged)
     marked = [(arm, *first[arm]) for arm in arms if arm in first]
     for i, (arm, step, place) in enumerate(marked):
         inside = step > 0 or x == "linear"  # a logarithmic axis has no 0

@@ -1,0 +1,120 @@
+"""Several processes on one store: servers that are killed or share runs, command lines beside a server."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from at_work import LONG, SHORT, becomes, status, until
+
+from bnlab.jobs import Jobs
+from bnlab.process import ABOVE
+from bnlab.store import RunStore
+
+SERVER = """
+import sys, time
+from bnlab.jobs import Jobs
+from bnlab.store import RunStore
+store = RunStore(sys.argv[1])
+jobs = Jobs(store, 1)
+jobs.start(sys.argv[2])
+print(jobs.workers[0].popen.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_worker_ends_when_its_server_is_killed_and_the_run_can_be_resumed(tmp_path):
+    store = RunStore(tmp_path)
+    run = store.create(LONG)
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(tmp_path), run.id], stdout=subprocess.PIPE, text=True, cwd=ABOVE
+    )
+    pid = int(server.stdout.readline())
+    until(lambda: store.run(run.id).step >= 10)
+    server.kill()
+    server.wait()
+    server.stdout.close()
+    until(lambda: store.run(run.id).status == "interrupted")
+    until(lambda: not alive(pid))
+    seen = store.run(run.id).step
+    again = Jobs(store, 1)
+    again.resume(run.id)
+    until(lambda: store.run(run.id).step > seen)
+    again.close()
+    assert store.run(run.id).status == "interrupted"
+    steps = store.trace(run.id).read("loss", 0, points=10**6).steps
+    np.testing.assert_array_equal(steps, np.arange(len(steps)))
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as stat:  # a zombie nobody waits for has ended too
+        return stat.read().split(")")[1].split()[0] != "Z"
+
+
+def test_a_run_that_another_process_trains_is_not_steered_and_not_called_interrupted(tmp_path):
+    store = RunStore(tmp_path)
+    question = tmp_path / "question.json"
+    question.write_text(LONG.model_dump_json())
+    command = [sys.executable, "-m", "bnlab", "train", str(question), "--out", str(tmp_path)]
+    other = subprocess.Popen(command, cwd=ABOVE, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    run = until(lambda: next((run for run in store.runs() if run.step >= 10), None))
+    jobs = Jobs(store, 0)
+    try:
+        assert status(jobs, run.id) == "running"
+        for ask in (jobs.stop, jobs.pause, jobs.resume, jobs.step):
+            with pytest.raises(ValueError, match="this run is trained by another process"):
+                ask(run.id)
+        step = store.run(run.id).step
+        until(lambda: store.run(run.id).step > step)
+        assert status(jobs, run.id) == "running" and jobs.position(run.id) is None
+    finally:
+        other.send_signal(signal.SIGINT)
+        assert other.wait(60) == 130
+    assert status(jobs, run.id) == "interrupted"
+    jobs.resume(run.id)
+    jobs.close()
+
+
+def test_a_run_that_waits_at_two_servers_is_trained_by_one(tmp_path):
+    """The other's worker leaves it alone and goes on with what is next."""
+    jobs, other = (Jobs(RunStore(tmp_path), workers) for workers in (1, 0))
+    run_id, after = jobs.store.create(LONG).id, jobs.store.create(SHORT).id
+    for waiting in (run_id, after):
+        other.start(waiting)
+    jobs.start(run_id)
+    until(lambda: jobs.store.run(run_id).step >= 10)
+    try:
+        other.fill(1)
+        becomes(jobs, after, "done")
+        assert status(jobs, run_id) == "running" and not other.holds(run_id)
+        step = jobs.store.run(run_id).step
+        until(lambda: jobs.store.run(run_id).step > step)
+    finally:
+        other.close()
+    jobs.stop(run_id)
+    becomes(jobs, run_id, "stopped")
+    jobs.close()
+    steps = jobs.store.trace(run_id).read("loss", 0, points=10**6).steps
+    np.testing.assert_array_equal(steps, np.arange(len(steps)))
+
+
+def test_a_run_whose_process_gives_no_sign_any_more_is_interrupted(tmp_path, monkeypatch):
+    monkeypatch.setattr("bnlab.jobs.ALIVE", 0.3)  # how often it is looked for
+    store = RunStore(tmp_path)
+    fresh, old = (store.create(SHORT).id for _ in range(2))
+    for run_id in (fresh, old):
+        store.change(run_id, status="running")
+    store.db.execute("update runs set updated = updated - 40 where id = ?", (old,))
+    jobs = Jobs(store, 0)
+    assert [status(jobs, run_id) for run_id in (fresh, old)] == ["running", "interrupted"]
+    store.db.execute("update runs set updated = updated - 40 where id = ?", (fresh,))
+    becomes(jobs, fresh, "interrupted")
+    jobs.resume(fresh)
+    assert jobs.position(fresh) == 0
+    jobs.close()
