@@ -13,8 +13,9 @@ import time
 import torch
 
 from bnlab import Arm, Experiment, Settings, figures
+from bnlab.executing import execute
+from bnlab.looking import look
 from bnlab.store import RunStore
-from bnlab.work import execute, look
 
 
 def main() -> None:

@@ -12,9 +12,9 @@ import time
 import torch
 
 from bnlab import Experiment, Settings, lineage
+from bnlab.executing import execute
 from bnlab.probes import LOOKING_SHARE, PROBES, Copies, checked, schedule
 from bnlab.store import RunStore
-from bnlab.work import execute
 
 ROUNDS, STEPS = 5, 10
 

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from . import work
+from . import executing, looking, work
 from .database import FILE
 from .experiment import Experiment
 from .export import looks, tables
@@ -135,7 +135,7 @@ def finish(store: RunStore, run: Run) -> int:
             return next(iter(wish), None)
 
         try:
-            work.execute(store, run.id, asked)
+            executing.execute(store, run.id, asked)
         except Taken:  # the run is not ours to call failed
             raise
         except Exception as error:  # what was recorded stays
@@ -171,7 +171,7 @@ def probe(asked: argparse.Namespace) -> int:
     names = [asked.probe] if asked.probe else list(PROBES)
     options = checked(asked.probe, dict(asked.set)) if asked.probe else {}
     for name in tqdm(names, unit=" probes"):
-        work.look(store, run.id, name, options, steps[-1], store.trace(run.id).snapshot(steps[-1]))
+        looking.look(store, run.id, name, options, steps[-1], store.trace(run.id).snapshot(steps[-1]))
     for name in names:
         of = "".join(f", {key} {value}" for key, value in checked(name, options).items())
         print(f"{name} at step {steps[-1]:,}{of} ({looks.mode(name, run.experiment)}): {PROBES[name].help}")

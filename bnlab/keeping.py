@@ -141,13 +141,14 @@ class Writer:
             self.put(db, [scoring])
 
     def score(self, record: Record) -> None:
-        """Keep the scores and population rows of a run that was stopped, beyond its last step, unless it was resumed or
-        deleted meanwhile. Nothing makes room for them, and they go when it is resumed: it has the same rows then as if
-        it had never been stopped."""
+        """Keep the scores and population rows of a run that was stopped, unless it was resumed or deleted meanwhile.
+        Nothing makes room for them, and beyond the last step they go when it is resumed: it has the same rows then as
+        if it had never been stopped. Those of the last step are those that it was stopped in, weights and all."""
         with self.store.transaction() as db:
             stands = "update runs set version = version + 1 where id = ? and status = 'stopped' and step = ?"
             if db.execute(stands, (self.run_id, self.step)).rowcount:
-                self.put(db, self.scorings_of(record._replace(weights=None)))
+                beyond = record.step > self.step
+                self.put(db, self.scorings_of(record._replace(weights=None) if beyond else record))
 
     def counted(self, name: str, step: int, rows: list[tuple[int, str | bytes]]) -> Scoring:
         """The rows (stack, data) of a step, counted already, so that what goes for them goes first."""

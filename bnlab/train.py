@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from math import ceil
 
 import numpy as np
 
 from .data import DATASETS
-from .experiment import Experiment
+from .experiment import Experiment, Network
 from .group import Group
 from .registry import Late
 from .settings import Settings
-from .trace import Part, Record
+from .trace import Part, Record, Score
 
 torch = Late("torch")
 
@@ -29,14 +29,16 @@ def train(
     record: bool = True,
     start: tuple[int, list[np.ndarray]] | None = None,
     ahead: bool = False,
-) -> Generator[Record, bool | None]:
+    pieces: bool = False,
+) -> Generator[Record | None, bool | None]:
     """Train every arm and seed together; yield one Record a step, and a last one with the final scores.
 
     `start` is a step and the vectors of a snapshot: training goes on from there as if it had never stopped, to the
     last bit. `send(True)` in place of next() ends it: the record that comes is the last, with the final scores. With
     `record=False` the records are empty, and the networks learn bitwise the same. With `ahead`, the row of the first
-    step comes also in a record of its own, before the scoring that it would wait for. A network that has diverged, a
-    weight of it is not finite, trains to the next scoring; from then on its values are NaN.
+    step comes also in a record of its own, before the scoring that it would wait for. With `pieces`, None comes after
+    each piece of a scoring, where training can end, too; its state is still that after the record before. A network
+    that has diverged, a weight of it is not finite, trains to the next scoring; from then on its values are NaN.
     """
     groups = [Group(experiment, i, device, dtype or torch.float32) for i in range(len(experiment.stacks))]
     first, vectors = start or (0, [])
@@ -57,20 +59,34 @@ def train(
         del beginning, parts
     t = first
     while t <= steps:
+        scored = record and is_scored(t, every, steps)
+        broken = [group.broken() if scored or t == first else [] for group in groups]
+        scores = []
+        for score in scoring(groups, broken) if scored else ():
+            scores.append(score)
+            if pieces and (yield None):
+                steps, pieces = t, False
         with torch.no_grad():
-            scored = record and is_scored(t, every, steps)
-            broken = [group.broken() if scored or t == first else [] for group in groups]
-            scores = []
-            for group, lost in zip(groups, broken, strict=True):
-                scores += group.scores(lost) if scored else ()
             population = [group.population for group in groups if group.population] if scored else []
             weights = [g.snapshot(lost) for g, lost in zip(groups, broken, strict=True)] if scored else None
             parts = tuple(Part(group.step(t, record)) for group in groups) if t < steps else ()
             for group, lost in zip(groups, broken, strict=True):
                 group.leave_out(lost)  # only now: this row may be the first that shows where they broke
         if (yield Record(experiment, t, parts, scores, population, weights, snapshot)):
-            steps = min(steps, t + 1)
+            steps, pieces = min(steps, t + 1), False
         t += 1
+
+
+def scoring(groups: list[Group], broken: list[list[Network]]) -> Iterator[Score]:
+    """The scores of all groups, piece by piece; `broken` are the networks of each that are not scored."""
+    for group, lost in zip(groups, broken, strict=True):
+        scores = group.scores(lost)
+        while True:
+            with torch.no_grad():  # not beyond the piece: it would hold for whoever takes it
+                score = next(scores, None)
+            if score is None:
+                break
+            yield score
 
 
 def restore(groups: list[Group], step: int, vectors: list[np.ndarray]) -> None:

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from bnlab import figures
+from bnlab.executing import execute
 from bnlab.experiment import Experiment
+from bnlab.looking import look
 from bnlab.store import RunStore
-from bnlab.work import execute, look
 
 THERE = Path(__file__).parents[1] / "bnlab" / "example" / "runs.sqlite"
 LAST = Experiment().settings.steps - 1

@@ -5,8 +5,8 @@ from pathlib import Path
 from streamlit.testing.v1 import AppTest
 
 from bnlab import Arm, Experiment, Settings
+from bnlab.executing import execute
 from bnlab.settings import SECTIONS
-from bnlab.work import execute
 from pages.parts.controls import END
 
 PAGES = Path(__file__).parents[1] / "pages"

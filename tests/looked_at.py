@@ -1,11 +1,12 @@
 """Runs that are trained as a test asks, what the probes see of them, and their figures then."""
 
 from bnlab import Arm, Experiment, Settings, figures, lineage
+from bnlab.executing import execute
 from bnlab.figures.inference import cause
 from bnlab.keeping import Writer
+from bnlab.looking import look
 from bnlab.probes import Copies, checked
 from bnlab.store import RunStore
-from bnlab.work import execute, look
 
 ARMS = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch"}), Arm(label="LN", changes={"norm": "layer"}))
 WHY = Experiment(

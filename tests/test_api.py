@@ -11,10 +11,10 @@ import plotly
 import pytest
 from starlette.applications import Starlette
 
-from bnlab import api, figures, opened, work
+from bnlab import api, figures, looking, opened
+from bnlab.executing import execute
 from bnlab.experiment import Arm, Experiment
 from bnlab.settings import Settings
-from bnlab.work import execute
 
 ASKED = Experiment(
     settings=Settings(depth=3, width=8, batch_size=64, steps=30),
@@ -202,7 +202,7 @@ def test_the_board_can_be_sent_before_the_first_step(recorded):
 def test_a_look_that_is_kept_already_holds_up_no_other(recorded, monkeypatch):
     """Between its coming and the word of it a chart asks for another step: that is asked for, or it waited for ever."""
     store, looker, asked = opened.store(), opened.jobs().looker, []
-    work.look(store, recorded, "landscape", {}, 30, store.trace(recorded).snapshot(30))
+    looking.look(store, recorded, "landscape", {}, 30, store.trace(recorded).snapshot(30))
     monkeypatch.setattr(looker, "looking_at", lambda run_id: [("landscape", 30, {"points": 17})])
     monkeypatch.setattr(looker, "look", lambda store, run_id, probe, options, step, wait: asked.append((probe, step)))
     together(f"/api/runs/{recorded}/surface?step=0")

@@ -7,12 +7,12 @@ import pytest
 
 from bnlab import cards, figures
 from bnlab.activations import ACTIVATIONS
+from bnlab.executing import execute
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.reading import Trace
 from bnlab.settings import MAX_LABEL, about
 from bnlab.store import RunStore
 from bnlab.train import train
-from bnlab.work import execute
 
 HTML = "<b>bold</b> & x"
 SMALL = Settings(data="wine", depth=3, width=4, batch_size=16, steps=6)

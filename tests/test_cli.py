@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from bnlab import work
+from bnlab import executing
 from bnlab.__main__ import main
 from bnlab.experiment import Experiment
 from bnlab.export import tables
@@ -114,7 +114,7 @@ def test_ctrl_c_leaves_a_run_that_is_resumed_to_the_same_tables(tmp_path):
     assert resumed.returncode == 0, resumed.stderr
     assert store.run(broken.id).status == "done" and store.run(broken.id).step == 1500
     whole = store.create(Experiment.model_validate(long))
-    work.execute(store, whole.id, lambda: None)
+    executing.execute(store, whole.id, lambda: None)
     identical(exported(runs, whole.id, tmp_path / "whole"), exported(runs, broken.id, tmp_path / "broken"))
 
 
@@ -149,7 +149,7 @@ def test_of_two_who_resume_a_run_at_one_time_one_trains_it_and_the_other_is_told
     assert code == 2 and refused.startswith(f"python -m bnlab: run {run.id} is being trained by another process.")
     assert sorted(told.values()) == [0, 2] and store.run(run.id).status == "done"
     whole = store.create(run.experiment)
-    work.execute(store, whole.id, lambda: None)
+    executing.execute(store, whole.id, lambda: None)
     identical(exported(tmp_path, whole.id, tmp_path / "whole"), exported(tmp_path, run.id, tmp_path / "run"))
 
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from twins import every_kind
 
+from bnlab.executing import execute
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.group import Group
 from bnlab.sampling import DRAWN
 from bnlab.store import RunStore
 from bnlab.trace import layout
 from bnlab.train import CUDA_WORTH, device_for, train
-from bnlab.work import execute
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 RULES = ["sgd", "momentum", "adam"]

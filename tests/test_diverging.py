@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from bnlab import Arm, Experiment, Settings, train
+from bnlab.executing import execute
 from bnlab.group import Group
 from bnlab.state import State
 from bnlab.store import RunStore
-from bnlab.work import execute
 
 BN, LOST = {"norm": "batch"}, {"learning_rate": 100.0, "weight_decay": 1.0}  # a factor of -99 a step
 ARMS = (

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from bnlab import Arm, Experiment, Settings, lineage
+from bnlab.executing import execute
 from bnlab.export import looks
+from bnlab.looking import look
 from bnlab.probes import PROBES, Copies, checked
 from bnlab.store import RunStore
-from bnlab.work import execute, look
 
 
 @pytest.fixture(scope="module")

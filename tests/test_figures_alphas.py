@@ -6,7 +6,7 @@ from looked_at import cause_at, forked, recorded, shown, thinned
 
 from bnlab import figures, moving
 from bnlab.figures.alphas import any_alpha, unknown
-from bnlab.work import look
+from bnlab.looking import look
 
 
 @pytest.mark.parametrize("name", ["mean", "var"])

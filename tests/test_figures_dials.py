@@ -7,9 +7,10 @@ import pytest
 from looked_at import ARMS, WHY, seen, trained
 
 from bnlab import Arm, Experiment, Settings, figures
+from bnlab.executing import execute
 from bnlab.figures import dials
+from bnlab.looking import look
 from bnlab.store import RunStore
-from bnlab.work import execute, look
 
 
 def drawn_points(figure):

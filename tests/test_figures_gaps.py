@@ -6,8 +6,8 @@ from looked_at import INFERENCE, recorded, shown
 
 from bnlab import moving
 from bnlab.figures.gaps import free_end, gap_parts
+from bnlab.looking import look
 from bnlab.train import train
-from bnlab.work import look
 
 
 @pytest.fixture(scope="module")

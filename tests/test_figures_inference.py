@@ -11,7 +11,7 @@ from bnlab import figures
 from bnlab.figures import alphas, inference
 from bnlab.figures.inference import three
 from bnlab.group import Group
-from bnlab.work import look
+from bnlab.looking import look
 
 NAMES = ("three_losses", "recomputed", "alpha_inference", "alpha_curve", "why_off", "in_practice", "mistakes")
 NAMES += ("outlier", "alone", "two_examples")

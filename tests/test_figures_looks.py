@@ -6,7 +6,7 @@ from looked_at import ARMS, WHY, seen, trained
 
 from bnlab import Arm, Settings, figures
 from bnlab.figures import contest, dials, geometry, jacobians, predicted, rates, surface
-from bnlab.work import look
+from bnlab.looking import look
 
 NAMES = [
     *predicted.ABOUT,

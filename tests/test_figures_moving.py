@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from known_trace import KnownTrace
 
-from bnlab import figures, work
+from bnlab import executing, figures
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.figures import gamma_beta, moving, points, style
 from bnlab.store import RunStore
@@ -86,7 +86,7 @@ def test_what_is_compared_is_of_the_same_weights_however_few_rows_are_kept(tmp_p
     settings = Settings(data="wine", depth=2, width=4, batch_size=16, steps=60, score_every=10, norm="batch")
     store = RunStore(tmp_path)
     run = store.create(Experiment(settings=settings))
-    work.execute(store, run.id, lambda: None)
+    executing.execute(store, run.id, lambda: None)
     whole = store.trace(run.id).read("moving_mean", 0).mean[:, 0, 1]
     with store.writer(run.id) as writer, store.transaction() as db:
         for table in writer.heavy:

@@ -7,7 +7,7 @@ import pytest
 from looked_at import trained
 
 from bnlab import Arm, Settings, figures
-from bnlab.work import look
+from bnlab.looking import look
 
 NAMES = ("three_losses", "alpha_inference", "alpha_curve", "why_off", "in_practice", "mistakes", "outlier", "alone")
 NAMES += ("two_examples", "invariance", "undone", "jacobians", "spectra", "conditions", "ranks")

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from bnlab import Arm, Experiment, Settings
+from bnlab.executing import beginning, execute
 from bnlab.fork import CHANGEABLE, can_change, forked
 from bnlab.group import Group
 from bnlab.lineage import rows
 from bnlab.store import RunStore
-from bnlab.work import beginning, execute
 
 BN = {"norm": "batch"}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from known_rows import LONG, keep, lively, nothing, same, scored, size, small, written
 
-from bnlab import figures, work
+from bnlab import executing, figures, looking
 from bnlab.database import OF_A_RUN
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.keeping import RECENT
@@ -80,7 +80,7 @@ def test_weights_that_decay_to_nothing_are_not_called_diverged(store):
         Arm(label="decays", changes={"learning_rate": 0.9}),
     ]
     run = store.create(Experiment(settings=settings, arms=arms))
-    work.execute(store, run.id, lambda: None)
+    executing.execute(store, run.id, lambda: None)
     trace = store.trace(run.id)
     assert trace.run.status == "done" and not trace.diverged
     assert trace.read("weight_norm", 0).mean[1:].max() == 0
@@ -175,7 +175,7 @@ def test_a_network_that_diverges_leaves_the_others_as_they_are(store):
     traces = []
     for experiment in (both, alone):
         run = store.create(experiment)
-        work.execute(store, run.id, lambda: None)
+        executing.execute(store, run.id, lambda: None)
         assert store.run(run.id).status == "done"
         traces.append(store.trace(run.id))
     together, single = traces
@@ -293,17 +293,17 @@ def test_everything_can_be_looked_at_and_goes_on_where_only_one_snapshot_has_roo
     settings = Settings(depth=4, width=280, optimizer="momentum", batch_size=64, steps=24, score_every=6, budget_mb=8)
     arms = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch"}))
     whole, broken = (store.create(Experiment(settings=settings, arms=arms)).id for _ in range(2))
-    work.execute(store, whole, lambda: None)
-    work.execute(store, broken, lambda: None, steps=15)
+    executing.execute(store, whole, lambda: None)
+    executing.execute(store, broken, lambda: None, steps=15)
     assert store.trace(broken).snapshots() == [15]
     fork = store.fork(broken, 1, 15, {"alpha": 0.5}).id
     for run_id in (fork, broken):
-        work.execute(store, run_id, lambda: None)
+        executing.execute(store, run_id, lambda: None)
         assert store.run(run_id).status == "done" and store.trace(run_id).snapshots() == [24]
     same(store.trace(whole).snapshot(24)[0], store.trace(broken).snapshot(24)[0])
     for name in figures.FIGURES:
         for probe, step, options in figures.needs(name, store.trace(whole), {}):
-            work.look(store, whole, probe, options, step, store.trace(whole).snapshot(step))
+            looking.look(store, whole, probe, options, step, store.trace(whole).snapshot(step))
         trace = store.trace(whole)
         assert not figures.needs(name, trace, {})
         figures.settle(name, trace, {})

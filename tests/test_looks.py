@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from bnlab import figures, work
+from bnlab import executing, figures, looking
+from bnlab.executing import execute
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.jobs import Jobs
 from bnlab.keeping import Writer
+from bnlab.looking import look
 from bnlab.probes import PROBES, Copies, checked, schedule
 from bnlab.store import RunStore
 from bnlab.train import train
-from bnlab.work import execute, look
 
 BN = Arm(label="BN", changes={"norm": "batch"})
 SMALL = Settings(data="wine", depth=3, width=6, batch_size=16, steps=40, score_every=5)
@@ -108,7 +109,7 @@ def test_copies_of_one_run_are_held(store):
         run = store.create(Experiment(settings=SMALL, arms=(BN,)))
         execute(store, run.id, lambda: None)
         taken(store, run.id, "rank", 20)
-        held.append(weakref.ref(work.copies(store, run.id)))
+        held.append(weakref.ref(looking.copies(store, run.id)))
     gc.collect()
     assert [copies() is None for copies in held] == [True, False]
 
@@ -184,7 +185,8 @@ def test_looks_of_one_moment_are_taken_one_by_one_and_none_is_waited_for(store, 
     kept, seen = set(), []
     keep = Writer.keep
     monkeypatch.setattr(Writer, "keep", lambda self, record: (kept.add(record.step), keep(self, record)))
-    monkeypatch.setattr(work, "looking", lambda s, i, name, o, step, w: iter([seen.append((name, step, len(kept)))]))
+    noted = lambda s, i, name, o, step, w: iter([seen.append((name, step, len(kept)))])  # noqa: E731
+    monkeypatch.setattr(looking, "pieces", noted)
     run = store.create(Experiment(settings=settings, arms=(BN,)))
     execute(store, run.id, lambda: None)
     looks = {(name, step) for name, every in planned.items() for step in range(0, 1001, every)}
@@ -194,9 +196,10 @@ def test_looks_of_one_moment_are_taken_one_by_one_and_none_is_waited_for(store, 
     assert len(planned) > 2 and len(set(before)) == len(before), "never two after one step"
 
     at = lambda s, i, name, o, step, w: iter([seen.append((name, step, store.run(i).status))])  # noqa: E731
-    monkeypatch.setattr(work, "looking", at)
+    monkeypatch.setattr(looking, "pieces", at)
     seen.clear()
-    execute(store, store.create(Experiment(settings=settings, arms=(BN,))).id, lambda: "stop")
+    run = store.create(Experiment(settings=settings, arms=(BN,)))
+    execute(store, run.id, lambda: "stop" if store.last_snapshot(run.id) else None)
     assert seen == [(name, 0, "stopped") for name in planned]
 
 
@@ -213,9 +216,9 @@ def test_a_wish_does_not_wait_for_a_look(store, monkeypatch):
                 wishes.append("pause")
             yield
 
-    monkeypatch.setattr(work, "looking", pieces)
+    monkeypatch.setattr(looking, "pieces", pieces)
     run = store.create(Experiment(settings=settings, arms=(BN,)))
-    status, left = work.train_run(store, run.id, lambda: wishes.pop() if wishes else None)
+    status, left = executing.train_run(store, run.id, lambda: wishes.pop() if wishes else None)
     assert status == "paused"
     run = store.run(run.id)
     assert run.status == "paused" and 0 < run.step < 100 and begun == planned[:2]
@@ -262,7 +265,8 @@ def test_looks_left_by_a_run_that_rests_are_taken_by_the_process_that_looks(stor
                 break
             time.sleep(0.05)
         assert found == {*planned} and store.run(run.id).status == "paused" and store.run(run.id).step == 0
-        execute(other := RunStore(store.directory / "other"), (all_ := other.create(run.experiment)).id, lambda: "stop")
+        other = RunStore(store.directory / "other")
+        execute(other, (all_ := other.create(run.experiment)).id, lambda: None, steps=1)
         for name in planned:
             here, there = (t.look(name, 0, 0) for t in (trace, other.trace(all_.id)))
             assert all(np.array_equal(here[q], there[q], equal_nan=True) for q in there), name
@@ -282,7 +286,8 @@ def test_of_weights_that_are_gone_a_look_says_so(store):
 def test_the_looks_of_a_stopped_run_are_left_also_where_it_is_resumed_while_it_is_scored(store, monkeypatch):
     run = store.create(Experiment(settings=SMALL.model_copy(update={"steps": 1000, "score_every": 100}), arms=(BN,)))
     monkeypatch.setattr(Writer, "score", lambda self, record: store.change(run.id, status="queued"))
-    status, left = work.train_run(store, run.id, lambda: "stop")
+    asked = lambda: "stop" if store.last_snapshot(run.id) else None  # noqa: E731
+    status, left = executing.train_run(store, run.id, asked)
     assert (status, store.run(run.id).status) == ("stopped", "queued") and left
 
 

@@ -7,10 +7,10 @@ from lab_page import KINDS, address, drawn, errors, page, typed, unfolded, widge
 
 from bnlab import cards, opened
 from bnlab.address import from_query
+from bnlab.executing import execute
 from bnlab.experiment import DEFAULT_ARMS, Arm, Experiment
 from bnlab.figures import style
 from bnlab.settings import MAX_ARMS, SHARED, Settings, about
-from bnlab.work import execute
 
 pytestmark = pytest.mark.usefixtures("lab")
 

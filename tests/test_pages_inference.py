@@ -3,7 +3,7 @@
 from lab_page import opened, recorded
 from streamlit.testing.v1 import AppTest
 
-from bnlab.work import execute
+from bnlab.executing import execute
 from pages.parts.views import INFERENCE
 
 

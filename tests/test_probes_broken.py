@@ -7,10 +7,10 @@ from looked_at import looked, slot
 from twins import Twin
 
 from bnlab import Arm, Experiment, Settings, lineage
+from bnlab.executing import execute
 from bnlab.probes import Copies
 from bnlab.probes.broken import MISTAKES
 from bnlab.store import RunStore
-from bnlab.work import execute
 
 BN = {"norm": "batch"}
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bnlab import Experiment, figures, opened
+from bnlab.executing import execute
 from bnlab.figures import dials
-from bnlab.work import execute
 
 AGAIN = "make it again: docs/example.py"
 

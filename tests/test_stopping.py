@@ -1,44 +1,50 @@
 """A run that is stopped is scored where it ends; whatever ended it, it goes on as if it had never been ended."""
 
+import itertools
+
 import numpy as np
 import pytest
+import torch
 
-from bnlab import Arm, Experiment, Settings, figures, train, work
+from bnlab import Arm, Experiment, Settings, executing, figures, train
 from bnlab.store import RunStore
 
 ARMS = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch"}), Arm(label="narrow", changes={"width": 5}))
 SETTINGS = Settings(data="wine", depth=3, width=8, batch_size=16, steps=30, score_every=10)
 ASKED = Experiment(settings=SETTINGS, arms=ARMS, seeds=(0, 1))
+PIECES = 2 * (2 + 6 + 2)  # of a scoring: for each seed and arm, both splits with one or with three kinds of statistics
 
 
-def ended(store, wish, step, run_id=None):
-    """A run that meets with a wish, or a crash, when it has seen this step; its id."""
-    run_id, seen = run_id or store.create(ASKED).id, iter(range(step))
+def ended(store, wish, step, run_id=None, piece=PIECES):
+    """A run that meets with a wish, or a crash, when it has seen this step, or a piece of the scoring before; its id.
+    Steps are counted from where it begins, where it is scored."""
+    run_id, asked_before = run_id or store.create(ASKED).id, itertools.count()
+    answered = step + PIECES * (step // 10) + piece
 
     def asked():
-        if next(seen, None) is not None:
+        if next(asked_before) < answered:
             return None
         if wish == "crash":
             raise OSError("the power went")
         return wish
 
     try:
-        work.execute(store, run_id, asked)
+        executing.execute(store, run_id, asked)
     except OSError:
         store.change(run_id, status="failed")
     return run_id
 
 
 def kept(store, run_id):
-    """All that is kept of a run's course."""
+    """All that is kept of a run's course, but for the weights that a pause adds."""
     tables = {"chunks": "kind, first, n, data", "summary": "kind, first, n, data"}
-    tables |= {"scores": "step, data", "population": "step, data"}
-    return {
-        table: store.db.execute(
-            f"select stack, {what} from {table} where run = ? order by 1, 2, 3", (run_id,)
-        ).fetchall()
-        for table, what in tables.items()
-    }
+    tables |= {"scores": "step, data", "population": "step, data", "snapshots where step % 10 = 0": "step, data"}
+    found = {}
+    for table, what in tables.items():
+        of = "and" if "where" in table else "where"
+        rows = store.db.execute(f"select stack, {what} from {table} {of} run = ? order by 1, 2, 3", (run_id,))
+        found[table] = rows.fetchall()
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +59,7 @@ def test_its_last_scores_are_those_of_a_run_that_was_to_end_there(store, step, r
     run_id = ended(store, "pause" if rested else "stop", step)
     if rested:
         store.change(run_id, status="stopped")
-        work.score(store, run_id)
+        executing.score(store, run_id)
     assert (store.run(run_id).status, store.run(run_id).step) == ("stopped", step)
     *_, last = train(ASKED.model_copy(update={"settings": SETTINGS.model_copy(update={"steps": step + 1})}))
     trace = store.trace(run_id)
@@ -76,6 +82,31 @@ def test_it_goes_on_as_if_it_had_not_been_stopped(store, whole, step):
     assert kept(store, run_id) == whole
 
 
+@pytest.mark.parametrize("step", [0, 10, 30])
+@pytest.mark.parametrize("wish", ["pause", "stop", "stop at rest", "interrupt"])
+def test_a_wish_is_heard_in_a_scoring_and_it_goes_on_as_if_it_had_not_been(store, whole, step, wish):
+    run_id = ended(store, wish.split()[0] if wish != "stop at rest" else "pause", step, piece=7)
+    run = store.run(run_id)
+    assert run.status == {"pause": "paused", "interrupt": "interrupted"}.get(
+        wish, "paused" if "rest" in wish else "stopped"
+    )
+    assert run.step == max(0, step - 1), "the row that is seen before the first scoring, or that before this one"
+    if wish == "stop at rest":
+        store.change(run_id, status="stopped")
+        executing.score(store, run_id)
+    scored = [at for at in (0, 10, 20, 30) if at < step] + [step] * ("stop" in wish)
+    assert store.trace(run_id).scores(0, "test", "none")[0].tolist() == scored
+    assert {row for row in kept(store, run_id)["scores"] if row[1] == step} <= {*whole["scores"]}
+    ended(store, "never", 99, run_id)
+    assert store.run(run_id).status == "done" and kept(store, run_id) == whole
+
+
+def test_nothing_of_a_scoring_that_is_broken_off_stays_switched_on():
+    records = train(ASKED, pieces=True)
+    assert next(records) is None and torch.is_grad_enabled()
+    assert records.send(True).step == 0 and next(records, None) is None
+
+
 @pytest.mark.parametrize("meanwhile", ["resumed", "deleted"])
 def test_a_run_that_does_not_stand_any_more_gets_no_last_scores(store, whole, meanwhile, monkeypatch):
     change = store.change
@@ -91,7 +122,7 @@ def test_a_run_that_does_not_stand_any_more_gets_no_last_scores(store, whole, me
 
 
 def test_where_a_scoring_takes_long_nobody_waits_for_another(store, monkeypatch):
-    monkeypatch.setattr(work, "LONG_SCORING", 0)
+    monkeypatch.setattr(executing, "LONG_SCORING", 0)
     assert store.trace(ended(store, "stop", 13)).scores(0, "test", "none")[0].tolist() == [0, 10]
 
 
@@ -99,7 +130,7 @@ def test_a_step_after_a_crash_is_one_that_was_not_recorded(store, whole):
     run_id = ended(store, "crash", 17)
     assert (store.run(run_id).step, store.trace(run_id).snapshots()[-1]) == (17, 10), "seven updates are lost"
     for step in (18, 19):
-        work.execute(store, run_id, lambda: None, steps=1)
+        executing.execute(store, run_id, lambda: None, steps=1)
         assert (store.run(run_id).status, store.run(run_id).step) == ("paused", step)
     ended(store, "never", 99, run_id)
     assert kept(store, run_id) == whole
@@ -107,9 +138,9 @@ def test_a_step_after_a_crash_is_one_that_was_not_recorded(store, whole):
 
 def test_the_last_of_single_steps_ends_the_run(store, whole):
     run_id = ended(store, "pause", 27)
-    work.execute(store, run_id, lambda: None, steps=1)
+    executing.execute(store, run_id, lambda: None, steps=1)
     assert (store.run(run_id).status, store.run(run_id).step) == ("paused", 28)
-    work.execute(store, run_id, lambda: None, steps=1)
+    executing.execute(store, run_id, lambda: None, steps=1)
     assert store.run(run_id).status == "done" and kept(store, run_id) == whole
 
 

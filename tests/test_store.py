@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from known_rows import ARMS, REAL, SMALL, keep, same, size
 
-from bnlab import work
+from bnlab import executing
 from bnlab.experiment import Arm, Experiment
 from bnlab.process import ABOVE
 from bnlab.reading import NAMES
@@ -22,7 +22,7 @@ from bnlab.train import train
 WRITER = """
 import sys, time
 from bnlab.store import RunStore
-from bnlab.work import execute
+from bnlab.executing import execute
 execute(RunStore(sys.argv[1]), sys.argv[2], lambda: time.sleep(0.002))
 """
 
@@ -61,7 +61,7 @@ def test_a_killed_writer_leaves_a_prefix_from_which_the_run_goes_on_to_the_same_
     settings = SMALL.model_copy(update={"steps": 400, "score_every": 50})
     experiment = Experiment(settings=settings, arms=ARMS[1:4], seeds=(3, 1))
     whole, killed = store.create(experiment), store.create(experiment)
-    work.execute(store, whole.id, lambda: None)
+    executing.execute(store, whole.id, lambda: None)
     process = subprocess.Popen([sys.executable, "-c", WRITER, str(store.directory), killed.id], cwd=ABOVE)
     until(lambda: store.run(killed.id).step >= 60 or process.poll() is not None)
     process.kill()
@@ -72,9 +72,9 @@ def test_a_killed_writer_leaves_a_prefix_from_which_the_run_goes_on_to_the_same_
     same_run(trace, store.trace(whole.id), trace.step + 1)
     assert store.db.execute("pragma integrity_check").fetchone() == ("ok",)
     with pytest.raises(Taken, match="the run is free again within 30 seconds"):
-        work.execute(store, killed.id, lambda: None)
+        executing.execute(store, killed.id, lambda: None)
     store.db.execute("update runs set updated = updated - 40 where id = ?", (killed.id,))
-    work.execute(store, killed.id, lambda: None)
+    executing.execute(store, killed.id, lambda: None)
     assert store.run(killed.id).status == "done" and store.run(killed.id).step == 400
     same_run(store.trace(whole.id), store.trace(killed.id), 401)
     same(store.trace(whole.id).snapshot(400)[0], store.trace(killed.id).snapshot(400)[0])

@@ -10,7 +10,7 @@ from known_rows import Seen, keep
 from known_trace import KnownTrace
 from twins import Twin, optimizer
 
-from bnlab import Arm, Experiment, Settings, quantities, work
+from bnlab import Arm, Experiment, Settings, executing, quantities
 from bnlab.figures.verdict import verdict
 from bnlab.group import Group
 from bnlab.keeping import first_broken
@@ -100,7 +100,7 @@ def test_it_is_where_plain_torch_has_it_in_stacks_of_several_shapes(store):
     )
     experiment = Experiment(settings=settings, arms=arms, seeds=(0, 1, 2))
     run = store.create(experiment)
-    work.execute(store, run.id, lambda: None)
+    executing.execute(store, run.id, lambda: None)
     told = store.run(run.id).diverged
     assert len({(arm, where) for (arm, _), where in told.items()}) > 3 and not {0, 2} & {arm for arm, _ in told}
     for dtype in (torch.float32, torch.float64):  # in float64 nothing overflows: it says what float32 cannot hold
@@ -147,7 +147,7 @@ def test_of_networks_that_diverged_at_one_step_none_is_called_the_first(where, w
     """The lowest layer made one first, 'b', while the cards said step 2 of both; they say the same now."""
     arms = (Arm(label="a"), Arm(label="b", changes={"norm": "batch"}))
     experiment = Experiment(settings=Settings(), arms=arms, seeds=(0, 1))
-    assert work.diverged(experiment, where) == f"every network diverged, {words} Lower the learning rate."
+    assert executing.diverged(experiment, where) == f"every network diverged, {words} Lower the learning rate."
     trace = KnownTrace(experiment, {("signal_grad_norm", arm): np.full((10, 2, 8), np.nan) for arm in (0, 1)})
     trace.diverged = where
     for arm in {arm for arm, _ in where}:

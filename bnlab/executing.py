@@ -1,0 +1,126 @@
+"""A run is trained from where it rests, and what is seen is kept, until it ends or somebody wishes that it rests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from . import looking
+from .experiment import Experiment
+from .fork import vectors
+from .looking import Due, look_at
+from .probes import schedule
+from .run import outbreak, outbreaks
+from .store import GONE, RunStore
+from .train import device_for, score_interval, scoring_cost, train
+
+LONG_SCORING = 3e10  # multiply-adds, some seconds' worth, above which a stopped run is not scored: others wait for it
+
+
+def execute(store: RunStore, run_id: str, asked: Callable[[], str | None], steps: int | None = None) -> None:
+    """Train a run from its newest snapshot, or from the start, and keep what is seen, also by the looks it leaves."""
+    _, due = train_run(store, run_id, asked, steps)
+    look_at(store, run_id, due)
+
+
+def train_run(
+    store: RunStore, run_id: str, asked: Callable[[], str | None], steps: int | None = None
+) -> tuple[str, Due]:
+    """Train a run, and keep what is seen. The status it ends with, and the live looks that are due then.
+
+    `asked()` is looked at after every step and every piece of a look or of a scoring: "pause", "stop" or "interrupt"
+    ends the training there, with a snapshot to go on from; where it is stopped it is scored. `steps` is a number of
+    steps after which to pause, not counting those that were recorded before and are trained again. Live looks come one
+    by one, spread over the steps to the next scoring. Sets the run's status; raises what training raises, and Taken,
+    which leaves the run as it is, where another process trains it.
+    """
+    run = store.run(run_id)
+    device = device_for(run.experiment, run.device)
+    run = store.claim(run_id, device)
+    status, reason, done, wish, looks = "done", "", 0, None, schedule(run.experiment)
+    due: Due = []
+    total = run.experiment.settings.steps
+    apart, every = 1, score_interval(run.experiment)  # steps between two looks: a curve stands still for one at most
+
+    def take(count: int) -> str | None:
+        """Take looks; what is wished for meanwhile ends that, and the look it came into is due again."""
+        for name, step, weights in due[:count]:
+            for _ in looking.pieces(store, run_id, name, {}, step, weights):
+                if wish := asked():
+                    return wish
+            due.pop(0)
+            if wish := asked():
+                return wish
+        return None
+
+    start, resting = beginning(store, run_id), None  # the record after which the training is to rest, if it has one
+    first = start[0] if start else 0
+    records = train(run.experiment, device=device, start=start, ahead=run.step < 0, pieces=True)
+    del start  # it makes room
+    with store.writer(run_id) as writer:
+        if run.step < 0:
+            writer.keep(next(records))  # whoever has just pressed Train sees it before the first scoring
+        for record in records:
+            if record:
+                writer.keep(record)
+                if record.weights:
+                    wish = take(len(due))
+                    due += [(name, record.step, record.weights) for name, n in looks.items() if record.step % n == 0]
+                    apart = max(1, every // (len(due) + 1))
+                elif record.step % apart == 0:
+                    wish = take(1)
+                done += record.step > run.step
+                if not record.parts:
+                    break
+                if writer.all_diverged:
+                    status, reason = "diverged", diverged(run.experiment, writer.diverged)
+                    break
+                if done == steps and record.step + 1 < total:  # else nothing is left to rest from
+                    wish = wish or "pause"
+                resting = record
+            if wish := wish or asked():
+                if resting:  # else it has just begun, and rests where it began
+                    writer.snapshot(resting.step + 1, resting.snapshot())
+                status = {"pause": "paused", "stop": "stopped", "interrupt": "interrupted"}[wish]
+                reason = "The process that trained it was ended; it can be resumed." if wish == "interrupt" else ""
+                break
+    store.change(run_id, status=status, reason=reason)
+    newest = resting.step if resting else first  # of the steps that were seen
+    if status == "stopped" and newest >= run.step and scoring_cost(run.experiment) < LONG_SCORING:
+        writer.score(records.send(True))  # whoever stops has not waited for it
+    return status, due if wish != "interrupt" else []
+
+
+def score(store: RunStore, run_id: str) -> None:
+    """Score a run that was stopped while it rested at its newest snapshot, as one that was to end there."""
+    run, start = store.run(run_id), beginning(store, run_id)
+    first = start[0] if start else 0
+    rests = first in (run.step, run.step + 1) and run.step >= 0  # in its first scoring the row is there before
+    if rests and scoring_cost(run.experiment) < LONG_SCORING:
+        settings = run.experiment.settings.model_copy(update={"steps": first})
+        ending = run.experiment.model_copy(update={"settings": settings})
+        with store.writer(run_id) as writer:
+            writer.score(next(train(ending, device=device_for(ending, run.device), start=start)))
+
+
+def beginning(store: RunStore, run_id: str) -> tuple[int, list[np.ndarray]] | None:
+    """Where a run goes on: its newest snapshot, or that of the run it was forked from; None: initial weights."""
+    if last := store.last_snapshot(run_id):
+        return last[0], [np.frombuffer(data, np.float32) for data in last[1]]
+    if origin := store.origin(run_id):
+        parent, arm, step = origin
+        found = [np.frombuffer(data, np.float32) for data in store.snapshot(parent, step)]
+        if not found:
+            raise ValueError(GONE.format(step))
+        return step, vectors(store.run(parent).experiment, arm, found, store.run(run_id).experiment)
+    return None
+
+
+def diverged(experiment: Experiment, where: dict[tuple[int, int], tuple[int, int]]) -> str:
+    """One sentence that says which network diverged first, or which did at one step, and where."""
+    first, place = outbreak(where.values())
+    if len(where) == 1:
+        return f"the network diverged at step {first:,} in {place}. Lower the learning rate."
+    who = [f"{experiment.arms[arm].label!r} in {at}" for arm, (step, at) in outbreaks(where).items() if step == first]
+    return f"every network diverged, the first at step {first:,}: {', '.join(who)}. Lower the learning rate."
