@@ -74,7 +74,7 @@ async def current(run_id: str) -> Run:
     return await RUNS.get((run_id, int(time.monotonic() / FRESH)), lambda: opened.holder(run_id).run(run_id))
 
 
-def packed(text: str) -> bytes:
+def gzipped(text: str) -> bytes:
     return gzip.compress(text.encode(), compresslevel=1)
 
 
@@ -90,7 +90,7 @@ def figure_body(run_id: str, view: str, options: dict[str, str]) -> bytes:
             opened.jobs().looker.look(store, run_id, probe, of, step, max(0.0, waited - time.monotonic()))
     try:
         figures.settle(view, trace, options)
-        return packed(figures.draw(view, trace, options).to_json())
+        return gzipped(figures.draw(view, trace, options).to_json())
     except Exception as error:
         logging.getLogger(__name__).exception("%s of run %s with %s", view, run_id, options)
         raise ValueError("This chart could not be drawn. Choose other options; the server's log says why.") from error
@@ -99,7 +99,7 @@ def figure_body(run_id: str, view: str, options: dict[str, str]) -> bytes:
 def cards_body(run_id: str) -> bytes:
     trace = opened.holder(run_id).trace(run_id)
     waiting = opened.jobs().position(run_id) if trace.run.status == "queued" else None
-    return packed(json.dumps(cards.state(trace, waiting)))
+    return gzipped(json.dumps(cards.state(trace, waiting)))
 
 
 async def answer(request: Request, view: str, body: Callable[[str], bytes]) -> Response:
@@ -136,7 +136,7 @@ async def run_cards(request: Request) -> Response:
 
 
 def data_body(name: str, standardize: bool) -> bytes:
-    return packed(data.data(name, standardize).to_json())
+    return gzipped(data.data(name, standardize).to_json())
 
 
 async def data_figure(request: Request) -> Response:
@@ -167,14 +167,14 @@ def sent(request: Request, content: bytes, headers: dict[str, str], kind: str = 
 
 
 @cache
-def plotly_packed(name: str) -> bytes:
+def plotly_gzipped(name: str) -> bytes:
     return gzip.compress(PLOTLY[name].read_bytes(), compresslevel=6)
 
 
 async def plotly_js(request: Request) -> Response:
     name = request.url.path.rpartition("/")[2]
     headers = {"cache-control": "public, max-age=31536000, immutable"}  # its address carries plotly's version
-    return sent(request, await BODIES.get(name, partial(plotly_packed, name)), headers, "text/javascript")
+    return sent(request, await BODIES.get(name, partial(plotly_gzipped, name)), headers, "text/javascript")
 
 
 ROUTES = [

@@ -42,7 +42,7 @@ def fit_looks(db: sqlite3.Connection, run_id: str, experiment: Experiment, room:
     if (whole := size(db, run_id, "looks")) <= room:
         return
     sentences = [np.array([NO_ROOM] * len(networks)) for networks in experiment.stacks]
-    empty = [packed({"wrong": sentence}, np.savez_compressed) for sentence in sentences]
+    empty = [blob({"wrong": sentence}, np.savez_compressed) for sentence in sentences]
     ask = "select rowid, stack, length(data) from looks where run = ? order by rowid desc limit -1 offset ?"
     for row, stack, length in reversed(db.execute(ask, (run_id, len(experiment.stacks))).fetchall()):
         if whole > room and length > len(empty[stack]):
@@ -50,7 +50,7 @@ def fit_looks(db: sqlite3.Connection, run_id: str, experiment: Experiment, room:
             whole -= length - len(empty[stack])
 
 
-def packed(arrays: Mapping[str, np.ndarray], save: Callable = np.savez) -> bytes:
+def blob(arrays: Mapping[str, np.ndarray], save: Callable = np.savez) -> bytes:
     """Arrays by name as one blob: numbers as they are, as compressing them takes long and gains little."""
     data = io.BytesIO()
     save(data, **arrays)

@@ -40,6 +40,13 @@ def weights(n: int, alpha: float) -> np.ndarray:
     return (1 - alpha) * alpha ** np.arange(n - 1.0, -1, -1)  # 0 ** 0 is 1
 
 
+def age(n: int, alpha: float) -> float:
+    """How many steps the mini-batches that came in, of n, are behind the weights on average, the newest being one
+    behind: 1/(1 - alpha) after many steps. NaN where nothing came in: n = 0 or alpha = 1."""
+    came = weights(n, alpha)
+    return float(came @ np.arange(n, 0.0, -1) / came.sum()) if came.any() else float("nan")
+
+
 @WITHOUT_WARNING
 def moving_averages(new: np.ndarray, alpha: float, start: float, corrected: bool = False) -> np.ndarray:
     """The average after each of the batch statistics new [n, ...] came in, from `start`; row s is m_{s+1}.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .budget import fit_looks, left_for_looks, packed
+from .budget import blob, fit_looks, left_for_looks
 from .database import OF_A_RUN, Database
 from .experiment import Experiment
 from .fork import forked
@@ -158,7 +158,7 @@ class RunStore(Database):
         where = (run_id, probe, json.dumps(options, sort_keys=True))
         with self.transaction() as db:
             for stack, arrays in enumerate(found):
-                row = (run_id, stack, probe, where[2], step, packed(arrays))
+                row = (run_id, stack, probe, where[2], step, blob(arrays))
                 db.execute("insert or replace into looks values (?, ?, ?, ?, ?, ?)", row)
             old = (
                 f"select rowid from looks where run = ? and probe = ? order by rowid desc limit -1 offset {MOST_LOOKS}"

@@ -147,8 +147,17 @@ def dials_of(*each):
             "3 pairs of arms differ in speed; the faster arm has clearly less shift in 3 of them and a clearly "
             "smoother loss in 0: here speed goes with less shift",
         ),
-        (((1, 1, 10), (1e-5, 800, 10)), "by a factor of 100,000 and the roughness of the loss by one of 800."),
+        (
+            ((1, 1, 10), (1e-5, 800, 10)),
+            "differs by a factor of 100,000 and the roughness of the loss differs by a factor of 800.",
+        ),
         (((1, 1, 10), (2, 2, 10)), "a and b learn about equally fast, though covariate shift differs by a factor of 2"),
+        (((1, 1, 10), (1.02, 2, 10)), "equally fast, though the roughness of the loss differs by a factor of 2."),
+        (((1, 1, 10), (1.02, 1.05, 10)), "a and b learn about equally fast, and neither dial differs clearly."),
+        (
+            (((1, 1), 1, (10, 10)), ((2, 0.9), 1, (10, 10))),
+            "equally fast, and neither dial differs",
+        ),  # nor do seeds agree
         (((1, 1, 10), (2, 2, 10), (3, 3, 10)), "a; b and c learn about equally fast, though"),
         (((1, 1, 10), (2, 2, 10.5)), "a and b learn about equally fast"),  # within 10 %
         ((((1, 1), 1, (10, 10)), ((2, 2), 2, (20, 9.9))), "a and b learn about equally fast"),  # the seeds disagree

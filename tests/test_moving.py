@@ -1,5 +1,7 @@
 """Moving averages of any alpha against training with that alpha, a slower loop and the law of independent noise."""
 
+from math import isnan
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 from bnlab import Arm, Experiment, Settings, train
 from bnlab.moving import (
     START,
+    age,
     averaged,
     between,
     complete,
@@ -87,6 +90,17 @@ def test_the_average_of_the_population_needs_only_the_steps_that_have_it(alpha):
     whole = between(steps, values, 13)
     expected = np.tensordot(weights(13, alpha), whole, 1)
     np.testing.assert_allclose(averaged(steps, values, 13, alpha), expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(("n", "alpha", "expected"), [(1, 0.9, 1), (2, 0.5, (1 + 0.5 * 2) / 1.5), (7, 0.0, 1)])
+def test_the_age_of_what_came_in_is_that_of_its_weights(n, alpha, expected):
+    assert age(n, alpha) == pytest.approx(expected)
+
+
+def test_the_age_of_what_came_in_is_1_over_1_less_alpha_in_the_end_and_half_the_steps_where_hardly_anything_did():
+    assert age(2000, 0.99) == pytest.approx(100, rel=1e-6)
+    assert age(40, 1 - 1e-12) == pytest.approx((1 + 40) / 2, rel=1e-6)
+    assert isnan(age(40, 1.0)) and isnan(age(0, 0.9))
 
 
 def frozen(K, sampling, steps, seeds, **more):

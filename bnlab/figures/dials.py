@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 DIALS = ("shift", "gradient_line")  # the probes
 MOMENTS = 8  # snapshots at which both look, at most
 SMOOTHING = 10  # steps over which the newest loss is averaged
+NAMES = {"shift": "covariate shift", "rough": "the roughness of the loss"}  # of the dials
 ALIKE = 0.1  # relative difference below which two arms say the same
 LEARNS = 0.9  # of the loss of guessing: a network learns where its newest loss is below
 SAME = "learning rate, optimizer, data and mini-batch size K"
@@ -113,13 +114,9 @@ def verdict(dials: dict[str, Dial]) -> str:
     only += f", as both dials depend on {SAME}. " if parts else ". " if only else ""
     pairs = [(a, b) for a, b in able if clearly(told[a].loss, told[b].loss) < 0]
     if not pairs:
-        wide, rough = (
-            max(ratio(getattr(told[a], k), getattr(told[b], k)) for a, b in able) for k in ("shift", "rough")
-        )
-        return (
-            f"{only}{enumeration(among, '; ')} learn about equally fast, though covariate shift differs by a factor of "
-            f"{style.amount(wide, 2)} and the roughness of the loss by one of {style.amount(rough, 2)}."
-        )
+        apart = [f"{words} {differs(told, able, k)}" for k, words in NAMES.items() if differs(told, able, k)]
+        also = f"though {' and '.join(apart)}" if apart else "and neither dial differs clearly"
+        return f"{only}{enumeration(among, '; ')} learn about equally fast, {also}."
     n = len(pairs)
     shift, rough = ([clearly(getattr(told[a], k), getattr(told[b], k)) for a, b in pairs] for k in ("shift", "rough"))
     left, low = shift.count(-1), rough.count(-1)
@@ -132,6 +129,13 @@ def verdict(dials: dict[str, Dial]) -> str:
         words += f"clearly smoother loss in {low}"
     follows = {(True, True): "both", (True, False): "less shift", (False, True): "smoothness"}
     return f"{only}{words}: here speed goes with {follows.get((left == n, low == n), 'neither of the two alone')}."
+
+
+def differs(told: dict[str, Dial], pairs: list[tuple[str, str]], name: str) -> str:
+    """By how much a dial differs at most within pairs, in words; "" where it does so clearly in none."""
+    each = [(getattr(told[a], name), getattr(told[b], name)) for a, b in pairs]
+    most = style.amount(max(ratio(*both) for both in each), 2)
+    return f"differs by a factor of {most}" if any(clearly(*both) for both in each) else ""
 
 
 def ratio(one: np.ndarray, other: np.ndarray) -> float:

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from .. import lineage
 from ..data import DATASETS
+from ..moving import age
 from ..sampling import parts
 from . import style
 from .looks import NOT_FINITE, left_out, present
@@ -158,7 +159,7 @@ def explained(told: Three, settings: Settings, found: Cause | None) -> str:
         said += " This arm trains with its averages frozen: they stand still while the weights move."
     elif found is not None:
         started = amount(alpha**found.t, 1)
-        behind = f"they are about 1/(1−α) = {amount(1 / (1 - alpha))} steps behind the weights" if alpha < 1 else NEVER
+        behind = f"what came in is on average {amount(age(t, alpha))} steps behind the weights" if alpha < 1 else NEVER
         without_one = {
             f"their warm-up (αᵗ = {started} of the 0 and 1 they started at is in them)": found.warm_up,
             f"their lag ({behind})": found.lag,

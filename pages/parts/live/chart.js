@@ -86,7 +86,7 @@ async function ask(me) {
     await draw(me);
     say(me, figure.layout.meta?.said);
   } else if (answer.status === 204) {
-    if (me.figure && me.look !== look(me.plot).text) await draw(me); // the theme has changed
+    if (me.figure && (me.look !== look(me.plot).text || me.narrow !== narrow(me.plot))) await draw(me); // the theme or the window has changed
     say(me, me.figure?.layout.meta?.said);
   } else {
     write(me.words, await answer.text());
@@ -111,9 +111,11 @@ const look = (element) => {
   };
 };
 
+const narrow = (element) => element.clientWidth < 560; // pixels, too few for panels side by side
+
 async function draw(me) {
   const address = me.data.address; // the visitor may choose another run while this is drawn
-  const { layout } = me.figure, c = look(me.plot), narrow = me.plot.clientWidth < 560;
+  const { layout } = me.figure, c = look(me.plot);
   const data = me.figure.data.map((line) => (hidden.get(address)?.has(entry(line)) ? { ...line, visible: "legendonly" } : { ...line }));
   const axis = { gridcolor: c.line, linecolor: c.line, zerolinecolor: c.line, tickcolor: c.line, automargin: true };
   const own = layout.template?.layout ?? {};
@@ -127,7 +129,8 @@ async function draw(me) {
     ...layout, template: { ...layout.template, layout: theme }, height: layout.height ?? me.data.height, autosize: true,
     uirevision: layout.uirevision ?? address, legend: { ...layout.legend, uirevision: me.updates }, // plotly's own memory counts lines
   };
-  if (narrow) Object.assign(shown, stacked(layout, shown.height), { margin: { ...layout.margin, l: 48, r: 8 } });
+  me.narrow = narrow(me.plot);
+  if (me.narrow) Object.assign(shown, stacked(layout, shown.height), { margin: { ...layout.margin, l: 48, r: 8 } });
   for (const name of Object.keys(shown).filter((name) => /^[xy]axis/.test(name))) { // said outright: plotly keeps a given range's "no"
     shown[name] = { ...shown[name], autorange: shown[name].autorange ?? !shown[name].range };
   }
