@@ -1,5 +1,6 @@
 """The command line as a person uses it: exit codes, one line for what is wrong, runs that can be interrupted."""
 
+import io
 import json
 import os
 import signal
@@ -37,6 +38,7 @@ def bnlab(*words, **more):
 def here(monkeypatch, capsys, *words):
     """The same command in this process, which is faster: (exit code, standard output, standard error)."""
     monkeypatch.setattr(sys, "argv", ["bnlab", *map(str, words)])
+    monkeypatch.setattr("bnlab.__main__.on", lambda *_: None)  # Ctrl+C stays pytest's
     try:
         code = main()
     except SystemExit as end:
@@ -67,15 +69,17 @@ def identical(a, b):
             np.testing.assert_array_equal(x, y, err_msg=f"{name}.{column}")
 
 
-def test_training_the_same_file_twice_leaves_two_runs_with_the_same_bits(tmp_path):
+def test_training_the_same_file_twice_leaves_two_runs_with_the_same_bits(tmp_path, capsys, monkeypatch):
     question, runs = asked(tmp_path, TINY), tmp_path / "runs"
-    for _ in range(2):
-        done = bnlab("train", question, "--out", runs, "--device", "cpu")
-        assert done.returncode == 0, done.stderr
-        assert "60/60" in done.stderr and "steps/s" in done.stderr and "Traceback" not in done.stderr
-    kept = RunStore(runs).runs()
+    train = ("train", question, "--out", runs, "--device", "cpu")
+    there = bnlab(*train)
+    told = [here(monkeypatch, capsys, *train), (there.returncode, there.stdout, there.stderr)]
+    kept = RunStore(runs).runs()  # the newest first
     assert [(run.status, run.step) for run in kept] == [("done", 60)] * 2
-    assert kept[0].id in done.stdout and "done" in done.stdout
+    for run, (code, out, err) in zip(kept, told, strict=True):
+        assert code == 0, err
+        assert "60/60" in err and "steps/s" in err and "Traceback" not in err
+        assert run.id in out and "done" in out
     first, second = (exported(runs, run.id, tmp_path / run.id) for run in kept)
     assert set(first) == {"steps", "layers", "units", "scores", "population"}
     assert set(first["steps"].step) == set(range(60))
@@ -84,14 +88,13 @@ def test_training_the_same_file_twice_leaves_two_runs_with_the_same_bits(tmp_pat
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert sorted(done.stdout.split()) == sorted(str(path) for path in (tmp_path / "tables").iterdir())
     identical(first, {path.stem: pd.read_parquet(path) for path in sorted((tmp_path / "tables").iterdir())})
-    told = bnlab("runs", runs)
-    assert told.returncode == 0 and [line.split()[0] for line in told.stdout.splitlines()] == [run.id for run in kept]
-    again = bnlab("resume", runs)
-    assert again.returncode == 2
-    assert again.stderr == f"python -m bnlab: run {kept[0].id} is done; nothing is left to train.\n"
+    code, out, _ = here(monkeypatch, capsys, "runs", runs)
+    assert code == 0 and [line.split()[0] for line in out.splitlines()] == [run.id for run in kept]
+    code, _, err = here(monkeypatch, capsys, "resume", runs)
+    assert code == 2 and err == f"python -m bnlab: run {kept[0].id} is done; nothing is left to train.\n"
 
 
-def test_ctrl_c_leaves_a_run_that_is_resumed_to_the_same_tables(tmp_path):
+def test_ctrl_c_leaves_a_run_that_is_resumed_to_the_same_tables(tmp_path, capsys, monkeypatch):
     long = {"settings": TINY["settings"] | {"steps": 1500, "score_every": 500}, "arms": [{"label": "bn"}], "seeds": [3]}
     long["arms"][0]["changes"] = {"norm": "batch"}
     question, runs = asked(tmp_path, long), tmp_path / "runs"
@@ -109,7 +112,8 @@ def test_ctrl_c_leaves_a_run_that_is_resumed_to_the_same_tables(tmp_path):
     (broken,) = store.runs()
     assert broken.status == "interrupted" and 20 <= broken.step < 1500
     assert store.trace(broken.id).snapshots()[-1] == broken.step + 1
-    assert f"interrupted  step {broken.step + 1:>9,}" in bnlab("runs", runs).stdout, "the one to go on from"
+    _, out, _ = here(monkeypatch, capsys, "runs", runs)
+    assert f"interrupted  step {broken.step + 1:>9,}" in out, "the one to go on from"
     resumed = bnlab("resume", runs)
     assert resumed.returncode == 0, resumed.stderr
     assert store.run(broken.id).status == "done" and store.run(broken.id).step == 1500
@@ -153,11 +157,15 @@ def test_of_two_who_resume_a_run_at_one_time_one_trains_it_and_the_other_is_told
     identical(exported(tmp_path, whole.id, tmp_path / "whole"), exported(tmp_path, run.id, tmp_path / "run"))
 
 
-def test_a_console_that_lacks_a_character_is_told_the_rest(tmp_path):
+def test_a_console_that_lacks_a_character_is_told_the_rest(tmp_path, capsys, monkeypatch):
     question = asked(tmp_path, with_settings(steps=1))  # its name holds a multiplication sign
-    for words in (("train", question, "--out", tmp_path / "runs"), ("runs", tmp_path / "runs")):
-        done = bnlab(*words, PYTHONIOENCODING="cp437")
-        assert done.returncode == 0 and "Wine, 2 ? 4" in done.stdout, done.stderr
+    with monkeypatch.context() as narrow:
+        console = io.TextIOWrapper(io.BytesIO(), "cp437")
+        narrow.setattr(sys, "stdout", console)
+        code, _, err = here(narrow, capsys, "train", question, "--out", tmp_path / "runs")
+        assert code == 0 and b"Wine, 2 ? 4" in console.buffer.getvalue(), err
+    done = bnlab("runs", tmp_path / "runs", PYTHONIOENCODING="cp437")
+    assert done.returncode == 0 and "Wine, 2 ? 4" in done.stdout, done.stderr
 
 
 def test_a_file_of_a_windows_editor_is_read(tmp_path, capsys, monkeypatch):
@@ -264,9 +272,10 @@ def test_what_is_wrong_is_one_line_for_the_shell_too(tmp_path, experiment, words
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_where_there_is_none_is_one_line_on_stderr(tmp_path):
-    done = bnlab("train", asked(tmp_path, TINY), "--out", tmp_path / "runs", "--device", "cuda")
-    assert done.returncode == 2 and done.stderr == (
+def test_cuda_where_there_is_none_is_one_line_on_stderr(tmp_path, capsys, monkeypatch):
+    train = ("train", asked(tmp_path, TINY), "--out", tmp_path / "runs", "--device", "cuda")
+    code, _, err = here(monkeypatch, capsys, *train)
+    assert code == 2 and err == (
         "python -m bnlab: device is cuda; this machine has no CUDA device that torch can use. Choose cpu or auto.\n"
     )
     assert not (tmp_path / "runs").exists()
