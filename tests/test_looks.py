@@ -15,6 +15,7 @@ from bnlab.executing import execute
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.jobs import Jobs
 from bnlab.keeping import Writer
+from bnlab.looker import Looker
 from bnlab.looking import look
 from bnlab.probes import PROBES, Copies, checked, schedule
 from bnlab.store import RunStore
@@ -23,6 +24,15 @@ from bnlab.train import train
 BN = Arm(label="BN", changes={"norm": "batch"})
 SMALL = Settings(data="wine", depth=3, width=6, batch_size=16, steps=40, score_every=5)
 DIVERGES = Arm(label="diverges", changes={"learning_rate": 50.0})
+
+
+@pytest.fixture
+def jobs(store):
+    """A queue that has nobody to train, only the process that looks."""
+    jobs = Jobs(store, workers=0)
+    jobs.looker = Looker(store)
+    yield jobs
+    jobs.close()
 
 
 def taken(store: RunStore, run_id: str, name: str, step: int, **options) -> None:
@@ -134,48 +144,42 @@ def test_a_look_that_finds_no_memory_is_taken_once_more_without_what_was_held(st
     assert ("wrong" in told) == (times == 2) and ("allocate" in str(told.get("wrong"))) == (times == 2)
 
 
-def test_a_looking_process_that_dies_is_told(store):
+def test_a_looking_process_that_dies_is_told(store, jobs):
     run = store.create(Experiment(settings=SMALL, arms=(BN,)))
     execute(store, run.id, lambda: None)
-    jobs = Jobs(store, workers=1)
-    try:
-        jobs.looker.look(store, run.id, "landscape", {"points": 41}, 40)
-        jobs.looker.look(store, run.id, "rank", {}, 20)
-        assert jobs.looker.looking_at(run.id) == [("landscape", 40, {"points": 41}), ("rank", 20, {})]
-        os.kill(jobs.looker.process.popen.pid, signal.SIGKILL)
-        for _ in range(1200):
-            if not jobs.looker.looking_at(run.id):  # the other one is told to another process
-                break
-            time.sleep(0.05)
-        said = store.trace(run.id).look("landscape", 0, 40, points=41)
-        assert said["wrong"].tolist() == ["the process that looked ended with signal 9."]
-        assert "wrong" not in store.trace(run.id).look("rank", 0, 20)
-        jobs.looker.look(store, run.id, "rank", {}, 40, wait=60)
-        assert "wrong" not in store.trace(run.id).look("rank", 0, 40)
-    finally:
-        jobs.close()
+    jobs.looker.look(store, run.id, "landscape", {"points": 41}, 40)
+    jobs.looker.look(store, run.id, "rank", {}, 20)
+    assert jobs.looker.looking_at(run.id) == [("landscape", 40, {"points": 41}), ("rank", 20, {})]
+    os.kill(jobs.looker.process.popen.pid, signal.SIGKILL)
+    for _ in range(1200):
+        if not jobs.looker.looking_at(run.id):  # the other one is told to another process
+            break
+        time.sleep(0.05)
+    said = store.trace(run.id).look("landscape", 0, 40, points=41)
+    assert said["wrong"].tolist() == ["the process that looked ended with signal 9."]
+    assert "wrong" not in store.trace(run.id).look("rank", 0, 20)
+    jobs.looker.look(store, run.id, "rank", {}, 40, wait=60)
+    assert "wrong" not in store.trace(run.id).look("rank", 0, 40)
 
 
 @pytest.mark.parametrize("first", ["score", "look"])
-def test_a_process_that_dies_over_a_scoring_blames_no_look_and_one_that_dies_over_a_look_loses_no_scoring(store, first):
+def test_a_process_that_dies_over_a_scoring_blames_no_look_and_one_that_dies_over_a_look_loses_no_scoring(
+    store, jobs, first
+):
     run = store.create(Experiment(settings=SMALL, arms=(BN,)))
     execute(store, run.id, lambda: None, steps=13)
-    jobs = Jobs(store, workers=1)
     ask = {"score": lambda: jobs.stop(run.id), "look": lambda: jobs.looker.look(store, run.id, "rank", {}, 10)}
-    try:
-        for name in sorted(ask, key=lambda name: name != first):
-            ask[name]()
-        assert jobs.looker.looking_at(run.id) == [("rank", 10, {})]
-        os.kill(jobs.looker.process.popen.pid, signal.SIGKILL)
-        for _ in range(1200):
-            if not jobs.looker.waiting:
-                break
-            time.sleep(0.05)
-        trace = store.trace(run.id)
-        assert ("wrong" in trace.look("rank", 0, 10)) == (first == "look")
-        assert (trace.scores(0, "test", "moving")[0][-1] == store.run(run.id).step + 1) == (first == "look")
-    finally:
-        jobs.close()
+    for name in sorted(ask, key=lambda name: name != first):
+        ask[name]()
+    assert jobs.looker.looking_at(run.id) == [("rank", 10, {})]
+    os.kill(jobs.looker.process.popen.pid, signal.SIGKILL)
+    for _ in range(1200):
+        if not jobs.looker.waiting:
+            break
+        time.sleep(0.05)
+    trace = store.trace(run.id)
+    assert ("wrong" in trace.look("rank", 0, 10)) == (first == "look")
+    assert (trace.scores(0, "test", "moving")[0][-1] == store.run(run.id).step + 1) == (first == "look")
 
 
 def test_looks_of_one_moment_are_taken_one_by_one_and_none_is_waited_for(store, monkeypatch):
@@ -291,11 +295,11 @@ def test_the_looks_of_a_stopped_run_are_left_also_where_it_is_resumed_while_it_i
     assert (status, store.run(run.id).status) == ("stopped", "queued") and left
 
 
-def test_a_server_that_ends_does_not_wait_for_looks(store):
+def test_a_server_that_ends_does_not_wait_for_looks(store, jobs):
     run = store.create(Experiment(settings=SMALL, arms=(BN,)))
     execute(store, run.id, lambda: None)
-    jobs = Jobs(store, workers=1)
     for points in range(5, 42):
         jobs.looker.look(store, run.id, "landscape", {"points": points}, 40)
+    assert jobs.looker.process
     jobs.close()  # the process reads all this while it still loads torch
     assert not [points for points in range(5, 42) if store.trace(run.id).look("landscape", 0, 40, points=points)]
