@@ -13,6 +13,8 @@ from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.jobs import LONGEST_QUEUE, Jobs
 from bnlab.store import RunStore
 
+pytestmark = pytest.mark.xdist_group("jobs")  # in one process: the workers are started once
+
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory):
@@ -193,7 +195,7 @@ def test_a_full_queue_is_refused_in_a_sentence(tmp_path):
 
 def test_where_no_worker_comes_up_runs_say_why_and_the_next_one_tries_again(tmp_path, monkeypatch):
     broken = tmp_path / "python"
-    broken.write_text("#!/bin/sh\nsleep 1; echo no memory is left >&2; exit 3\n")
+    broken.write_text("#!/bin/sh\nsleep 0.3; echo no memory is left >&2; exit 3\n")
     broken.chmod(0o700)
     store = RunStore(tmp_path)
     runs = [store.create(SHORT).id for _ in range(3)]
