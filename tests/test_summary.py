@@ -15,6 +15,8 @@ from bnlab.keeping import RECENT
 from bnlab.store import RunStore
 from bnlab.trace import layout
 
+pytestmark = pytest.mark.xdist_group("summary")  # in one process: the steps are written once
+
 
 def slow(values, edges):
     """Mean, min and max of what is finite in each stretch of steps, a number at a time; of all where nothing is."""
