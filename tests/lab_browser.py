@@ -31,9 +31,9 @@ RESTED = "[data-testid=stApp][data-test-script-state=notRunning]"
 expect.set_options(timeout=SLOW)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """The address of a server of its own, with an empty store and two workers."""
+    """The address of a server of its own, with a store that was empty at first, and two workers."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -64,6 +64,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
+    """Tabs that share what they have loaded; for one file alone, as beside Playwright no other event loop can run."""
     with sync_playwright() as playwright:
         try:
             chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
@@ -71,21 +72,25 @@ def browser():
             if "CI" in os.environ:
                 raise
             pytest.skip(f"no Chromium: {error.message.splitlines()[0]}")
-        yield chromium
+        yield chromium.new_context(viewport={"width": 1400, "height": 900})
         chromium.close()
 
 
 @pytest.fixture
 def page(browser):
-    """A tab in which nothing may go wrong unseen and nothing may come from elsewhere."""
-    page = browser.new_page(viewport={"width": 1400, "height": 900})
-    wrong = []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on(
-        "request", lambda r: None if r.url.startswith(("http://127.0.0.1:", "data:", "blob:")) else wrong.append(r.url)
-    )
-    yield page
-    page.close()
+    """A tab; in it and those beside it nothing may go wrong unseen and nothing may come from elsewhere."""
+    wrong, here = [], ("http://127.0.0.1:", "data:", "blob:")
+    hear = {
+        "weberror": lambda told: wrong.append(str(told.error)),
+        "request": lambda request: None if request.url.startswith(here) else wrong.append(request.url),
+    }
+    for event, heard in hear.items():
+        browser.on(event, heard)
+    yield browser.new_page()
+    for page in browser.pages:
+        page.close()
+    for event, heard in hear.items():
+        browser.remove_listener(event, heard)
     assert not wrong
 
 

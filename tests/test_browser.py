@@ -97,12 +97,14 @@ def test_switching_pages_keeps_the_run_and_the_question(page, server):
     stopped(page)
 
 
-@pytest.mark.parametrize("where", ["", "inference", "why"])
-def test_a_page_whose_run_is_deleted_in_another_tab_goes_on_to_the_example_by_itself(page, browser, server, where):
+def test_a_page_whose_run_is_deleted_in_another_tab_goes_on_to_the_example_by_itself(page, browser, server):
     run = trained(page, server, SHORT)
     status(page, "done")
-    page.goto(f"{server}/{where}?run={run}")
-    until(page, f"document.querySelector('.live-plot')?.dataset.address?.includes('{run}')")
+    tabs = {where: browser.new_page() for where in ("inference", "why")}
+    for where, tab in tabs.items():
+        tab.goto(f"{server}/{where}?run={run}")
+    for tab in (page, *tabs.values()):
+        until(tab, f"document.querySelector('.live-plot')?.dataset.address?.includes('{run}')")
     other = browser.new_page()
     other.goto(f"{server}/runs")
     row = other.locator(f".st-key-row-{run}")
@@ -110,11 +112,14 @@ def test_a_page_whose_run_is_deleted_in_another_tab_goes_on_to_the_example_by_it
     other.get_by_role("button", name="Delete for good").click()
     row.wait_for(state="detached", timeout=SLOW)
     other.close()
-    told = page.get_by_test_id("stAlert").filter(has_text=f"There is no run '{run}' here.")
-    expect(told).to_have_count(1)
-    expect(page.locator(".st-key-head").get_by_role("button", name="Rename")).to_be_disabled()
-    until(page, f"!document.querySelector('.live-plot').dataset.address.includes('{run}')")
-    until(page, f"!location.search.includes('run={run}')")
+    for where, tab in {"lab": page, **tabs}.items():
+        told = tab.get_by_test_id("stAlert").filter(has_text=f"There is no run '{run}' here.")
+        expect(told, where).to_have_count(1)
+        expect(tab.locator(".st-key-head").get_by_role("button", name="Rename"), where).to_be_disabled()
+        until(tab, f"!document.querySelector('.live-plot').dataset.address.includes('{run}')")
+        until(tab, f"!location.search.includes('run={run}')")
+    for tab in tabs.values():
+        tab.close()
 
 
 def test_escape_that_closes_a_list_does_not_stop_the_training(page, server):
