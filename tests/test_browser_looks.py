@@ -3,14 +3,14 @@
 import re
 
 import pytest
-from lab_browser import RESTED, SLOW, button, opened
+from lab_browser import RESTED, SLOW, button, opened, until
 from playwright.sync_api import Page, expect
 
 from bnlab.figures import FIGURES
 from pages.parts.views import INFERENCE, LAB, WHY
 
 pytestmark = pytest.mark.browser
-SMALL = "depth=4&width=16&batch_size=32&steps=60&score_every=20&arm=no+norm&arm=BN;norm=batch"
+SMALL = "data=wine&depth=4&width=16&batch_size=32&steps=60&score_every=20&arm=no+norm&arm=BN;norm=batch"
 DRAWN = """count => { const plots = [...document.querySelectorAll('.live-plot')].filter(p => p.offsetParent);
   const silent = "No two arms differ in their learning rate";  // a chart that says so has nothing to draw
   const said = (p) => p.parentElement.textContent.includes(silent);
@@ -19,17 +19,27 @@ DRAWN = """count => { const plots = [...document.querySelectorAll('.live-plot')]
   return plots.length == count && !left; }"""
 
 
-def trained(page: Page, server: str) -> None:
-    opened(page, f"{server}/?{SMALL}")
+@pytest.fixture(scope="module")
+def run(browser, server):
+    """The id of a run that was trained; nobody has looked at it."""
+    page = opened(browser.new_page(), f"{server}/?{SMALL}")
     button(page, "Train").click()
     expect(page.locator(".board-line")).to_contain_text("Done after 60 steps", timeout=SLOW)
+    until(page, "location.search.includes('run=')")
+    run = page.evaluate("new URLSearchParams(location.search).get('run')")
+    page.close()
+    return run
+
+
+def looked_at(page: Page, server: str, run: str, name: str) -> None:
+    """Open a page at the run."""
+    page.goto(f"{server}/{'why' if name == 'Why it works' else 'inference'}?run={run}")
+    page.get_by_role("heading", name=name, exact=True).wait_for(timeout=SLOW)
 
 
 @pytest.mark.parametrize(("name", "views"), [("Inference", INFERENCE), ("Why it works", WHY)])
-def test_every_view_of_a_run_is_computed_and_drawn(page, server, name, views):
-    trained(page, server)
-    page.get_by_role("link", name=name).click()
-    page.get_by_role("heading", name=name, exact=True).wait_for(timeout=SLOW)
+def test_every_view_of_a_run_is_computed_and_drawn(page, server, run, name, views):
+    looked_at(page, server, run, name)
     for view, figures in views.items():
         page.get_by_role("radio", name=view, exact=True).click()
         page.get_by_role("heading", name=FIGURES[figures[0]].label).first.wait_for(timeout=SLOW)
@@ -39,9 +49,8 @@ def test_every_view_of_a_run_is_computed_and_drawn(page, server, name, views):
             assert "\nno norm: shift" in page.locator(".live-note:visible").first.inner_text()
 
 
-def test_another_alpha_is_drawn_without_training(page, server):
-    trained(page, server)
-    page.get_by_role("link", name="Inference").click()
+def test_another_alpha_is_drawn_without_training(page, server, run):
+    looked_at(page, server, run, "Inference")
     page.get_by_role("radio", name="Any alpha", exact=True).click()
     page.wait_for_function(DRAWN, arg=3, timeout=2 * SLOW)
     slider = page.locator(".st-key-option-Any-alpha-alpha").get_by_role("slider")
@@ -51,9 +60,8 @@ def test_another_alpha_is_drawn_without_training(page, server):
     page.wait_for_function(named, timeout=2 * SLOW)
 
 
-def test_a_pressed_mistake_tells_its_symptom(page, server):
-    trained(page, server)
-    page.get_by_role("link", name="Inference").click()
+def test_a_pressed_mistake_tells_its_symptom(page, server, run):
+    looked_at(page, server, run, "Inference")
     page.get_by_role("radio", name="Broken on purpose", exact=True).click()
     page.set_viewport_size({"width": 480, "height": 900})
     pills = page.locator("[class*=st-key-option-Broken]").get_by_role("radio")
@@ -63,9 +71,8 @@ def test_a_pressed_mistake_tells_its_symptom(page, server):
     expect(page.get_by_text("Never updated. The moving averages still are 0 and 1.")).to_be_visible(timeout=2 * SLOW)
 
 
-def test_solid_surfaces_stand_beside_each_other_where_there_is_room(page, server):
-    trained(page, server)
-    page.get_by_role("link", name="Why it works").click()
+def test_solid_surfaces_stand_beside_each_other_where_there_is_room(page, server, run):
+    looked_at(page, server, run, "Why it works")
     page.get_by_role("radio", name="Loss surface", exact=True).click()
     page.get_by_role("radio", name="3-D surface", exact=True).click()
     apart = """way => { const plot = [...document.querySelectorAll('.live-plot')].find(p => p.offsetParent);
@@ -81,7 +88,7 @@ def test_solid_surfaces_stand_beside_each_other_where_there_is_room(page, server
     page.wait_for_function(apart, arg="y", timeout=2 * SLOW)
 
 
-def test_the_whole_of_plotly_comes_with_the_first_solid_surface_and_zoom_and_camera_stay(page, server):
+def test_the_whole_of_plotly_comes_with_the_first_solid_surface_and_zoom_and_camera_stay(page, server, run):
     builds = []
     page.on("request", lambda r: builds.extend(re.findall(r"/api/(plotly[^?]*)", r.url)))
     plot = "[...document.querySelectorAll('.live-plot')].find(p => p.offsetParent)"
@@ -99,7 +106,7 @@ def test_the_whole_of_plotly_comes_with_the_first_solid_surface_and_zoom_and_cam
         page.mouse.move(x + 80, y + 60, steps=4)
         page.mouse.up()
 
-    trained(page, server)
+    opened(page, f"{server}/?run={run}")
     for view in LAB:
         page.get_by_role("radio", name=view, exact=True).click()
         page.wait_for_selector(RESTED, timeout=SLOW)
