@@ -47,6 +47,7 @@ def train_run(
         """Take looks; what is wished for meanwhile ends that, and the look it came into is due again."""
         for name, step, weights in due[:count]:
             for _ in looking.pieces(store, run_id, name, {}, step, weights):
+                writer.wait()
                 if wish := asked():
                     return wish
             due.pop(0)
@@ -54,15 +55,12 @@ def train_run(
                 return wish
         return None
 
-    start, resting = beginning(store, run_id), None  # the record after which the training is to rest, if it has one
-    first = start[0] if start else 0
-    records = train(run.experiment, device=device, start=start, ahead=run.step < 0, pieces=True)
-    del start  # it makes room
+    records = train(run.experiment, device=device, start=beginning(store, run_id), ahead=run.step < 0, pieces=True)
     with store.writer(run_id) as writer:
         if run.step < 0:
             writer.keep(next(records))  # whoever has just pressed Train sees it before the first scoring
         for record in records:
-            if record:
+            if record.seen:
                 writer.keep(record)
                 if record.weights:
                     wish = take(len(due))
@@ -78,28 +76,25 @@ def train_run(
                     break
                 if done == steps and record.step + 1 < total:  # else nothing is left to rest from
                     wish = wish or "pause"
-                resting = record
+            else:  # a piece of a scoring
+                writer.wait()
             if wish := wish or asked():
-                if resting:  # else it has just begun, and rests where it began
-                    writer.snapshot(resting.step + 1, resting.snapshot())
+                writer.snapshot(record.next, record.snapshot())
                 status = {"pause": "paused", "stop": "stopped", "interrupt": "interrupted"}[wish]
                 reason = "The process that trained it was ended; it can be resumed." if wish == "interrupt" else ""
                 break
     store.change(run_id, status=status, reason=reason)
-    newest = resting.step if resting else first  # of the steps that were seen
-    if status == "stopped" and newest >= run.step and scoring_cost(run.experiment) < LONG_SCORING:
+    if status == "stopped" and record.step >= run.step and scoring_cost(run.experiment) < LONG_SCORING:
         writer.score(records.send(True))  # whoever stops has not waited for it
     return status, due if wish != "interrupt" else []
 
 
 def score(store: RunStore, run_id: str) -> None:
     """Score a run that was stopped while it rested at its newest snapshot, as one that was to end there."""
-    run, start = store.run(run_id), beginning(store, run_id)
-    first = start[0] if start else 0
-    rests = first in (run.step, run.step + 1) and run.step >= 0  # in its first scoring the row is there before
-    if rests and scoring_cost(run.experiment) < LONG_SCORING:
-        settings = run.experiment.settings.model_copy(update={"steps": first})
-        ending = run.experiment.model_copy(update={"settings": settings})
+    run = store.run(run_id)
+    if run.newest in (run.step, run.step + 1) and scoring_cost(run.experiment) < LONG_SCORING:
+        settings = run.experiment.settings.model_copy(update={"steps": run.newest})
+        ending, start = run.experiment.model_copy(update={"settings": settings}), beginning(store, run_id)
         with store.writer(run_id) as writer:
             writer.score(next(train(ending, device=device_for(ending, run.device), start=start)))
 

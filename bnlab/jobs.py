@@ -27,7 +27,7 @@ class Jobs:
 
     def __init__(self, store: RunStore, workers: int):
         self.store, self.lock, self.closing = store, threading.RLock(), False
-        self.more: dict[str, int] = {}  # steps asked for while a run was still at its last one
+        self.more: dict[str, int | None] = {}  # what was asked for while a run was still held: steps, None: all
         self.stopping: set[str] = set()  # runs that may have rested when their worker was told to stop
         self.queue: deque[tuple[str, int | None]] = deque()
         self.looker = Looker(store, asleep=not workers)
@@ -75,8 +75,8 @@ class Jobs:
             run = self.store.run(run_id)
             if run.status in ("queued", "running") and self.holds(run_id):
                 self.stopping.discard(run_id)
-                if steps:
-                    self.more[run_id] = self.more.get(run_id, 0) + steps
+                waits = self.more.get(run_id, 0)  # a run that goes on anyway forgets it when it is told to rest
+                self.more[run_id] = waits + steps if steps and waits is not None else None
                 return
             self.refuse_others(run)
             if run.status in ("done", "diverged"):
@@ -102,6 +102,8 @@ class Jobs:
 
     def end(self, run_id: str, wish: str, status: str) -> None:
         with self.lock:
+            if wish == "pause" and run_id in self.stopping:
+                return  # it is to rest anyway
             self.more.pop(run_id, None)
             executing = [worker for worker in self.workers if worker.run_id == run_id]
             for worker in executing:
@@ -160,9 +162,11 @@ class Jobs:
                             self.looker.look(self.store, ended, probe, {}, step)
                     if ended in self.stopping and not self.holds(ended):
                         self.stop_again(ended)
-                    if more := self.more.pop(ended, 0):
-                        with suppress(KeyError, ValueError):  # it is done, or was deleted
-                            self.put(ended, more)
+                    if ended in self.more:
+                        more = self.more.pop(ended)
+                        with suppress(KeyError, ValueError):  # it was deleted
+                            if self.store.run(ended).status in ("paused", "stopped"):
+                                self.put(ended, more)
                     self.dispatch()
         how = worker.ending()
         with self.lock:

@@ -83,6 +83,14 @@ class Writer:
         if full or time.monotonic() - self.committed >= COMMIT_EVERY:
             self.commit()
 
+    def wait(self) -> None:
+        """While no record comes: have what is pending on disk as soon as if some did, and give a sign of life."""
+        if time.monotonic() - self.committed >= COMMIT_EVERY:
+            self.commit()
+            with self.store.transaction() as db:
+                self.check()
+                db.execute("update runs set updated = ? where id = ?", (time.time(), self.run_id))
+
     def commit(self) -> None:
         """Write all that is pending, in one transaction. Raises as check() does."""
         self.committed = now = time.monotonic()
@@ -143,12 +151,11 @@ class Writer:
     def score(self, record: Record) -> None:
         """Keep the scores and population rows of a run that was stopped, unless it was resumed or deleted meanwhile.
         Nothing makes room for them, and beyond the last step they go when it is resumed: it has the same rows then as
-        if it had never been stopped. Those of the last step are those that it was stopped in, weights and all."""
+        if it had never been stopped."""
         with self.store.transaction() as db:
             stands = "update runs set version = version + 1 where id = ? and status = 'stopped' and step = ?"
             if db.execute(stands, (self.run_id, self.step)).rowcount:
-                beyond = record.step > self.step
-                self.put(db, self.scorings_of(record._replace(weights=None) if beyond else record))
+                self.put(db, self.scorings_of(record._replace(weights=None)))  # these are kept where it rests
 
     def counted(self, name: str, step: int, rows: list[tuple[int, str | bytes]]) -> Scoring:
         """The rows (stack, data) of a step, counted already, so that what goes for them goes first."""

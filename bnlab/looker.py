@@ -63,26 +63,31 @@ class Looker:
 
     def follow(self, process: Process) -> None:
         """Hear the process until it ends. If it dies, the look it died over says so, and another takes what waits; a
-        scoring it died over is not taken again."""
+        scoring it died over is not taken again. One that never came up died over what waits first: the next would."""
+        first, ready = None, False  # what it is at
         for line in process.popen.stdout:
-            message = json.loads(line)
-            if "looked" in message:
-                with self.lock:
+            message, ready = json.loads(line), True
+            with self.lock:
+                if "looked" in message:
                     self.looked(message["looked"])
+                first = message.get("looking")
         why = f"the process that looked ended with {process.ending()}."
         with self.lock:
             if self.asleep:
                 return
             self.process = None
-            first, *others = [*map(json.loads, self.waiting)] or [None]
+            waiting = [*map(json.loads, self.waiting)]
+            if waiting and not ready:
+                first = waiting[0]
             if first and "look" in first:
                 with suppress(KeyError):  # the run was deleted meanwhile
                     where = RunStore(first["directory"])
                     where.keep_wrong(first["run"], first["look"], first["options"], first["step"], why)
             if first:
                 self.looked(first)
-            for message in others:
-                self.tell(**message)
+            for message in waiting:
+                if message != first:
+                    self.tell(**message)
 
     def close(self) -> list[Process]:
         """Look no more; the process that is to end, if there is one."""

@@ -14,6 +14,7 @@ from .settings import SHARED, Settings, about
 
 UNDER_WAY = ("queued", "running")
 STOP_FIRST = "Stop the run first."  # it is not deleted while it is under way
+RESTING = ("paused", "stopped", "interrupted")  # it can go on from its newest snapshot
 ENDED = ("done", "stopped", "diverged", "failed")
 LONGEST_NAME = 120  # characters
 ALIVE = 30.0  # seconds after its last sign in which a run that trains is taken to be trained by someone
@@ -39,10 +40,14 @@ class Run(NamedTuple):
     steps_per_second: float
     diverged: dict[tuple[int, int], tuple[int, int]]
     version: int
+    newest: int | None  # step of the newest snapshot
 
     @property
     def made(self) -> int:
-        """How many updates were made: one more than the last recorded step, which is seen before its update."""
+        """How many updates were made: one more than the last recorded step, which is seen before its update; not one
+        more where the run rests before that, in its first scoring."""
+        if self.newest == self.step and self.status in RESTING:
+            return self.step
         return min(self.step + 1, self.experiment.settings.steps)
 
     @property
@@ -96,7 +101,7 @@ def parsed(text: str) -> Experiment:
 
 def run_in(row: tuple) -> Run:
     """The run that a row of the table `runs` holds."""
-    run_id, name, text, status, reason, step, created, updated, device, rate, diverged, version = row
+    run_id, name, text, status, reason, step, created, updated, device, rate, diverged, version, newest = row
     return Run(
         run_id,
         name,
@@ -110,6 +115,7 @@ def run_in(row: tuple) -> Run:
         rate,
         {(arm, seed): (at, layer) for arm, seed, at, layer in json.loads(diverged)},
         version,
+        newest,
     )
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .keeping import Writer
     from .reading import Trace
 
+RUNS = "select *, (select max(step) from snapshots where run = runs.id) from runs"
 MOST_LOOKS = 400  # of one probe in a run; older ones asked for by hand make room
 GONE = (
     "the weights of step {:,} that this fork began with are gone: the run it came from was deleted, or has made room. "
@@ -89,16 +90,14 @@ class RunStore(Database):
 
     def run(self, run_id: str) -> Run:
         """The run with this id. Raises KeyError with a sentence."""
-        row = self.db.execute("select * from runs where id = ?", (run_id,)).fetchone()
+        row = self.db.execute(f"{RUNS} where id = ?", (run_id,)).fetchone()
         if row is None:
             raise KeyError(f"There is no run {run_id[:40]!r} here. It may have been deleted; choose another run.")
         return run_in(row)
 
     def runs(self, status: str | None = None) -> list[Run]:
         """All runs, or those with a status, the newest first."""
-        rows = self.db.execute(
-            "select * from runs where status = ifnull(?, status) order by created desc, rowid desc", (status,)
-        )
+        rows = self.db.execute(f"{RUNS} where status = ifnull(?, status) order by created desc, rowid desc", (status,))
         return [run_in(row) for row in rows]
 
     def change(self, run_id: str, **columns: object) -> None:

@@ -148,7 +148,8 @@ class Record(NamedTuple):
 
     The last record (step = number of steps) has no rows, only scores. `weights` is the snapshot before update t, taken
     where there are scores, else None. `snapshot()` is the one after it: `train(experiment, start=(t + 1, snapshot()))`
-    continues to the last bit; call it before asking for the next record. A snapshot is one vector a stack.
+    continues to the last bit; call it before asking for the next record. A snapshot is one vector a stack. A record of
+    nothing, neither rows nor scores, comes within the scoring before update t; its snapshot() is the one before it.
     """
 
     experiment: Experiment
@@ -158,6 +159,16 @@ class Record(NamedTuple):
     population: list[Population]
     weights: list[np.ndarray] | None
     snapshot: Callable[[], list[np.ndarray]]
+
+    @property
+    def seen(self) -> bool:
+        """Whether it has anything."""
+        return bool(self.parts or self.scores)
+
+    @property
+    def next(self) -> int:
+        """The step before whose update the networks are then."""
+        return self.step + bool(self.parts)
 
     def value(self, quantity: str, arm: int = 0, seed: int | None = None) -> np.ndarray:
         """One quantity of one network: [] (steps), [L] (layers), [L, d] (units) or [L, M] (samples "a" and "z").

@@ -30,15 +30,15 @@ def train(
     start: tuple[int, list[np.ndarray]] | None = None,
     ahead: bool = False,
     pieces: bool = False,
-) -> Generator[Record | None, bool | None]:
+) -> Generator[Record, bool | None]:
     """Train every arm and seed together; yield one Record a step, and a last one with the final scores.
 
     `start` is a step and the vectors of a snapshot: training goes on from there as if it had never stopped, to the
     last bit. `send(True)` in place of next() ends it: the record that comes is the last, with the final scores. With
     `record=False` the records are empty, and the networks learn bitwise the same. With `ahead`, the row of the first
-    step comes also in a record of its own, before the scoring that it would wait for. With `pieces`, None comes after
-    each piece of a scoring, where training can end, too; its state is still that after the record before. A network
-    that has diverged, a weight of it is not finite, trains to the next scoring; from then on its values are NaN.
+    step comes also in a record of its own, before the scoring that it would wait for. With `pieces`, a record of
+    nothing comes after each piece of a scoring, where training can end, too: its snapshot is that before the step. A
+    network that has diverged, a weight of it is not finite, trains to the next scoring; its values are NaN from then.
     """
     groups = [Group(experiment, i, device, dtype or torch.float32) for i in range(len(experiment.stacks))]
     first, vectors = start or (0, [])
@@ -64,7 +64,7 @@ def train(
         scores = []
         for score in scoring(groups, broken) if scored else ():
             scores.append(score)
-            if pieces and (yield None):
+            if pieces and (yield Record(experiment, t, (), [], [], None, snapshot)):
                 steps, pieces = t, False
         with torch.no_grad():
             population = [group.population for group in groups if group.population] if scored else []

@@ -3,7 +3,7 @@
 Messages are lines of JSON. In: {"run": id} or {"run": id, "steps": 1} to execute, {"pause": id}, {"stop": id};
 {"run": id, "score": step} to score a run that rested there when it was stopped; {"look": probe, "run": id, ...} to look
 at a stored run. Out: {"ready": true}, {"ended": id, "left": [[probe, step], ...]} with the looks that are still to be
-taken, and {"looked": message} when a run was looked at, or scored.
+taken, {"looking": message} when a look or a scoring begins and {"looked": message} when it has ended.
 When the pipe closes, the worker keeps what it has and ends, also mid-run.
 """
 
@@ -79,6 +79,8 @@ def main(directory: Path | str) -> None:
         print(json.dumps({"ready": True}), file=out)
         while message := inbox.get():
             run_id = message["run"]
+            if "look" in message or "score" in message:
+                print(json.dumps({"looking": message}), file=out)
             if "look" in message:
                 where, step = store_at(message["directory"]), message["step"]
                 with suppress(KeyError):  # it was deleted meanwhile

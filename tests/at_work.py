@@ -8,7 +8,7 @@ LONG = Experiment(settings=Settings(steps=100_000, depth=6, width=32, score_ever
 SHORT = Experiment(settings=Settings(steps=120, depth=6, width=32, score_every=30))
 
 
-def until(condition, seconds=60):
+def until(condition, seconds=180):
     """Wait for a condition; generous, for slow machines."""
     end = time.monotonic() + seconds
     while not (value := condition()):

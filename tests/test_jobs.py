@@ -84,6 +84,30 @@ def test_a_run_that_is_stopped_while_it_comes_to_rest_is_stopped(jobs, gap):
     until(lambda: last_score(jobs, run_id) == jobs.store.run(run_id).step + 1)
 
 
+@pytest.mark.parametrize(
+    ("wishes", "end"),
+    [
+        ("pause resume", "done"),
+        ("stop resume", "done"),
+        ("step resume", "done"),
+        ("stop resume pause resume", "done"),
+        ("resume pause", "paused"),
+        ("pause resume pause", "paused"),
+        ("stop pause", "stopped"),
+    ],
+)
+def test_of_wishes_that_come_before_they_are_obeyed_the_last_holds_and_stop_outweighs_pause(jobs, wishes, end):
+    run_id = jobs.store.create(SHORT).id
+    jobs.step(run_id)
+    becomes(jobs, run_id, "paused")
+    until(lambda: not jobs.holds(run_id))
+    jobs.resume(run_id) if wishes.split()[0] in ("pause", "stop") else None
+    for wish in wishes.split():
+        getattr(jobs, wish)(run_id)
+    until(lambda: not jobs.holds(run_id))
+    assert status(jobs, run_id) == end and run_id not in jobs.more and run_id not in jobs.stopping
+
+
 def test_a_run_that_is_stopped_while_it_rests_is_scored_where_it_rests(jobs):
     run_id = started(jobs, LONG)
     jobs.pause(run_id)

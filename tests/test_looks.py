@@ -9,6 +9,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from at_work import until
 
 from bnlab import executing, figures, looking
 from bnlab.executing import execute
@@ -159,6 +160,17 @@ def test_a_looking_process_that_dies_is_told(store, jobs):
     assert said["wrong"].tolist() == ["the process that looked ended with signal 9."]
     assert "wrong" not in store.trace(run.id).look("rank", 0, 20)
     jobs.looker.look(store, run.id, "rank", {}, 40, wait=60)
+    assert "wrong" not in store.trace(run.id).look("rank", 0, 40)
+
+
+def test_a_look_that_had_not_begun_when_the_process_died_is_taken_by_the_next(store, jobs):
+    run = store.create(Experiment(settings=SMALL, arms=(BN,)))
+    execute(store, run.id, lambda: None)
+    jobs.looker.look(store, run.id, "rank", {}, 20, wait=60)
+    os.kill(process := jobs.looker.process.popen.pid, signal.SIGSTOP)
+    jobs.looker.look(store, run.id, "rank", {}, 40)
+    os.kill(process, signal.SIGKILL)
+    until(lambda: not jobs.looker.waiting)
     assert "wrong" not in store.trace(run.id).look("rank", 0, 40)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bnlab import Arm, Experiment, Settings, executing, figures, train
+from bnlab import Arm, Experiment, Settings, executing, figures, keeping, train
 from bnlab.store import RunStore
 
 ARMS = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch"}), Arm(label="narrow", changes={"width": 5}))
@@ -91,6 +91,7 @@ def test_a_wish_is_heard_in_a_scoring_and_it_goes_on_as_if_it_had_not_been(store
         wish, "paused" if "rest" in wish else "stopped"
     )
     assert run.step == max(0, step - 1), "the row that is seen before the first scoring, or that before this one"
+    assert run.made == step
     if wish == "stop at rest":
         store.change(run_id, status="stopped")
         executing.score(store, run_id)
@@ -103,8 +104,38 @@ def test_a_wish_is_heard_in_a_scoring_and_it_goes_on_as_if_it_had_not_been(store
 
 def test_nothing_of_a_scoring_that_is_broken_off_stays_switched_on():
     records = train(ASKED, pieces=True)
-    assert next(records) is None and torch.is_grad_enabled()
-    assert records.send(True).step == 0 and next(records, None) is None
+    assert not next(records).seen and torch.is_grad_enabled()
+    last = records.send(True)
+    assert last.scores and not last.parts and next(records, None) is None
+
+
+@pytest.mark.parametrize("wish", ["pause", "interrupt", "stop"])
+def test_a_fork_that_rests_in_its_first_scoring_goes_on_without_its_parent(store, wish, monkeypatch):
+    monkeypatch.setattr(executing, "LONG_SCORING", 0)  # what is kept is not for the last scores
+    parent = ended(store, "never", 99)
+    forks = [store.fork(parent, 1, 10, {"learning_rate": 0.05}).id for _ in range(2)]
+    executing.execute(store, forks[0], lambda: None)
+    asked = itertools.count()
+    executing.execute(store, forks[1], lambda: wish if next(asked) == 1 else None)
+    assert (store.run(forks[1]).step, store.run(forks[1]).made) == (10, 10)
+    store.delete(parent)
+    executing.execute(store, forks[1], lambda: None)
+    assert store.run(forks[1]).status == "done" and kept(store, forks[1]) == kept(store, forks[0])
+
+
+def test_in_a_long_scoring_a_run_gives_signs_of_life_and_keeps_what_it_has(store, monkeypatch):
+    monkeypatch.setattr(keeping, "COMMIT_EVERY", 1e9)
+    run, seen, first = store.create(ASKED), [], 20 + 2 * PIECES  # of the pieces of the scoring at step 20
+
+    def asked():
+        seen.append((store.run(run.id).step, store.run(run.id).updated))
+        if len(seen) > first:
+            monkeypatch.setattr(keeping, "COMMIT_EVERY", 0)
+
+    executing.execute(store, run.id, asked)
+    steps, moments = zip(*seen[first : first + PIECES], strict=True)
+    assert steps == (10, *[19] * (PIECES - 1)), "rows of ten steps were not on disk"
+    assert len({*moments}) > PIECES / 2
 
 
 @pytest.mark.parametrize("meanwhile", ["resumed", "deleted"])
@@ -142,6 +173,16 @@ def test_the_last_of_single_steps_ends_the_run(store, whole):
     assert (store.run(run_id).status, store.run(run_id).step) == ("paused", 28)
     executing.execute(store, run_id, lambda: None, steps=1)
     assert store.run(run_id).status == "done" and kept(store, run_id) == whole
+
+
+def test_a_run_stopped_where_it_had_rested_before_it_went_further_has_no_scores_there(store, whole):
+    run_id = ended(store, "pause", 14)
+    ended(store, "crash", 2, run_id, piece=0)  # from step 15 on nothing is scored before 20
+    assert (store.run(run_id).step, store.trace(run_id).snapshots()[-1]) == (17, 15)
+    store.change(run_id, status="stopped")
+    executing.score(store, run_id)
+    ended(store, "never", 99, run_id)
+    assert kept(store, run_id) == whole
 
 
 def test_a_run_stopped_among_steps_it_had_recorded_has_no_scores_between_them(store, whole):
