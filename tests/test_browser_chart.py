@@ -120,21 +120,22 @@ def test_an_axis_whose_range_was_given_chooses_its_own_again(page, server):
 
 def test_what_an_empty_chart_says_wraps_and_gives_way_to_the_chart(page, server):
     page.set_viewport_size({"width": 480, "height": 900})
-    opened(page, f"{server}/?depth=1&width=4&steps=3&arm=one&arm=two;activation=relu")
+    opened(page, f"{server}/?depth=1&width=4&steps=0&arm=one&arm=two;activation=relu")
     button(page, "Train").click()
     until(page, "location.search.includes('run=')")  # until then the example is shown, which is done
     status(page, "done")
-    page.get_by_role("radio", name="Moving averages", exact=True).click()
+    page.get_by_role("radio", name="log", exact=True).first.click()
     words = page.locator(".live-empty ~ .live-words[role=status]").first
     expect(words).to_have_text(
-        "This arm has no batch norm, so it has no moving averages. Choose or train an arm with batch norm."
+        "Nothing after step 0 is recorded here yet, and a logarithmic axis has no place for step 0. Choose the linear "
+        "axis, or wait for more steps."
     )
     lines = words.evaluate("e => e.clientHeight / parseFloat(getComputedStyle(e).lineHeight)")
     box = words.bounding_box()
     assert lines > 1.5 and box["x"] >= 0 and box["x"] + box["width"] <= 480
     assert words.evaluate("e => e.scrollWidth <= e.clientWidth")
     expect(page.locator(".live-plot").first).to_be_hidden()
-    page.get_by_role("radio", name="Loss and accuracy", exact=True).click()
+    page.get_by_role("radio", name="linear", exact=True).first.click()
     until(page, "document.querySelector('.live-plot')?._fullData?.length > 0")
     expect(page.locator(".live-plot").first).to_be_visible()
     expect(page.locator(".live-words:visible")).to_have_count(0)

@@ -4,7 +4,6 @@ import pytest
 from lab_page import opened, recorded
 from streamlit.testing.v1 import AppTest
 
-from bnlab.figures.options import STEP
 from pages.parts.presets import PRESETS
 from pages.parts.views import WHY
 
@@ -20,17 +19,6 @@ def test_every_view_opens(lab):
         assert list(chooser.options) == list(WHY)
         chooser.set_value(view).run()
         assert not at.exception
-
-
-def test_an_option_says_which_charts_it_moves_where_it_does_not_move_all(lab):
-    at = page(recorded(lab))
-    helps = {}
-    for view in ("Shift or smoothness", "Jacobians and rank"):
-        next(g for g in at.get("button_group") if g.key and g.key.startswith("view-")).set_value(view).run()
-        (step,) = (g for g in at.get("button_group") if g.key == "newest")
-        helps[view] = step.proto.help
-    assert helps["Jacobians and rank"] == STEP.help
-    assert helps["Shift or smoothness"] == f"{STEP.help} For: Internal covariate shift."
 
 
 @pytest.mark.parametrize("name", PRESETS)

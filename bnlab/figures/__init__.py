@@ -26,9 +26,10 @@ from . import (
     rates,
     saturation,
     single,
+    style,
     surface,
 )
-from .options import About, Option, asked
+from .options import About, Option, asked, lacking
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -71,7 +72,9 @@ def draw(name: str, trace: Trace, query: Mapping[str, str]) -> go.Figure:
     Raises KeyError for an unknown name and ValueError with a sentence for a bad option.
     """
     about = FIGURES[name]
-    return about.draw(trace, **asked(about.options, query, trace))
+    values = asked(about.options, query, trace)
+    why = lacking(about, trace)
+    return style.said(why) if why else about.draw(trace, **values)
 
 
 def needs(name: str, trace: Trace, query: Mapping[str, str]) -> list[tuple[str, int, dict]]:

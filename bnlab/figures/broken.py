@@ -13,7 +13,7 @@ from ..probes.broken import MISTAKES
 from . import style
 from .alphas import unknown
 from .looks import NOT_FINITE, NOT_YET, left_out, missing, newest_snapshot, seen
-from .options import STEP, About, Option
+from .options import STEP, About, Option, no_batch_norm
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -58,8 +58,6 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
     if at is None:
         return style.said(NOT_YET)
     arms = [arm for arm, settings in enumerate(trace.experiment.arm_settings) if settings.norm == "batch"]
-    if not arms:
-        return style.said("No arm of this run has batch norm, so nothing of this can go wrong.")
     figure, chosen, symptoms, stems, spread = go.Figure(), int(mistake), [], [], []
     labels, told = zip(*MISTAKES.values(), strict=True)
     there = {}
@@ -218,6 +216,7 @@ ABOUT = {
         mistakes,
         (MISTAKE, STEP),
         broken_needs,
+        no_batch_norm,
     ),
     "outlier": About(
         "One outlier, another's prediction",

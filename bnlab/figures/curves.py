@@ -17,6 +17,7 @@ from .smoothing import curve, growing, present_mean, width
 
 if TYPE_CHECKING:
     from ..reading import Series, Trace
+    from ..run import Run
 
 POINTS = 4800  # of all mini-batch lines together
 MARKS = 60  # of a split's scores, at most, and the newest
@@ -39,9 +40,13 @@ def loss(trace: Trace, *, splits: str, statistics: str, smoothing: str, x: str, 
 
 def accuracy(trace: Trace, *, splits: str, statistics: str, smoothing: str, x: str, y: str) -> go.Figure:
     """The accuracy of every arm over the steps."""
-    if all(DATASETS[s.data].task == "regression" for s in trace.experiment.arm_settings):
-        return style.said("A regression has no accuracy. Look at the loss.")
     return curves(trace, "accuracy", splits, statistics, int(smoothing), x, y)
+
+
+def no_accuracy(run: Run | Trace) -> str:
+    """What to say of the accuracy where no arm learns classes."""
+    learned = {DATASETS[settings.data].task for settings in run.experiment.arm_settings}
+    return "" if "classification" in learned else "A regression has no accuracy, only a loss."
 
 
 def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: int, x: str, y: str) -> go.Figure:
@@ -253,5 +258,6 @@ ABOUT = {
         "The share of examples that are right; the dotted line is guessing.",
         accuracy,
         (SPLITS, KIND, SMOOTHING, X, Y),
+        lacks=no_accuracy,
     ),
 }

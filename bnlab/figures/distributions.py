@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from ..trace import evenly
 from . import style
 from .lasting import bounds, departed, lasting, room, ruled, wholly
-from .options import ARM, LAYER, STEP, About, choice
+from .options import ARM, LAYER, STEP, About, choice, no_steps
 from .points import percentiles
 from .style import nothing
 
@@ -220,12 +220,14 @@ ABOUT = {
         "while a drifts; without it both drift, shrink or grow.",
         distributions,
         (WHICH, LAYER),
+        lacks=no_steps,
     ),
     "histograms": About(
         "Histograms",
         f"How a layer's values are distributed: a sample of the mini-batches of up to {POOLED} steps, the last the one "
         "you choose.",
         histograms,
-        (WHICH, OVER, ARM, LAYER, STEP),
+        (WHICH, OVER, ARM._replace(when=("over", "layers")), LAYER, STEP),
+        lacks=no_steps,
     ),
 }

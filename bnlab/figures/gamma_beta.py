@@ -12,7 +12,7 @@ from ..trace import evenly
 from . import style
 from .lasting import bounds, lasting, room, ruled, wholly
 from .moving import NO_BATCH_NORM, end
-from .options import BATCH_ARM, LAYER, SEED, UNIT, About
+from .options import BATCH_ARM, LAYER, SEED, UNIT, About, no_steps
 from .points import percentiles
 from .style import nothing
 
@@ -89,5 +89,6 @@ ABOUT = {
         "The standard deviation γ and the mean β that a layer's units have learned to give their output.",
         gamma_beta,
         (BATCH_ARM, SEED, LAYER, UNIT),
+        lacks=no_steps,
     ),
 }

@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from . import style
 from .lasting import bounds, departed, lasting
-from .options import STEP, About, choice
+from .options import STEP, About, choice, no_steps
 from .style import NOTHING, nothing
 from .verdict import middle_of, spoken
 
@@ -199,11 +199,13 @@ ABOUT = {
         "vanishes on its way to the input; rising to the left, it explodes.",
         gradient_flow,
         (STEP, SCALE),
+        lacks=no_steps,
     ),
     "gradient_heatmap": About(
         "Gradient over time",
         "Each row is a layer, each column a step: watch the lower layers wake up, or stay dark.",
         gradient_heatmap,
         (WHICH,),
+        lacks=no_steps,
     ),
 }

@@ -198,9 +198,7 @@ def widest(told: Three) -> int:
 
 def without(trace: Trace, what: str) -> str:
     """What to say where the arm that is shown has no batch norm."""
-    if any(settings.norm == "batch" for settings in trace.experiment.arm_settings):
-        return NO_BATCH_NORM.format(what)
-    return f"No arm of this run has batch norm, so it has no {what}.<br>Train an arm with batch norm in the Lab."
+    return NO_BATCH_NORM.format(what)
 
 
 SPLIT = choice("split", "Data", "Which examples are scored.", {"test": "test set", "train": "training set"})

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from ..trace import evenly
 from . import style
-from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, choice
+from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, choice, no_steps
 from .points import nearest
 from .style import UNSCORED, nothing
 
@@ -251,11 +251,13 @@ ABOUT = {
         "Inference uses the moving averages; the lower row shows how far they are from the population's values.",
         moving_averages,
         (BATCH_ARM, SEED, LAYER, UNIT, SCALE),
+        lacks=no_steps,
     ),
     "units_overview": About(
         "All units of a layer",
         "Each dot is a unit: its population value across, its moving average up. On the dotted line both agree.",
         units_overview,
         (BATCH_ARM, SEED, LAYER, STEP),
+        lacks=no_steps,
     ),
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import plotly.graph_objects as go
 
 from .lasting import wholly
+from .style import NO_STEPS
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 class Option(NamedTuple):
     """One question. kind: "arm", "batch arm" (one with batch norm), "seed", "layer", "unit", "step" take their range
     from the run; "choice" has `choices` (value -> label); "number" lies between low and high, and is offered at `marks`
-    where it has some. `buttons`: the choices all stand there to be pressed.
+    where it has some. `buttons`: the choices all stand there to be pressed. `when` (another option, its value): it is
+    asked only then, as it makes no difference else.
 
     default None: the first (seed, unit), the first that lasts (arm), the newest (step), the first choice; for a layer
     the middle one, as the first one's inputs are standardized, which hides what is to be seen; "last" for the highest.
@@ -33,13 +35,14 @@ class Option(NamedTuple):
     default: str | None = None
     marks: tuple[float, ...] = ()
     buttons: bool = False
+    when: tuple[str, str] | None = None
 
 
 class About(NamedTuple):
     """A figure: `draw(trace, **options)` makes it, `help` says what to look at.
 
     `needs(trace, **options)` names the looks it draws, (probe, step, the probe's options); until they have been taken
-    it says so in words.
+    it says so in words. `lacks(run)` says why a run has no such figure, whatever is recorded; empty where it may have.
     """
 
     label: str
@@ -47,6 +50,7 @@ class About(NamedTuple):
     draw: Callable[..., go.Figure]
     options: tuple[Option, ...] = ()
     needs: Callable[..., list[tuple[str, int, dict]]] | None = None
+    lacks: Callable[[Run | Trace], str] = lambda run: ""
 
 
 ARM = Option("arm", "arm", "Arm", "Which side of the comparison is shown.")
@@ -55,6 +59,9 @@ SEED = Option("seed", "seed", "Seed", "Which of the arm's networks is shown.")
 LAYER = Option("layer", "layer", "Layer", "Hidden layer, counted from the input.")
 UNIT = Option("unit", "unit", "Unit", "Unit of the layer, counted from 1.")
 STEP = Option("step", "step", "Step", "The moment that is shown; the newest follows the training.")
+NONE_HAS_BATCH_NORM = (
+    "No arm of this run has batch norm, so there is nothing to see of it. Train an arm with batch norm in the Lab."
+)
 
 
 def choice(name: str, label: str, help: str, choices: Mapping[str, str]) -> Option:
@@ -94,6 +101,22 @@ def fitting(option: Option, run: Run | Trace) -> list[int]:
     """The arms that may be chosen: all, or those with batch norm."""
     norms = [settings.norm for settings in run.experiment.arm_settings]
     return [arm for arm, norm in enumerate(norms) if option.kind == "arm" or norm == "batch"]
+
+
+def no_steps(run: Run | Trace) -> str:
+    """What to say of a figure that draws steps, for a run that was asked for none."""
+    return NO_STEPS if run.experiment.settings.steps == 0 else ""
+
+
+def no_batch_norm(run: Run | Trace) -> str:
+    """What to say of a figure that is about batch norm, for a run without any."""
+    return "" if fitting(BATCH_ARM, run) else NONE_HAS_BATCH_NORM
+
+
+def lacking(about: About, run: Run | Trace) -> str:
+    """Why a run has no such figure, whatever is recorded, as a sentence; empty where it may have one."""
+    normed = any(option.kind == "batch arm" for option in about.options)
+    return (no_batch_norm(run) if normed else "") or about.lacks(run)
 
 
 def first_arm(option: Option, run: Run | Trace) -> int:

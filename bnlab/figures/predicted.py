@@ -15,7 +15,7 @@ from ..data import split
 from ..profile import Profile, profile
 from . import style
 from .looks import finished
-from .options import About
+from .options import About, no_steps
 from .style import NOTHING, nothing
 from .verdict import fitted_factor
 
@@ -195,5 +195,6 @@ ABOUT = {
         "factors, not sizes. That of ‖dE/dW‖ supposes ‖Σ x δᵀ‖² = Σ ‖x‖² ‖δ‖² over the examples, as if their inputs "
         "were at right angles; where they resemble each other (raw data, deep layers that collapse) it is off.",
         predicted,
+        lacks=no_steps,
     ),
 }

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from ..activations import ACTIVATIONS
 from . import style
 from .lasting import departed
-from .options import LAYER, STEP, About
+from .options import LAYER, STEP, About, no_steps
 from .smoothing import present_mean
 from .style import nothing
 
@@ -104,5 +104,6 @@ ABOUT = {
         "that are there for the whole mini-batch.",
         saturation,
         (LAYER, STEP),
+        lacks=no_steps,
     ),
 }

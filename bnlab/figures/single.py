@@ -9,9 +9,8 @@ import plotly.graph_objects as go
 
 from ..settings import ALONE
 from . import style
-from .inference import without
 from .looks import NOT_FINITE, NOT_YET, left_out, missing, newest, newest_snapshot, present, seen
-from .options import STEP, About
+from .options import STEP, About, no_batch_norm
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -60,8 +59,6 @@ def two_examples(trace: Trace, *, step: int) -> go.Figure:
     if at is None:
         return style.said(NOT_YET)
     normed = [settings for settings in trace.experiment.arm_settings if settings.norm == "batch"]
-    if not normed:
-        return style.said(without(trace, "gradient that its norm could take away"))
     if all(settings.statistics == "moving" for settings in normed):
         return style.said("Batch norm trains with frozen averages here: it takes nothing of the gradient away.")
     figure, there = go.Figure(), {}
@@ -107,5 +104,6 @@ ABOUT = {
         two_examples,
         (STEP,),
         newest("single"),
+        no_batch_norm,
     ),
 }

@@ -10,7 +10,7 @@ from bnlab import opened
 from bnlab.experiment import Experiment
 from bnlab.figures import FIGURES
 from bnlab.figures.lasting import wholly
-from bnlab.figures.options import About, Option, first_arm, first_layer, fitting
+from bnlab.figures.options import Option, first_arm, first_layer, fitting, lacking
 from bnlab.run import Run
 
 from . import live, session
@@ -61,20 +61,44 @@ def show(run_id: str, views: dict[str, tuple[str, ...]] = LAB) -> None:
         label_visibility="collapsed",
         persist_state="session",
     )
-    figures = {name: FIGURES[name] for name in views[view]}
-    options = {option.name: option for figure in figures.values() for option in figure.options}
-    with st.container(horizontal=True, vertical_alignment="top", gap="small", key="options"):
-        chosen = {name: asked(explained(option, figures), view, run) for name, option in options.items()}
+    why = {name: lacking(FIGURES[name], run) for name in views[view]}
+    figures = {name: FIGURES[name] for name in views[view] if not why[name]}
+    chosen: dict[str, str | None] = {}
+    above, own = placed(list(figures))
+    row("options", above, view, run, chosen)
     for name, figure in figures.items():
         st.subheader(figure.label, help=figure.help, anchor=False)
-        query = {o.name: chosen[o.name] for o in figure.options if chosen[o.name] is not None}
+        if own[name]:
+            row(f"options-{name}", own[name], view, run, chosen)
+        query = {o.name: chosen[o.name] for o in figure.options if chosen.get(o.name) is not None}
         live.chart(f"/api/runs/{run.id}/{name}", query, f"{figure.label}. {figure.help}")
+    for sentence in dict.fromkeys(filter(None, why.values())):
+        st.caption(sentence)
 
 
-def explained(option: Option, figures: dict[str, About]) -> Option:
-    """The option, whose help says which of the charts below it moves where it does not move all."""
-    moved = [figure.label for figure in figures.values() if option.name in {o.name for o in figure.options}]
-    return option if len(moved) == len(figures) else option._replace(help=f"{option.help} For: {', '.join(moved)}.")
+def placed(figures: list[str]) -> tuple[list[Option], dict[str, list[Option]]]:
+    """The options above all charts, and those at a chart: what moves a single one stands at it, or above if that is the
+    first. The help of those above says which charts they move where they do not move all."""
+    options = {option.name: option for name in figures for option in FIGURES[name].options}
+    above, own = [], {name: [] for name in figures}
+    for option in options.values():
+        moved = [name for name in figures if option.name in {o.name for o in FIGURES[name].options}]
+        if len(moved) == 1 and moved != figures[:1]:
+            own[moved[0]].append(option)
+        elif len(moved) == len(figures):
+            above.append(option)
+        else:
+            told = ", ".join(FIGURES[name].label for name in moved)
+            above.append(option._replace(help=f"{option.help} For: {told}."))
+    return above, own
+
+
+def row(key: str, options: list[Option], view: str, run: Run, chosen: dict[str, str | None]) -> None:
+    """The options' widgets, side by side; what they say goes into `chosen`."""
+    with st.container(horizontal=True, vertical_alignment="top", gap="small", key=key):
+        for option in options:
+            if option.when is None or chosen[option.when[0]] == option.when[1]:
+                chosen[option.name] = asked(option, view, run)
 
 
 def asked(option: Option, view: str, run: Run) -> str | None:
