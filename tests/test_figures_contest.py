@@ -21,6 +21,12 @@ def test_the_loss_along_the_update_is_another_choice(tmp_path, optimizer):
     assert "the optimizer's own coming update" in update.layout.meta["note"]
 
 
+def test_one_quantity_has_one_name(why_run):
+    along, both = seen(*why_run, "smoothness").layout, seen(*why_run, "dials").layout
+    assert along.yaxis3.title.text == both.yaxis.title.text == "roughness ‖Δg‖/‖Δw‖ (less is smoother)"
+    assert [told.meta["note"].count("effective smoothness") for told in (along, both)] == [0, 1]
+
+
 def test_an_arm_that_diverged_does_not_stretch_the_axes_of_the_others(tmp_path):
     lost = Arm(label="lost", changes={"learning_rate": 50.0})
     settings = SMALL.model_copy(update={"data": "diabetes", "learning_rate": 0.01})

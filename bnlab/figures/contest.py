@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 
 from ..probes.curvature import limit
 from . import style
+from .dials import ROUGHNESS
 from .lasting import bounds, confine, finite, lasting, lost, parted, room
 from .looks import ALL_LOST, Needs, each, finished, line, looks, middle, mode, newest, often, seeds, titled
 from .losses import measure
@@ -24,7 +25,7 @@ LINE_HEIGHT = 24  # pixels that a name takes, of a chart's height with its margi
 
 
 def smoothness(trace: Trace, *, direction: str) -> go.Figure:
-    """Loss range, gradient predictiveness and effective smoothness over the training, along the gradient or update."""
+    """Loss range, gradient predictiveness and roughness over the training, along the gradient or update."""
     figure, drawn = make_subplots(1, 3, horizontal_spacing=0.1), ([], [], [])
     for arm in range(len(trace.experiment.arms)):
         told = looks(trace, direction, arm)
@@ -45,7 +46,7 @@ def smoothness(trace: Trace, *, direction: str) -> go.Figure:
     if not any(np.isfinite(one.y).any() for one in figure.data):
         return style.said(ALL_LOST.format(trace.step))
     loss_title = f"{measure(trace, 'loss')} along the {DIRECTIONS[direction]}"
-    titled(figure, "step", loss_title, "change of the gradient ‖Δg‖", "effective smoothness ‖Δg‖/‖Δw‖")
+    titled(figure, "step", loss_title, "change of the gradient ‖Δg‖", ROUGHNESS)
     confined = [confine(figure, trace, all_arms, column, log=True) for column, all_arms in enumerate(drawn, 1)]
     words, along = mode(trace), "1/2 to 4 learning rates along its gradient"
     if direction == "update_line":
@@ -53,10 +54,10 @@ def smoothness(trace: Trace, *, direction: str) -> go.Figure:
     note = (
         f"{words[0].upper()}{words[1:]}, the coming mini-batch, steps of {along}: "
         "bands from the least to the greatest. A network with hardly any gradient changes hardly at all. Not the band "
-        "over trainings with several learning rates, which is a chart of its own below. Santurkar et al. 2018."
+        "over trainings with several learning rates, which is a chart of its own below."
     )
     n = len(trace.experiment.seeds)
-    several = f"Geometric means over {n} seeds; in the effective smoothness the bands are their range." if n > 1 else ""
+    several = f"Geometric means over {n} seeds; in the roughness the bands are their range." if n > 1 else ""
     return finished(figure, 440, note, several, *parted(trace, any(confined)))
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 DIALS = ("shift", "gradient_line")  # the probes
 MOMENTS = 8  # snapshots at which both look, at most
 SMOOTHING = 10  # steps over which the newest loss is averaged
+ROUGHNESS = "roughness ‖Δg‖/‖Δw‖ (less is smoother)"
 NAMES = {"shift": "covariate shift", "rough": "the roughness of the loss"}  # of the dials
 ALIKE = 0.1  # relative difference below which two arms say the same
 LEARNS = 0.9  # of the loss of guessing: a network learns where its newest loss is below
@@ -184,7 +185,7 @@ def dials(trace: Trace) -> go.Figure:
         why = f" (hollow, not compared: {out})" if out else ""
         lines.append("{}: shift {}, roughness {}, {}{}.".format(name, *both, when, why))
     figure.update_xaxes(title="covariate shift ‖G − G′‖/‖G‖", type="log")
-    figure.update_yaxes(title="roughness ‖Δg‖/‖Δw‖ (less is smoother)", type="log")
+    figure.update_yaxes(title=ROUGHNESS, type="log")
     lines += [words for arm, words in lost(trace, trace.step).items() if not wholly(trace, arm, trace.step)]
     lines += [caution(trace), HOW.format(steps=listed(at), mode=mode(trace))]
     return finished(figure, 480, "\n".join(filter(None, [verdict(told), *lines])))
