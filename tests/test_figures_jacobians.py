@@ -37,6 +37,14 @@ def test_titles_of_axes_are_short_and_the_note_says_the_mode(tmp_path):
         assert f"{mode}." in drawn.layout.meta["note"]
 
 
+@pytest.mark.parametrize("name", ["jacobians", "spectra", "conditions"])
+def test_every_axis_says_by_itself_what_it_is(why_run, name):
+    """On a telephone the panels stand one below the other: no title may go on from the one beside it."""
+    titles = [axis.title.text for axis in seen(*why_run, name).select_yaxes() if axis.title.text]
+    what = re.compile(r"(singular values?|rms singular value|condition number|share lost) (of|by) J<sub>")
+    assert len(titles) > 1 and all(map(what.match, titles)), titles
+
+
 def test_the_fans_hold_the_middle_half_and_the_conditions_are_the_probes(why_run):
     store, run_id = why_run
     drawn, found = seen(*why_run, "spectra"), seen(*why_run, "conditions")

@@ -18,7 +18,6 @@ from .predicted import of
 if TYPE_CHECKING:
     from ..reading import Trace
 
-INFERENCE = "single examples, inference mode"
 LAYER, PRODUCT = "J<sub>l</sub>", "J<sub>L</sub> … J<sub>l+1</sub>"
 WIDE = f"Layers wider than {WIDEST} units are not taken apart one by one."
 Arms = list[tuple[int, str, dict[str, np.ndarray]]]
@@ -64,10 +63,8 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
                 marker={"color": style.color(arm), "symbol": "circle-open", "size": 6}, row=1, col=3,
                 hovertemplate=f"layer %{{x}}: %{{y:,.3g}}<extra>{name}, by the law</extra>",
             )  # fmt: skip
-    titled(
-        figure, "layer l", f"singular values of {LAYER}, {INFERENCE}",
-        f"of {PRODUCT}, {INFERENCE}", "their root mean square, whole mini-batch",
-    )  # fmt: skip
+    own = (f"singular values of {what}, inference mode" for what in (LAYER, PRODUCT))
+    titled(figure, "layer l", *own, f"rms singular value of {PRODUCT}, whole mini-batch")
     words = f"{inference(trace)}, each exactly; root mean square, and thin the greatest. "
     words += f"The whole mini-batch: {mode(trace)}."
     if wide(trace):
@@ -124,7 +121,7 @@ def spectra(trace: Trace, *, step: int) -> go.Figure:
         if np.isfinite(values).any():
             figure.update_yaxes(type="log", range=room(np.nanmin(values), np.nanmax(values)), row=row)
     figure.update_yaxes(title=f"singular values of {LAYER}", row=1, col=1)
-    figure.update_yaxes(title=f"of {PRODUCT}", row=2, col=1)
+    figure.update_yaxes(title=f"singular values of {PRODUCT}", row=2, col=1)
     gone = [f"{name} {share}" for _, name, found in arms if (share := lost_share(found))]
     words = (
         f"Step {at:,}. {inference(trace)}. Line: median; dark: the middle half; light: least to greatest, of the "
@@ -152,7 +149,9 @@ def conditions(trace: Trace, *, step: int) -> go.Figure:
         line(figure, layers + 1, found["layer_condition"], name, arm, 1, True)
         line(figure, layers, found["product_condition"], name, arm, 2, False)
         line(figure, layers, found["product_lost"], name, arm, 3, False, log=False)
-    titled(figure, "layer l", f"condition number of {LAYER}", f"of {PRODUCT}", f"share lost by {PRODUCT}")
+    titled(
+        figure, "layer l", f"condition number of {LAYER}", f"condition number of {PRODUCT}", f"share lost by {PRODUCT}"
+    )
     figure.update_yaxes(type="linear", tickformat=".0%", range=[-0.03, 1.03], row=1, col=3)
     words = (
         f"Step {at:,}. {inference(trace)}. Greatest over least singular value of the directions that are not lost, "
