@@ -91,6 +91,17 @@ def test_an_option_of_a_lower_chart_stands_at_it(lab):
     assert order.index("Gradient over time") < order.index("Gradient")
 
 
+def test_the_scale_of_every_axis_is_asked_in_the_same_words():
+    asked = [o for f in figures.FIGURES.values() for o in f.options if "log" in o.choices]
+    assert {(tuple(o.choices.items()), o.label) for o in asked} == {
+        ((("linear", "linear"), ("log", "log")), f"{way} axis") for way in ("Horizontal", "Vertical")
+    }
+    first = {
+        (name, o.name): o.default or "linear" for name, f in figures.FIGURES.items() for o in f.options if o in asked
+    }
+    assert [where for where, scale in first.items() if scale == "log"] == [("gradient_flow", "scale")]
+
+
 def test_an_option_says_which_charts_it_moves_where_it_does_not_move_all(lab):
     run_id, helps = trained(lab, {"bn": {"norm": "batch"}, "no": {}}), {}
     views = {"Distributions": "lab.py", "Jacobians and rank": "why.py", "Shift or smoothness": "why.py"}

@@ -12,7 +12,7 @@ from ..run import outbreaks
 from . import style
 from .lasting import bounds, crowded, departed, lasting, room, ruled
 from .losses import chance, classifies, measure, unit
-from .options import About, choice
+from .options import AXIS, About, choice
 from .smoothing import curve, growing, present_mean, width
 
 if TYPE_CHECKING:
@@ -220,7 +220,6 @@ def note(trace: Trace, splits: list[str], window: int, wide: int, even: bool) ->
     return " ".join(told)
 
 
-AXIS = {"linear": "linear", "log": "log"}
 SMOOTHING = choice(
     "smoothing",
     "Smoothing",

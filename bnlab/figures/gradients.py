@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from . import style
 from .lasting import bounds, departed, lasting
-from .options import STEP, About, choice, no_steps
+from .options import AXIS, STEP, About, choice, no_steps
 from .style import NOTHING, nothing
 from .verdict import middle_of, spoken
 
@@ -191,7 +191,7 @@ WHICH = choice(
     "The error arriving at a layer's pre-activations, or the gradient of its weights.",
     {"signal_grad_norm": "signal gradient", "grad_norm": "weight gradient"},
 )
-SCALE = choice("scale", "Vertical axis", "Scale of the norms.", {"log": "log", "linear": "linear"})
+SCALE = choice("scale", "Vertical axis", "Scale of the norms.", AXIS)._replace(default="log")
 ABOUT = {
     "gradient_flow": About(
         "Gradient flow",

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from ..trace import evenly
 from . import style
-from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, choice, no_steps
+from .options import AXIS, BATCH_ARM, LAYER, SEED, STEP, UNIT, About, choice, no_steps
 from .points import nearest
 from .style import UNSCORED, nothing
 
@@ -240,9 +240,9 @@ def units_overview(trace: Trace, *, arm: int, seed: int, layer: int, step: int) 
 
 SCALE = choice(
     "scale",
-    "Axis",
+    "Vertical axis",
     "How the variance is drawn; a mean may be negative and stays linear.",
-    {"linear": "linear", "log": "logarithmic"},
+    AXIS,
 )
 ABOUT = {
     "moving_averages": About(

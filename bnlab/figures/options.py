@@ -58,6 +58,7 @@ BATCH_ARM = Option("arm", "batch arm", "Arm", "Which arm with batch norm is show
 SEED = Option("seed", "seed", "Seed", "Which of the arm's networks is shown.")
 LAYER = Option("layer", "layer", "Layer", "Hidden layer, counted from the input.")
 UNIT = Option("unit", "unit", "Unit", "Unit of the layer, counted from 1.")
+AXIS = {"linear": "linear", "log": "log"}  # the scales of an axis
 STEP = Option("step", "step", "Step", "The moment that is shown; the newest follows the training.")
 NONE_HAS_BATCH_NORM = (
     "No arm of this run has batch norm, so there is nothing to see of it. Train an arm with batch norm in the Lab."
