@@ -232,3 +232,8 @@ def test_a_divergence_of_some_seeds_is_said_and_they_are_out(tmp_path):
     note = seen(store, run_id, "dials").layout.meta["note"]
     assert f"with {len(gone)} of 8 seeds, which are left out." in note
     assert np.isnan(dials.dial(store.trace(run_id), 0, dials.moments(trace)).shift[gone]).all()
+
+
+def test_the_marks_of_its_legend_do_not_touch(why_run):
+    drawn = seen(*why_run, "dials")
+    assert drawn.data[0].marker.size > 12 and drawn.layout.legend.itemsizing == "constant"

@@ -140,3 +140,7 @@ def test_thousands_are_parted_by_commas_on_every_axis_and_in_every_note(store):
         words = re.findall(r'"(?:note|text|said|hovertemplate|name)": "([^"]*)"', said)
         assert not [word for word in words if re.search(r"(?<![\d.])\d{4,}", word)], name
     assert shown(trace, "loss").layout.xaxis.unifiedhovertitle.text == "step %{x:,d}"  # plotly writes 14464
+
+
+def test_a_line_of_the_legend_is_as_long_as_two_long_dashes_and_their_gap():
+    assert style.LOOK.layout.legend.itemwidth >= 3 * 15  # pixels; plotly's own is 30: one dash, then nothing

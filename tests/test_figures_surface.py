@@ -86,3 +86,11 @@ def test_heights_between_the_points_of_a_grid_are_bilinear():
     points = np.array([[-1, 0], [2, 1], [0.3, 0.77], [1.9, 0.01]])
     expected = 1 + 2 * points[:, 0] - points[:, 1] + 3 * points[:, 0] * points[:, 1]
     np.testing.assert_allclose(surface.between(x, y, z, points), expected)
+
+
+@pytest.mark.parametrize("plane", ["landscape", "path"])
+def test_at_the_foot_of_the_losses_axis_there_stand_the_ticks_of_the_floor_only(why_run, plane):
+    drawn = seen(*why_run, "surface", {"plane": plane, "look": "surface"})
+    axis, colors = drawn.layout.scene.zaxis, drawn.layout.coloraxis
+    share = (np.array(axis.tickvals) - colors.cmin) / (colors.cmax - colors.cmin)
+    assert len(share) and share.min() > 0.1

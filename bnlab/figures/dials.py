@@ -184,6 +184,7 @@ def dials(trace: Trace) -> go.Figure:
         )  # fmt: skip
         why = f" (hollow, not compared: {out})" if out else ""
         lines.append("{}: shift {}, roughness {}, {}{}.".format(name, *both, when, why))
+    figure.update_layout(legend={"itemsizing": "constant"})  # the marks of two lines would touch
     figure.update_xaxes(title="covariate shift ‖G − G′‖/‖G‖", type="log")
     figure.update_yaxes(title=ROUGHNESS, type="log")
     lines += [words for arm, words in lost(trace, trace.step).items() if not wholly(trace, arm, trace.step)]

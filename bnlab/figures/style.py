@@ -245,7 +245,8 @@ LOOK = go.layout.Template(  # set at once: property by property costs four times
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "margin": {"l": 64, "r": 16, "t": 36, "b": 48},
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "rgba(0,0,0,0)"},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "rgba(0,0,0,0)"}
+        | {"itemwidth": 45},  # two long dashes and their gap
         "hoverlabel": {"namelength": -1},
         "xaxis": AXIS | {"minexponent": 6},  # steps are whole numbers
         "yaxis": AXIS,

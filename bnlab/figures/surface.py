@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..reading import Trace
 
 POINTS = 17  # a side of the surface
+FOOT = 0.12  # share of the height at whose foot E has no tick: there stand those of the floor
 CLIPPED = 0.98  # the quantile of the losses of a surface at which its colors end
 
 
@@ -99,8 +100,11 @@ def surface(trace: Trace, *, step: int, plane: str, look: str, arm: int, beside:
     ticks, title = round_losses(10**low, 10**high), measure(trace, "loss")
     if solid:
         margin = 0.03 * (high - low) or 0.1
+        floor = low + FOOT * (high - low)
+        above = [(at, text) for at, text in zip(ticks["tickvals"], ticks["ticktext"], strict=True) if at > floor]
+        told = dict(zip(("tickvals", "ticktext"), zip(*above, strict=True), strict=True)) if above else ticks
         figure.update_scenes(
-            xaxis_title="first", yaxis_title="second", zaxis={"title": "E", **ticks}, aspectmode="cube",
+            xaxis_title="first", yaxis_title="second", zaxis={"title": "E", **told}, aspectmode="cube",
             zaxis_range=[low - margin, high + margin], camera_eye={"x": 1.8, "y": 1.8, "z": 1.1},
         )  # fmt: skip
     bar = {"title": {"text": title, "side": "right"}, **ticks}
