@@ -52,6 +52,22 @@ def test_train_says_that_a_run_goes_on_and_what_is_in_the_background_is_one_clic
     assert not [text for text in at.caption if "in the background" in text.value]
 
 
+def test_escape_stops_a_run_only_where_it_was_begun_or_resumed():
+    """Where a class watches, Stop is there for everyone, its key only for those who let the run train."""
+    mine = drawn(button(page(("depth", "3")), "train").click())
+    (run,) = opened.store().runs()
+    theirs = page(("run", run.id))
+    assert [button(at, "stop").proto.shortcut for at in (mine, theirs)] == ["escape", ""]
+    assert not button(theirs, "stop").disabled
+    drawn(button(theirs, "stop").click())
+    assert opened.store().run(run.id).status == "stopped"
+    for key in ("resume", "step"):
+        theirs = page(("run", run.id))
+        drawn(button(theirs, key).click())
+        assert button(theirs, "stop").proto.shortcut == "escape", key
+        opened.jobs().stop(run.id)
+
+
 def test_runs_of_one_name_are_told_apart_in_the_list_of_all():
     store = opened.store()
     runs = [store.create(Experiment(), name="twin") for _ in range(3)]

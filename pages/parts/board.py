@@ -200,8 +200,9 @@ def buttons(me: Session, run: Run | None, wrong: list[str]) -> None:
             help="Make a single update. Without a paused run: start one and hold after its first step.",
         )  # fmt: skip
         st.button(
-            "Stop", icon=":material/stop:", shortcut="Esc", key="stop", on_click=steer,
-            args=(me, "stop", run and run.id), disabled=status not in (*UNDER_WAY, "paused"),
+            "Stop", icon=":material/stop:", key="stop", on_click=steer, args=(me, "stop", run and run.id),
+            shortcut="Esc" if run and run.id in me.begun else None,  # in a class, a key of one must not stop all
+            disabled=status not in (*UNDER_WAY, "paused"),
             help="End this run; what was recorded stays.",
         )  # fmt: skip
         st.button(
@@ -248,7 +249,6 @@ def begin(me: Session, asked: Experiment | str, how: str) -> None:
         me.said = str(error.args[0])
         return
     if steer(me, how, run.id):
-        me.begun.append(run.id)
         me.run = run.id
     else:
         opened.store().delete(run.id)
@@ -261,6 +261,8 @@ def steer(me: Session, what: str, run_id: str) -> bool:
     except (KeyError, ValueError) as error:
         me.said = str(error.args[0])
         return False
+    if what in ("start", "resume", "step") and run_id not in me.begun:
+        me.begun.append(run_id)
     return True
 
 

@@ -29,9 +29,10 @@ class Session:
     draft: the question as it is being written, plain values, possibly wrong: {"settings": {name: value},
     "arms": [{"uid", "label", "changes"}], "seeds": [...]}; change it in place.
     edition: rises when a whole question is loaded; every widget's key carries it, so that widgets show the new values.
-    run: the id of the run that is looked at. begun: those of the runs that this session started. wish: how to begin a
-    new run, "start" or "step", once the page has read all its controls. said: something to say at the next drawing of
-    the page. forked: a fork was just made. unforked: why one was not. chosen: which arm, by the name of the choice.
+    run: the id of the run that is looked at. begun: those of the runs that this session started or resumed. wish: how
+    to begin a new run, "start" or "step", once the page has read all its controls. said: something to say at the next
+    drawing of the page. forked: a fork was just made. unforked: why one was not. chosen: which arm, by the name of the
+    choice.
     written: the query this session wrote last; another one in the address bar is a question to load, unless it is among
     late: the queries that the browser may still send because it has not heard of `written` yet.
     wrong_address: what is wrong with that of the bar and not shown by the controls. opened_as: the question and the run
