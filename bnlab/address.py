@@ -17,6 +17,7 @@ from .problems import shown
 
 DEFAULTS = Experiment()
 LONG = 100  # digits; of thousands int() makes no number
+EXACT = 2**53  # whole numbers below it are floats, too
 GROUPED = re.compile(r"\d{1,3}(,\d{3})+")  # 20,000: as the pages write a number
 
 
@@ -107,13 +108,18 @@ def read(name: str, text: str) -> Any:
     field = Settings.model_fields.get(name)
     if field is None or field.annotation is str:
         return text
+    if name == "batch_size" and text.lower() == "full":
+        return "full"
     try:
-        value = json.loads(text.replace(",", "") if GROUPED.fullmatch(text) else text)
+        plain = text.replace(",", "") if GROUPED.fullmatch(text) else text
+        value = json.loads(plain, parse_int=float if field.annotation is float else int)
     except (ValueError, RecursionError):  # deeply nested
         return text
     if isinstance(value, list | dict):
         return text
-    return float(value) if field.annotation is float and type(value) is int else value
+    if field.annotation is not float and type(value) is float and value.is_integer() and abs(value) < EXACT:
+        return int(value)  # 1e3
+    return value
 
 
 def read_seeds(text: str) -> list[int | str]:

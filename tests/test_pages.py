@@ -36,6 +36,11 @@ def test_every_setting_has_a_control_with_its_label_and_help(name):
         ("delta", "0.5", 0.5),
         ("width", "10", 10),
         ("steps", "20,000", 20_000),  # as the pages write it
+        ("steps", "1e3", 1000),
+        ("width", "1E2", 100),
+        ("batch_size", "1e3", 1000),
+        ("batch_size", "2.56e2", 256),
+        ("batch_size", "Full", "full"),
     ],
 )
 def test_what_is_typed_is_asked_and_stands_in_the_address(name, text, value):
@@ -49,8 +54,12 @@ def test_what_is_typed_is_asked_and_stands_in_the_address(name, text, value):
     ("name", "text", "sentence"),
     [
         ("learning_rate", "-1", "learning_rate is -1.0; allowed is above 0 and at most 100."),
+        ("learning_rate", "1" + "0" * 400, "learning_rate is inf; allowed is above 0 and at most 100."),
         ("learning_rate", "fast", "learning_rate is fast; allowed is above 0 and at most 100."),
         ("learning_rate", "NaN", "learning_rate is nan; allowed is above 0 and at most 100."),
+        ("steps", "1.5", "steps is 1.5; allowed is a whole number from 0 to 1,000,000."),
+        ("steps", "1e30", "steps is 1e+30; allowed is a whole number from 0 to 1,000,000."),
+        ("batch_size", "1e400", "batch_size is inf; allowed is 1 to the size of the training set, or full."),
         ("batch_size", "1", "batch_size is 1; batch norm needs at least 2 examples to have a variance."),
         ("batch_size", "99999", "batch_size is 99999; digits has only 1,437 training examples."),
         ("seeds", "1, 1", "each seed may stand there once."),
