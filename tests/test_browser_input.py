@@ -60,6 +60,28 @@ def test_what_is_written_over_something_typed_is_taken_as_a_whole(page, server):
         write_over(page, page.keyboard.insert_text, name, then)
 
 
+@pytest.mark.parametrize("name", ["steps", "learning_rate", "batch_size", "seeds"])
+def test_a_field_that_was_emptied_keeps_its_value(page, server, name):
+    """Enter takes the first of the list there, which was the smallest choice: 0 steps."""
+    opened(page, f"{server}/?steps=20&learning_rate=0.02&batch_size=32&seeds=2")
+    box = page.locator(f"[class*=st-key-{name}-] input").first
+    for write in ("", "3"):  # what was asked at first; and what was typed then
+        if write:
+            box.fill(write)
+            box.press("Enter")
+            until(page, f"new URLSearchParams(location.search).get('{name}') === '{write}'")
+            page.wait_for_selector(RESTED, timeout=SLOW)
+        held, asked = box.input_value(), page.url
+        box.click()
+        page.keyboard.press("Control+A")
+        page.keyboard.press("Delete")
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(500)
+        page.wait_for_selector(RESTED, timeout=SLOW)
+        expect(box).to_have_value(held)
+        assert page.url == asked
+
+
 def test_bad_input_is_a_sentence(page, server):
     opened(page, server)
     box = page.locator("[class*=st-key-batch_size-] input").first

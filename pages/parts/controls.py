@@ -19,6 +19,7 @@ from .words import INVISIBLE, escaped
 FEW = 200  # values a slider can still be set to one by one
 SHORT = 18  # characters of all choices together that fit side by side
 GRID = (1, 2, 5)
+KEPT = "leave as it is"  # first in a list of texts: it is what Enter takes in a box that was emptied
 END = INVISIBLE  # behind a value; without it Streamlit takes 0.15 pasted over 0.1 for an added 5, and keeps the 5
 
 
@@ -96,8 +97,9 @@ def typed(texts: list[str], text: str, shown: dict[str, Any]) -> str:
         if known is not None and known not in texts:
             texts.append(known)
     chosen = st.selectbox(  # what is kept is written anew: something typed, too, has its END then
-        options=texts, index=texts.index(text), accept_new_options=True, filter_mode="prefix",
-        format_func=lambda text: text.replace(END, "") + END, on_change=session.keep, args=(shown["key"],), **shown,
+        options=[KEPT, *texts], index=1 + texts.index(text), accept_new_options=True, filter_mode="prefix",
+        format_func=lambda text: text.replace(END, "") + END, on_change=session.keep,
+        args=(shown["key"], KEPT, own or text), **shown,
     )  # fmt: skip
     return text if chosen is None else chosen.replace(END, "").strip()
 

@@ -181,8 +181,10 @@ def choose(name: str, key: str) -> None:
     mine().chosen[name] = value(key)
 
 
-def keep(key: str) -> None:
-    """Let the widget with this key have the value it has, written by the server. Another widget may be made of it: an
-    expander is another one under another title, and what was typed is one of the choices then."""
+def keep(key: str, leave: Any = None, held: Any = None) -> None:
+    """Let the widget with this key have the value it has, written by the server; `leave` means what it `held`. Another
+    widget may be made of it: an expander is another one under another title, and what was typed is one of the choices
+    then."""
     if key in st.session_state:
-        st.session_state[key] = st.session_state[key]
+        now = st.session_state[key]
+        st.session_state[key] = held if now == leave else now
