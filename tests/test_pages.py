@@ -88,11 +88,31 @@ def test_what_is_wrong_is_said_beside_train_and_at_the_control_it_speaks_of():
     at = page(("arm", "one;norm=batch"), ("arm", "two;norm=batch;batch_size=1"))
     typed(at, "batch_size", "1")
     told = [error.value.replace("\\", "") for error in at.error]
-    sentence = "batch_size is 1; batch norm needs"
-    assert sorted(text.count(f"arm 'one': {sentence}") for text in told) == [0, 1, 1]
-    assert sorted(text.count(f"arm 'two': {sentence}") for text in told) == [0, 1, 1]
+    for arm in ("one", "two"):
+        for words in ("batch_size", "Mini-batch size K (examples)"):
+            assert sorted(text.count(f"arm '{arm}': {words} is 1; batch norm needs") for text in told) == [0, 0, 1]
     (own,) = (error for error in told if error.startswith("arm 'one'"))
     assert "'two'" not in own, "each in its own place"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "below", "beside"),
+    [
+        ("learning_rate", "1e999", "Learning rate η is 1e999; allowed is above 0", "learning_rate is inf; allowed"),
+        ("learning_rate", "fast", "Learning rate η is fast; allowed is above 0", "learning_rate is fast; allowed"),
+        ("alpha", "2", "Moving-average weight alpha is 2; allowed is 0 to 1.", "alpha is 2.0; allowed"),
+        ("steps", "5,5", 'Steps t (updates) is "5,5"; allowed is a whole', 'steps is "5,5"; allowed'),
+        ("batch_size", "9e3", "Mini-batch size K (examples) is 9e3; digits has only", "batch_size is 9000; digits has"),
+        ("learning_rate", "9" * 400, f"Learning rate η is {'9' * 57}...; allowed", "learning_rate is inf; allowed"),
+    ],
+)
+def test_below_a_control_a_sentence_has_its_label_and_what_was_typed(name, text, below, beside):
+    """Beside Train it names the field, as the address and the command line do."""
+    at = page(("arm", "one"))
+    typed(at, name, text)
+    control = {error.value.replace("\\", "") for error in at.sidebar.error}
+    assert [told for told in control if told.removeprefix("arm 'one': ").startswith(below)] and len(control) == 1
+    assert beside in at.main.error[0].value.replace("\\", "")
 
 
 def test_the_data_are_previewed_only_where_asked(monkeypatch):

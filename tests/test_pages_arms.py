@@ -66,6 +66,18 @@ def test_a_label_that_is_too_long_is_told_and_stands_there():
     assert widget(at, "label-1").value == "x" * 41 and at.button(key="train").disabled
 
 
+@pytest.mark.parametrize("label", ["", " ", "   ", "x" * 41, "a;b", "a "])
+def test_a_label_that_cannot_be_is_told_at_its_arm(label):
+    at = page()
+    drawn(widget(at, "label-2").set_value(label))
+    (told,) = at.sidebar.error
+    assert "label" in told.value
+    (arm,) = (e for e in at.sidebar.expander if label in [box.value for box in e.text_input])
+    assert arm.label.replace("\\", "") == (label.strip() or "(no label)")
+    stand = [at.sidebar.children[i] for i in sorted(at.sidebar.children)]
+    assert stand.index(told) == stand.index(arm) + 1
+
+
 def test_no_more_arms_than_the_limit():
     at = page()
     for _ in range(MAX_ARMS - len(DEFAULT_ARMS)):

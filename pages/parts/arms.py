@@ -7,11 +7,12 @@ from typing import Any
 import streamlit as st
 
 from bnlab.figures import style
+from bnlab.problems import shown
 from bnlab.run import Run
 from bnlab.settings import MAX_ARMS, MAX_LABEL, SHARED, Settings, about
 
 from . import session
-from .controls import Places, control
+from .controls import Place, Places, control
 from .words import escaped
 
 PRESETS = {
@@ -40,9 +41,13 @@ def editor(me: session.Session) -> Places:
         with st.expander(title(arm), key=key, on_change="rerun") as place:
             if place.open:
                 edit(me, arm)
-        places[f"arm {arm['label']!r}"] = st.empty()
-        places |= {f"arm {arm['label']!r}: {name} is ": st.empty() for name in arm["changes"]}
-    places["two arms "] = places["an arm's label "] = places["arm label "] = st.empty()
+        label = arm["label"]
+        named = f"arm {label!r}"
+        starts = [named, f"an arm's label is {shown(label)};", f"arm label {label!r}"]
+        places |= dict.fromkeys(starts if label.strip() else [*starts, "an arm has a blank label"], Place(st.empty()))
+        for name in arm["changes"]:
+            places[f"{named}: {name} is "] = Place(st.empty(), name, me.key(f"{name}-{arm['uid']}"))
+    places["two arms "] = Place(st.empty())
     st.menu_button(
         "Add arm",
         list(PRESETS),
@@ -89,7 +94,7 @@ def edit(me: session.Session, arm: dict[str, Any]) -> None:
 
 def title(arm: dict[str, Any]) -> str:
     """The arm's label."""
-    return escaped(arm["label"]) or "(no label)"
+    return escaped(arm["label"].strip()) or "(no label)"
 
 
 def swatches(me: session.Session, run: Run | None) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import streamlit as st
 
+from bnlab import problems
 from bnlab.address import read, read_seeds, written
 from bnlab.data import DATASETS
 from bnlab.figures.style import amount
-from bnlab.problems import allowed
 from bnlab.run import Run
 from bnlab.settings import MAX_SEEDS, SECTIONS, Settings, about, limits
 
@@ -23,7 +23,15 @@ KEPT = "leave as it is"  # first in a list of texts: it is what Enter takes in a
 END = INVISIBLE  # behind a value; without it Streamlit takes 0.15 pasted over 0.1 for an added 5, and keeps the 5
 
 
-Places = dict[str, Any]  # what a sentence starts with -> the place on the page where it stands
+class Place(NamedTuple):
+    """Where sentences stand on the page; of a control's place, which setting it holds and under which key."""
+
+    box: Any
+    name: str = ""
+    key: str = ""
+
+
+Places = dict[str, Place]  # what a sentence starts with -> where it stands
 
 
 def settings(me: session.Session) -> Places:
@@ -39,11 +47,11 @@ def settings(me: session.Session) -> Places:
         with st.expander(section, expanded=section != "Recording", key=key, on_change="rerun") as place:
             for name in names if place.open else ():
                 asked[name] = control(name, asked[name], me.key(name), asked)
-                places[f"{name} is "] = st.empty()
+                places[f"{name} is "] = Place(st.empty(), name, me.key(name))
             if place.open and section == "Data" and asked["data"] in DATASETS:
                 preview(asked["data"], asked["standardize"])
         if not place.open:
-            places |= {f"{name} is ": st.empty() for name in names}
+            places |= {f"{name} is ": Place(st.empty(), name, me.key(name)) for name in names}
     return places
 
 
@@ -58,20 +66,34 @@ def preview(data: str, standardize: bool) -> None:
 def complain(places: Places, wrong: list[str]) -> None:
     """Every sentence in one place; several for one place stand together. An arm's stands at the control it speaks of:
     the arm's own or else the shared one; where there is none, at the arm."""
-    told: dict[str, list[str]] = {}
+    told: dict[Any, list[str]] = {}
     for sentence in wrong:
         own = [start for start in places if sentence.startswith(start)]
         shared = [start for start in places if sentence.rpartition("': ")[2].startswith(start)]
         for start in [*own[1:], *shared, *own][:1]:
-            told.setdefault(start, []).append(sentence)
-    for start, sentences in told.items():
-        places[start].error("\n\n".join(map(escaped, sentences)))
+            told.setdefault(places[start].box, []).append(in_words(sentence, places[start]))
+    for box, sentences in told.items():
+        box.error("\n\n".join(map(escaped, sentences)))
+
+
+def in_words(sentence: str, place: Place) -> str:
+    """The sentence as it reads below a control: its label for the field's name, and what was typed as it was typed."""
+    arm, between, rest = sentence.rpartition("': ")
+    value = rest.removeprefix(f"{place.name} is ")
+    if not place.name or value == rest:
+        return sentence
+    own = session.value(place.key)
+    text = own.replace(END, "").strip() if isinstance(own, str) else ""
+    known = read(place.name, text)
+    if not isinstance(known, str) and value.startswith(start := f"{problems.shown(known)};"):
+        value = f"{text if len(text) <= 60 else text[:57] + '...'};{value.removeprefix(start)}"
+    return f"{arm}{between}{label(place.name)} is {value}"
 
 
 def control(name: str, value: Any, key: str, beside: dict[str, Any]) -> Any:
     """One setting's widget, chosen by the declared type; `beside` are the settings it stands among."""
     told = about(name)
-    shown = {"label": label(name), "key": key, "help": f"{told.help} Allowed: {allowed(name)}."}
+    shown = {"label": label(name), "key": key, "help": f"{told.help} Allowed: {problems.allowed(name)}."}
     low, high = limits(name)
     kind = Settings.model_fields[name].annotation
     if told.choices:
@@ -139,7 +161,7 @@ def seeds(me: session.Session) -> Places:
         },
     )
     me.draft["seeds"] = read_seeds(chosen)
-    return {"seeds ": st.empty()}
+    return {"seeds ": Place(st.empty())}
 
 
 def normed_arm(run: Run | None) -> tuple[str, Settings]:
