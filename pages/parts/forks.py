@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import streamlit as st
+from pydantic import ValidationError
 
 from bnlab import opened
 from bnlab.fork import CHANGEABLE, can_change
+from bnlab.problems import problems
 from bnlab.run import Run
-from bnlab.settings import limits
+from bnlab.settings import Settings, limits
 
 from . import board, controls, session
 from .words import escaped
@@ -65,16 +67,32 @@ def show(me: session.Session, run: Run) -> None:
     settings = run.experiment.arm_settings[arm]
     beside = settings.model_dump()
     with st.container(horizontal=True, key="fork-changes"):
-        changes = {}
+        changes, places = {}, {}
         for name in [name for name in OFFERED if name in can_change(settings)]:
             with st.container(width=230):
-                changes[name] = controls.control(name, beside[name], f"fork-{name}-{run.id}-{arm}", beside)
+                key = f"fork-{name}-{run.id}-{arm}"
+                changes[name] = controls.control(name, beside[name], key, beside)
+                places[f"{name} is "] = controls.Place(st.empty(), name, key)
     changed = {name: value for name, value in changes.items() if value != beside[name]}
+    wrong = mistakes(beside | changed)
+    controls.complain(places, wrong)
+    why_not = "" if changed else "Choose something that differs first."
+    if wrong:
+        why_not = "Put right what is wrong above first."
     st.button(
         "Fork and train", type="primary", icon=":material/fork_right:", key="fork-train", on_click=fork,
-        args=(me, run.id, arm, step, changed, more), disabled=not changed,
-        help="Starts a new run and opens it in the Lab." if changed else "Choose something that differs first.",
+        args=(me, run.id, arm, step, changed, more), disabled=bool(why_not),
+        help=why_not or "Starts a new run and opens it in the Lab.",
     )  # fmt: skip
+
+
+def mistakes(settings: dict) -> list[str]:
+    """What is wrong with an arm's settings, a sentence each."""
+    try:
+        Settings.model_validate(settings)
+    except ValidationError as error:
+        return problems(error)
+    return []
 
 
 def fork(me: session.Session, run_id: str, arm: int, step: int, changes: dict, more: int) -> None:
