@@ -39,7 +39,23 @@ def said(name: str, value: Any) -> str:
     """A change in few words, as a curve is called by it."""
     told = about(name)
     known = WORDS.get((name, value)) or (told.choices or {}).get(value)
-    return known or f"{told.label.lower() if name != 'alpha' else 'α'} {value}"
+    number = value if isinstance(value, str) else f"{value:g}"
+    return known or f"{told.label.lower() if name != 'alpha' else 'α'} {number}"
+
+
+def differing(settings: Settings, changes: dict[str, Any]) -> dict[str, Any]:
+    """Of the changes those that are some."""
+    return {name: value for name, value in changes.items() if getattr(settings, name) != value}
+
+
+def in_words(changes: dict[str, Any]) -> str:
+    """α 0.5, learning rate 1."""
+    return ", ".join(said(name, value) for name, value in changes.items())
+
+
+def called(experiment: Experiment, arm: int, changes: dict[str, Any]) -> str:
+    """What goes on and what is changed, as a fork's name begins: BN, learning rate 1."""
+    return f"{experiment.arms[arm].label}, {in_words(differing(experiment.arm_settings[arm], changes))}"
 
 
 def forked(experiment: Experiment, arm: int, step: int, changes: dict[str, Any], more: int | None = None) -> Experiment:
@@ -49,7 +65,7 @@ def forked(experiment: Experiment, arm: int, step: int, changes: dict[str, Any],
     that the run had left. What it is scored at stays too.
     """
     old, settings = experiment.arms[arm], experiment.arm_settings[arm]
-    changes = {name: value for name, value in changes.items() if getattr(settings, name) != value}
+    changes = differing(settings, changes)
     if not changes:
         raise ValueError("nothing is changed; change at least one setting to see a difference.")
     for name in changes:
@@ -74,7 +90,7 @@ def forked(experiment: Experiment, arm: int, step: int, changes: dict[str, Any],
         )
     if more is not None and more < 1:
         raise ValueError(f"a fork of {more} steps has nothing to train; allowed is 1 or more.")
-    words = cut(", ".join(said(name, value) for name, value in changes.items()), MAX_LABEL - 6)
+    words = cut(in_words(changes), MAX_LABEL - 6)
     label = f"{cut(old.label, MAX_LABEL - len(words) - 2)}: {words}"  # the new words last: a fork of a fork is another
     new = Arm(label=label, changes=old.changes | changes)
     try:

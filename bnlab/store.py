@@ -17,7 +17,7 @@ import numpy as np
 from .budget import blob, fit_looks, left_for_looks
 from .database import OF_A_RUN, Database
 from .experiment import Experiment
-from .fork import forked
+from .fork import called, forked
 from .run import STOP_FIRST, UNDER_WAY, Run, Taken, checked_name, described, run_in, shortened
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ class RunStore(Database):
             label = parent.experiment.arms[arm].label
             raise ValueError(f"{label!r} had diverged by step {step:,}; choose an earlier step, or another arm.")
         experiment = forked(parent.experiment, arm, step, changes, more)
-        run = self.create(experiment, f"Fork at step {step:,}: {experiment.arms[1].label}")
+        named = called(parent.experiment, arm, changes)  # first what differs: the end may be cut off
+        run = self.create(experiment, f"{named}, from step {step:,} of {parent.name}")
         with self.transaction() as db:
             db.execute("insert into forks values (?, ?, ?, ?)", (run.id, run_id, arm, step))
         return run

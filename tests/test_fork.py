@@ -102,8 +102,18 @@ def test_a_fork_is_called_by_what_it_does():
         (0, {"alpha": 0.5, "learning_rate": 0.01}, "BN: α 0.5, learning rate 0.01"),
         (0, {"optimizer": "adam", "batch_size": 8}, "BN: Adam, mini-batch size 8"),
         (0, {"rescale": "fixed"}, "BN: γ and β frozen"),
+        (0, {"learning_rate": 1.0}, "BN: learning rate 1"),
+        (0, {"weight_decay": 1e-5}, "BN: weight decay 1e-05"),
     ):
         assert forked(experiment, arm, 10, changes).arms[1].label == label
+
+
+def test_the_name_of_a_fork_says_what_goes_on_what_is_changed_and_from_where(parent):
+    store, run_id = parent
+    changes = {"learning_rate": 1.0, "weight_decay": 0.0}  # which is no change
+    for name, rest in (("Wine: two", "Wine: two"), ("long " * 23 + "x", "long " * 14 + "long…")):
+        store.rename(run_id, name)
+        assert store.fork(run_id, 1, 30, changes).name == f"before, learning rate 1, from step 30 of {rest}"
 
 
 def test_a_paused_fork_goes_on_as_if_it_had_not_been(parent):
