@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.parts import arms, board, controls, session, views
+from pages.parts import arms, board, controls, forks, session, views
 from pages.parts.words import escaped
 
 me = session.begin()
@@ -23,6 +23,7 @@ with st.container():
         st.error(f"This address cannot be opened as it is: {told}", icon=":material/link_off:")
 
 run = board.show(me, experiment, wrong)
+forks.origin(me, run)
 arms.swatches(me, run)
 if run is not None:
     views.show(run.id)

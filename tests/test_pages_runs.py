@@ -239,6 +239,27 @@ def test_a_fork_starts_again_as_a_fork_and_with_another_question_as_a_run_of_its
     assert "the weights of step 50 that this fork began with are gone" in errors(at) and len(store.runs()) == runs
 
 
+def test_a_fork_says_where_it_was_forked_from_with_a_way_there_while_it_is_there():
+    store = opened.store()
+    parent = store.create(Experiment(settings=Settings(depth=3)), name="[one](x)")
+    store.db.execute("insert into snapshots values (?, 0, 50, x'00')", (parent.id,))
+    fork = store.fork(parent.id, 1, 50, {"learning_rate": 0.5})
+
+    def said(at) -> list[str]:
+        return [text.value.replace("\\", "") for text in at.caption if text.value.startswith("Forked")]
+
+    at = page(("run", fork.id))
+    assert said(at) == [f"Forked from {parent.experiment.arms[1].label} at step 50 of"]
+    to = button(at, f"origin-{parent.id}")
+    assert to.label == "\\[one\\]\\(x\\)"
+    drawn(to.click())
+    assert address(at)[-1] == ("run", parent.id) and not said(at)
+    store.delete(parent.id)
+    at = page(("run", fork.id))
+    assert said(at) == ["Forked at step 50 of a run that was deleted."]
+    assert not [b for b in at.button if b.key.startswith("origin-")]
+
+
 GONE = "There is no run '{}' here. It may have been deleted; choose another run."
 
 

@@ -95,6 +95,26 @@ def mistakes(settings: dict) -> list[str]:
     return []
 
 
+def origin(me: session.Session, run: Run | None) -> None:
+    """Where a fork was forked from, with a way to that run while it is there; the place for it is always there."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="origin"):
+        found = run and opened.store().origin(run.id)  # of the example, and of one that is gone by now, none
+        if not found:
+            return
+        run_id, arm, step = found
+        try:
+            parent = opened.holder(run_id).run(run_id)
+        except KeyError:
+            st.caption(f"Forked at step {step:,} of a run that was deleted.")
+            return
+        label = escaped(parent.experiment.arms[arm].label)
+        st.caption(f"Forked from {label} at step {step:,} of", width="content")
+        st.button(
+            escaped(parent.name), type="tertiary", key=f"origin-{run_id}", on_click=board.look_at, args=(me, run_id),
+            help="Look at the run this one was forked from.",
+        )  # fmt: skip
+
+
 def fork(me: session.Session, run_id: str, arm: int, step: int, changes: dict, more: int) -> None:
     """Make the fork and let it train; what is wrong with it is said on the page."""
     try:
