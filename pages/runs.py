@@ -19,6 +19,7 @@ pages = max(1, -(-len(runs) // PER_PAGE))
 page = st.pagination(pages, key="page") if pages > 1 else 1
 
 labels = board.told_apart(runs)
+me.names |= {run.id: run.name for run in runs}
 for run in runs[(page - 1) * PER_PAGE : page * PER_PAGE]:
     with st.container(border=True, key=f"row-{run.id}"):
         name, actions = st.columns([3, 2], vertical_alignment="center")
@@ -37,8 +38,9 @@ for run in runs[(page - 1) * PER_PAGE : page * PER_PAGE]:
             alive = run.status in UNDER_WAY
             why = STOP_FIRST if alive else "Asks once more before anything is gone."
             with st.popover("Delete", icon=":material/delete:", disabled=alive, help=why):
-                st.text(f"{several(run.made, 'recorded step')} will be gone for good.")
-                st.button(
-                    "Delete for good", type="primary", key=f"delete-{run.id}", on_click=board.delete, args=(me, run)
-                )
+                st.text(f"{run.name}\n\nIts {several(run.made, 'recorded step')} will be gone for good.")
+                st.button(  # not as Train looks, which is the way on
+                    ":red[Delete for good]", icon=":material/delete_forever:", key=f"delete-{run.id}",
+                    on_click=board.delete, args=(me, run),
+                )  # fmt: skip
 session.write_address(me, me.asked()[0])

@@ -113,7 +113,7 @@ def test_a_page_whose_run_is_deleted_in_another_tab_goes_on_to_the_example_by_it
     row.wait_for(state="detached", timeout=SLOW)
     other.close()
     for where, tab in {"lab": page, **tabs}.items():
-        told = tab.get_by_test_id("stAlert").filter(has_text=f"There is no run '{run}' here.")
+        told = tab.get_by_test_id("stAlert").filter(has_text="BN' was deleted. Choose another run.")
         expect(told, where).to_have_count(1)
         expect(tab.locator(".st-key-head").get_by_role("button", name="Rename"), where).to_be_disabled()
         until(tab, f"!document.querySelector('.live-plot').dataset.address.includes('{run}')")

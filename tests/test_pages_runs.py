@@ -120,6 +120,8 @@ def test_runs_are_renamed_opened_and_deleted():
     store.change(run.id, status="stopped")
     at.switch_page("runs.py")
     drawn(at)
+    assert [text.value for text in at.text] == ["[second](x)\n\nIts 0 recorded steps will be gone for good."]
+    assert button(at, f"delete-{run.id}").proto.type == "secondary", "Train is the one that stands out"
     drawn(button(at, f"delete-{run.id}").click())
     assert not store.runs()
 
@@ -151,7 +153,7 @@ def test_a_run_that_was_deleted_meanwhile_is_a_sentence():
     at = page(("run", shown.id))
     opened.store().delete(other.id)
     drawn(chooser(at).set_value(other.id))
-    assert f"There is no run '{other.id}' here." in errors(at)
+    assert GONE.format(other.name) in errors(at)
     assert address(at) == [("run", shown.id)]
 
 
@@ -260,7 +262,7 @@ def test_a_fork_says_where_it_was_forked_from_with_a_way_there_while_it_is_there
     assert not [b for b in at.button if b.key.startswith("origin-")]
 
 
-GONE = "There is no run '{}' here. It may have been deleted; choose another run."
+GONE = "The run '{}' was deleted. Choose another run."
 
 
 @pytest.mark.parametrize("file", ["lab.py", "inference.py", "why.py"])
@@ -268,12 +270,12 @@ def test_a_page_whose_run_is_deleted_in_another_tab_goes_on_to_the_example_and_s
     run = opened.store().create(Experiment(), name="one")
     at = another(file, run.id)
     opened.store().delete(run.id)
-    assert GONE.format(run.id) in errors(drawn(at)) and chooser(at).value == opened.example_run().id
+    assert GONE.format(run.name) in errors(drawn(at)) and chooser(at).value == opened.example_run().id
     assert not errors(drawn(at)), "once"
     run = opened.store().create(Experiment(), name="two")
     drawn(chooser(drawn(at)).set_value(run.id))
     monkeypatch.setattr(board, "chooser", deleting(board.chooser))
-    assert GONE.format(run.id) in errors(drawn(at)), "deleted before the views are drawn, as they are alone"
+    assert GONE.format(run.name) in errors(drawn(at)), "deleted before the views are drawn, as they are alone"
     assert chooser(at).value == opened.example_run().id
 
 
@@ -294,7 +296,7 @@ def test_a_new_name_for_a_run_that_was_deleted_in_another_tab_is_answered_with_a
     at = another(file, run.id)
     opened.store().delete(run.id)
     drawn(at.text_input(key=f"name-{run.id}").set_value("other"))
-    assert GONE.format(run.id) in errors(at) and not opened.store().runs()
+    assert GONE.format(run.name) in errors(at) and not opened.store().runs()
 
 
 def test_a_run_is_deleted_in_two_tabs_and_the_second_says_that_it_is_gone():
@@ -302,7 +304,7 @@ def test_a_run_is_deleted_in_two_tabs_and_the_second_says_that_it_is_gone():
     opened.store().change(run.id, status="stopped")
     at, other = another("runs.py", run.id), another("runs.py", run.id)
     assert not errors(drawn(button(at, f"delete-{run.id}").click()))
-    assert GONE.format(run.id) in errors(drawn(button(other, f"delete-{run.id}").click()))
+    assert GONE.format(run.name) in errors(drawn(button(other, f"delete-{run.id}").click()))
     assert not address(other)
 
 

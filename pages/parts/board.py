@@ -54,7 +54,7 @@ def looked_at(me: Session) -> Run | None:
         try:
             return opened.holder(me.run).run(me.run)
         except KeyError as error:
-            me.run, me.said = None, str(error.args[0])
+            me.said, me.run = me.told(error, me.run), None
     return opened.example_run()
 
 
@@ -84,6 +84,7 @@ def chooser(me: Session, run: Run | None, title: str | None = "Batch Normalizati
     example = opened.example_run()
     if run is not None and not is_example(run) and run.id not in [other.id for other in found]:
         found.append(run)
+    me.names |= {other.id: other.name for other in found}
     names = told_apart(found)
     if example is not None:
         names[example.id] = f"Example: {example.name}"
@@ -148,7 +149,7 @@ def look_at(me: Session, run_id: str) -> None:
     try:
         me.open_run(run_id)
     except KeyError as error:
-        me.said = str(error.args[0])
+        me.said = me.told(error, run_id)
 
 
 def rename_box(me: Session, run: Run | None) -> None:
@@ -168,7 +169,7 @@ def rename(me: Session, run_id: str) -> None:
     try:
         opened.store().rename(run_id, session.value(f"name-{run_id}"))
     except KeyError as error:
-        me.said = str(error.args[0])
+        me.said = me.told(error, run_id)
     except ValueError:
         pass  # said below the name
 
@@ -246,7 +247,7 @@ def begin(me: Session, asked: Experiment | str, how: str) -> None:
     try:
         run = opened.store().again(asked) if isinstance(asked, str) else opened.store().create(asked)
     except (KeyError, ValueError) as error:
-        me.said = str(error.args[0])
+        me.said = me.told(error, asked) if isinstance(asked, str) else str(error.args[0])
         return
     if steer(me, how, run.id):
         me.run = run.id
@@ -259,7 +260,7 @@ def steer(me: Session, what: str, run_id: str) -> bool:
     try:
         getattr(opened.jobs(), what)(run_id)
     except (KeyError, ValueError) as error:
-        me.said = str(error.args[0])
+        me.said = me.told(error, run_id)
         return False
     if what in ("start", "resume", "step") and run_id not in me.begun:
         me.begun.append(run_id)
@@ -274,6 +275,6 @@ def delete(me: Session, run: Run) -> None:
         me.said = str(error.args[0])
         return
     except KeyError as error:  # it was deleted in another tab
-        me.said = str(error.args[0])
+        me.said = me.told(error, run.id)
     if me.run == run.id:
         me.run = None

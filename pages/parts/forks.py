@@ -121,7 +121,7 @@ def fork(me: session.Session, run_id: str, arm: int, step: int, changes: dict, m
         run = opened.store().fork(run_id, arm, step, changes, more)
         opened.jobs().start(run.id)
     except (KeyError, ValueError) as error:
-        me.unforked = str(error.args[0])
+        me.unforked = me.told(error, run_id)
     else:
         me.begun.append(run.id)
         me.open_run(run.id)

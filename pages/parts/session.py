@@ -30,9 +30,9 @@ class Session:
     "arms": [{"uid", "label", "changes"}], "seeds": [...]}; change it in place.
     edition: rises when a whole question is loaded; every widget's key carries it, so that widgets show the new values.
     run: the id of the run that is looked at. begun: those of the runs that this session started or resumed. wish: how
-    to begin a new run, "start" or "step", once the page has read all its controls. said: something to say at the next
-    drawing of the page. forked: a fork was just made. unforked: why one was not. chosen: which arm, by the name of the
-    choice.
+    to begin a new run, "start" or "step", once the page has read all its controls. names: what the runs are called that
+    it was shown, by id: of one that was deleted nothing else is left. said: something to say at the next drawing of the
+    page. forked: a fork was just made. unforked: why one was not. chosen: which arm, by the name of the choice.
     written: the query this session wrote last; another one in the address bar is a question to load, unless it is among
     late: the queries that the browser may still send because it has not heard of `written` yet.
     wrong_address: what is wrong with that of the bar and not shown by the controls. opened_as: the question and the run
@@ -45,6 +45,7 @@ class Session:
     run: str | None = None
     begun: list[str] = field(default_factory=list)
     wish: str | None = None
+    names: dict[str, str] = field(default_factory=dict)
     said: str | None = None
     forked: bool | None = None
     unforked: str | None = None
@@ -102,6 +103,12 @@ class Session:
             self.wrong_address = []
         return self.wrong_address
 
+    def told(self, error: Exception, run_id: str) -> str:
+        """What went wrong with a run; of one that is gone with the name that this session knew it by."""
+        if isinstance(error, KeyError) and run_id in self.names:
+            return f"The run {self.names[run_id]!r} was deleted. Choose another run."
+        return str(error.args[0])
+
     def take(self, name: str) -> Any:
         """`wish`, `said`, `forked` or `unforked`, which is gone then."""
         value = getattr(self, name)
@@ -143,7 +150,7 @@ def opened_address(me: Session, asked: Query) -> list[str]:
         try:
             me.open_run(run_id)
         except KeyError as error:
-            said.append(str(error.args[0]))
+            said.append(me.told(error, run_id))
     pairs = [pair for pair in asked if pair[0] != RUN]
     if pairs:
         me.show(question(pairs))
