@@ -2,8 +2,10 @@
 
 import streamlit as st
 
+from pages.parts import live, session
+
 st.set_page_config(page_title="Batch Normalization Lab", page_icon="📈", layout="wide", initial_sidebar_state=360)
-st.navigation(
+page = st.navigation(
     [
         st.Page("lab.py", title="Lab", icon=":material/science:", default=True),
         st.Page("inference.py", title="Inference", icon=":material/functions:"),
@@ -11,4 +13,7 @@ st.navigation(
         st.Page("runs.py", title="Runs", icon=":material/history:"),
     ],
     position="top",
-).run()
+)
+session.turn(page.url_path)
+page.run()
+live.history()  # last: it has no size, but what follows it a gap

@@ -97,6 +97,45 @@ def test_switching_pages_keeps_the_run_and_the_question(page, server):
     stopped(page)
 
 
+def test_back_and_forward_go_from_page_to_page_and_the_page_follows_the_address(page, server):
+    asked = "document.querySelector('.live-plot')?.dataset.address?.includes('{}')"
+    opened(page, f"{server}/?{SHORT}")
+    button(page, "Train").click()
+    until(page, "location.search.includes('run=')")
+    run = page.evaluate("new URLSearchParams(location.search).get('run')")
+
+    def at(path: str, run_id: str) -> None:
+        until(page, f"location.pathname === '/{path}' && location.search.includes('run={run_id}')")
+        until(page, asked.format(run_id))
+        page.wait_for_selector(RESTED, timeout=SLOW)
+
+    until(page, asked.format(run))
+    status(page, "done")
+    opened(page, f"{server}/?run={run}")
+    entries = page.evaluate("history.length")
+    status(page, "done")
+    button(page, "Train").click()
+    until(page, f"!location.search.includes('run={run}')")
+    status(page, "done")
+    other = page.evaluate("new URLSearchParams(location.search).get('run')")
+    assert page.evaluate("history.length") == entries, "Back does not go to a question asked here before"
+    page.get_by_role("link", name="Inference").click()
+    at("inference", other)
+    page.locator(".st-key-head [data-testid=stSelectbox] input").click()
+    page.get_by_role("option").nth(1).click()
+    at("inference", run)
+    page.get_by_role("link", name="Why it works").click()
+    at("why", run)
+    assert page.evaluate("history.length") == entries + 2, "one for each page"
+    for go, path, run_id in (
+        (page.go_back, "inference", run),
+        (page.go_back, "", other),
+        (page.go_forward, "inference", run),
+    ):
+        go()
+        at(path, run_id)
+
+
 def test_a_page_whose_run_is_deleted_in_another_tab_goes_on_to_the_example_by_itself(page, browser, server):
     run = trained(page, server, SHORT)
     status(page, "done")

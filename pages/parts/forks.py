@@ -110,8 +110,8 @@ def origin(me: session.Session, run: Run | None) -> None:
         label = escaped(parent.experiment.arms[arm].label)
         st.caption(f"Forked from {label} at step {step:,} of", width="content")
         st.button(
-            escaped(parent.name), type="tertiary", key=f"origin-{run_id}", on_click=board.look_at, args=(me, run_id),
-            help="Look at the run this one was forked from.",
+            escaped(parent.name), type="tertiary", icon=":material/fork_right:", key=f"origin-{run_id}",
+            on_click=board.look_at, args=(me, run_id), help="Look at the run this one was forked from.",
         )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ class Session:
     it was shown, by id: of one that was deleted nothing else is left. said: something to say at the next drawing of the
     page. forked: a fork was just made. unforked: why one was not. chosen: which arm, by the name of the choice.
     written: the query this session wrote last; another one in the address bar is a question to load, unless it is among
-    late: the queries that the browser may still send because it has not heard of `written` yet.
+    late: the queries that the browser may still send because it has not heard of `written` yet. page: where it is.
     wrong_address: what is wrong with that of the bar and not shown by the controls. opened_as: the question and the run
     that it was opened as; while they are asked, it stays in the bar as the visitor wrote it.
     """
@@ -52,6 +52,7 @@ class Session:
     chosen: dict[str, int] = field(default_factory=dict)
     written: Query = field(default_factory=list)
     late: list[Query] = field(default_factory=list)
+    page: str | None = None
     wrong_address: list[str] = field(default_factory=list)
     opened_as: tuple[Experiment | None, str | None] = (None, None)
 
@@ -121,6 +122,14 @@ def mine() -> Session:
     if "mine" not in st.session_state:
         st.session_state.mine = Session()
     return st.session_state.mine
+
+
+def turn(page: str) -> None:
+    """Note which page is opened. A link to one drops the query, so what comes with another page is no late one: the
+    browser went back to it."""
+    me = mine()
+    if me.page != page:
+        me.page, me.late = page, []
 
 
 def begin() -> Session:

@@ -1,6 +1,7 @@
 """What follows a run without rerunning the page: the chart (chart.js) and the board of cards (board.js).
 
-Both pull from the routes of bnlab/api.py; a rerun of the page only changes what is followed.
+Both pull from the routes of bnlab/api.py; a rerun of the page only changes what is followed. And history.js, with which
+the browser's Back goes from page to page.
 """
 
 from pathlib import Path
@@ -19,6 +20,12 @@ def script(name: str) -> str:
 css = script("live.css")
 _chart = st.components.v2.component("live_chart", css=css, js=script("chart.js"), isolate_styles=False)
 _board = st.components.v2.component("live_board", css=css, js=script("board.js"), isolate_styles=False)
+_history = st.components.v2.component("live_history", css=css, js=script("history.js"), isolate_styles=False)
+
+
+def history() -> None:
+    """One entry in the browser's history for each page that is opened."""
+    _history(key="history")
 
 
 def chart(address: str, options: dict[str, str], label: str, height: int = 420) -> None:
