@@ -167,6 +167,17 @@ def test_curves_hidden_through_the_legend_are_hidden_when_their_view_comes_back(
     is_hidden()
 
 
+def test_a_value_on_a_card_does_not_break_away_from_its_unit(page, server):
+    page.set_viewport_size({"width": 480, "height": 900})
+    opened(page, server)
+    status(page, "done")
+    row = page.locator(".board-rows div").nth(1)
+    row.evaluate("row => row.firstChild.textContent = 'Test accuracy at step 450, 1 of 8 seeds, and some more'")
+    lines = "e => e.getBoundingClientRect().height / parseFloat(getComputedStyle(e).lineHeight)"
+    assert row.locator("dt").evaluate(f"e => {{ e.style.alignSelf = 'start'; return ({lines})(e); }}") > 1.5
+    assert row.locator("dd").evaluate(f"e => {{ e.style.alignSelf = 'start'; return ({lines})(e); }}") < 1.5
+
+
 def test_views_that_wrap_on_a_telephone_have_corners_and_edges_of_their_own(page, server):
     page.set_viewport_size({"width": 480, "height": 900})
     opened(page, server)
