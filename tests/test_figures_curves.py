@@ -31,6 +31,23 @@ def test_smoothing_is_the_mean_over_the_last_steps(window):
     np.testing.assert_allclose(found, values if window == 1 else by_hand, rtol=1e-9)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("window", [2, 10, 50, 200, 10_000])
+def test_smoothing_forgets_what_has_left_its_window_however_large(window, weighted):
+    """After one loss of 1e33 it drew exactly 0: one sum over all steps had no digits left for the others."""
+    rng = np.random.default_rng(2)
+    steps, values = np.cumsum(rng.integers(1, 4, 700)), rng.uniform(0.5, 2, 700).astype(np.float32)
+    weight = np.append(np.diff(steps), 1) if weighted else np.ones(700, int)
+    values[[40, 300, 301, 650]], values[[0, 100, 320, 699]] = 1e33, [np.nan, np.inf, -np.inf, 1e-30]
+    by_hand = []
+    for i, step in enumerate(steps):
+        inside = [j for j in range(i + 1) if steps[j] > step - window and np.isfinite(values[j])]
+        mean = sum(float(values[j]) * int(weight[j]) for j in inside) / max(sum(int(weight[j]) for j in inside), 1)
+        by_hand.append(mean if np.isfinite(values[i]) else np.nan)
+    found = smoothing.smoothed(steps, values, window, weight if weighted else 1)
+    np.testing.assert_allclose(found, by_hand, rtol=1e-12)
+
+
 def test_a_curve_is_the_mean_over_the_seeds_that_have_not_diverged():
     values = np.array([[1.0, 3.0], [2.0, np.nan], [np.nan, np.nan]])
     told = smoothing.curve(Series(np.arange(3), values, values - 0.5, values + 0.5), 1, 2)

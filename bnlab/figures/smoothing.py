@@ -30,12 +30,19 @@ def smoothed(steps: np.ndarray, values: np.ndarray, window: int, weight: np.ndar
     if window <= 1 or len(steps) < 2:
         return values
     finite = np.isfinite(values)
-    total = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0) * weight, dtype=float)])
-    count = np.concatenate([[0], np.cumsum(finite * weight)])
-    begin = np.searchsorted(steps, steps - window, side="right")
-    end = np.arange(1, len(steps) + 1)
-    there = count[end] - count[begin]
-    return np.where(finite, (total[end] - total[begin]) / np.maximum(there, 1), np.nan)
+    total = np.where(finite, values, 0.0).astype(float) * weight  # at first of each point alone
+    count = finite * np.asarray(weight)
+    end = np.arange(len(steps))  # the last point that is not in yet
+    left = end + 1 - np.searchsorted(steps, steps - window, side="right")  # points of the window that are not in yet
+    sums, counts = np.zeros(len(steps)), np.zeros(len(steps), int)
+    for k in range(int(left.max()).bit_length()):  # 2**k points at once: a difference of sums would lose what is small
+        taken = left >> k & 1 == 1
+        sums[taken] += total[end[taken]]
+        counts[taken] += count[end[taken]]
+        end = end - (taken << k)
+        for q in (total, count):
+            q[1 << k :] += q[: -(1 << k)]
+    return np.where(finite, sums / np.maximum(counts, 1), np.nan)
 
 
 def curve(series: Series, window: int, newest: int) -> Curve:
