@@ -15,16 +15,19 @@ from .run import Run
 
 RECENT = 20  # mini-batches the loss of a card is the mean of
 PREFERRED = ("moving", "none", "population", "batch")  # whose test score a card shows: the statistics of inference
+NO_LOSS = {False: "Training loss. No mini-batch is recorded yet.", True: "Training loss. All networks have diverged."}
 
 
 class Card(NamedTuple):
     """One arm in numbers, means over those of its seeds that have some; None where there is none yet.
 
-    loss: mean of the last RECENT mini-batches, over `trained` seeds. score: accuracy (share), or loss for a regression,
-    over the test set with `statistics` in the norms, as it was scored at step `scored`; over `tested` seeds.
+    loss: mean of the last `recent` mini-batches, over the `trained` seeds that have not diverged. score: accuracy
+    (share), or loss for a regression, over the test set with `statistics` in the norms, as it was scored at step
+    `scored`; over `tested` seeds.
     """
 
     loss: float | None
+    recent: int
     trained: int
     score: float | None
     tested: int
@@ -33,9 +36,11 @@ class Card(NamedTuple):
 
 
 def card(trace: Trace, arm: int) -> Card:
-    loss, trained = None, 0
+    recent = np.empty((0, 0))
     if trace.step >= 0:
-        loss, trained = average(trace.read("loss", arm, start=max(0, trace.step - RECENT)).mean[-RECENT:])
+        left = [i for i, seed in enumerate(trace.experiment.seeds) if (arm, seed) not in trace.diverged]
+        recent = trace.read("loss", arm, start=max(0, trace.step - RECENT)).mean[-RECENT:, left]
+    loss, trained = average(recent)
     score, tested, used, at = None, 0, "", -1
     for statistics in PREFERRED:
         steps, losses, accuracies = trace.scores(arm, "test", statistics, points=1)
@@ -43,7 +48,7 @@ def card(trace: Trace, arm: int) -> Card:
             score, tested = average((losses if accuracies is None else accuracies)[-1:])
             used, at = statistics, int(steps[-1])
             break
-    return Card(loss, trained, score, tested, used, at)
+    return Card(loss, len(recent), trained, score, tested, used, at)
 
 
 def average(values: np.ndarray) -> tuple[float | None, int]:
@@ -90,10 +95,11 @@ def words(run: Run, position: int | None) -> str:
     }[run.status]
 
 
-def seeds(there: int, of: int) -> tuple[str, str]:
-    """Of how many seeds a mean is, for its name, where some have no number, and for its help: ' over 8 seeds'."""
+def seeds(there: int, of: int, others: str) -> tuple[str, str]:
+    """Of how many seeds a mean is, for its name, where some are left out, and for its help: ' over 8 seeds'; what the
+    `others` are or have."""
     if 0 < there < of:
-        return f", {there} of {of} seeds", f" over {there} of {of} seeds: the others have none that is a number"
+        return f", {there} of {of} seeds", f" over {there} of {of} seeds: the others {others}"
     return "", f" over {of} seeds" if of > 1 else ""
 
 
@@ -102,16 +108,17 @@ def shown(trace: Trace, arm: int) -> dict[str, Any]:
     told, experiment = card(trace, arm), trace.experiment
     settings = experiment.arm_settings[arm]
     regression = DATASETS[settings.data].task == "regression"
-    (loss_of, loss_over), (score_of, score_over) = (
-        seeds(n, len(experiment.seeds)) for n in (told.trained, told.tested)
-    )
+    loss_of, loss_over = seeds(told.trained, len(experiment.seeds), "have diverged")
+    score_of, score_over = seeds(told.tested, len(experiment.seeds), "have none that is a number")
+    recent = f"mean of the last {told.recent} mini-batches" if told.recent != 1 else "of the last mini-batch"
+    lost = all((arm, seed) in trace.diverged for seed in experiment.seeds)
     using = f", with {STATISTICS[told.statistics]}" if told.statistics in STATISTICS else ""
     earlier = f" at step {told.scored:,}" if told.score is not None and told.scored < trace.step else ""
     rows = [
         {
             "name": "Loss" + loss_of,
             "value": "–" if told.loss is None else f"{style.amount(told.loss)} {'' if regression else 'nats'}".strip(),
-            "help": f"Training loss, mean of the last {RECENT} mini-batches{loss_over}.",
+            "help": f"Training loss, {recent}{loss_over}." if told.loss is not None else NO_LOSS[lost],
         },
         {
             "name": ("Test loss" if regression else "Test accuracy") + earlier + score_of,

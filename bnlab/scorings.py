@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from functools import cached_property
+from math import inf
 from threading import Lock
 
 import numpy as np
@@ -59,7 +61,7 @@ class Scorings:
         """Steps [n], losses and accuracies [n, seeds] (None for a regression) over a split, "train" or "test".
 
         statistics: "batch", "moving" or "population"; "none" for an arm without batch norm. Empty where there are none.
-        Of more than `points` scorings, evenly chosen ones and the newest.
+        Of more than `points` scorings, evenly chosen ones and the newest, also those of arms that have diverged.
         """
         stack, slots = self.slots(arm, "steps")
         lost = np.nan, None
@@ -78,12 +80,12 @@ class Scorings:
         return np.array(steps, int), losses, None if regression else accuracies
 
     def scored(self, points: int) -> list[tuple[int, int, dict]]:
-        """(stack, step, {(split, statistics): {slot: (loss, accuracy)}}) of evenly chosen scorings and the newest."""
+        """(stack, step, {(split, statistics): {slot: (loss, accuracy)}}) of evenly chosen scorings and newest ones."""
         if points not in self.told:
             of_run = "from scores where run = ?"  # of a stack that diverged as a whole there are fewer
             steps = self.store.db.execute(f"select distinct step {of_run} order by step", (self.run.id,))
             steps = [step for (step,) in steps]
-            chosen = {*steps[:: -(-len(steps) // points) or 1], *steps[-1:]}
+            chosen = {*steps[:: -(-len(steps) // points) or 1], *steps[-1:], *self.ends()}
             self.told[points] = []
             for stack, step, data in self.store.db.execute(
                 f"select stack, step, data {of_run} order by step", (self.run.id,)
@@ -95,6 +97,19 @@ class Scorings:
                         scored.setdefault((split, statistics), {}).update(zip(slots, values, strict=True))
                     self.told[points].append((stack, step, scored))
         return self.told[points]
+
+    def ends(self) -> Iterator[int]:
+        """The newest scoring of each arm all networks of which have diverged: they have none in those that follow."""
+        for arm in range(len(self.experiment.arms)):
+            when = [self.diverged.get((arm, seed), (inf,))[0] for seed in self.experiment.seeds]
+            if max(when) == inf:
+                continue
+            stack, slots = self.slots(arm, "steps")
+            ask = "select step, data from scores where run = ? and stack = ? and step <= ? order by step desc"
+            for step, data in self.store.db.execute(ask, (self.run.id, stack, max(when) + 1)):
+                if any(slot in slots for _, _, scored, *_ in json.loads(data) for slot in scored):
+                    yield step
+                    break
 
     def population(self, arm: int, layer: int | None = None, unit: int | None = None):
         """Steps [n], population means and biased variances [n, seeds, L, d], less what `layer` and `unit` fix."""

@@ -113,6 +113,45 @@ def test_a_card_of_a_network_that_diverged_says_when_and_what_to_do(tmp_path, se
     assert ("both seeds" in arm["verdict"]) == (len(seeds) == 2)
 
 
+def test_a_card_of_an_arm_that_is_lost_shows_its_newest_score_and_no_loss(tmp_path):
+    """It showed the score of step 0, and beside no loss "mean of the last 20 mini-batches over 2 seeds"."""
+    lost = Arm(label="lost", changes={"learning_rate": 3.0, "weight_decay": 1.0})  # a factor of -2 a step
+    settings = {"depth": 3, "width": 4, "batch_size": 16, "steps": 160, "activation": "tanh", "score_every": 8}
+    store = RunStore(tmp_path)
+    run = store.create(Experiment(settings=Settings(data="wine", **settings), arms=(ARMS[0], lost), seeds=(0, 1)))
+    execute(store, run.id, lambda: None)
+    trace = store.trace(run.id)
+    steps, _, accuracies = trace.scores(1, "test", "none")
+    assert 12 <= steps[-1] < 150, "the test's own network is to diverge after a while"
+    told, (loss, accuracy) = cards.card(trace, 1), cards.state(trace)["arms"][1]["rows"]
+    there = np.isfinite(accuracies[-1])
+    assert (told.scored, told.tested) == (steps[-1], there.sum())
+    assert told.score == pytest.approx(accuracies[-1][there].mean())
+    assert accuracy["name"].startswith(f"Test accuracy at step {steps[-1]}")
+    assert (loss["name"], loss["value"]) == ("Loss", "–")
+    assert loss["help"] == "Training loss. All networks have diverged."
+
+
+def test_the_loss_of_a_card_is_that_of_the_seeds_that_have_not_diverged(tmp_path, monkeypatch):
+    """It was a mean over what the run's last 20 steps had of them: of one that had just diverged, 15 mini-batches."""
+    store = RunStore(tmp_path)
+    run = store.create(Experiment(settings=SMALL.model_copy(update={"steps": 40}), arms=ARMS[:1], seeds=(0, 1)))
+    execute(store, run.id, lambda: None)
+    trace = store.trace(run.id)
+    kept = trace.read("loss", 0).mean[-cards.RECENT :, 0]
+    monkeypatch.setattr(Trace, "diverged", {(0, 1): (34, 1)})
+    (loss, _) = cards.state(trace)["arms"][0]["rows"]
+    assert cards.card(trace, 0).loss == pytest.approx(kept.mean(), rel=1e-6)
+    assert loss["name"] == "Loss, 1 of 2 seeds"
+    assert loss["help"].endswith("mean of the last 20 mini-batches over 1 of 2 seeds: the others have diverged.")
+
+
+def test_a_card_counts_the_mini_batches_that_there_are(trace):
+    """Of six it said "the last 20"."""
+    helps = [arm["rows"][0]["help"] for arm in cards.state(trace)["arms"]]
+    assert helps == ["Training loss, mean of the last 6 mini-batches."] * 3
+
+
 def test_the_formula_of_every_activation_is_told():
     for activation in ACTIVATIONS.values():
         assert f"{activation.label} {activation.formula}" in about("activation").help
