@@ -167,3 +167,15 @@ def test_the_axis_is_that_of_networks_that_last(trace, lost):
     assert -100 < low < high < 100
     words = "that did not diverge" if lost == 1 else "for the start, before the networks diverged"
     assert words in figure.layout.meta["note"]
+
+
+def test_the_axis_is_not_that_of_the_last_network_of_an_arm_of_which_most_diverged(trace):
+    seeds = (*EXPERIMENT.seeds, 7)
+    trace.experiment = EXPERIMENT.model_copy(update={"seeds": seeds})
+    trace.values = {key: np.concatenate([values, values[:, :1]], 1) for key, values in trace.values.items()}
+    trace.diverged = {(0, seed): (30, 2) for seed in seeds[:2]}
+    trace.values["a_sample", 0][20:, 2] *= 1e5
+    figure = figures.draw("distributions", trace, {})
+    low, high = figure.layout.yaxis.range
+    assert -100 < low < high < 100
+    assert "did not diverge, without those of arms of which most did: none." in figure.layout.meta["note"]

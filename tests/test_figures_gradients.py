@@ -138,6 +138,22 @@ def test_the_colors_are_those_of_networks_that_last():
     assert (axis.cmin, axis.cmax) == pytest.approx((-1, 0), abs=1e-6), "how they began"
 
 
+@pytest.mark.parametrize("others", [True, False])
+def test_the_last_network_of_an_arm_of_which_most_diverged_rules_no_colors(others):
+    trace = shaped([0.1, 1], [0.1, 1])
+    seeds, arms = (3, 5, 7), [Arm(label="none"), Arm(label="BN")][: 1 + others]
+    trace.experiment = trace.experiment.model_copy(update={"seeds": seeds, "arms": tuple(arms)})
+    trace.values = {(q, arm): np.repeat(v[:, :1], 3, 1) for (q, _), v in trace.values.items() for arm in (0, 1)}
+    trace.diverged = {(0, 3): (9, 1), (0, 5): (9, 1)}
+    for (_, arm), values in trace.values.items():
+        if arm == 0:
+            values[10:, :2], values[5:, 2] = np.nan, 1e-30
+    figure = figures.draw("gradient_heatmap", trace, {})
+    axis, note = figure.layout.coloraxis, figure.layout.meta["note"]
+    assert (axis.cmin, axis.cmax) == pytest.approx((-1, 0) if others else (-30, 0), abs=1e-5)
+    assert ("not diverge, without those of arms of which most did: none." in note) == others
+
+
 @pytest.mark.parametrize("label", ["four", "noisy a rather long label of forty ch"])
 def test_a_panel_has_room_above_it_for_every_line_of_its_title(label):
     """A first line of two lay over "step t (updates)" of the panel above."""

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from . import style
-from .lasting import bounds, departed, lasting
+from .lasting import bounds, departed, lasting, ruled
 from .options import AXIS, STEP, About, choice, no_steps
 from .style import NOTHING, nothing
 from .verdict import middle_of, spoken
@@ -163,7 +163,7 @@ def gradient_heatmap(trace: Trace, *, which: str) -> go.Figure:
     note += " Where it is 0 in some seeds the color is the others'." * any(
         mixed(trace, which, arm, most) for arm in arms
     )
-    note += " The colors are chosen for the networks that did not diverge." * ((low, high) != whole)
+    note += ruled(trace, arms, "colors are") * ((low, high) != whole)
     return style.finished(figure, height=height, note=note + departed(trace))
 
 

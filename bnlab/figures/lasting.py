@@ -36,13 +36,14 @@ def bounds(trace: Trace, drawn: Iterable[tuple[int, np.ndarray]]) -> tuple[float
     """From where to where an axis goes: (arm, values [n, ...] over time, of the lasting() seeds) are drawn on it.
 
     None where nobody has diverged, for then plotly's own choice shows everything, and where nothing is finite. Else the
-    range of networks that last, how they began and most of what came then: one may come back from 1e9. Where no arm
-    has such a network, the range in which they all began.
+    range of networks that last, of ruling() arms, how they began and most of what came then: one may come back from
+    1e9. Where no arm has such a network, the range in which they all began.
     """
     drawn = list(drawn)
+    arms = ruling(trace, (arm for arm, _ in drawn))
     if not any(arm == a for arm, _ in drawn for a, _ in trace.diverged):
         return None
-    some = [v for arm, v in drawn if not wholly(trace, arm)]
+    some = [v for arm, v in drawn if arm in arms]
     there, start = finite(some), finite([v[:1] for v in some or [v for _, v in drawn]])
     if not there.size or not start.size:
         return (float(start.min()), float(start.max())) if start.size else None
@@ -73,11 +74,22 @@ def finite(values: list[np.ndarray]) -> np.ndarray:
     return there[np.isfinite(there)]
 
 
-def ruled(trace: Trace, arms: Iterable[int]) -> str:
+def ruling(trace: Trace, arms: Iterable[int]) -> list[int]:
+    """Those of the arms whose lasting networks rule an axis: at most half of their networks diverged, where there is
+    such an arm, as the few that are left of others are often far off, too."""
+    left = {arm: len(lasting(trace, arm)) for arm in arms if not wholly(trace, arm)}
+    return [arm for arm, n in left.items() if 2 * n >= len(trace.experiment.seeds)] or list(left)
+
+
+def ruled(trace: Trace, arms: Iterable[int], what: str = "axis is") -> str:
     """Whose the range is that bounds() gives, to be added to a note."""
-    if all(wholly(trace, arm) for arm in arms):
-        return " The axis is chosen for the start, before the networks diverged."
-    return " The axis is chosen for the networks that did not diverge."
+    arms = list(arms)
+    rule = ruling(trace, arms)
+    if not rule:
+        return f" The {what} chosen for the start, before the networks diverged."
+    less = [style.label(trace, arm) for arm in arms if arm not in rule and not wholly(trace, arm)]
+    without = f", without those of arms of which most did: {', '.join(less)}" if less else ""
+    return f" The {what} chosen for the networks that did not diverge{without}."
 
 
 def room(low: float, high: float) -> list[float]:
