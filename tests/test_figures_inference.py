@@ -7,7 +7,7 @@ import pytest
 import torch
 from looked_at import cause_at, recorded, shown
 
-from bnlab import figures
+from bnlab import Settings, figures
 from bnlab.figures import alphas, inference
 from bnlab.figures.inference import three
 from bnlab.group import Group
@@ -152,3 +152,19 @@ def test_the_note_tells_the_mini_batches_that_were_scored(store, settings, words
     used = sorted({len(part) for part in x.tensor_split(-(-len(x) // K))})  # near-equal ones of at most K
     assert [int(n) for n in re.findall(r"\d+", words.split(" (")[0])] == used
     assert f"normalized by its own mini-batch of {words}, as in training" in note(trace)
+
+
+@pytest.mark.parametrize(
+    ("K", "words"), [(37, "so few examples make noisy statistics."), (18, "noisy statistics, another for each mini-")]
+)
+def test_statistics_differ_between_mini_batches_only_where_there_are_several(K, words):
+    """The 36 test examples of wine are one mini-batch of K = 37."""
+    told = inference.Three(np.array([0]), *np.array([[2.0], [1.0], [1.0]]), np.ones((1, 1), bool))
+    assert words in inference.explained(told, Settings(data="wine", batch_size=K, norm="batch"), None)
+
+
+def test_what_counts_as_few_is_what_was_scored():
+    """Of K = 50 the 360 test examples of digits make eight of 45; of K = 80, five of 72."""
+    told = inference.Three(np.array([0]), *np.array([[2.0], [1.0], [1.0]]), np.ones((1, 1), bool))
+    for K, few in ((50, True), (80, False)):
+        assert ("so few" in inference.explained(told, Settings(batch_size=K, norm="batch"), None)) == few

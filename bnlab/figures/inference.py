@@ -178,8 +178,10 @@ def explained(told: Three, settings: Settings, found: Cause | None) -> str:
     batch, population = told.batch[last], told.population[last]
     when = "the newest step" if last == len(told.steps) - 1 else f"step {told.steps[last]:,}"
     said += f": {amount(batch)} at {when}, against {amount(population)} with the population's"
-    noisy = np.isfinite(batch) and np.isfinite(population) and batch > 1.1 * population and K < 64
-    return f"{said}; so few examples make noisy statistics, another for each mini-batch." if noisy else f"{said}."
+    n = DATASETS[settings.data].n_test
+    few = n // parts(n, K) < 64 and np.isfinite(batch) and np.isfinite(population) and batch > 1.1 * population
+    each = "noisy statistics, another for each mini-batch" if parts(n, K) > 1 else "noisy statistics"
+    return f"{said}; so few examples make {each}." if few else f"{said}."
 
 
 def mini_batch(n: int, K: int) -> str:
