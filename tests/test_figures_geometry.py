@@ -137,3 +137,13 @@ def test_great_losses_of_an_undone_norm_are_written_as_powers_of_ten(tmp_path, m
     monkeypatch.setattr(trace, "look", lambda *a, **o: whole(*a, **o) | great)
     note = figures.draw("undone", trace, {}).layout.meta["note"]
     assert "BN 1.75729·10¹⁵ and 4.12346·10¹⁰ nats" in note and "e+" not in note
+
+
+def test_every_norm_behind_an_activation_that_bends_is_said_to_move(tmp_path):
+    """Layer norm moves there for the same reason, and was not named."""
+    after = {"placement": "after"}
+    arms = (ARMS[0], *(Arm(label=n, changes={"norm": n, **after}) for n in ("batch", "layer")), ARMS[2])
+    settings = Settings(depth=2, width=6, data="wine", batch_size=16, steps=2, activation="tanh")
+    note = seen(*trained(tmp_path, settings, arms), "invariance").layout.meta["note"]
+    moves = [name for name in ("none", "batch", "layer", "LN") if f"{name} moves: h stands in between." in note]
+    assert moves == ["batch", "layer"]

@@ -63,8 +63,8 @@ def invariance(trace: Trace, *, step: int, layer: int, c: float) -> go.Figure:
         numbers.append(
             f"{name}: loss {amount(loss, 4)}{unit(trace, 'loss', arm)}, ‖dE/dW‖ {amount(gradient)}{effective}."
         )
-        if settings.norm == "batch" and not fixed:
-            frozen = settings.statistics == "moving"
+        if settings.norm != "none" and not fixed:
+            frozen = settings.norm == "batch" and settings.statistics == "moving"
             moves.append(f"{name} moves: " + ("its moving averages stand still." if frozen else "h stands in between."))
     every = [trace.experiment.arm_settings[arm] for arm, *_ in arms]
     rates = " or ".join(dict.fromkeys(counting(s) for s in list(filter(invariant, every)) or every))
