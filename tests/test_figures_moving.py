@@ -229,3 +229,18 @@ def test_the_axes_of_gamma_and_beta_are_those_of_networks_that_last(trace, lost)
         for axis, start in ((figure.layout.yaxis, 1), (figure.layout.yaxis2, 0)):
             assert -100 < axis.range[0] < start < axis.range[1] < 100
         assert figure.layout.meta["note"].count("The axis is chosen for the") == 1
+
+
+@pytest.mark.parametrize("same", [("mean",), ("mean", "var"), ()])
+def test_a_gap_that_a_logarithmic_axis_cannot_show_is_named(trace, same):
+    """With alpha = 0 the average is the mini-batch's: their line was in the legend and nowhere else."""
+    symbols = {"mean": "μ̄", "var": "σ̄²"}
+    for name in ("mean", "var"):
+        trace.whole[1][1 if name == "mean" else 2][:] = 10.0 ** np.arange(4)[:, None, None, None]
+    for name in same:
+        trace.values[f"moving_{name}", 1] = trace.values[f"batch_{name}", 1]
+    figure = figures.draw("moving_averages", trace, {})
+    assert figure.layout.yaxis3.type == "log" and figure.layout.yaxis4.type == "log"
+    words = " and ".join(f"moving − mini-batch of {symbols[name]}" for name in same)
+    assert (f"logarithmic axis: {words}." in figure.layout.meta["note"]) == bool(same)
+    assert ("Not seen" in figure.layout.meta["note"]) == bool(same)

@@ -9,6 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..problems import enumeration
 from ..trace import evenly
 from . import style
 from .options import AXIS, BATCH_ARM, LAYER, SEED, STEP, UNIT, About, choice, no_steps
@@ -123,6 +124,7 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
     marks = {"mode": "markers", "marker": {"color": style.GRAY, "size": 7, "symbol": "diamond-open"}}
     joined = marks | {"mode": "lines+markers", "line": {"color": style.GRAY, "width": 1.5}}
     figure = make_subplots(2, 2, shared_xaxes=True, vertical_spacing=0.05, horizontal_spacing=0.13, row_heights=[3, 2])
+    unseen = []
     for column, name in enumerate(SYMBOLS, 1):
         one, (now, mean, whole) = getattr(told, name), SYMBOLS[name]
         for row, label, symbol, x, y, look in (
@@ -148,6 +150,10 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
         figure.update_yaxes(title=f"{now} of {z}, unit {unit}", row=1, col=column, **(kind if name == "var" else {}))
         gaps = style.positive(np.abs(one.moving - one.batch), one.gap)
         figure.update_yaxes(title=f"gap of {mean}", row=2, col=column, **gaps)
+        if gaps["type"] == "log":
+            both = {"mini-batch": one.moving - one.batch, "population": one.gap}
+            nil = [what for what, gap in both.items() if (gap == 0).any() and not np.nan_to_num(gap).any()]
+            unseen += [f"moving − {what} of {mean}" for what in nil]
         figure.update_xaxes(title="step", row=2, col=column)
     figure.add_scatter(  # a dot as small as those drawn could not be seen in the legend
         x=[None], y=[None], mode="markers", marker={"color": color, "size": 7},
@@ -164,9 +170,10 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
             row=2,
             col=1,
         )
-    return style.finished(
-        figure, height=520, note=memory(told.alpha) + rows_kept(told.mean.steps) + end(trace, arm, seed)
-    )
+    note = memory(told.alpha) + rows_kept(told.mean.steps)
+    if unseen:
+        note += f" Not seen, as it is 0, which has no place on a logarithmic axis: {enumeration(unseen)}."
+    return style.finished(figure, height=520, note=note + end(trace, arm, seed))
 
 
 def end(trace: Trace, arm: int, seed: int) -> str:
