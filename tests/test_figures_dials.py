@@ -158,7 +158,7 @@ def dials_of(*each):
             (((1, 1), 1, (10, 10)), ((2, 0.9), 1, (10, 10))),
             "equally fast, and neither dial differs",
         ),  # nor do seeds agree
-        (((1, 1, 10), (2, 2, 10), (3, 3, 10)), "a; b and c learn about equally fast, though"),
+        (((1, 1, 10), (2, 2, 10), (3, 3, 10)), "a, b and c learn about equally fast, though"),
         (((1, 1, 10), (2, 2, 10.5)), "a and b learn about equally fast"),  # within 10 %
         ((((1, 1), 1, (10, 10)), ((2, 2), 2, (20, 9.9))), "a and b learn about equally fast"),  # the seeds disagree
         (
@@ -237,3 +237,11 @@ def test_a_divergence_of_some_seeds_is_said_and_they_are_out(tmp_path):
 def test_the_marks_of_its_legend_do_not_touch(why_run):
     drawn = seen(*why_run, "dials")
     assert drawn.data[0].marker.size > 12 and drawn.layout.legend.itemsizing == "constant"
+
+
+@pytest.mark.parametrize(("name", "words"), [("b", "only a, b and c, as"), ("b, slow", "only a; b, slow and c, as")])
+def test_arms_are_enumerated_with_commas_where_no_label_has_one(name, words):
+    """'BN noisy; BN after and LN after.' read as two sentences."""
+    a, b, c = dials_of((1, 1, 10, "x"), (2, 2, 20, "x"), (3, 3, 30, "x")).values()
+    told = {"a": a, name: b, "c": c, "other": c._replace(kind="y")}
+    assert words in dials.verdict(told)

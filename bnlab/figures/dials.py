@@ -111,13 +111,14 @@ def verdict(dials: dict[str, Dial]) -> str:
         )
     among = list(dict.fromkeys(a for a, _ in able))
     parts = 0 < len(able) < len(told) * (len(told) - 1)
-    only = "" if len(among) == len(dials) and not parts else f"Compared are only {enumeration(among, '; ')}"
+    names = enumeration(among, "; " if any("," in name for name in among) else ", ")
+    only = "" if len(among) == len(dials) and not parts else f"Compared are only {names}"
     only += f", as both dials depend on {SAME}. " if parts else ". " if only else ""
     pairs = [(a, b) for a, b in able if clearly(told[a].loss, told[b].loss) < 0]
     if not pairs:
         apart = [f"{words} {differs(told, able, k)}" for k, words in NAMES.items() if differs(told, able, k)]
         also = f"though {' and '.join(apart)}" if apart else "and neither dial differs clearly"
-        return f"{only}{enumeration(among, '; ')} learn about equally fast, {also}."
+        return f"{only}{names} learn about equally fast, {also}."
     n = len(pairs)
     shift, rough = ([clearly(getattr(told[a], k), getattr(told[b], k)) for a, b in pairs] for k in ("shift", "rough"))
     left, low = shift.count(-1), rough.count(-1)
