@@ -94,3 +94,9 @@ def test_a_pressed_mistake_tells_its_symptom_in_numbers(inference_run, mistake):
     loss, right = found["loss"][mistake], found["unshifted_loss"] if mistake == IN_BATCHES else found["loss"][0]
     assert f"test loss {style.amount(loss)} instead of {style.amount(right)}" in drawn.layout.meta["note"]
     assert tuple(drawn.data[0].selectedpoints) == (0, mistake)
+
+
+@pytest.mark.parametrize(("data", "unit"), [("wine", "cross-entropy E (nats)"), ("diabetes", "mean squared error")])
+def test_the_axis_of_the_mistakes_says_what_their_loss_is_measured_in(store, data, unit):
+    title = shown(recorded(store, data=data, steps=5), "mistakes").layout.xaxis.title.text
+    assert title == f"test loss, {unit};<br>the line begins at what it should be"

@@ -13,6 +13,7 @@ from ..probes.broken import MISTAKES
 from . import style
 from .alphas import unknown
 from .looks import NOT_FINITE, NOT_YET, left_out, missing, newest_snapshot, seen
+from .losses import measure
 from .options import STEP, About, Option, no_batch_norm
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
         )  # fmt: skip
     spread = np.log10([value for value in spread if np.isfinite(value) and value > 0] or [1.0])
     room = 0.25 * max(0.2, np.ptp(spread))  # for the numbers beside the points, also where the screen is narrow
-    title = "test loss E; the line begins at what it should be"
+    title = f"test loss, {measure(trace, 'loss')};<br>the line begins at what it should be"
     figure.update_xaxes(
         title=title, **style.logarithmic(np.ptp(spread) + 2 * room), range=[spread.min() - room, spread.max() + room]
     )
