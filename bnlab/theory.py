@@ -195,6 +195,10 @@ def growth(
     variance = resting_point(lambda v: layer(net, np.array([v])).variance[0], net.s2)
     at = Layer(*(float(part[0]) for part in layer(net, np.array([variance]))))
     limit = 0.0 if variance < 1e-6 * net.s2 else inf if variance > 1e6 * net.s2 else at.square
+    usual = layer(net, np.array([net.s2]))  # of tanh at s2 = 1 the limit alone stands still
+    factors = sqrt(at.variance / variance), sqrt(float(usual.variance[0]) / net.s2)
+    if limit in (0.0, inf) and all(FALLING <= factor <= 1 / FALLING for factor in factors):
+        limit = float(usual.square[0])  # as for δ alone: nothing
     few = few_examples(net, batch_size)
     note = few.note
     growing = parting(net, variance)

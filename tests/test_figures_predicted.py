@@ -157,3 +157,13 @@ def test_of_a_hundred_layers_some_have_bars_and_each_arm_others(tmp_path):
     ]
     assert [8 <= len(layers) <= predicted.BARS for layers in barred] == [True, True]
     assert not barred[0] & barred[1]
+
+
+@pytest.mark.parametrize("fold", [1.501, 1.54, 1.500001, 1 / 1.501, 1 / 1.52, 3.0])
+def test_a_factor_that_is_off_by_more_than_said_is_written_so(fold):
+    """'Off its line by more than 1.5: ×1.5 at layer 5'."""
+    measured = tuple(np.array([1.0, fold]) for _ in range(3))
+    ones = tuple(np.ones(2) for _ in range(3))
+    told = predicted.Prediction(measured, measured, measured, ones, ((1, 1),) * 3, 1.0, np.inf, "")
+    written = float(predicted.off(told).split("×")[1].split(" ")[0])
+    assert max(written, 1 / written) > predicted.OFF and written == pytest.approx(fold, rel=0.03)

@@ -236,3 +236,20 @@ def test_no_setting_breaks_the_prediction(activation, norm, placement, gain):
     assert told.signal_norm[-1] == told.weight_norm[-1] == 1
     assert not np.isnan(growth(activation, "he", gain, norm, placement, 2)[:6]).any()
     assert profile(activation, "he", gain, norm, placement, depth=1, width=1, n_in=30).signal_norm.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (("relu", "he", 1.0, "frozen"), ""),
+        (("linear", "lecun", 1.0, "frozen"), ""),
+        (("relu", "he", 0.99, "frozen"), "sink to 0"),
+        (("relu", "he", 1.01), "grow without bound"),
+        (("tanh", "lecun", 1.0), "sink to 0"),  # slower and slower, but from any start
+    ],
+)
+def test_what_a_factor_of_1_does_is_not_called_sinking(asked, words):
+    """Frozen, δ makes the factor 1 - 1e-5, of which the note said both "never lost" and "sink to 0 with depth"."""
+    told = growth(*asked)
+    assert words in told.note and ("with depth" in told.note) == bool(words)
+    assert (told.forward_variance in (0.0, np.inf)) == bool(words)
