@@ -101,3 +101,16 @@ def test_the_name_of_the_populations_line_is_at_the_end_where_no_curve_is():
     assert free_end(np.array([falling])) == free_end(np.array([falling, nothing])) == "end"
     assert free_end(np.array([falling, back])) == "start" and free_end(np.array([falling, back[::-1]])) == "end"
     assert free_end(np.array([[1.0]])) == "end", "one layer"
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_layer_1_is_told_what_it_is(store, optimizer, depth):
+    """Its mean was called 0 also where Adam moves its bias, and a higher layer was advised where there is none."""
+    trace = recorded(store, optimizer=optimizer, learning_rate=0.05, depth=depth, steps=60)
+    note = shown(trace, "why_off", layer="1").layout.meta["note"]
+    _, mean, var = trace.population(0, layer=1)
+    drifts = (np.abs(mean) / np.sqrt(var)).max() > 0.01
+    assert drifts == (optimizer == "adam"), "the test's own networks"
+    assert ("its population mean is 0" in note) == (not drifts)
+    assert ("choose a higher layer" in note) == (depth > 1) and "inputs are standardized and never move" in note

@@ -315,3 +315,19 @@ def test_a_server_that_ends_does_not_wait_for_looks(store, jobs):
     assert jobs.looker.process
     jobs.close()  # the process reads all this while it still loads torch
     assert not [points for points in range(5, 42) if store.trace(run.id).look("landscape", 0, 40, points=points)]
+
+
+def test_a_figure_that_has_nothing_at_the_start_waits_for_its_look(store):
+    """While a run trained it settled on step 0, where nothing needs to be looked at: "Choose a later step."."""
+    arms = (Arm(label="BN", changes={"norm": "batch"}),)
+    asked = Settings(depth=2, width=4, data="wine", batch_size=16, steps=40, score_every=10)
+    run = store.create(Experiment(settings=asked, arms=arms))
+    execute(store, run.id, lambda: None)
+    store.change(run.id, status="running")
+    trace = store.trace(run.id)
+    figures.settle("why_off", trace, {})
+    assert "looking" in figures.draw("why_off", trace, {}).layout.meta["said"]
+    look(store, run.id, "off", {}, 20, trace.snapshot(20))
+    trace = store.trace(run.id)
+    figures.settle("why_off", trace, {})
+    assert "before update 20:" in figures.draw("why_off", trace, {}).layout.meta["note"]

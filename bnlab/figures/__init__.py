@@ -92,9 +92,11 @@ def settle(name: str, trace: Trace, query: Mapping[str, str]) -> None:
     Raises as draw()."""
     if trace.run.ended or not needs(name, trace, query):
         return
+    about = FIGURES[name]
     for step in reversed(trace.snapshots()[-NEAR:]):
         trace.horizon = step
-        if not needs(name, trace, query):
+        wanted = about.needs(trace, **asked(about.options, query, trace))  # none: there is nothing to be seen at it
+        if wanted and not needs(name, trace, query):
             return
     trace.horizon = None
 

@@ -129,10 +129,7 @@ def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.
     drawn = "in epochs" if settings.sampling == "epochs" else "with replacement"
     notes.append(f"The law is layer 1's, noise and bias, of mini-batches drawn {drawn}; for σ̄² of normal values.")
     if layer == 1 and settings.standardize and settings.placement == "before":
-        notes.append(
-            "Layer 1 is special: its inputs are standardized and never move, so its population mean is 0, where the "
-            "averages start; choose a higher layer to see lag and warm-up."
-        )
+        notes.append(first_layer(trace, arm, at))
     replayed, alpha = int(found["replayed"][0]), settings.alpha
     notes.append(
         "Every step was trained again for this, to the last bit, and the population measured along the way."
@@ -144,6 +141,18 @@ def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.
     return finished(figure, 460, *notes, left_out(trace, {arm: there}))
 
 
+def first_layer(trace: Trace, arm: int, at: int) -> str:
+    """What is special about the lowest layer, whose inputs are standardized."""
+    steps, mean, var = trace.population(arm, layer=1)
+    said = "Layer 1 is special: its inputs are standardized and never move"
+    before = steps <= at
+    if not (np.abs(mean[before]) > STILL * np.sqrt(var[before])).any():  # Adam moves its bias by rounding
+        said += ", so its population mean is 0, where the averages start"
+    higher = trace.experiment.arm_settings[arm].depth > 1
+    return said + ("; choose a higher layer to see lag and warm-up." if higher else ".")
+
+
+STILL = 0.01  # population standard deviations: a mean that is nearer to 0 is called 0
 SMALL = 64  # examples; a step of fewer takes hardly less time on a processor, as measured
 PRACTICE = (8, 32, 128)  # beside the run's own K
 
