@@ -244,3 +244,11 @@ def test_a_gap_that_a_logarithmic_axis_cannot_show_is_named(trace, same):
     words = " and ".join(f"moving − mini-batch of {symbols[name]}" for name in same)
     assert (f"logarithmic axis: {words}." in figure.layout.meta["note"]) == bool(same)
     assert ("Not seen" in figure.layout.meta["note"]) == bool(same)
+
+
+def test_the_bands_of_the_legend_are_as_dark_as_on_the_chart(trace):
+    """Where the inner band lies on the outer one it is darker, and both had the same sample."""
+    data = figures.draw("gamma_beta", trace, {}).data
+    samples = {t.name: float(t.fillcolor.split(",")[3][:-1]) for t in data if t.fill and t.showlegend}
+    outer, inner = (float(t.fillcolor.split(",")[3][:-1]) for t in data if t.fill == "tonexty" and t.xaxis == "x")
+    assert samples == {"5 to 95 %": outer, "25 to 75 %": pytest.approx(outer + inner * (1 - outer))}
