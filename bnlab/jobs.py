@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from .looker import Looker
 from .process import Process
-from .run import ALIVE, Run
+from .run import ALIVE, STEERED, Run
 from .store import RunStore
 
 LONGEST_QUEUE = 200
@@ -165,7 +165,7 @@ class Jobs:
                     if ended in self.more:
                         more = self.more.pop(ended)
                         with suppress(KeyError, ValueError):  # it was deleted
-                            if self.store.run(ended).status in ("paused", "stopped"):
+                            if self.store.run(ended).status in STEERED:
                                 self.put(ended, more)
                     self.dispatch()
         how = worker.ending()

@@ -25,12 +25,11 @@ import numpy as np
 from .executing import score, train_run
 from .experiment import Experiment, Settings
 from .looking import look, look_at
-from .run import Taken
+from .run import STEERED, Taken
 from .store import RunStore
 from .train import train
 
 MEMORY = 8 * 2**30  # bytes of data a worker may hold; what an experiment needs was checked before (experiment.py)
-STEERED = ("paused", "stopped")  # somebody may go on at once: looks that are due are for the process that looks
 LAST_WORDS = 10.0  # seconds a worker has to end after its pipe closed
 
 
@@ -100,7 +99,7 @@ def main(directory: Path | str) -> None:
             try:
                 wish = lambda run_id=run_id: "interrupt" if gone.is_set() else wishes.pop(run_id, None)  # noqa: E731
                 status, due = train_run(store, run_id, wish, message.get("steps"))
-                if status in STEERED:
+                if status in STEERED:  # the looks that are due are for the process that looks
                     left = [(name, step) for name, step, _ in due]
                 else:
                     look_at(store, run_id, due, gone.is_set)

@@ -3,7 +3,6 @@
 import gc
 import os
 import signal
-import time
 import weakref
 
 import numpy as np
@@ -152,10 +151,7 @@ def test_a_looking_process_that_dies_is_told(store, jobs):
     jobs.looker.look(store, run.id, "rank", {}, 20)
     assert jobs.looker.looking_at(run.id) == [("landscape", 40, {"points": 41}), ("rank", 20, {})]
     os.kill(jobs.looker.process.popen.pid, signal.SIGKILL)
-    for _ in range(1200):
-        if not jobs.looker.looking_at(run.id):  # the other one is told to another process
-            break
-        time.sleep(0.05)
+    until(lambda: not jobs.looker.looking_at(run.id))  # the other one is told to another process
     said = store.trace(run.id).look("landscape", 0, 40, points=41)
     assert said["wrong"].tolist() == ["the process that looked ended with signal 9."]
     assert "wrong" not in store.trace(run.id).look("rank", 0, 20)
@@ -185,10 +181,7 @@ def test_a_process_that_dies_over_a_scoring_blames_no_look_and_one_that_dies_ove
         ask[name]()
     assert jobs.looker.looking_at(run.id) == [("rank", 10, {})]
     os.kill(jobs.looker.process.popen.pid, signal.SIGKILL)
-    for _ in range(1200):
-        if not jobs.looker.waiting:
-            break
-        time.sleep(0.05)
+    until(lambda: not jobs.looker.waiting)
     trace = store.trace(run.id)
     assert ("wrong" in trace.look("rank", 0, 10)) == (first == "look")
     assert (trace.scores(0, "test", "moving")[0][-1] == store.run(run.id).step + 1) == (first == "look")
@@ -273,14 +266,10 @@ def test_looks_left_by_a_run_that_rests_are_taken_by_the_process_that_looks(stor
         settings = SMALL.model_copy(update={"steps": 1000, "score_every": 100})
         run = store.create(Experiment(settings=settings, arms=(BN,)))
         jobs.step(run.id)
-        planned, found = schedule(run.experiment), set()
-        for _ in range(1200):
-            trace = store.trace(run.id)
-            found = {name for name in planned if trace.look(name, 0, 0) is not None}
-            if found == {*planned}:
-                break
-            time.sleep(0.05)
-        assert found == {*planned} and store.run(run.id).status == "paused" and store.run(run.id).step == 0
+        planned = schedule(run.experiment)
+        until(lambda: all(store.trace(run.id).look(name, 0, 0) is not None for name in planned))
+        assert store.run(run.id).status == "paused" and store.run(run.id).step == 0
+        trace = store.trace(run.id)
         other = RunStore(store.directory / "other")
         execute(other, (all_ := other.create(run.experiment)).id, lambda: None, steps=1)
         for name in planned:

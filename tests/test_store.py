@@ -4,11 +4,11 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from at_work import until
 from known_rows import ARMS, REAL, SMALL, keep, same, size
 
 from bnlab import executing
@@ -25,15 +25,6 @@ from bnlab.store import RunStore
 from bnlab.executing import execute
 execute(RunStore(sys.argv[1]), sys.argv[2], lambda: time.sleep(0.002))
 """
-
-
-def until(condition, seconds=120):
-    """Wait for a condition; generous, for slow machines."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-    return value
 
 
 def same_run(a, b, stop):

@@ -11,9 +11,9 @@ from plotly.subplots import make_subplots
 from .. import lineage, moving
 from ..trace import evenly
 from . import style
-from .inference import SHOWN, three, without
+from .inference import SHOWN, three
 from .looks import NOT_FINITE, NOT_YET, left_out, missing, newest_snapshot, seen
-from .moving import subject
+from .moving import NO_BATCH_NORM, subject
 from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, Option
 from .style import NOTHING
 
@@ -28,7 +28,7 @@ def unknown(trace: Trace, arm: int, stop: int) -> str | None:
     """
     settings = trace.experiment.arm_settings[arm]
     if settings.norm != "batch":
-        return without(trace, "moving averages")
+        return NO_BATCH_NORM.format("moving averages")
     if settings.statistics == "moving":
         return "This arm trains with its moving averages frozen: they stand still, whatever alpha is."
     if (at := lineage.changed(trace, arm, "statistics")) is not None:

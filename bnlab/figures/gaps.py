@@ -12,8 +12,8 @@ from .. import lineage, moving
 from ..settings import about
 from . import style
 from .alphas import unknown
-from .inference import without
 from .looks import NOT_FINITE, NOT_YET, finished, left_out, missing, newest_snapshot, present, seen
+from .moving import NO_BATCH_NORM
 from .options import BATCH_ARM, LAYER, STEP, About, choice
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def in_practice(trace: Trace, *, arm: int, step: int) -> go.Figure:
     """The practitioner's statistics against the population's, layer by layer, for some mini-batch sizes."""
     settings = trace.experiment.arm_settings[arm]
     if settings.norm != "batch":
-        return style.said(without(trace, "statistics"))
+        return style.said(NO_BATCH_NORM.format("statistics"))
     at = newest_snapshot(trace, step)
     if at is None:
         return style.said(NOT_YET)

@@ -58,7 +58,7 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
     """The same weights on the same data, normalized in three ways."""
     settings = trace.experiment.arm_settings[arm]
     if settings.norm != "batch":
-        return style.said(without(trace, "statistics to choose from"))
+        return style.said(NO_BATCH_NORM.format("statistics to choose from"))
     if quantity == "accuracy" and DATASETS[settings.data].task == "regression":
         return style.said("A regression has no accuracy. Look at the loss.")
     told = three(trace, arm, split, quantity)
@@ -196,11 +196,6 @@ def widest(told: Three) -> int:
     with np.errstate(divide="ignore", invalid="ignore"):
         apart = np.abs(np.log(told.moving / told.population))  # as on the chart's axis
     return int(np.nan_to_num(apart, nan=-1, posinf=1e30).argmax())
-
-
-def without(trace: Trace, what: str) -> str:
-    """What to say where the arm that is shown has no batch norm."""
-    return NO_BATCH_NORM.format(what)
 
 
 SPLIT = choice("split", "Data", "Which examples are scored.", {"test": "test set", "train": "training set"})
