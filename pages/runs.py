@@ -3,44 +3,63 @@
 import streamlit as st
 
 from bnlab import opened
-from bnlab.run import STOP_FIRST, UNDER_WAY
+from bnlab.run import STOP_FIRST, UNDER_WAY, Run
 from pages.parts import board, session
+from pages.parts.session import Session
 from pages.parts.words import escaped, several
 
 PER_PAGE = 20
+EVERY = 2.0  # seconds between two looks at runs that are under way
+
+
+def listing(me: Session, followed: bool) -> None:
+    """The runs of one page of the list; while some are under way it is `followed`: drawn again by itself."""
+    board.say(me)
+    runs = opened.store().runs()
+    if not runs:
+        st.info("No run yet. Train one in the Lab; it is kept here.")
+    pages = max(1, -(-len(runs) // PER_PAGE))
+    page = st.pagination(pages, key="page") if pages > 1 else 1
+    labels = board.told_apart(runs)
+    me.names |= {run.id: run.name for run in runs}
+    for run in runs[(page - 1) * PER_PAGE : page * PER_PAGE]:
+        with st.container(border=True, key=f"row-{run.id}"):
+            row(me, run, labels[run.id])
+    session.write_address(me, me.asked()[0])
+    if under_way(runs) != followed:
+        st.rerun()
+
+
+def row(me: Session, run: Run, label: str) -> None:
+    """One run: what it is, how far, and what can be done with it."""
+    name, actions = st.columns([3, 2], vertical_alignment="center")
+    with name:
+        when, _, called = label.partition(" · ")
+        st.markdown(f"{escaped(when)} · **{escaped(called)}**")
+        asked = run.experiment
+        networks = several(len(asked.arms), "arm") + ", " + several(len(asked.seeds), "seed")
+        steps = f"step {run.made:,} of {asked.settings.steps:,}"
+        st.caption(f"{run.status.capitalize()}, {steps}; {networks}; {run.device}")
+    with actions, st.container(horizontal=True, horizontal_alignment="right"):
+        if st.button("Open", icon=":material/open_in_new:", key=f"open-{run.id}"):
+            me.open_run(run.id)
+            st.switch_page("lab.py")
+        board.rename_box(me, run)
+        alive = run.status in UNDER_WAY
+        why = STOP_FIRST if alive else "Asks once more before anything is gone."
+        with st.popover("Delete", icon=":material/delete:", disabled=alive, help=why):
+            st.text(f"{run.name}\n\nIts {several(run.made, 'recorded step')} will be gone for good.")
+            st.button(  # not as Train looks, which is the way on
+                ":red[Delete for good]", icon=":material/delete_forever:", key=f"delete-{run.id}",
+                on_click=board.delete, args=(me, run),
+            )  # fmt: skip
+
+
+def under_way(runs: list[Run]) -> bool:
+    return any(run.status in UNDER_WAY for run in runs)
+
 
 me = session.begin()
 st.title("Runs", anchor=False)
-board.say(me)
-runs = opened.store().runs()
-if not runs:
-    st.info("No run yet. Train one in the Lab; it is kept here.")
-pages = max(1, -(-len(runs) // PER_PAGE))
-page = st.pagination(pages, key="page") if pages > 1 else 1
-
-labels = board.told_apart(runs)
-me.names |= {run.id: run.name for run in runs}
-for run in runs[(page - 1) * PER_PAGE : page * PER_PAGE]:
-    with st.container(border=True, key=f"row-{run.id}"):
-        name, actions = st.columns([3, 2], vertical_alignment="center")
-        with name:
-            when, _, called = labels[run.id].partition(" · ")
-            st.markdown(f"{escaped(when)} · **{escaped(called)}**")
-            asked = run.experiment
-            networks = several(len(asked.arms), "arm") + ", " + several(len(asked.seeds), "seed")
-            steps = f"step {run.made:,} of {asked.settings.steps:,}"
-            st.caption(f"{run.status.capitalize()}, {steps}; {networks}; {run.device}")
-        with actions, st.container(horizontal=True, horizontal_alignment="right"):
-            if st.button("Open", icon=":material/open_in_new:", key=f"open-{run.id}"):
-                me.open_run(run.id)
-                st.switch_page("lab.py")
-            board.rename_box(me, run)
-            alive = run.status in UNDER_WAY
-            why = STOP_FIRST if alive else "Asks once more before anything is gone."
-            with st.popover("Delete", icon=":material/delete:", disabled=alive, help=why):
-                st.text(f"{run.name}\n\nIts {several(run.made, 'recorded step')} will be gone for good.")
-                st.button(  # not as Train looks, which is the way on
-                    ":red[Delete for good]", icon=":material/delete_forever:", key=f"delete-{run.id}",
-                    on_click=board.delete, args=(me, run),
-                )  # fmt: skip
-session.write_address(me, me.asked()[0])
+followed = under_way(opened.store().runs())
+st.fragment(listing, run_every=EVERY if followed else None)(me, followed)

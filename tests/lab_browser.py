@@ -106,8 +106,10 @@ def button(page: Page, name: str):
 
 
 def status(page: Page, *wanted: str) -> None:
-    """Wait until the board says one of these states."""
-    expect(page.locator(", ".join(f".board[data-status={name}]" for name in wanted))).to_have_count(1)
+    """Wait until the board says one of these states, of the run of the address and not of the one before it."""
+    ours = "new URLSearchParams(location.search).get('run') ?? board.dataset.run"
+    states = ", ".join(f".board[data-status={name}]" for name in wanted)
+    until(page, f"[...document.querySelectorAll('{states}')].some((board) => board.dataset.run === ({ours}))")
 
 
 def step(page: Page) -> int:
@@ -137,8 +139,10 @@ def trained(page: Page, server: str, question: str = LONG) -> str:
     until(page, "location.search.includes('run=')")
     if question != SHORT:  # that one may be done before it is looked at
         status(page, "running")
+    run = page.evaluate("new URLSearchParams(location.search).get('run')")
+    until(page, f"document.querySelector('.live-plot')?.dataset.address?.includes('{run}')")
     drawn(page)
-    return page.evaluate("new URLSearchParams(location.search).get('run')")
+    return run
 
 
 def stopped(page: Page) -> None:

@@ -157,6 +157,32 @@ def test_a_page_whose_run_is_deleted_in_another_tab_goes_on_to_the_example_by_it
         tab.close()
 
 
+def test_the_list_of_runs_follows_those_that_train_and_leaves_a_name_alone_that_is_being_typed(page, browser, server):
+    run = trained(page, server)
+    other = browser.new_page()
+    other.goto(f"{server}/runs")
+    row = other.locator(f".st-key-row-{run}")
+    row.wait_for(timeout=SLOW)
+    at = f"+document.querySelector('.st-key-row-{run}').innerText.match(/step ([\\d,]+) of/)[1].replaceAll(',', '')"
+    until(other, f"{at} > {other.evaluate(at)}")
+    expect(row.get_by_role("button", name="Delete")).to_be_disabled()
+    row.get_by_role("button", name="Rename").click()
+    name = other.get_by_role("textbox", name="Name")
+    name.fill("half a na")
+    until(other, f"{at} > {other.evaluate(at)}")
+    expect(name).to_have_value("half a na")
+    name.press_sequentially("me")
+    name.press("Enter")
+    expect(row).to_contain_text("half a name")
+    other.keyboard.press("Escape")
+    stopped(page)
+    expect(row).to_contain_text("Stopped, step")
+    row.get_by_role("button", name="Delete").click()
+    other.get_by_role("button", name="Delete for good").click()
+    row.wait_for(state="detached", timeout=SLOW)
+    other.close()
+
+
 def test_escape_that_closes_a_list_does_not_stop_the_training(page, server):
     trained(page, server)
     expect(button(page, "Stop")).to_be_enabled()  # the page has heard of the run: no rerun is under way

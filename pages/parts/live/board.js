@@ -85,6 +85,7 @@ async function ask(me) {
 }
 
 function show(me, state) {
+  me.root.dataset.run = me.data.address.split("/").pop();
   me.root.dataset.status = state.status;
   me.root.dataset.step = state.step;
   write(me.state, state.words);
