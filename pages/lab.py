@@ -15,7 +15,7 @@ with st.sidebar:
     places |= controls.settings(me)
 experiment, wrong = me.asked()
 with st.sidebar:
-    controls.complain(places, wrong)
+    wrong = controls.complain(places, wrong)
 
 with st.container():
     if misread := me.misread(experiment):

@@ -88,11 +88,13 @@ def test_bad_input_is_a_sentence(page, server):
     box.click()
     box.fill("1")
     box.press("Enter")
-    sentence = "batch_size is 1; batch norm needs at least 2 examples to have a variance."
+    sentence = "Mini-batch size K (examples) is 1; batch norm needs at least 2 examples to have a variance."
     expect(page.get_by_text(sentence).first).to_be_visible()
     expect(button(page, "Train")).to_be_disabled()
     page.goto(f"{server}/?depth=1000")
-    expect(page.get_by_text("depth is 1000; allowed is a whole number from 1 to 100.").first).to_be_visible()
+    expect(
+        page.get_by_text("Depth L (hidden layers) is 1000; allowed is a whole number from 1 to 100.").first
+    ).to_be_visible()
 
 
 def test_words_of_a_visitor_are_no_links_pictures_or_icons(page, server):

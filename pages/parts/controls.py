@@ -63,21 +63,25 @@ def preview(data: str, standardize: bool) -> None:
             live.chart(f"/api/data/{data}", {"standardize": written(standardize)}, label)
 
 
-def complain(places: Places, wrong: list[str]) -> None:
+def complain(places: Places, wrong: list[str]) -> list[str]:
     """Every sentence in one place; several for one place stand together. An arm's stands at the control it speaks of:
-    the arm's own or else the shared one; where there is none, at the arm."""
+    the arm's own or else the shared one; where there is none, at the arm. Returns them as they read there."""
     told: dict[Any, list[str]] = {}
+    said = []
     for sentence in wrong:
         own = [start for start in places if sentence.startswith(start)]
         shared = [start for start in places if sentence.rpartition("': ")[2].startswith(start)]
         for start in [*own[1:], *shared, *own][:1]:
-            told.setdefault(places[start].box, []).append(in_words(sentence, places[start]))
+            sentence = in_words(sentence, places[start])
+            told.setdefault(places[start].box, []).append(sentence)
+        said.append(sentence)
     for box, sentences in told.items():
         box.error("\n\n".join(map(escaped, sentences)))
+    return said
 
 
 def in_words(sentence: str, place: Place) -> str:
-    """The sentence as it reads below a control: its label for the field's name, and what was typed as it was typed."""
+    """As it reads on the page: the control's label for the field's name, and what was typed as it was typed."""
     arm, between, rest = sentence.rpartition("': ")
     value = rest.removeprefix(f"{place.name} is ")
     if not place.name or value == rest:
