@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from looked_at import cause_at, forked, recorded, shown, thinned
+from looked_at import cause_at, forked, recorded, seen, shown, thinned, trained
 
-from bnlab import figures, moving
+from bnlab import Arm, Settings, figures, moving
 from bnlab.figures.alphas import any_alpha, unknown
 from bnlab.looking import look
 
@@ -119,3 +119,15 @@ def test_rings_mark_the_least_losses(inference_run):
     drawn = shown(inference_run[0].trace(inference_run[1]), "alpha_curve")
     lines, rings = ([line for line in drawn.data if ("lines" in line.mode) == which] for which in (True, False))
     assert [(ring.y[0]) for ring in rings] == pytest.approx([np.nanmin(line.y) for line in lines])
+
+
+def test_what_is_said_of_frozen_averages_stays_when_another_arm_was_looked_at(tmp_path):
+    """A look is at all arms of a stack: of this one it finds averages that nothing came into."""
+    arms = (Arm(label="BN", changes={}), Arm(label="frozen", changes={"statistics": "moving"}))
+    question = Settings(data="wine", depth=2, width=4, batch_size=16, steps=20, score_every=10, norm="batch")
+    store, run_id = trained(tmp_path, question, arms)
+    for name in ("why_off", "alpha_curve"):
+        for arm in ("1", "0", "1"):
+            said = seen(store, run_id, name, {"arm": arm}).layout.annotations
+            frozen = bool(said) and said[0].text.startswith("This arm trains with its moving averages frozen")
+            assert frozen == (arm == "1"), name

@@ -21,11 +21,8 @@ if TYPE_CHECKING:
     from ..reading import Trace
 
 
-def unknown(trace: Trace, arm: int, stop: int) -> str | None:
-    """Why averages of another alpha of the steps before `stop` cannot be made for this arm; None where they can.
-
-    Of a row that stands for a stride nothing can be averaged: holding it would not average the noise.
-    """
+def standing(trace: Trace, arm: int) -> str | None:
+    """Why nothing is averaged in this arm, or was not from the first step on; None where it is."""
     settings = trace.experiment.arm_settings[arm]
     if settings.norm != "batch":
         return NO_BATCH_NORM.format("moving averages")
@@ -35,6 +32,17 @@ def unknown(trace: Trace, arm: int, stop: int) -> str | None:
         return (
             f"Up to step {at:,} this arm trained with its moving averages frozen:<br>nothing was averaged until then."
         )
+    return None
+
+
+def unknown(trace: Trace, arm: int, stop: int) -> str | None:
+    """Why averages of another alpha of the steps before `stop` cannot be made for this arm; None where they can.
+
+    Of a row that stands for a stride nothing can be averaged: holding it would not average the noise.
+    """
+    if wrong := standing(trace, arm):
+        return wrong
+    settings = trace.experiment.arm_settings[arm]
     if trace.step < 0:
         return NOTHING
     steps, _ = lineage.rows(trace, "batch_mean", arm, layer=1, unit=0, stop=stop)
@@ -186,9 +194,10 @@ def alphas_needs(trace: Trace, *, arm: int, step: int) -> list[tuple[str, int, d
 
 def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
     """Inference loss against alpha at one step's weights, with its minimum and the population's loss."""
+    if wrong := standing(trace, arm):
+        return style.said(wrong)
     at = newest_snapshot(trace, step)
-    normed = at is not None and trace.experiment.arm_settings[arm].norm == "batch"
-    found = trace.look("alphas", arm, at) if normed else None
+    found = trace.look("alphas", arm, at) if at is not None else None
     if found is None and (wrong := unknown(trace, arm, at or 0)):  # what has been looked at needs no rows any more
         return style.said(wrong)
     if at is None:

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from .. import lineage, moving
 from ..settings import about
 from . import style
-from .alphas import unknown
+from .alphas import standing, unknown
 from .looks import NOT_FINITE, NOT_YET, finished, left_out, missing, newest_snapshot, present, seen
 from .moving import NO_BATCH_NORM
 from .options import BATCH_ARM, LAYER, STEP, About, choice
@@ -52,12 +52,12 @@ def gap_parts(
 
 def why_off_needs(trace: Trace, *, arm: int, step: int, **_: object) -> list[tuple[str, int, dict]]:
     at = newest_snapshot(trace, step)
-    return [("off", at, {})] if at and cannot(trace, arm, at) is None else []
+    return [("off", at, {})] if at and not mixed(trace, arm, at) and unknown(trace, arm, at) is None else []
 
 
-def cannot(trace: Trace, arm: int, at: int) -> str | None:
-    """Why the gap before update `at` cannot be taken apart."""
-    if wrong := unknown(trace, arm, at):
+def mixed(trace: Trace, arm: int, at: int) -> str | None:
+    """Why the averages before update `at` are no single sum over mini-batches of one kind; None where they are."""
+    if wrong := standing(trace, arm):
         return wrong
     for name in ("batch_size", "sampling"):
         if (when := lineage.changed(trace, arm, name)) is not None and when < at:
@@ -71,8 +71,10 @@ def cannot(trace: Trace, arm: int, at: int) -> str | None:
 def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.Figure:
     """Warm-up, lag and mini-batches: the parts of the moving averages' gap, against alpha."""
     at = newest_snapshot(trace, step)
-    found = trace.look("off", arm, at) if at and trace.experiment.arm_settings[arm].norm == "batch" else None
-    if found is None and (wrong := cannot(trace, arm, at or 0)):  # what has been looked at needs no rows any more
+    if wrong := mixed(trace, arm, at or 0):
+        return style.said(wrong)
+    found = trace.look("off", arm, at) if at else None
+    if found is None and (wrong := unknown(trace, arm, at or 0)):  # what has been looked at needs no rows any more
         return style.said(wrong)
     if at is None:
         return style.said(NOT_YET)
