@@ -104,6 +104,27 @@ def test_the_note_has_one_line_for_each_arm_with_all_that_is_said_of_it(tmp_path
     assert lines[3].endswith(". The law is for many examples in a mini-batch.")
 
 
+def test_seeds_without_a_gradient_take_no_line_from_those_that_have_one(tmp_path):
+    small = {"data": "wine", "depth": 10, "width": 3, "batch_size": 16, "activation": "relu", "init": "he"}
+    experiment = Experiment(settings=Settings(steps=1, **small), arms=(Arm(label="a"),), seeds=tuple(range(8)))
+    store = RunStore(tmp_path)
+    run = store.create(experiment)
+    with store.writer(run.id) as writer:
+        writer.keep(next(iter(train(experiment))))
+    told = predicted.prediction(store.trace(run.id), 0)
+    norms = np.stack([next(iter(train(experiment))).value("signal_grad_norm", 0, seed) for seed in range(8)])
+    gone = (norms == 0).any(1).sum()
+    assert 0 < gone < 8
+    for l, column in enumerate(norms.T):
+        there = column[column > 0]
+        assert told.measured[0][l] == pytest.approx(np.prod(there.astype(float)) ** (1 / len(there)), rel=1e-5)
+        assert [told.low[0][l], told.high[0][l]] == [there.min(), there.max()]
+    figure = figures.draw("predicted", store.trace(run.id), {})
+    assert len(figure.data[0].x) == len(figure.data[1].x) == 10
+    note = figure.layout.meta["note"]
+    assert f"{gone} of 8 have no gradient in some layer" in note and "infinite" not in note
+
+
 def test_mini_batches_of_two_have_no_line_and_it_is_said_why(tmp_path):
     trace, _ = at_step_0(tmp_path, **RELU | {"norm": "batch", "batch_size": 2})
     note = figures.draw("predicted", trace, {}).layout.meta["note"]

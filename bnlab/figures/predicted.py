@@ -17,7 +17,7 @@ from . import style
 from .looks import finished
 from .options import About, no_steps
 from .style import NOTHING, nothing
-from .verdict import fitted_factor
+from .verdict import fitted_factor, middle_of
 
 if TYPE_CHECKING:
     from ..experiment import Settings
@@ -29,7 +29,8 @@ QUANTILES = 15  # sizes of inputs that stand for the examples
 
 class Prediction(NamedTuple):
     """One arm at step 0. measured and predicted: signal gradient, weight gradient (norms) and forward variance, each
-    [L]; low and high: range of the measured over the seeds. The predicted gradients start at layer L's measured one.
+    [L]; low and high: range of the measured over the seeds that have some there, whose geometric mean is measured;
+    silent: how many seeds have no gradient in some layer. The predicted gradients start at layer L's measured one.
     factors: of each of the three per layer (measured, predicted), the gradients' towards the input, the variance's
     towards the top. limit: what the predicted factor of the signal gradient becomes in ever deeper networks."""
 
@@ -41,6 +42,7 @@ class Prediction(NamedTuple):
     limit: float
     lost_at_depth: float
     note: str
+    silent: int = 0
 
 
 class Sizes(NamedTuple):
@@ -89,16 +91,16 @@ def prediction(trace: Trace, arm: int) -> Prediction | None:
         if at != 0:
             return None
         found.append(np.square(values.astype(float)) if quantity == "a_std" else values.astype(float))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        middle = [np.exp(np.log(values).mean(0)) for values in found]
+    middle = [middle_of(values) for values in found]
+    ends = [[over(np.where(v > 0, v, np.nan), 0) for v in found] for over in (np.fmin.reduce, np.fmax.reduce)]
     growth, expected = of(trace.experiment.arm_settings[arm])
     scaled = (expected.signal_norm * middle[0][-1], expected.weight_norm * middle[1][-1], expected.forward_variance)
     both = list(zip(map(fitted_factor, middle), map(fitted_factor, scaled), strict=True))
     with np.errstate(divide="ignore"):
         factors = *both[:2], tuple(np.divide(1.0, both[2]))
     return Prediction(
-        tuple(middle), tuple(v.min(0) for v in found), tuple(v.max(0) for v in found), scaled, factors,
-        growth.signal_norm, expected.lost_at_depth, growth.note,
+        tuple(middle), *map(tuple, ends), scaled, factors,
+        growth.signal_norm, expected.lost_at_depth, growth.note, int((found[0] == 0).any(1).sum()),
     )  # fmt: skip
 
 
@@ -136,7 +138,7 @@ def predicted(trace: Trace) -> go.Figure:
                 marker={"color": rgb, "symbol": "line-ew", "size": 22, "line": {"color": rgb, "width": 1.5}},
                 hovertemplate=f"layer %{{x}}: %{{y:,.3g}}<extra>{name}, predicted</extra>", row=1, col=column,
             )  # fmt: skip
-        lines.append(f"{name}: {words(told)}")
+        lines.append(f"{name}: {words(told, len(trace.experiment.seeds))}")
     for column, title in enumerate(PANELS, 1):
         figure.update_xaxes(title="layer l", row=1, col=column)
         figure.update_yaxes(title=title, type="log", row=1, col=column)
@@ -147,7 +149,7 @@ SAID = "Factors per layer at step 0, measured / predicted: of norms towards the 
 OFF = 1.5  # fold: how far a measured layer may be off its line without a word
 
 
-def words(told: Prediction) -> str:
+def words(told: Prediction, seeds: int) -> str:
     """Factors of the three, where lines are off by far, the depth at which the signal is lost, the law's note."""
     law = told.factors[0][1]
     said = []
@@ -156,8 +158,13 @@ def words(told: Prediction) -> str:
             said.append(f"{name} ×{style.amount(both[0])} / ×{style.amount(both[1])}")
     if not said:
         said.append("too few layers for a factor")
-    elif np.isnan(law):
+    elif np.isinf(told.limit):
         said.insert(0, "no line for the gradients, whose mean growth the law says is infinite")
+    elif not told.measured[0][-1] > 0:
+        said.insert(0, "no line for the gradients, of which none comes to layer L")
+    if 0 < told.silent < seeds:
+        verb = "has" if told.silent == 1 else "have"
+        said.append(f"over the seeds that have some: {told.silent} of {seeds} {verb} no gradient in some layer")
     return f"{'. '.join(filter(None, [', '.join(said), off(told), ending(told)]))}. {told.note}".strip()
 
 
