@@ -7,7 +7,7 @@ measured a few layers at a time while they are still in the cache. Rows are laid
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf, prod
+from math import inf, nan, prod
 from typing import TYPE_CHECKING
 
 from .registry import Late
@@ -163,6 +163,9 @@ class Rows:
             steep = torch.sum(self.units, 2, out=layers["saturated"]).mul_(self.share)
             torch.sub(self.one, steep, out=steep)
             torch.sum(torch.eq(self.units, 0, out=self.dead), 2, out=layers["dead"]).mul_(self.share_of_units)
+            unknown = layers["z_mean"].isnan()  # what is no number is neither steep nor flat
+            for share in (steep, layers["dead"]):
+                share.masked_fill_(unknown, nan)
         for into, source in self.copies:
             into.copy_(source)
         return {table: vector.clone() for table, vector in self.vectors.items()}

@@ -128,6 +128,10 @@ def test_of_seeds_that_diverged_at_one_step_every_layer_is_named(trace):
     trace.diverged = {(1, 5): (17, 2), (1, 3): (17, 1)}
     (mark,) = marks(figures.draw("loss", trace, {}))
     assert mark.label.text.endswith(" diverged at step 17 (layers 1 and 2)")
+    del trace.diverged[1, 3]
+    drawn = figures.draw("loss", trace, {})
+    assert marks(drawn)[0].label.text.endswith(" diverged at step 17 (layer 2; 1 of 2 seeds)")
+    assert "Means over 2 seeds, where some have diverged over the others; " in drawn.layout.meta["note"]
 
 
 def test_the_words_of_two_divergences_stand_apart_and_step_0_has_a_place_on_a_logarithmic_axis(trace):
@@ -137,7 +141,7 @@ def test_the_words_of_two_divergences_stand_apart_and_step_0_has_a_place_on_a_lo
     assert one.xref == two.xref == "x domain" and one.x0 == two.x0 == 0
     assert one.y1 == two.y1, "lines of words apart, however high the plot is"
     assert [mark.label.text.index(name) for mark, name in ((one, "none"), (two, "&lt;"))] == [0, len("&nbsp;<br>")]
-    assert two.label.text.endswith("(the readout)")
+    assert two.label.text.endswith("(the readout; 1 of 2 seeds)")
 
 
 def test_a_line_ends_where_its_network_diverged(trace):

@@ -62,7 +62,7 @@ def test_a_bucket_from_step_0_on_has_a_place_on_a_logarithmic_axis(trace):
     [
         ("10", "values. A point is the mean of"),
         ("1", "values. A point is the mean of"),
-        ("50", "values, mean of the last 50 steps. A point stands for"),
+        ("50", "values, mean of the last 64 steps. A point stands for"),
     ],
 )
 def test_the_note_says_what_a_point_stands_for(trace, smoothing, words):
@@ -82,3 +82,5 @@ def test_smoothing_weighs_a_point_with_its_steps():
     values = np.arange(1, 7.0)[:, None]  # steps 0 to 3 one by one, then 4 to 7 and 8 to 9
     told = smoothing.curve(Series(np.array([0, 1, 2, 3, 4, 8]), values, values - 1, values + 1), 100, 9)
     assert told.smooth[-1] == pytest.approx((1 + 2 + 3 + 4 + 4 * 5 + 2 * 6) / 10)
+    steps = np.arange(0, 160, 16)  # 50 steps are not whole points
+    assert smoothing.smoothed(steps, steps, 50)[-1] == steps[-(smoothing.taken(50, 16) // 16) :].mean()

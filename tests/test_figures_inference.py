@@ -111,7 +111,13 @@ def test_the_cause_is_the_mini_batches_where_they_are_small_and_the_weights_stan
 
 def test_frozen_averages_stand_still_and_the_start_is_the_start(store):
     trace = recorded(store, statistics="moving")
-    assert "they stand still while the weights move" in note(trace)
+    assert "they stand still while the weights move" in note(trace) and "as in training" not in note(trace)
+    still = figures.draw("moving_averages", trace, {})
+    assert "frozen" in still.layout.meta["note"] and "tenth" not in still.layout.meta["note"]
+    whole = recorded(store, batch_size="full")  # every mini-batch is the training set
+    noisy = recorded(store)
+    drawn = [figures.draw("moving_averages", t, {}).data for t in (trace, whole, noisy)]
+    assert [any(line.name.startswith("noise") for line in lines) for lines in drawn] == [False, False, True]
     assert figures.needs("three_losses", trace, {}) == []
     for name in ("recomputed", "alpha_inference", "alpha_curve", "why_off"):
         assert "they stand still, whatever alpha is" in figures.draw(name, trace, {}).layout.annotations[0].text

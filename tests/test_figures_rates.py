@@ -25,6 +25,7 @@ def test_the_band_over_learning_rates_spans_the_losses_of_the_arms(tmp_path):
     np.testing.assert_allclose(normed.low, mean.min(0), rtol=1e-5)
     np.testing.assert_allclose(normed.high, mean.max(0), rtol=1e-5)
     assert np.isinf(plain.high[-1]) and np.isfinite(plain.low[-1])  # left out, the band would look narrow
+    assert normed.window == 10
     drawn = figures.draw("learning_rates", trace, {})
     assert [t.name for t in drawn.data if t.showlegend] == ["plain", "BN"]
     assert "plain: η = 0.01, 0.3, 3, at the end without a top." in drawn.layout.meta["note"]

@@ -49,6 +49,18 @@ def test_recorded_quantities_are_those_of_the_twin(activation):
                 torch.testing.assert_close(layers[name][l, slot], value.detach(), rtol=1e-7, atol=1e-9, msg=name)
 
 
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_of_values_that_are_no_numbers_none_is_called_saturated_or_dead(activation):
+    g = grouped(every_kind(depth=3, width=6, batch_size=16, activation=activation))
+    with torch.no_grad():
+        g.stack.p["bias"][1, 0, 0, 2] = np.nan  # one unit of layer 2 of one network, and so all above it
+        g.step(0, True)
+    for name in ("saturated", "dead"):
+        nowhere = torch.zeros(3, g.stack.S, dtype=bool)
+        nowhere[1:, 0] = True
+        assert torch.equal(g.rows.at["layers"][name].isnan(), nowhere), name
+
+
 @pytest.mark.parametrize(
     ("settings", "least", "most"),
     [

@@ -10,10 +10,10 @@ import plotly.graph_objects as go
 from ..data import DATASETS
 from ..run import outbreaks
 from . import style
-from .lasting import bounds, crowded, departed, lasting, room, ruled
+from .lasting import bounds, crowded, departed, gone, lasting, room, ruled
 from .losses import chance, classifies, measure, unit
 from .options import AXIS, About, choice
-from .smoothing import curve, growing, present_mean, width
+from .smoothing import curve, growing, present_mean, taken, width
 
 if TYPE_CHECKING:
     from ..reading import Series, Trace
@@ -66,8 +66,7 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
             else:
                 series = trace.read(quantity, arm, points=points // 2)
             wide = max(wide, width(series))
-            mini_batch(figure, trace, quantity, arm, series, window)
-            drawn.append((arm, series.steps, series.high[:, seeds]))
+            drawn.append((arm, series.steps, mini_batch(figure, trace, quantity, arm, series, window)))
             ruling.append((arm, series.high[:, seeds]))
         for split in ("train", "test"):
             if split in splits.split("+"):
@@ -111,8 +110,9 @@ def highest(trace: Trace, drawn: list[tuple[int, np.ndarray, np.ndarray]], wide:
     return f"{style.amount(float(values.max()))}{unit(trace, 'loss', arm)} of {style.label(trace, arm)} {when}"
 
 
-def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, series: Series, window: int) -> None:
-    """The arm's mini-batch values: raw as a ghost, smoothed over it, a band over the seeds."""
+def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, series: Series, window: int) -> np.ndarray:
+    """The arm's mini-batch values: raw as a ghost, smoothed over it, a band over the seeds. Gives the upper ends of
+    what is drawn, [n, ends]: a single seed is not where the others are drawn with it, raw or smoothed by itself."""
     told, rgb = curve(series, window, trace.step), style.color(arm)
     x, name = style.numbers(told.steps), f"{style.label(trace, arm)}: mini-batch"
     if len(trace.experiment.seeds) > 1:
@@ -143,6 +143,7 @@ def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, series:
         hovertemplate=f"%{{y:,.4~g}}{unit(trace, quantity, arm)}"
         f"<extra>{name}{'' if series.exact else ', to step %{customdata:,d}'}</extra>",
     )
+    return np.stack([told.raw if series.exact else told.greatest, told.high], 1)
 
 
 def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str, statistics: str) -> tuple:
@@ -179,9 +180,10 @@ def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str,
 
 def diverged(figure: go.Figure, trace: Trace, arms: list[int], x: str) -> None:
     """A line for each of the arms where a network of it diverged first, its words below those of the line before."""
-    first = outbreaks(trace.diverged)
+    first, counts, seeds = outbreaks(trace.diverged), gone(trace), len(trace.experiment.seeds)
     marked = [(arm, *first[arm]) for arm in arms if arm in first]
     for i, (arm, step, place) in enumerate(marked):
+        place += f"; {counts[arm][1]} of {seeds} seeds" * (counts[arm][1] < seeds)
         inside = step > 0 or x == "linear"  # a logarithmic axis has no 0
         at, axis = (step, "x") if inside else (0, "x domain")
         left = step > trace.step / 2 if x == "linear" else step > trace.step**0.5
@@ -201,10 +203,10 @@ def note(trace: Trace, splits: list[str], window: int, wide: int, even: bool) ->
     seeds, told, spread = len(trace.experiment.seeds), [], []
     if "batch" in splits and trace.experiment.settings.steps:
         many, most = "", "" if even else "up to "
-        if window > wide:
-            many = f", mean of the last {window} steps"
+        if window > 1 and (wide == 1 or (even and window > wide)):
+            many = f", mean of the last {taken(window, wide)} steps"
         elif window > 1 and not even:
-            many = f", mean of the last {window} steps or of those of a point where these are more"
+            many = f", mean of the last {window} steps, and as many more as make whole points"
         told.append(f"Lines: mini-batch values{many}.")
         if wide > 1:
             is_ = "stands for" if many else "is the mean of"
@@ -216,7 +218,8 @@ def note(trace: Trace, splits: list[str], window: int, wide: int, even: bool) ->
         told.append(f"Marks: the whole set{', with the statistics named in the legend' if normed else ''}.")
         spread.append("bars")
     if seeds > 1 and spread:
-        told.append(f"Means over {seeds} seeds; {' and '.join(spread)}: from the least to the greatest seed.")
+        fewer = ", where some have diverged over the others" if trace.diverged else ""
+        told.append(f"Means over {seeds} seeds{fewer}; {' and '.join(spread)}: from the least to the greatest seed.")
     return " ".join(told)
 
 

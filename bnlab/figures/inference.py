@@ -173,7 +173,8 @@ def explained(told: Three, settings: Settings, found: Cause | None) -> str:
     if K == 1:
         return f"{said} There is none with mini-batch statistics: one example has no variance."
     own = mini_batch(DATASETS[settings.data].n_test, K)
-    said += f" With mini-batch statistics every example is normalized by its own mini-batch of {own}, as in training"
+    said += f" With mini-batch statistics every example is normalized by its own mini-batch of {own}"
+    said += ", as in training" * (settings.statistics == "batch")
     last = int(np.flatnonzero(np.isfinite(told.population))[-1])
     batch, population = told.batch[last], told.population[last]
     when = "the newest step" if last == len(told.steps) - 1 else f"step {told.steps[last]:,}"

@@ -38,7 +38,7 @@ class Line(NamedTuple):
 class Moving(NamedTuple):
     """Mean and variance of one unit over time, and what alpha means for them.
 
-    noise: what noise() says for the last population variance.
+    noise: what noise() says for the last population variance; 0 where averages are frozen or mini-batches all alike.
     """
 
     mean: Line
@@ -65,7 +65,9 @@ def moving(trace: Trace, arm: int, seed: int, layer: int, unit: int) -> Moving:
         whole, average = whole[some, seed], average[some, seed]
         lines.append(Line(*curves, checked[some], whole, np.abs(average - whole)))
     spread = float(lines[1].population[-1]) if len(some) else nan
-    return Moving(*lines, settings.alpha, noise(settings.alpha, spread, settings.mini_batch))
+    alike = settings.sampling == "epochs" and settings.mini_batch == settings.n_train
+    noisy = settings.statistics == "batch" and not alike
+    return Moving(*lines, settings.alpha, noise(settings.alpha, spread, settings.mini_batch) if noisy else 0.0)
 
 
 def noise(alpha: float, var: float, K: int) -> float:
@@ -170,7 +172,8 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
             row=2,
             col=1,
         )
-    note = memory(told.alpha) + rows_kept(told.mean.steps)
+    frozen = trace.experiment.arm_settings[arm].statistics == "moving"
+    note = (FROZEN if frozen else memory(told.alpha)) + rows_kept(told.mean.steps)
     if unseen:
         note += f" Not seen, as it is 0, which has no place on a logarithmic axis: {enumeration(unseen)}."
     return style.finished(figure, height=520, note=note + end(trace, arm, seed))
@@ -185,6 +188,9 @@ def end(trace: Trace, arm: int, seed: int) -> str:
 def subject(trace: Trace, arm: int) -> str:
     """What the arm's batch norm normalizes: a, or z after the activation."""
     return {"before": "a", "after": "z"}[trace.experiment.arm_settings[arm].placement]
+
+
+FROZEN = "This arm trains with its moving averages frozen: they stand still, and no mini-batch comes in."
 
 
 def memory(alpha: float) -> str:

@@ -151,7 +151,6 @@ OFF = 1.5  # fold: how far a measured layer may be off its line without a word
 
 def words(told: Prediction, seeds: int) -> str:
     """Factors of the three, where lines are off by far, the depth at which the signal is lost, the law's note."""
-    law = told.factors[0][1]
     said = []
     for name, both in zip(("‖dE/da‖", "‖dE/dW‖", "var a"), told.factors, strict=True):
         if all(map(np.isfinite, both)):

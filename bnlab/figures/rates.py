@@ -15,7 +15,7 @@ from .lasting import lost
 from .looks import NOT_YET, finished, present
 from .losses import measure
 from .options import About
-from .smoothing import smoothed
+from .smoothing import smoothed, taken, width
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -26,13 +26,15 @@ ALONE = "No two arms differ in their learning rate alone. In Several learning ra
 
 class Band(NamedTuple):
     """Arms that share all but the learning rate: which, and at `steps` [n] the least and the greatest of their losses,
-    each smoothed, mean over its seeds. From where a network diverged on there is no greatest: infinity."""
+    each smoothed over `window` steps, mean over its seeds. From where a network diverged on there is no greatest:
+    infinity."""
 
     arms: tuple[int, ...]
     rates: tuple[float, ...]
     steps: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    window: int
 
 
 def bands(trace: Trace) -> list[Band]:
@@ -52,7 +54,7 @@ def band(trace: Trace, arms: tuple[int, ...]) -> Band:
     with np.errstate(invalid="ignore"):
         low, high = np.fmin.reduce(lines), np.fmax.reduce(lines)
     rates = tuple(trace.experiment.arm_settings[arm].learning_rate for arm in arms)
-    return Band(arms, rates, series.steps, low, high)
+    return Band(arms, rates, series.steps, low, high, taken(SMOOTHING, width(series)))
 
 
 def names(trace: Trace, told: list[Band]) -> list[str]:
@@ -91,9 +93,9 @@ def learning_rates(trace: Trace) -> go.Figure:
     figure.update_xaxes(title="step t (updates)")
     figure.update_yaxes(title=measure(trace, "loss"), type="log")
     note = (
-        f"Whole trainings, mini-batch loss, mean of {SMOOTHING} steps and of the seeds: from the least to the greatest "
-        "(dotted) of the arms that share all but their learning rate. A narrow band: it hardly matters which. Not the "
-        "loss along the gradient, which looks around one training."
+        f"Whole trainings, mini-batch loss, mean of {max(one.window for one in told)} steps and of the seeds: from the "
+        "least to the greatest (dotted) of the arms that share all but their learning rate. A narrow band: it hardly "
+        "matters which. Not the loss along the gradient, which looks around one training."
     )
     end = "drawn as the band's upper end from there on"
     gone = [words.replace("left out", end) for words in lost(trace, trace.step).values()]

@@ -75,6 +75,11 @@ def growing(trace: Trace, quantity: str, arm: int, points: int) -> Series:
     return series
 
 
+def taken(window: int, wide: int) -> int:
+    """How many steps smoothed() takes the mean of where every point stands for `wide`: whole points."""
+    return wide * -(-window // wide)
+
+
 def width(series: Series) -> int:
     """How many steps a point stands for; 1 where every step is there."""
     return 1 if series.exact or len(series.steps) < 2 else int(np.diff(series.steps).max())
