@@ -4,9 +4,13 @@ import pytest
 import torch
 from twins import Twin, every_kind, grouped
 
+from bnlab.experiment import Arm
+
 
 def test_scores_are_torchs_in_train_and_eval_mode():
-    g = grouped(every_kind(depth=4, width=10, batch_size=100, activation="relu", init="he", alpha=0.8))
+    asked = every_kind(depth=4, width=10, batch_size=100, activation="relu", init="he", alpha=0.8)
+    arms = (Arm(label=arm.label, changes=arm.changes | {"delta": 10.0**-i}) for i, arm in enumerate(asked.arms))
+    g = grouped(asked.model_copy(update={"arms": tuple(arms)}))
     with torch.no_grad():
         for t in range(10):
             g.step(t, False)
