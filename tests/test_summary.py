@@ -88,6 +88,24 @@ def test_the_whole_run_in_few_points_is_the_slow_loops(noisy, points):
     assert (series.low[-1, 0], series.high[-1, 0]) == (np.float32(low[-1]), np.float32(high[-1]))
 
 
+def test_a_run_that_begins_late_is_summed_up_from_its_first_step_on_also_where_buckets_were_merged(store):
+    run_id = store.create(small(depth=1, steps=1003)).id
+    with store.transaction() as db:
+        db.execute("insert into forks values (?, 'its parent', 0, 30)", (run_id,))
+    rows = lambda t: {"steps": np.array([NOISE[t], 0, 0, 0], np.float32)}  # noqa: E731
+    with store.writer(run_id) as writer:
+        for record in written(store.run(run_id).experiment, range(30, 1003), rows):
+            writer.keep(record)
+            if record.step == 602:  # within a bucket
+                writer.commit()
+                with store.transaction() as db:
+                    for table in writer.scalars:
+                        table.summary.halve(db)
+    series = store.trace(run_id).read("loss", 0, points=100)
+    assert not series.exact and series.steps[0] == 30
+    agrees(series, NOISE, 1003)
+
+
 @pytest.mark.parametrize("points", [20, 400])
 def test_few_points_are_of_what_is_finite(store, points):
     """Read from the summary, or from exact rows: what is finite, and infinities where all is. Of update ratios, which
