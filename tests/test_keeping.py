@@ -6,6 +6,7 @@ from math import prod
 import numpy as np
 import pytest
 from known_rows import LONG, keep, lively, nothing, same, scored, size, small, written
+from looked_at import thinned
 
 from bnlab import executing, figures, looking
 from bnlab.database import OF_A_RUN
@@ -71,6 +72,19 @@ def test_nothing_is_thinned_while_all_of_it_fits_the_budget(store, steps, every,
         np.testing.assert_array_equal(trace.read(quantity, 1, points=10**6).steps, np.arange(steps))
     for there in (trace.snapshots(), trace.population(1)[0], trace.scores(0, "train", "batch")[0]):
         np.testing.assert_array_equal(there, np.arange(0, steps, every))
+
+
+@pytest.mark.parametrize("steps", [1, 129])
+def test_of_rows_that_make_room_one_that_is_alone_in_its_chunk_stays(store, steps):
+    experiment = small(depth=1, steps=steps)
+    units = np.ones_like(nothing(experiment)["units"])
+    trace = keep(store, store.create(experiment).id, written(experiment, range(steps), lambda t: {"units": t * units}))
+    thinned(store, trace, 2)
+    series = store.trace(trace.run.id).read("beta", 1, layer=1, unit=0)
+    np.testing.assert_array_equal(series.steps, range(0, steps, 2))
+    np.testing.assert_array_equal(series.mean[:, 0], range(0, steps, 2))
+    sizes = store.db.execute("select n from chunks where run = ? and kind = 'units' order by first", (trace.run.id,))
+    assert sizes.fetchall()[-1] == (1,), "the test's own rows"
 
 
 def test_weights_that_decay_to_nothing_are_not_called_diverged(store):
