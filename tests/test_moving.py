@@ -147,7 +147,13 @@ def test_the_law_of_an_epoch_is_a_slow_sum_over_pairs_and_vanishes_after_whole_e
     )
     assert law("mean", alpha, K, N, t) == pytest.approx(np.sqrt(pairs * finite / K))
     assert law("mean", 0.999999, 9, 45, 40) < 1e-6 * 40  # every example came in 8 times
-    assert law("mean", alpha, K, None, t) == pytest.approx(noise_left(alpha, t) / np.sqrt(K))
+    for n in (1, 3, t):
+        came = [(1 - alpha) * alpha**s for s in range(n)]
+        left = sum(share**2 for share in came)
+        assert law("mean", alpha, K, None, n) == pytest.approx(np.sqrt(left / K))
+        assert noise_left(alpha, n) == pytest.approx(np.sqrt(left))
+        variance, bias = 2 * (K - 1) / K**2 * left, sum(came) / K
+        assert law("var", alpha, K, None, n) == pytest.approx(np.sqrt(variance + bias**2))
     assert law("var", 0.0, 8, None, 9) == pytest.approx(np.sqrt(2 * 7 / 64 + 1 / 64))
     assert law("var", 0.0, 142, 142, 9) == law("mean", 0.0, 142, 142, 9) == 0  # the mini-batch is the population
 
