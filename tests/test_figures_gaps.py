@@ -114,3 +114,14 @@ def test_layer_1_is_told_what_it_is(store, optimizer, depth):
     assert drifts == (optimizer == "adam"), "the test's own networks"
     assert ("its population mean is 0" in note) == (not drifts)
     assert ("choose a higher layer" in note) == (depth > 1) and "inputs are standardized and never move" in note
+
+
+@pytest.mark.parametrize("name", ["mean", "var"])
+def test_with_the_start_divided_out_the_law_is_that_of_weights_that_add_up_to_1(inference_run, off, name):
+    trace = inference_run[0].trace(inference_run[1])
+    told, corrected = (gap_parts(trace, off, name, 1, 1, 60, divided) for divided in (False, True))
+    for i, alpha in enumerate(moving.ALPHAS[:-1]):
+        came_in = sum((1 - alpha) * alpha**s for s in range(60))
+        assert corrected.law[i] == pytest.approx(told.law[i] / came_in)
+        assert corrected.mini_batches[i] == pytest.approx(told.mini_batches[i] / came_in)
+    assert corrected.law[-1] == told.law[-1] == 0
