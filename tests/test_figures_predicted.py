@@ -188,3 +188,14 @@ def test_a_factor_that_is_off_by_more_than_said_is_written_so(fold):
     told = predicted.Prediction(measured, measured, measured, ones, ((1, 1),) * 3, 1.0, np.inf, "")
     written = float(predicted.off(told).split("×")[1].split(" ")[0])
     assert max(written, 1 / written) > predicted.OFF and written == pytest.approx(fold, rel=0.03)
+
+
+def test_a_fork_has_no_initial_weights_and_its_parent_is_named_for_them(tmp_path):
+    store, run_id = trained(tmp_path, Settings(depth=3, width=8, steps=10, data="wine", score_every=5), ARMS[:1])
+    fork = store.fork(run_id, 0, 5, {"learning_rate": 0.02})
+    with store.writer(fork.id) as writer:
+        for record in train(fork.experiment):
+            if record.step >= 5:
+                writer.keep(record)
+    figure = figures.draw("predicted", store.trace(fork.id), {})
+    assert figure.layout.meta["said"] == predicted.FORK and not figure.data
