@@ -192,3 +192,14 @@ def test_what_cannot_be_drawn_is_a_sentence():
     assert figures.draw("loss", nothing, {}).layout.annotations[0].text == "No step is recorded yet."
     regression = KnownTrace(Experiment(settings=Settings(data="diabetes")))
     assert "has no accuracy" in figures.draw("accuracy", regression, {}).layout.annotations[0].text
+
+
+@pytest.mark.parametrize("quantity", ["loss", "accuracy"])
+def test_the_bars_of_a_score_reach_from_the_least_to_the_greatest_seed(quantity):
+    values = np.array([[0.1, 0.2, 0.9], [0.8, 0.7, 0.3]])  # the mean is not in the middle
+    trace = Scored(EXPERIMENT.model_copy(update={"seeds": (3, 5, 7), "arms": EXPERIMENT.arms[:1]}))
+    trace.step, trace.values = N, {("loss", 0): np.ones((N, 3)), ("accuracy", 0): np.ones((N, 3))}
+    trace.scored = {(0, "test", "none"): (np.array([0, 20]), values, values)}
+    bars = drawn(trace, quantity, splits="train+test")["none: test"]
+    np.testing.assert_allclose(bars.y + bars.error_y.array, values.max(1))
+    np.testing.assert_allclose(bars.y - bars.error_y.arrayminus, values.min(1))
