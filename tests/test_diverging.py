@@ -5,12 +5,14 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from known_rows import keep, small, written
 
 from bnlab import Arm, Experiment, Settings, train
 from bnlab.executing import execute
 from bnlab.group import Group
 from bnlab.state import State
 from bnlab.store import RunStore
+from bnlab.trace import Score
 
 BN, LOST = {"norm": "batch"}, {"learning_rate": 100.0, "weight_decay": 1.0}  # a factor of -99 a step
 ARMS = (
@@ -193,3 +195,18 @@ def test_a_run_of_which_all_networks_diverge_ends(tmp_path):
     run = store.create(asked(tuple(ARMS[i] for i in GONE)))
     execute(store, run.id, lambda: None)
     assert store.run(run.id).status == "diverged" and store.run(run.id).step < 59
+
+
+def test_the_scores_of_the_weights_that_its_last_step_left_are_told_and_none_after_them(store):
+    experiment = small(depth=1, steps=20)
+    run_id, loss = store.create(experiment).id, lambda t: [np.inf if t == 7 else 1, 1, 0, 0]
+    records = (
+        record._replace(scores=[Score(0, "test", "none", (0,), np.array([t]), np.array([t / 20]))])
+        for t, record in enumerate(written(experiment, range(12), lambda t: {"steps": np.array(loss(t), np.float32)}))
+    )
+    trace = keep(store, run_id, records)
+    assert trace.diverged == {(0, 0): (7, 0)}
+    steps, losses, accuracies = trace.scores(0, "test", "none")
+    np.testing.assert_array_equal(steps, range(12))
+    np.testing.assert_array_equal(losses[:, 0], [*range(9), np.nan, np.nan, np.nan])
+    np.testing.assert_array_equal(np.isnan(accuracies), np.isnan(losses))
