@@ -152,6 +152,15 @@ def test_a_card_counts_the_mini_batches_that_there_are(trace):
     assert helps == ["Training loss, mean of the last 6 mini-batches."] * 3
 
 
+def test_while_a_run_trains_the_loss_of_a_card_is_that_of_20_mini_batches_too(store):
+    asked = Experiment(settings=SMALL.model_copy(update={"steps": 30}), arms=ARMS[:1])
+    run, records = store.create(asked), list(train(asked))
+    execute(store, run.id, lambda: None, steps=25)
+    told = cards.card(store.trace(run.id), 0)
+    assert told.recent == 20
+    assert told.loss == pytest.approx(np.mean([r.value("loss", 0) for r in records[5:25]]), rel=1e-5)
+
+
 def test_the_formula_of_every_activation_is_told():
     for activation in ACTIVATIONS.values():
         assert f"{activation.label} {activation.formula}" in about("activation").help
