@@ -4,12 +4,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from known_trace import KnownTrace
 from looked_at import ARMS, WHY, seen, trained
 
 from bnlab import Arm, Experiment, Settings, figures
 from bnlab.executing import execute
 from bnlab.figures import dials
 from bnlab.looking import look
+from bnlab.reading import Series
 from bnlab.store import RunStore
 
 
@@ -245,3 +247,22 @@ def test_arms_are_enumerated_with_commas_where_no_label_has_one(name, words):
     a, b, c = dials_of((1, 1, 10, "x"), (2, 2, 20, "x"), (3, 3, 30, "x")).values()
     told = {"a": a, name: b, "c": c, "other": c._replace(kind="y")}
     assert words in dials.verdict(told)
+
+
+def test_the_mean_loss_counts_a_point_as_often_as_it_stands_for_steps():
+    class Sparse(KnownTrace):
+        """A long run of which buckets of unlike lengths are read."""
+
+        def read(self, quantity, arm, **window):
+            values = np.array([[3.0, 1.0], [1.0, 2.0], [0.1, 0.4]])
+            return Series(np.array([0, 16, 24]), *[values] * 3)
+
+        def looks(self, probe, arm):
+            return np.array([0]), {"relative": np.ones((1, 2, 3)), "smoothness": np.ones((1, 2))}
+
+    trace = Sparse(Experiment(settings=Settings(depth=3, steps=40), arms=ARMS[:1], seeds=(0, 1)))
+    trace.step = 25
+    told = dials.dial(trace, 0, [0])
+    np.testing.assert_allclose(
+        told.loss, [np.mean([3] * 16 + [1] * 8 + [0.1] * 2), np.mean([1] * 16 + [2] * 8 + [0.4] * 2)]
+    )
