@@ -23,6 +23,15 @@ def test_the_ends_and_what_is_no_number_are_left_out_of_the_fit():
     assert np.isnan(verdict.fitted_factor(np.zeros(20)))
 
 
+def test_a_fitted_factor_that_points_the_other_way_is_not_said():
+    """It read "vanishing: ×1.17 per layer, dips to 0.0067"."""
+    down = np.cumprod([1, *[1 / 12.2] * 2, *[1.62] * 9])[::-1]  # of layers 1 to 12; from the top it dips and comes back
+    for norms, tone, words in ((down, "vanishing", "dips to 0.0067 of"), (1 / down, "exploding", "rises to 150 times")):
+        told = verdict.verdict(shaped(norms, norms), 0)
+        assert (told.factor > 1) == (tone == "vanishing"), "the case"
+        assert told.words == f"{tone}: {words} layer 12's signal at layer 10"
+
+
 @pytest.mark.parametrize(
     ("factor", "words"),
     [

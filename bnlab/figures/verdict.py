@@ -150,7 +150,8 @@ def of_the_living(norms: np.ndarray, at: int) -> Verdict:
     end = share(middle[low] / middle[high], high + 1)
     turn = "dips" if tone == "vanishing" else "rises"
     end = f"layer 1 gets {end}" if low == 0 else f"{turn} to {end} at layer {low + 1}"
-    return Verdict(at, factor, ratio, tone, f"{tone}: {per_layer}, {end}", help)
+    per_layer = f"{per_layer}, " if (factor < 1) == (tone == "vanishing") else ""  # a factor that points the other way
+    return Verdict(at, factor, ratio, tone, f"{tone}: {per_layer}{end}", help)
 
 
 def steepest(norms: np.ndarray) -> tuple[float, int, int]:
