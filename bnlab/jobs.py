@@ -7,13 +7,14 @@ So nobody waits for a paused run, and it can be resumed after the server was sta
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 from collections import deque
 from contextlib import suppress
 
 from .looker import Looker
 from .process import Process
-from .run import ALIVE, STEERED, Run
+from .run import ALIVE, STEERED, UNDER_WAY, Run, Taken
 from .store import RunStore
 
 LONGEST_QUEUE = 200
@@ -32,32 +33,59 @@ class Jobs:
         self.queue: deque[tuple[str, int | None]] = deque()
         self.looker = Looker(store, asleep=not workers)
         self.size, self.workers = workers, []  # how many there are to be, those there are
-        for run in store.runs("queued"):
-            store.change(run.id, status="interrupted", reason="The server ended.")
         self.interrupt_abandoned()
         self.fill(min(1, workers))  # the others when it is ready: the server's first page needs the processor, too
         self.closed = threading.Event()
         threading.Thread(target=self.watch, daemon=True).start()
 
     def watch(self) -> None:
-        """See now and then to the runs that others train."""
+        """See now and then to the runs that wait here, and to those that others train or let wait."""
         while not self.closed.wait(ALIVE / 3):
-            self.interrupt_abandoned()
+            with suppress(sqlite3.Error):  # a full disk may have room again
+                self.hold()
+                self.interrupt_abandoned()
+
+    def hold(self) -> None:
+        """Say in the store that somebody holds the runs that wait here."""
+        with self.lock:
+            for run_id, _ in [*self.queue]:
+                with suppress(KeyError):  # it was deleted meanwhile
+                    self.seen(run_id)
+            held = [run_id for run_id, _ in self.queue] + [w.run_id for w in self.workers if w.run_id]
+            if held:
+                self.store.hold(held)
 
     def interrupt_abandoned(self) -> None:
-        """Runs that train according to the store, but give no sign any more: whoever trained them is gone."""
+        """Runs that train or wait according to the store, but give no sign any more: whoever held them is gone."""
         with self.lock:
-            for run in self.store.runs("running"):
-                if not run.alive and not self.holds(run.id):
+            for run in self.store.runs("queued") + self.store.runs("running"):
+                if run.abandoned and not self.holds(run.id):
+                    why = "The server ended." if run.status == "queued" else "The process that trained it ended."
                     with suppress(KeyError):  # it was deleted meanwhile
-                        self.store.change(run.id, status="interrupted", reason="The process that trained it ended.")
+                        self.store.change(run.id, status="interrupted", reason=why)
+
+    def seen(self, run_id: str) -> Run:
+        """A run as it is now; that others have trained, stopped or deleted it takes it out of the queue here. Raises
+        KeyError."""
+        try:
+            run = self.store.run(run_id)
+        except KeyError:
+            self.leave(run_id)
+            raise
+        if run.status != "queued":
+            self.leave(run_id)
+        return run
+
+    def leave(self, run_id: str) -> None:
+        """Take a run out of the queue, if it waits there, with what was asked for meanwhile."""
+        if (waiting := self.position(run_id)) is not None:
+            del self.queue[waiting]
+            self.more.pop(run_id, None)
 
     def refuse_others(self, run: Run) -> None:
-        """Raises ValueError with a sentence where another process trains the run: nobody here can steer it."""
+        """Raises Taken where another process trains the run: nobody here can steer it."""
         if run.alive and not self.holds(run.id):
-            raise ValueError(
-                "this run is trained by another process, as from the command line; stop it there with Ctrl+C."
-            )
+            raise Taken(run.id)
 
     def start(self, run_id: str) -> None:
         """Queue a run; a paused, stopped or interrupted one goes on where it was. Raises KeyError, and ValueError with
@@ -72,8 +100,8 @@ class Jobs:
 
     def put(self, run_id: str, steps: int | None) -> None:
         with self.lock:
-            run = self.store.run(run_id)
-            if run.status in ("queued", "running") and self.holds(run_id):
+            run = self.seen(run_id)
+            if run.status in UNDER_WAY and self.holds(run_id):
                 self.stopping.discard(run_id)
                 waits = self.more.get(run_id, 0)  # a run that goes on anyway forgets it when it is told to rest
                 self.more[run_id] = waits + steps if steps and waits is not None else None
@@ -111,13 +139,11 @@ class Jobs:
             if executing:
                 (self.stopping.add if wish == "stop" else self.stopping.discard)(run_id)
                 return
-            run = self.store.run(run_id)
+            run = self.seen(run_id)
             self.refuse_others(run)
-            waiting = self.position(run_id)
-            if waiting is not None:
-                del self.queue[waiting]
-            if waiting is not None or not run.ended:
+            if not run.ended:
                 self.store.change(run_id, status=status, reason="")
+                self.leave(run_id)
                 if wish == "stop":
                     self.looker.score(run_id, run.step)
 
@@ -140,11 +166,15 @@ class Jobs:
         self.dispatch()
 
     def dispatch(self) -> None:
-        """Give waiting runs to free workers."""
+        """Give runs that wait to free workers, but for those that others have trained, stopped or deleted."""
         for worker in self.workers:
-            if self.queue and worker.run_id is None:
-                worker.run_id, steps = self.queue.popleft()
-                worker.tell(run=worker.run_id, steps=steps)
+            while self.queue and worker.run_id is None:
+                run_id, steps = self.queue[0]
+                with suppress(KeyError):
+                    if self.seen(run_id).status == "queued":
+                        self.queue.popleft()
+                        worker.run_id = run_id
+                        worker.tell(run=run_id, steps=steps)
 
     def follow(self, worker: Process) -> None:
         """Hear one worker until it ends; fail the run it dies with and put another in its place."""
@@ -186,8 +216,14 @@ class Jobs:
 
     def give_up(self, why: str) -> None:
         """No worker can be started: say so for every run that waits."""
-        for run_id, _ in self.queue:
-            self.store.change(run_id, status="failed", reason=f"no worker process could be started: {why[:200]}")
+        self.empty("failed", f"no worker process could be started: {why[:200]}")
+
+    def empty(self, status: str, reason: str) -> None:
+        """Nothing waits here any more; the runs that did have this status, but for those that others have taken."""
+        for run_id, _ in [*self.queue]:
+            with suppress(KeyError):
+                if self.seen(run_id).status == "queued":
+                    self.store.change(run_id, status=status, reason=reason)
         self.queue.clear()
 
     def close(self) -> None:
@@ -195,10 +231,7 @@ class Jobs:
         self.closed.set()
         with self.lock:
             self.closing = True
-            for run_id, _ in self.queue:
-                with suppress(KeyError):
-                    self.store.change(run_id, status="interrupted", reason="The server ended.")
-            self.queue.clear()
+            self.empty("interrupted", "The server ended.")
             processes = self.workers + self.looker.close()
         for process in processes:
             process.close()

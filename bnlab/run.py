@@ -18,7 +18,7 @@ STEERED = ("paused", "stopped")  # by somebody, who may let it go on at once
 RESTING = (*STEERED, "interrupted")  # it can go on from its newest snapshot
 ENDED = ("done", "stopped", "diverged", "failed")
 LONGEST_NAME = 120  # characters
-ALIVE = 30.0  # seconds after its last sign in which a run that trains is taken to be trained by someone
+ALIVE = 30.0  # seconds after its last sign in which a run that trains, or waits, is taken to be held by someone
 
 
 class Run(NamedTuple):
@@ -59,7 +59,16 @@ class Run(NamedTuple):
     @property
     def alive(self) -> bool:
         """Some process trains it, or did a moment ago."""
-        return self.status == "running" and (datetime.now() - self.updated).total_seconds() < ALIVE
+        return self.status == "running" and self.fresh
+
+    @property
+    def abandoned(self) -> bool:
+        """It trains or waits by what is written, but whoever trained it, or had it in its queue, is gone."""
+        return self.status in UNDER_WAY and not self.fresh
+
+    @property
+    def fresh(self) -> bool:
+        return (datetime.now() - self.updated).total_seconds() < ALIVE
 
 
 def outbreak(where: Iterable[tuple[int, int]]) -> tuple[int, str]:
@@ -89,8 +98,8 @@ class Taken(ValueError):
 
     def __init__(self, run_id: str):
         super().__init__(
-            f"run {run_id} is being trained by another process. Let it end, or interrupt it there. If that process was "
-            f"killed, the run is free again within {ALIVE:.0f} seconds."
+            f"run {run_id} is being trained by another process, a command line or another server. Let it end, or "
+            f"interrupt it there. If that process was killed, the run is free again within {ALIVE:.0f} seconds."
         )
 
 

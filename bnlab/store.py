@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,6 +111,12 @@ class RunStore(Database):
             )
         if not found.rowcount:
             self.run(run_id)
+
+    def hold(self, run_ids: Iterable[str]) -> None:
+        """A sign that somebody holds these runs, for those of them that wait; whoever trains one gives its own."""
+        with self.transaction() as db:
+            sign = "update runs set updated = ? where id = ? and status = 'queued'"
+            db.executemany(sign, [(time.time(), run_id) for run_id in run_ids])
 
     def claim(self, run_id: str, device: str) -> Run:
         """Have a run trained by this process: the run as it was, now running. Raises KeyError, and Taken where another

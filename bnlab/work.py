@@ -97,6 +97,8 @@ def main(directory: Path | str) -> None:
                 continue
             left = []
             try:
+                if store.run(run_id).status != "queued":  # others have trained or stopped it, while this one came up
+                    raise Taken(run_id)
                 wish = lambda run_id=run_id: "interrupt" if gone.is_set() else wishes.pop(run_id, None)  # noqa: E731
                 status, due = train_run(store, run_id, wish, message.get("steps"))
                 if status in STEERED:  # the looks that are due are for the process that looks

@@ -11,6 +11,7 @@ from at_work import LONG, SHORT, becomes, status, until
 
 from bnlab.jobs import Jobs
 from bnlab.process import ABOVE
+from bnlab.run import Taken
 from bnlab.store import RunStore
 
 SERVER = """
@@ -68,7 +69,7 @@ def test_a_run_that_another_process_trains_is_not_steered_and_not_called_interru
     try:
         assert status(jobs, run.id) == "running"
         for ask in (jobs.stop, jobs.pause, jobs.resume, jobs.step):
-            with pytest.raises(ValueError, match="this run is trained by another process"):
+            with pytest.raises(ValueError, match=f"run {run.id} is being trained by another process, a command"):
                 ask(run.id)
         step = store.run(run.id).step
         until(lambda: store.run(run.id).step > step)
@@ -82,17 +83,27 @@ def test_a_run_that_another_process_trains_is_not_steered_and_not_called_interru
 
 
 def test_a_run_that_waits_at_two_servers_is_trained_by_one(tmp_path):
-    """The other's worker leaves it alone and goes on with what is next."""
+    """The other's worker leaves it alone and goes on with what is next, as with what others have stopped."""
     jobs, other = (Jobs(RunStore(tmp_path), workers) for workers in (1, 0))
     run_id, after = jobs.store.create(LONG).id, jobs.store.create(SHORT).id
-    for waiting in (run_id, after):
+    stopped, interrupted, deleted = (jobs.store.create(SHORT).id for _ in range(3))
+    for waiting in (run_id, stopped, interrupted, deleted, after):
         other.start(waiting)
+    other.step(stopped)  # a wish that is gone when it is stopped
+    jobs.stop(stopped)
+    jobs.store.claim(interrupted, "cpu")
+    for ask in (other.stop, other.resume):
+        with pytest.raises(Taken):
+            ask(interrupted)
+    jobs.store.change(interrupted, status="interrupted")  # as by Ctrl+C
+    jobs.store.delete(deleted)
     jobs.start(run_id)
     until(lambda: jobs.store.run(run_id).step >= 10)
     try:
         other.fill(1)
         becomes(jobs, after, "done")
-        assert status(jobs, run_id) == "running" and not other.holds(run_id)
+        assert [status(jobs, each) for each in (run_id, stopped, interrupted)] == ["running", "stopped", "interrupted"]
+        assert not other.queue and not other.more and not other.holds(run_id)
         step = jobs.store.run(run_id).step
         until(lambda: jobs.store.run(run_id).step > step)
     finally:
@@ -118,3 +129,46 @@ def test_a_run_whose_process_gives_no_sign_any_more_is_interrupted(tmp_path, mon
     jobs.resume(fresh)
     assert jobs.position(fresh) == 0
     jobs.close()
+
+
+def test_a_run_waits_as_long_as_a_server_holds_it_and_once(tmp_path, monkeypatch):
+    """Another server that starts leaves it waiting; when nobody gives a sign for it any more, it is interrupted."""
+    monkeypatch.setattr("bnlab.jobs.ALIVE", 0.3)  # how often signs are given and looked for
+    store = RunStore(tmp_path)
+    fresh, waiting, taken = (store.create(SHORT).id for _ in range(3))  # the first one before anybody can queue it
+    jobs = Jobs(store, 0)
+    for run_id in (waiting, taken):
+        jobs.start(run_id)
+    old = "update runs set updated = updated - 40 where id = ?"
+    store.db.execute(old, (waiting,))
+    until(lambda: store.run(waiting).fresh)
+    other = Jobs(RunStore(tmp_path), 0)
+    assert [status(jobs, run_id) for run_id in (fresh, waiting, taken)] == ["queued"] * 3
+    store.db.execute(old, (fresh,))
+    becomes(jobs, fresh, "interrupted")
+    store.change(waiting, status="interrupted")
+    jobs.resume(waiting)
+    assert sorted(jobs.queue) == sorted([(waiting, None), (taken, None)]), "once each"
+    store.claim(taken, "cpu")
+    until(lambda: jobs.position(taken) is None)
+    jobs.start(fresh)
+    store.claim(fresh, "cpu")
+    jobs.close()
+    assert [status(jobs, run_id) for run_id in (fresh, waiting, taken)] == ["running", "interrupted", "running"]
+    other.close()
+
+
+def test_what_waited_at_a_server_that_was_killed_is_interrupted(tmp_path):
+    store = RunStore(tmp_path)
+    run_id = store.create(SHORT).id
+    killed = Jobs(store, 0)
+    killed.start(run_id)
+    killed.closed.set()  # it gives no signs any more
+    store.db.execute("update runs set updated = updated - 40")
+    jobs = Jobs(RunStore(tmp_path), 0)
+    run = store.run(run_id)
+    assert (run.status, run.reason) == ("interrupted", "The server ended.")
+    jobs.resume(run_id)
+    assert status(jobs, run_id) == "queued" and jobs.position(run_id) == 0
+    for each in (jobs, killed):
+        each.close()
