@@ -90,11 +90,17 @@ class Table:
         )
 
     def forget(self, db, before: int) -> None:
-        """Remove the chunks whose rows all lie before a step."""
+        """Remove the chunks whose rows all lie before a step, but for the first row of all: the initial networks'."""
         where = f"{WHERE} and first + stride * n <= ?"
-        if size := self.stored(where, before):
-            db.execute(f"delete from chunks where {where}", (*self.key, before))
-            self.bytes -= size
+        size = self.stored(where, before)
+        initial = f"select data, n from chunks where {where} and first = ?"
+        begun = db.execute(initial, (*self.key, before, self.origin)).fetchone()
+        db.execute(f"delete from chunks where {where}", (*self.key, before))
+        if begun:
+            data, n = begun
+            self.put(db, self.origin, 1, np.frombuffer(data, np.float32).reshape(self.width, n)[:, :1])
+            size -= 4 * self.width + ROW
+        self.bytes -= size
 
     def thin(self, db, stride: int) -> None:
         """Keep only the rows at multiples of `stride`, chunk by chunk."""

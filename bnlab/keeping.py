@@ -3,9 +3,9 @@
 Tables steps and layers (the scalars) are kept exactly, and beside them, from the first step on, as a summary: mean,
 min and max over buckets of `stride` steps, a stride that doubles so that the buckets stay few. Each kind of thing has
 a share of the budget, and what one leaves the others may use. When all together have used up the budget, the kind that
-exceeds its share by the most makes room: of the scalars the exact rows older than the last RECENT steps go, of units
-and samples every second step (then every fourth, ...), of scores and population rows every second scoring. Snapshots
-of the weights have what is left, and looks what is left then; neither less than its share.
+exceeds its share by the most makes room: of the scalars the exact rows older than the last RECENT steps go, but for
+the first of all, of units and samples every second step (then every fourth, ...), of scores and population rows every
+second scoring. Snapshots of the weights have what is left, and looks what is left then; neither less than its share.
 
 What makes room, and when, follows from the steps alone: the same experiment leaves the same rows, however it was paced,
 paused or killed. So snapshots, one more for each pause, and looks, taken when someone asks, count for the rows as what
@@ -237,7 +237,8 @@ class Writer:
         """Make room by one kind of thing; whether there was some to make."""
         before = self.used()[kind]
         if kind == "scalars":
-            recent = min(RECENT, int(self.share[kind]) // sum(4 * t.width for t in self.scalars))
+            fit = int(self.share[kind]) // sum(4 * t.width for t in self.scalars)
+            recent = min(RECENT, max(0, fit - 1))  # one more stays: the first of all
             for table in self.scalars:
                 s = table.summary  # an open bucket may still have to be taken from the exact rows
                 table.forget(db, min(self.step - recent, s.edge - s.stride))

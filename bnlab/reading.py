@@ -22,7 +22,8 @@ WIDTHS = [1] + [width for k in range(40) for width in (2 * 2**k, 3 * 2**k)]  # 1
 class Series(NamedTuple):
     """A quantity over time: at step (or from step on, for a bucket) the mean, least and greatest value.
 
-    steps [n]; mean, low, high [n, seeds, ...]. Where every step is there, the three are the same array.
+    steps [n]; mean, low, high [n, seeds, ...]. Where each point is one step as recorded, the three are the same array:
+    of the scalars then every step is there, of units and samples in a long run only some.
     """
 
     steps: np.ndarray
@@ -32,6 +33,7 @@ class Series(NamedTuple):
 
     @property
     def exact(self) -> bool:
+        """Whether each point is one step as recorded, none a bucket."""
         return self.low is self.mean
 
     def window(self, start: int, stop: int) -> Series:
@@ -127,15 +129,16 @@ class Trace(Scorings):
                     values[after, i] = np.nan
         return Series(series.steps, mean, low, high)
 
-    def at(self, quantity: str, arm: int, step: int) -> tuple[int, np.ndarray]:
-        """The recorded step nearest below `step` (else the first after it) and the values there, [seeds, ...].
+    def at(self, quantity: str, arm: int, step: int) -> tuple[range, np.ndarray]:
+        """The values at the recorded step nearest below `step` (else the first after it), [seeds, ...], and that step,
+        as a range of one; where only a bucket is left of it, the bucket's mean and all its steps.
 
-        Where only a bucket is left of it, the bucket's mean. Raises KeyError as read() does, and before the first step.
+        Raises KeyError as read() does, and before the first step.
         """
         with self.store.reading():
-            return self.nearest(quantity, arm, min(step, self.step))
+            return self.nearest(quantity, arm, max(self.first, min(step, self.step)))
 
-    def nearest(self, quantity: str, arm: int, step: int) -> tuple[int, np.ndarray]:
+    def nearest(self, quantity: str, arm: int, step: int) -> tuple[range, np.ndarray]:
         table = NAMES[quantity][0]
         stack, _ = self.slots(arm, table)
         for beside in ("first <= ? order by first desc", "first > ? order by first"):
@@ -146,11 +149,11 @@ class Trace(Scorings):
             raise KeyError("nothing is recorded yet.")
         chunk = Piece(*row)
         there = chunk.first + chunk.stride * int(np.clip((step - chunk.first) // chunk.stride, 0, chunk.n - 1))
-        if there > step + 1:  # of scalars whose exact rows are gone buckets stay
-            series = self.read(quantity, arm, start=step, stop=step + 1)
-            if len(series.steps):
-                return int(series.steps[0]), series.mean[0]
-        return there, self.read(quantity, arm, start=there, stop=there + 1).mean[0]
+        found, buckets = range(there, there + 1), self.pieces("summary", stack, table, step, step + 1)
+        if there != step and buckets:  # a scalar's exact row is gone
+            start = step - (step - buckets[0].first) % buckets[0].stride
+            found, there = range(start, start + buckets[0].stride), step
+        return found, self.read(quantity, arm, start=there, stop=there + 1).mean[0]
 
     def columns(self, stack, table, name, layer, unit, start, stop, points) -> Series:
         """One quantity of all slots of a stack, from the exact rows or, where too many or gone, the summary."""
@@ -192,12 +195,14 @@ class Trace(Scorings):
         return [Piece(*row) for row in self.store.db.execute(ask, (self.run.id, stack, table, stop, start))]
 
     def buckets(self, chunks: list[Piece], stack, table, start, stop, points) -> list[Piece]:
-        """The pieces of the summary to read in place of `chunks`: where they are too many, or begin too late."""
-        rows = sum(min(stop, c.end) - max(start, c.first) for c in chunks)
-        gone = not chunks or chunks[0].first > start  # older exact rows made room
-        if table not in ("steps", "layers") or (rows <= 2 * points and not gone):
+        """The pieces of the summary to read in place of `chunks`: where they are too many, or some are gone."""
+        found = self.pieces("summary", stack, table, start, stop)  # of units and samples there are none
+        rows, reach = sum(min(stop, c.end) - max(start, c.first) for c in chunks), start
+        for chunk in chunks:
+            reach = chunk.end if chunk.first <= reach else reach
+        gone = found and reach < min(stop, found[-1].end)  # exact rows made room
+        if rows <= 2 * points and not gone:
             return []
-        found = self.pieces("summary", stack, table, start, stop)
         coarse = found and (stop - start) // found[-1].stride < points
         return [] if coarse and not gone and rows <= 32 * points else found  # they would blur the window
 

@@ -28,7 +28,7 @@ class KnownTrace:
         if self.step < 0:
             raise KeyError("nothing is recorded yet.")
         step = min(step, self.step)
-        return step, self.values[quantity, arm][step]
+        return range(step, step + 1), self.values[quantity, arm][step]
 
     def population(self, arm, layer=None, unit=None):
         steps, *both = self.whole[arm]

@@ -44,7 +44,7 @@ def test_the_verdict_says_what_layer_1_gets(factor, words):
     told = verdict.verdict(flowing(factor, 1), 0)
     assert told.words == words
     assert told.factor == pytest.approx(factor, rel=1e-5)
-    assert told.step == N - 1
+    assert told.steps == range(N - 1, N)
 
 
 def test_the_verdict_names_what_is_no_number():

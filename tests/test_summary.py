@@ -106,6 +106,14 @@ def test_a_run_that_begins_late_is_summed_up_from_its_first_step_on_also_where_b
     agrees(series, NOISE, 1003)
 
 
+def test_a_step_of_which_only_a_mean_is_left_is_told_with_all_its_steps(noisy):
+    for step in (1, 500, 12_345):
+        steps, values = noisy.at("loss", 0, step)
+        assert step in steps and (len(steps) == 1) == (noisy.experiment.settings.budget_mb == 512)
+        mean, _, _ = slow(NOISE, [steps[0], steps[-1] + 1])
+        np.testing.assert_allclose(values, mean, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("points", [20, 400])
 def test_few_points_are_of_what_is_finite(store, points):
     """Read from the summary, or from exact rows: what is finite, and infinities where all is. Of update ratios, which
@@ -136,8 +144,10 @@ def test_the_last_steps_stay_exact_and_so_does_every_step_while_the_budget_lasts
             np.testing.assert_array_equal(series.steps, np.arange(start, len(NOISE)))
             same(series.mean[:, 0], NOISE[start:])
     for step in (len(NOISE) - 1, len(NOISE) - RECENT):
-        assert noisy.at("loss", 0, step)[0] == step
+        assert noisy.at("loss", 0, step)[0] == range(step, step + 1)
         same(noisy.at("loss", 0, step)[1], NOISE[step : step + 1])
+    assert noisy.at("loss", 0, 0)[0] == range(1), "the initial networks' row stays"
+    same(noisy.at("loss", 0, 0)[1], NOISE[:1])
     layers = noisy.read("z_std", 0, start=len(NOISE) - RECENT, points=10**6)
     assert layers.exact and len(layers.steps) == RECENT
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 
@@ -98,7 +99,8 @@ def summarized(trace: Trace, table: str) -> Iterator[pa.Table]:
     names = [f"{q}_{kind}" for q in there for kind in ("mean", "min", "max")]
     for arm, place, last in networks(trace):
         windows = trace.exact(arm, table)
-        if not windows or windows[0][0] == trace.first:
+        whole = all(stop == start for (_, stop), (start, _) in pairwise([(0, trace.first), *windows]))
+        if whole or not windows:
             continue
         trace.forget()
         columns = {}

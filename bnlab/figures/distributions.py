@@ -78,12 +78,11 @@ def histogram(values: np.ndarray) -> Histogram:
 def pooled(trace: Trace, which: str, arm: int, step: int, layer: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The samples of up to POOLED steps that end at the recorded one nearest to `step`: steps [n], [n, seeds, ...]."""
     found, newest = trace.at(f"{which}_sample", arm, step)
-    series = trace.read(
-        f"{which}_sample", arm, start=max(0, found - POOLED + 1), stop=found + 1, layer=layer, points=POOLED
-    )
+    start, stop = max(0, found.stop - POOLED), found.stop
+    series = trace.read(f"{which}_sample", arm, start=start, stop=stop, layer=layer, points=POOLED)
     if len(series.steps):
         return series.steps, series.mean
-    return np.array([found]), (newest if layer is None else newest[:, layer - 1])[None]
+    return np.array(found), (newest if layer is None else newest[:, layer - 1])[None]
 
 
 def widest(steps: np.ndarray) -> int:

@@ -11,6 +11,7 @@ from plotly.subplots import make_subplots
 from . import style
 from .lasting import bounds, departed, lasting, ruled
 from .options import AXIS, STEP, About, choice, no_steps
+from .points import moments
 from .style import NOTHING, nothing
 from .verdict import middle_of, spoken
 
@@ -24,10 +25,10 @@ COLUMNS, CELLS = 200, 20_000  # of a heat map: most steps, most cells in all
 
 
 class Profile(NamedTuple):
-    """The norms of an arm's layers at a step, [L] each: geometric mean, least and greatest over the seeds that have
-    some; in how many it is 0."""
+    """The norms of an arm's layers at a step or in the mean of some, [L] each: geometric mean, least and greatest over
+    the seeds that have some; in how many it is 0."""
 
-    step: int
+    steps: range
     middle: np.ndarray
     low: np.ndarray
     high: np.ndarray
@@ -98,8 +99,8 @@ def gradient_flow(trace: Trace, *, step: int, scale: str) -> go.Figure:
             figure.update_yaxes(tickvals=[LEAST / 2 ** ((len(arms) - 1) / 2)], ticktext=["0"], row=1, col=column)
     for column, name in enumerate(NORMS.values(), 1):
         figure.update_yaxes(title=name, row=1, col=column)
-    at = told["signal_grad_norm"][-1].step
-    notes = [f"Signal gradient at step {at:,}.", *(spoken(trace, arm, step) for arm in arms)]
+    at = moments(trace, [one.steps for one in told["signal_grad_norm"]])
+    notes = [f"Signal gradient{at}.", *(spoken(trace, arm, step) for arm in arms)]
     left = ", less those that diverged" if trace.diverged else ""
     left += ", less those without a gradient" if any((one.none > 0).any() for one in told["signal_grad_norm"]) else ""
     over = f"Lines are geometric means over {len(seeds)} seeds{left}; bands their range."

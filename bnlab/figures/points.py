@@ -1,8 +1,15 @@
-"""Which points of a line are drawn, and what a band spans."""
+"""Which points of a line are drawn, what a band spans, and which steps a point stands for."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+from . import style
+
+if TYPE_CHECKING:
+    from ..reading import Trace
 
 
 def nearest(steps: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -26,3 +33,16 @@ def percentiles(values: np.ndarray, wanted: tuple[float, ...]) -> np.ndarray:
     with np.errstate(invalid="ignore"):  # inf - inf
         between = np.where((low == high) | (place == below), low, low + (high - low) * (place - below))
     return np.where(last < 0, np.nan, between).astype(values.dtype)
+
+
+def moment(steps: range) -> str:
+    """When a value of these steps is, see Trace.at: "at step 7", "in the mean of steps 256 to 511"."""
+    return f"at step {steps[0]:,}" if len(steps) == 1 else f"in the mean of steps {steps[0]:,} to {steps[-1]:,}"
+
+
+def moments(trace: Trace, steps: list[range]) -> str:
+    """The same of all arms, to go on with: " at step 7", or of each, as the budget may not leave the same of every arm:
+    ": A at step 7; B in the mean of steps 0 to 7"."""
+    if len({*steps}) == 1:
+        return f" {moment(steps[0])}"
+    return ": " + "; ".join(f"{style.label(trace, arm)} {moment(each)}" for arm, each in enumerate(steps))

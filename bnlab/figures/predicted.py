@@ -16,7 +16,7 @@ from ..profile import Profile, profile
 from . import style
 from .looks import finished
 from .options import About, no_steps
-from .style import NOTHING, nothing
+from .style import nothing
 from .verdict import fitted_factor, middle_of
 
 if TYPE_CHECKING:
@@ -81,14 +81,14 @@ def of(s: Settings) -> tuple[theory.Growth, Profile]:
 
 
 def prediction(trace: Trace, arm: int) -> Prediction | None:
-    """None where step 0 was not recorded."""
+    """None where step 0 is not kept as recorded."""
     found = []
     for quantity in ("signal_grad_norm", "grad_norm", "a_std"):
         try:
             at, values = trace.at(quantity, arm, 0)
         except KeyError:
             return None
-        if at != 0:
+        if at != range(1):
             return None
         found.append(np.square(values.astype(float)) if quantity == "a_std" else values.astype(float))
     middle = [middle_of(values) for values in found]
@@ -105,6 +105,10 @@ def prediction(trace: Trace, arm: int) -> Prediction | None:
 
 
 FORK = "A fork does not begin with initial weights, which the theory is about. Look at its parent."
+THINNED = (
+    "Of this run's first steps only means are kept, as its recording budget was used up, so nothing is known of the "
+    "initial networks alone. Train it again: a new run keeps its first step, whatever the budget."
+)
 PANELS = ("signal gradient ‖dE/da‖ (norm)", "weight gradient ‖dE/dW‖ (norm)", "variance of a")
 
 
@@ -114,7 +118,7 @@ def predicted(trace: Trace) -> go.Figure:
     for arm, settings in enumerate(trace.experiment.arm_settings):
         told = prediction(trace, arm)
         if told is None:
-            return style.said(FORK if trace.first else nothing(trace) or NOTHING)
+            return style.said(FORK if trace.first else nothing(trace) or THINNED)
         every, small = -(-settings.depth // BARS), settings.depth > 30  # many marks and bars are no picture
         layers, name, rgb = np.arange(1, settings.depth + 1), style.label(trace, arm), style.color(arm)
         for column in (1, 2, 3):

@@ -12,6 +12,7 @@ from ..activations import ACTIVATIONS
 from . import style
 from .lasting import departed
 from .options import LAYER, STEP, About, no_steps
+from .points import moments
 from .smoothing import present_mean
 from .style import nothing
 
@@ -22,9 +23,10 @@ SHARE_POINTS = 50
 
 
 class Shares(NamedTuple):
-    """A share's mean, least and greatest over seeds: all layers at one step [L] each, one layer over time [n] each."""
+    """A share's mean, least and greatest over seeds: all layers at one step, or in the mean of some, [L] each; one
+    layer over time, [n] each."""
 
-    step: int
+    at: range
     layers: tuple[np.ndarray, np.ndarray, np.ndarray]
     steps: np.ndarray
     layer: tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -52,12 +54,12 @@ def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
     if nothing(trace):
         return style.said(nothing(trace))
     figure = make_subplots(2, 2, vertical_spacing=0.17, horizontal_spacing=0.08, shared_yaxes="all")
-    found, most = 0, 0.0
+    found, most = [], 0.0
     for i in range(len(trace.experiment.arms)):
         color, label = style.color(i), style.label(trace, i)
         for column, name in enumerate(("saturated", "dead"), 1):
             told = shares(trace, name, i, step, layer)
-            found, layers = told.step, np.arange(1, len(told.layers[0]) + 1)
+            layers = np.arange(1, len(told.layers[0]) + 1)
             for row, x, (mean, least, greatest) in ((1, layers, told.layers), (2, told.steps, told.layer)):
                 most = max(most, np.nanmax(greatest, initial=0))
                 if len(trace.experiment.seeds) > 1:
@@ -75,13 +77,17 @@ def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
                     row=row,
                     col=column,
                 )
+        found.append(told.at)
+    when = moments(trace, found)
+    alone = len({*found}) == 1 and len(found[0]) == 1  # else too long for an axis
     for column, what in enumerate(("saturated values", "dead units"), 1):
-        figure.update_xaxes(title=f"layer, at step {found:,}", row=1, col=column)
+        figure.update_xaxes(title="layer" + f",{when}" * alone, row=1, col=column)
         figure.update_xaxes(title=f"step, layer {layer}", row=2, col=column)
         figure.update_yaxes(title=what if column == 1 else "", tickformat=".0%", range=[-0.03, 1.03], col=column)
         figure.update_yaxes(title=f"share of {what}", col=column)
     none = "No value here is saturated and no unit is dead. " if most == 0 else ""
-    return style.finished(figure, height=520, note=none + flat(trace) + departed(trace))
+    above = "" if alone else f"Upper charts{when}. "
+    return style.finished(figure, height=520, note=none + above + flat(trace) + departed(trace))
 
 
 def flat(trace: Trace) -> str:

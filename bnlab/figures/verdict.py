@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..run import outbreak
+from .points import moment
 from .style import NOTHING, amount, nothing
 
 if TYPE_CHECKING:
@@ -19,14 +20,15 @@ UNDEFINED = "A value is not finite any more; lower the learning rate."
 
 
 class Verdict(NamedTuple):
-    """How the signal gradient changes from layer to layer towards the input, at one step, over the seeds that live.
+    """How the signal gradient changes from layer to layer towards the input, at one step or in the mean of some, over
+    the seeds that live.
 
     factor: fitted per layer; ratio: layer 1 over layer L. tone: vanishing or exploding where it falls or rises more
     than HEALTHY on its way through the layers or STEEP per layer, else healthy; or dead, diverged, unknown. Where some
     seeds are dead or have diverged it is not called healthy. words say it short, help at length.
     """
 
-    step: int
+    steps: range
     factor: float
     ratio: float
     tone: str
@@ -50,7 +52,7 @@ def fitted_factor(norms: np.ndarray) -> float:
 
 def verdict(trace: Trace, arm: int, step: int | None = None) -> Verdict:
     """The verdict on an arm's signal gradient at a step, by default the newest."""
-    unknown = Verdict(-1, np.nan, np.nan, "unknown", "–", nothing(trace) or NOTHING)
+    unknown = Verdict(range(0), np.nan, np.nan, "unknown", "–", nothing(trace) or NOTHING)
     if trace.step < 0:
         return unknown
     try:
@@ -59,7 +61,7 @@ def verdict(trace: Trace, arm: int, step: int | None = None) -> Verdict:
         return unknown
     seeds = trace.experiment.seeds
     broke = {i: trace.diverged[arm, s] for i, s in enumerate(seeds) if (arm, s) in trace.diverged}
-    gone = [i for i, (step, _) in broke.items() if at >= step or not np.isfinite(norms[i]).all()]
+    gone = [i for i, (step, _) in broke.items() if at[0] >= step or not np.isfinite(norms[i]).all()]
     live = np.delete(norms, gone, axis=0)
     when = ""
     if gone:
@@ -95,11 +97,11 @@ def silent(norms: np.ndarray) -> bool:
     return norms[0] == 0 and (not len(there) or norms[there[0]] > FAINT)
 
 
-def cause(trace: Trace, arm: int, at: int, places: np.ndarray, norms: np.ndarray) -> str:
+def cause(trace: Trace, arm: int, at: range, places: np.ndarray, norms: np.ndarray) -> str:
     """Why nothing arrives at layer 1 of these seeds, norms [seeds, L], as far as it is recorded: ', as all units of
     layer 18 are dead'; else empty."""
     try:
-        dead, weights = (trace.at(name, arm, at)[1][places] for name in ("dead", "weight_norm"))
+        dead, weights = (trace.at(name, arm, at[0])[1][places] for name in ("dead", "weight_norm"))
     except KeyError:
         return ""
     if not weights.any():
@@ -110,7 +112,7 @@ def cause(trace: Trace, arm: int, at: int, places: np.ndarray, norms: np.ndarray
     return f", as all units of {f'layer {ends[0] + 1}' if len(set(ends)) == 1 else 'a layer'} are dead"
 
 
-def of_the_living(norms: np.ndarray, at: int) -> Verdict:
+def of_the_living(norms: np.ndarray, at: range) -> Verdict:
     """The verdict on networks that have not diverged, norms [seeds, L]."""
     middle = middle_of(norms)
     depth, there = len(middle), np.flatnonzero(middle > 0)
@@ -119,10 +121,10 @@ def of_the_living(norms: np.ndarray, at: int) -> Verdict:
     factor = fitted_factor(middle)
     if silent(middle) or not np.isfinite(factor):
         until = f"below layer {there[0] + 1}" if len(there) else "in any layer"
-        help = f"At step {at:,} no signal gradient is recorded {until}."
+        help = f"{moment(at).capitalize()} no signal gradient is recorded {until}."
         return Verdict(at, 0.0, 0.0, "dead", f"no gradient {until}", help)
     left_out = ", less the first and the last three" if depth >= DEEP else ""
-    how = f"Factor of ‖dE/da‖ from layer to layer towards the input, fitted at step {at:,}{left_out}."
+    how = f"Factor of ‖dE/da‖ from layer to layer towards the input, fitted {moment(at)}{left_out}."
     rule = f"Healthy is less than threefold per layer and less than a hundredfold over all {depth} layers."
     help = f"{how} {rule}"
     per_layer = f"×{rounded(factor, 2)} per layer{' in the middle' if depth >= DEEP else ''}"
@@ -141,7 +143,7 @@ def of_the_living(norms: np.ndarray, at: int) -> Verdict:
     if tone == "healthy":  # the fitted factor may point the other way than the ends, and does not matter here
         mean = rounded(ratio ** (1 / (depth - 1)), 2)
         mean = "" if mean == "1.00" else f", ×{mean} per layer on average"
-        help = f"Factors of ‖dE/da‖ towards the input at step {at:,}. {rule}"
+        help = f"Factors of ‖dE/da‖ towards the input {moment(at)}. {rule}"
         return Verdict(at, factor, ratio, tone, f"healthy: layer 1 gets {share(ratio, depth)}{mean}", help)
     _, low, high = fall if tone == "vanishing" else rise
     low = 0 if 1 / STEEP < middle[0] / middle[low] < STEEP else low
