@@ -183,7 +183,7 @@ def test_the_list_of_runs_follows_those_that_train_and_leaves_a_name_alone_that_
     other.close()
 
 
-def test_escape_that_closes_a_list_does_not_stop_the_training(page, server):
+def test_escape_that_closes_a_list_or_a_help_does_not_stop_the_training(page, server):
     trained(page, server)
     expect(button(page, "Stop")).to_be_enabled()  # the page has heard of the run: no rerun is under way
     page.wait_for_selector(RESTED, timeout=SLOW)
@@ -201,6 +201,10 @@ def test_escape_that_closes_a_list_does_not_stop_the_training(page, server):
     label = page.locator("[class*=st-key-label-] input").first
     label.press_sequentially(" at all")
     label.press("Escape")
+    page.get_by_role("button", name="Help for Smoothing").focus()
+    page.get_by_role("tooltip").wait_for(timeout=SLOW)
+    page.keyboard.press("Escape")
+    page.get_by_role("tooltip").wait_for(state="detached", timeout=SLOW)
     redrawn(page)
     status(page, "running")
     stopped(page)
@@ -210,5 +214,10 @@ def test_the_keyboard_trains_and_stops(page, server):
     opened(page, f"{server}/?{LONG}")
     page.keyboard.press("Control+Enter")
     status(page, "running")
+    page.keyboard.press("Escape")
+    status(page, "stopped")
+    button(page, "Train").click()  # its help stays open below the mouse
+    status(page, "running")
+    expect(page.get_by_role("tooltip")).to_be_visible()
     page.keyboard.press("Escape")
     status(page, "stopped")

@@ -7,13 +7,17 @@ const boards = new WeakMap();
 let touched = -BUSY;
 for (const kind of ["pointerdown", "pointerup", "keydown"]) addEventListener(kind, () => (touched = performance.now()), true);
 
-// Esc that closes a list or leaves a text must not stop the training as well: what is open is seen before it closes, and the
-// key goes no further
+// Esc that closes a list or a help text, or leaves a text, must not stop the training as well: what is open is seen before it
+// closes, and the key goes no further. The help of a button that was just pressed is nothing to close: Train, then Esc, stops
 const OPEN = "[role=listbox], [role=menu], [data-testid=stPopoverBody]";
 const WRITTEN = "input:not([type=range], [type=checkbox], [type=radio]), textarea, select, [role=combobox], [contenteditable]";
-let spent = false;
+let spent = false, pressed = null;
+const read = (help) => !document.querySelector(`[aria-describedby="${help.id}"]`)?.contains(pressed);
+const open = () => !!document.querySelector(OPEN) || [...document.querySelectorAll("[role=tooltip]")].some(read);
+addEventListener("focusin", () => (pressed = null), true);
+addEventListener("click", (event) => (pressed = event.target.closest?.("button") ?? null), true);
 addEventListener("keydown", (event) => {
-  spent = event.key === "Escape" && (event.target.matches?.(WRITTEN) || !!document.querySelector(OPEN));
+  spent = event.key === "Escape" && (event.target.matches?.(WRITTEN) || open());
 }, true);
 document.body.addEventListener("keydown", (event) => spent && event.stopPropagation());
 
