@@ -17,12 +17,11 @@ experiment, wrong = me.asked()
 with st.sidebar:
     wrong = controls.complain(places, wrong)
 
-with st.container():
-    if misread := me.misread(experiment):
-        told = escaped(" ".join(misread))
-        st.error(f"This address cannot be opened as it is: {told}", icon=":material/link_off:")
-
+above = st.container()  # always there: what comes and goes in it must not move the rest to another place
 run = board.show(me, experiment, wrong)
+if misread := me.misread(experiment):  # only now: Train has put the address right
+    told = escaped(" ".join(misread))
+    above.error(f"This address cannot be opened as it is: {told}", icon=":material/link_off:")
 forks.origin(me, run)
 arms.swatches(me, run)
 if run is not None:

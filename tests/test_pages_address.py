@@ -68,6 +68,7 @@ def test_a_wrong_address_is_told_and_stays_until_something_else_is_asked():
     typed(at, "learning_rate", "0.03")
     assert not at.error and address(at) == [("learning_rate", "0.03")]
     at = drawn(button(page(("nonsense", "4")), "train").click())
+    assert not at.error
     assert [name for name, _ in address(at)] == ["run"]
 
 

@@ -67,6 +67,19 @@ def test_a_fork_is_asked_for_and_shown(lab):
     assert at.session_state.mine.run == fork.id
 
 
+def test_a_fork_that_cannot_wait_is_not_kept(lab, monkeypatch):
+    run_id = recorded(lab)
+    at = page(run_id)
+    (group,) = (g for g in at.get("button_group") + at.get("selectbox") if g.key == f"fork-statistics-{run_id}-0")
+    group.set_value("moving").run()
+    monkeypatch.setattr("bnlab.jobs.LONGEST_QUEUE", 0)
+    at.button(key="fork-train").click().run()
+    assert [e.value.replace("\\", "") for e in at.error] == [
+        "0 runs are waiting already. Try again when some have ended."
+    ]
+    assert [run.id for run in lab.runs()] == [run_id] and at.session_state.mine.run == run_id
+
+
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [

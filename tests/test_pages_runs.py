@@ -236,9 +236,11 @@ def test_a_fork_starts_again_as_a_fork_and_with_another_question_as_a_run_of_its
     assert store.origin(store.runs()[0].id) is None
     store.delete(parent.id)
     at = page(("run", fork.id))
+    opened.jobs().start(fork.id)
     runs = len(store.runs())
     drawn(button(at, "reset").click())
     assert "the weights of step 50 that this fork began with are gone" in errors(at) and len(store.runs()) == runs
+    assert store.run(fork.id).status == "queued" and opened.jobs().holds(fork.id), "it goes on"
 
 
 def test_a_fork_says_where_it_was_forked_from_with_a_way_there_while_it_is_there():

@@ -237,22 +237,29 @@ def step(me: Session, run: Run | None, status: str) -> None:
 
 
 def reset(me: Session, run: Run) -> None:
-    if run.status == "paused" or opened.jobs().holds(run.id):
+    """Begin a run anew, and end it where it is under way; where it cannot begin anew it is left alone."""
+    if begin(me, run.id, "start") and (run.status == "paused" or opened.jobs().holds(run.id)):
         steer(me, "stop", run.id)
-    begin(me, run.id, "start")
 
 
-def begin(me: Session, asked: Experiment | str, how: str) -> None:
+def begin(me: Session, asked: Experiment | str, how: str) -> bool:
     """A new run of a question, or of what a run asked and from the weights it began with; this session looks at it."""
     try:
         run = opened.store().again(asked) if isinstance(asked, str) else opened.store().create(asked)
     except (KeyError, ValueError) as error:
         me.said = me.told(error, asked) if isinstance(asked, str) else str(error.args[0])
-        return
-    if steer(me, how, run.id):
+        return False
+    if begun := let_train(me, run, how):
         me.run = run.id
-    else:
+    return begun
+
+
+def let_train(me: Session, run: Run, how: str) -> bool:
+    """Let a run that was just made train; one that cannot, as the queue is full, is gone again, and why is said."""
+    if not steer(me, how, run.id):
         opened.store().delete(run.id)
+        return False
+    return True
 
 
 def steer(me: Session, what: str, run_id: str) -> bool:

@@ -119,10 +119,11 @@ def fork(me: session.Session, run_id: str, arm: int, step: int, changes: dict, m
     """Make the fork and let it train; what is wrong with it is said on the page."""
     try:
         run = opened.store().fork(run_id, arm, step, changes, more)
-        opened.jobs().start(run.id)
     except (KeyError, ValueError) as error:
         me.unforked = me.told(error, run_id)
-    else:
-        me.begun.append(run.id)
+        return
+    if board.let_train(me, run, "start"):
         me.open_run(run.id)
         me.forked = True
+    else:
+        me.unforked = me.take("said")
