@@ -16,4 +16,5 @@ page = st.navigation(
 )
 session.turn(page.url_path)
 page.run()
-live.history()  # last: it has no size, but what follows it a gap
+live.history()  # last: these have no size, but what follows them a gap
+live.keyboard()

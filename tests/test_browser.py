@@ -1,5 +1,7 @@
 """Runs in a real browser: trained, paused, stepped, stopped, left and found again."""
 
+import re
+
 import pytest
 from lab_browser import LONG, RESTED, SHORT, SLOW, button, drawn, opened, redrawn, status, step, stopped, trained, until
 from playwright.sync_api import expect
@@ -157,7 +159,7 @@ def test_a_page_whose_run_is_deleted_in_another_tab_goes_on_to_the_example_by_it
         tab.close()
 
 
-def test_the_list_of_runs_follows_those_that_train_and_leaves_a_name_alone_that_is_being_typed(page, browser, server):
+def test_the_list_of_runs_follows_those_that_train_and_the_keyboard_renames_and_deletes(page, browser, server):
     run = trained(page, server)
     other = browser.new_page()
     other.goto(f"{server}/runs")
@@ -166,21 +168,38 @@ def test_the_list_of_runs_follows_those_that_train_and_leaves_a_name_alone_that_
     at = f"+document.querySelector('.st-key-row-{run}').innerText.match(/step ([\\d,]+) of/)[1].replaceAll(',', '')"
     until(other, f"{at} > {other.evaluate(at)}")
     expect(row.get_by_role("button", name="Delete")).to_be_disabled()
-    row.get_by_role("button", name="Rename").click()
+    focused = other.locator(":focus")
+    row.get_by_role("button", name="Rename").press("Enter")
     name = other.get_by_role("textbox", name="Name")
+    name.wait_for(timeout=SLOW)
+    other.keyboard.press("Tab")
+    expect(name).to_be_focused()
     name.fill("half a na")
     until(other, f"{at} > {other.evaluate(at)}")
     expect(name).to_have_value("half a na")
     name.press_sequentially("me")
     name.press("Enter")
     expect(row).to_contain_text("half a name")
+    other.keyboard.press("Tab")
+    expect(focused).to_have_text(re.compile("Rename"))
     other.keyboard.press("Escape")
-    stopped(page)
+    expect(name).to_have_count(0)
+    expect(row).to_have_role("group")
+    expect(row).to_have_accessible_name(row.get_by_role("heading", level=3).inner_text())
+    button(page, "Reset").click()  # stops it, and there is another row
     expect(row).to_contain_text("Stopped, step")
-    row.get_by_role("button", name="Delete").click()
-    other.get_by_role("button", name="Delete for good").click()
+    other.locator("[class*=st-key-row-]").nth(1).wait_for(timeout=SLOW)
+    row.get_by_role("button", name="Delete").press("Enter")
+    other.get_by_role("button", name="Delete for good").wait_for(timeout=SLOW)
+    other.keyboard.press("Tab")
+    expect(focused).to_have_text(re.compile("Delete for good"))
+    expect(other.get_by_role("dialog")).to_have_accessible_name(re.compile(r"^Delete: .* · half a name$"))
+    other.keyboard.press("Enter")
     row.wait_for(state="detached", timeout=SLOW)
+    expect(other.locator("[class*=st-key-row-] :focus")).to_have_count(1)  # in the row that took its place
     other.close()
+    status(page, "running")
+    stopped(page)
 
 
 def test_escape_that_closes_a_list_or_a_help_does_not_stop_the_training(page, server):
@@ -208,6 +227,26 @@ def test_escape_that_closes_a_list_or_a_help_does_not_stop_the_training(page, se
     redrawn(page)
     status(page, "running")
     stopped(page)
+
+
+def test_a_button_that_goes_away_hands_the_keyboard_on(page, server):
+    focused = page.locator(":focus")
+    trained(page, server)
+    button(page, "Pause").focus()
+    for then, named in [("paused", "Resume"), ("running", "Pause"), ("paused", "Resume")]:
+        page.keyboard.press("Space")
+        status(page, then)
+        expect(focused).to_have_text(re.compile(named))
+    seen = step(page)
+    button(page, "Step").press("Enter")
+    until(page, f"+document.querySelector('.board').dataset.step > {seen}")
+    expect(button(page, "Step")).to_be_focused()
+    button(page, "Stop").press("Enter")
+    expect(button(page, "Stop")).to_be_disabled()
+    expect(button(page, "Reset")).to_be_focused()
+    page.get_by_text("no norm", exact=True).first.click()
+    page.locator("[class*=st-key-remove-] button:visible").press("Enter")
+    expect(focused).to_have_text(re.compile("BN$"))
 
 
 def test_the_keyboard_trains_and_stops(page, server):

@@ -1,7 +1,7 @@
 """What follows a run without rerunning the page: the chart (chart.js) and the board of cards (board.js).
 
-Both pull from the routes of bnlab/api.py; a rerun of the page only changes what is followed. And history.js, with which
-the browser's Back goes from page to page.
+Both pull from the routes of bnlab/api.py; a rerun of the page only changes what is followed. And two that
+every page has: history.js, with which the browser's Back goes from page to page, and keyboard.js.
 """
 
 from pathlib import Path
@@ -21,11 +21,17 @@ css = script("live.css")
 _chart = st.components.v2.component("live_chart", css=css, js=script("chart.js"), isolate_styles=False)
 _board = st.components.v2.component("live_board", css=css, js=script("board.js"), isolate_styles=False)
 _history = st.components.v2.component("live_history", css=css, js=script("history.js"), isolate_styles=False)
+_keyboard = st.components.v2.component("live_keyboard", css=css, js=script("keyboard.js"), isolate_styles=False)
 
 
 def history() -> None:
     """One entry in the browser's history for each page that is opened."""
     _history(key="history")
+
+
+def keyboard() -> None:
+    """Focus that is not lost with a button that goes away, and popovers within reach of Tab."""
+    _keyboard(key="keyboard")
 
 
 def chart(address: str, options: dict[str, str], label: str, height: int = 420) -> None:

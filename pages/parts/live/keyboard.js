@@ -1,0 +1,103 @@
+// What the keyboard needs and Streamlit lacks: Tab leads into an open popover, a button that is pressed and goes away hands
+// the focus on, and a run's buttons say whose they are.
+const BUTTON = "button, summary", FIELD = "button, input, textarea";
+const POPOVER = "[data-testid=stPopoverBody]", OPENER = "[data-testid=stPopoverButton][aria-expanded=true]";
+const REGION = "[data-testid=stMain], [data-testid=stSidebar]";
+const ROW = "[class*=st-key-row-]", HEADING = "h2, h3";
+const BUSY = ".board:is([data-status=queued], [data-status=running]), [data-testid=stApp]:not([data-test-script-state=notRunning])";
+const LOOK = 250, QUIET = 4; // Step is disabled while it makes its step, and then the focus belongs there, not on Stop
+const usable = (element) => !element.disabled && element.checkVisibility();
+const opened = () => [...document.querySelectorAll(OPENER)].find(usable); // a button with a help is there twice, once for telephones
+
+// Tab goes round in an open popover and the button that opened it: its text is at the end of the document
+function turn(event) {
+  const opener = opened(), popover = document.querySelector(POPOVER);
+  if (!opener || !popover) return;
+  const ring = [opener, ...[...popover.querySelectorAll(FIELD)].filter(usable)];
+  const at = ring.indexOf(document.activeElement);
+  if (at < 0) return;
+  event.preventDefault();
+  ring.at((at + (event.shiftKey ? -1 : 1)) % ring.length).focus();
+}
+
+// Where to look for what takes a button's place: its surroundings, the near ones first, and how many buttons are before it
+function surroundings(button) {
+  const found = [];
+  for (let branch = button; branch.parentElement?.closest(REGION); branch = branch.parentElement) {
+    const inside = [...branch.parentElement.querySelectorAll(BUTTON)];
+    found.push([branch.parentElement, inside.findIndex((other) => branch.contains(other))]);
+  }
+  return found;
+}
+
+function successor(places) {
+  for (const [around, before] of places.filter(([around]) => around.isConnected)) {
+    const buttons = [...around.querySelectorAll(BUTTON)];
+    const next = [...buttons.slice(before), ...buttons.slice(0, before).reverse()].find(usable);
+    if (next) return next;
+  }
+}
+
+// The button that a key pressed last, until the next key or click, and what got the focus in its place
+let last = null, held = false;
+const watch = new MutationObserver(handOn);
+
+function remember(button) {
+  const from = button.closest(POPOVER) ? opened() : button;
+  if (!from) return;
+  last = { from, places: surroundings(from), page: location.pathname, quiet: 0 };
+  watch.observe(document.body, { subtree: true, childList: true, attributes: true, attributeFilter: ["disabled"] });
+}
+
+function forget() {
+  clearInterval(last?.timer);
+  last = null;
+  watch.disconnect();
+}
+
+function handOn() {
+  if (!last || held) return; // a key that is held would press the next button, too
+  if (location.pathname !== last.page) return forget();
+  const { from, given } = last, active = document.activeElement;
+  if (![document.body, from, given].includes(active)) return; // the focus is not lost
+  if (from.isConnected && !from.disabled) {
+    clearInterval(last.timer);
+    Object.assign(last, { timer: 0, quiet: 0 });
+    if (active !== from) from.focus();
+  } else if (from.isConnected && last.quiet < QUIET) {
+    last.timer ||= setInterval(look, LOOK);
+  } else if (!given?.isConnected || given.disabled) {
+    last.given = successor(last.places);
+    last.given?.focus();
+  }
+}
+
+function look() {
+  last.quiet = document.querySelector(BUSY) ? 0 : last.quiet + 1;
+  handOn();
+}
+
+addEventListener("keydown", (event) => {
+  held = true;
+  if (event.repeat) return;
+  if (event.target !== document.body) forget();
+  else if (last) last.quiet = 0; // the focus is lost, and may still come back: the board waits for the end of the keys
+  if (event.key === "Tab") turn(event);
+  if (["Enter", " "].includes(event.key) && event.target.matches?.("button")) remember(event.target);
+}, true);
+addEventListener("keyup", () => ((held = false), handOn()), true);
+addEventListener("pointerdown", forget, true);
+
+// A run's row is a group by its name, and so is what opens from it
+let named = 0;
+addEventListener("focusin", ({ target }) => {
+  const popover = target.closest(POPOVER), opener = popover && opened();
+  const row = (opener ?? target).closest(ROW), heading = row?.querySelector(HEADING);
+  if (!heading) return;
+  heading.id ||= `run-${++named}`;
+  row.setAttribute("role", "group");
+  row.setAttribute("aria-labelledby", heading.id);
+  popover?.setAttribute("aria-label", `${popover.getAttribute("aria-label").split(":")[0]}: ${heading.innerText}`);
+}, true);
+
+export default () => {};
