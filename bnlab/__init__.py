@@ -14,6 +14,7 @@ To understand what the lab does, read upwards:
     figures/         traces in, figures out
 """
 
+from . import ctrl_c  # noqa: F401  first: the others take a second
 from .experiment import Arm, Experiment, Settings
 from .train import train
 

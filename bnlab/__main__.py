@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from signal import SIGINT, SIGTERM
+from signal import SIG_IGN, SIGINT, SIGTERM
 from signal import signal as on
 from sqlite3 import DatabaseError
 from typing import Any
@@ -121,12 +121,12 @@ def resume(asked: argparse.Namespace) -> int:
 
 def finish(store: RunStore, run: Run) -> int:
     """Train a run to its end with a progress bar. Ctrl+C interrupts it where it can be resumed."""
+    wish: list[str] = []
+    for signal in (SIGINT, SIGTERM):  # before torch, which takes a second to come
+        on(signal, lambda *_: wish.append("interrupt"))
     import torch
 
     torch.set_num_threads(1)  # small layers on several threads cost 4 to 6 times the processor time
-    wish: list[str] = []
-    for signal in (SIGINT, SIGTERM):
-        on(signal, lambda *_: wish.append("interrupt"))
     steps, last = run.experiment.settings.steps, store.last_snapshot(run.id)
     with tqdm(total=steps, initial=last[0] if last else 0, unit=" steps", desc=run.id) as bar:
 
@@ -194,6 +194,7 @@ def runs(asked: argparse.Namespace) -> int:
 
 
 def serve(asked: argparse.Namespace) -> int:
+    on(SIGINT, SIG_IGN)  # that of the server's terminal; the server closes the pipe, and what is recorded is kept
     work.main(asked.directory)
     return 0
 

@@ -122,6 +122,14 @@ def test_ctrl_c_leaves_a_run_that_is_resumed_to_the_same_tables(tmp_path, capsys
     identical(exported(runs, whole.id, tmp_path / "whole"), exported(runs, broken.id, tmp_path / "broken"))
 
 
+@pytest.mark.parametrize("module", ["numpy", "tqdm", "torch"])
+def test_ctrl_c_while_the_lab_is_being_loaded_ends_it_without_a_word(tmp_path, module):
+    (tmp_path / f"{module}.py").write_text("import signal; signal.raise_signal(signal.SIGINT)")
+    path = os.pathsep.join([str(tmp_path), ABOVE, *filter(None, [QUIET.get("PYTHONPATH")])])
+    done = bnlab("probe", tmp_path, "--step", 0, PYTHONPATH=path)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def with_settings(**changes):
     return TINY | {"settings": TINY["settings"] | changes}
 
@@ -150,7 +158,7 @@ def test_of_two_who_resume_a_run_at_one_time_one_trains_it_and_the_other_is_told
     ]
     told = {one.communicate()[1].splitlines()[-1]: one.returncode for one in two}
     ((refused, code),) = [(line, code) for line, code in told.items() if "another process" in line]
-    assert code == 2 and refused.startswith(f"python -m bnlab: run {run.id} is being trained by another process.")
+    assert code == 2 and refused.startswith(f"python -m bnlab: run {run.id} is being trained by another process,")
     assert sorted(told.values()) == [0, 2] and store.run(run.id).status == "done"
     whole = store.create(run.experiment)
     executing.execute(store, whole.id, lambda: None)

@@ -4,6 +4,7 @@ import csv
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from bnlab.experiment import Arm, Experiment, Settings
@@ -250,3 +251,20 @@ def test_a_file_left_from_another_run_goes_and_nothing_half_written_stays(tmp_pa
     (target / "units.csv").write_text("of another run")
     frames = written(tmp_path, Experiment(settings=SETTINGS, arms=ARMS[:1]), "csv")
     assert set(frames) == {"steps", "layers", "scores"}
+
+
+@pytest.mark.parametrize("ending", [OSError("the disk is full"), KeyboardInterrupt(), SystemExit(130)])
+@pytest.mark.parametrize("to", FORMATS)
+def test_of_a_table_that_breaks_off_nothing_stays_and_what_was_there_does(tmp_path, monkeypatch, to, ending):
+    monkeypatch.setattr(tables, "ROWS", 1)  # the first piece is on disk already
+    path = tmp_path / f"steps.{to}"
+    path.write_text("of another run")
+
+    def rows():
+        yield pa.table({"step": [0, 1]})
+        assert [*tmp_path.glob("*.part")]
+        raise ending
+
+    with pytest.raises(type(ending)):
+        tables.written(rows(), tables.FORMATS[to], path)
+    assert [*tmp_path.iterdir()] == [path] and path.read_text() == "of another run"

@@ -34,6 +34,7 @@ def test_a_worker_ends_when_its_server_is_killed_and_the_run_can_be_resumed(tmp_
     )
     pid = int(server.stdout.readline())
     until(lambda: store.run(run.id).step >= 10)
+    os.kill(pid, signal.SIGINT)  # as by Ctrl+C in the server's terminal, which is for the server
     server.kill()
     server.wait()
     server.stdout.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -47,16 +48,23 @@ def write(trace: Trace, to: str, directory: Path) -> list[Path]:
 
 
 def written(rows: Iterator[pa.Table], form: type, path: Path) -> Path | None:
-    """The file of these rows, None if there are none."""
+    """The file of these rows, None if there are none; where it cannot be written to its end, what was there stays."""
     beside, writer = path.with_name(path.name + ".part"), None
-    for table in joined(rows):
-        writer = writer or form(beside, table.schema)
-        writer.write_table(table)
-    if writer is None:
-        path.unlink(missing_ok=True)  # of another run, it would look like this one's
-        return None
-    writer.close()
-    os.replace(beside, path)
+    try:
+        for table in joined(rows):
+            writer = writer or form(beside, table.schema)
+            writer.write_table(table)
+        if writer is None:
+            path.unlink(missing_ok=True)  # of another run, it would look like this one's
+            return None
+        writer.close()
+        os.replace(beside, path)
+    except BaseException:  # also Ctrl+C
+        if writer is not None:
+            with suppress(OSError):  # the disk is full still
+                writer.close()
+        beside.unlink(missing_ok=True)
+        raise
     return path
 
 
