@@ -13,6 +13,7 @@ from . import style
 from .lasting import bounds, crowded, departed, gone, lasting, room, ruled
 from .losses import chance, classifies, measure, unit
 from .options import AXIS, About, choice
+from .points import spanning
 from .smoothing import curve, growing, present_mean, taken, width
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def note(trace: Trace, splits: list[str], window: int, wide: int, even: bool) ->
         told.append(f"Lines: mini-batch values{many}.")
         if wide > 1:
             is_ = "stands for" if many else "is the mean of"
-            told.append(f"A point {is_} {most}{wide:,} steps, from the one at which it is drawn on.")
+            told.append(spanning(f"A point {is_}", wide, most))
             told.append("The pale line spans their least and greatest.")
         spread.append("bands")
     if splits != ["batch"]:

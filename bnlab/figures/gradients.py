@@ -11,7 +11,8 @@ from plotly.subplots import make_subplots
 from . import style
 from .lasting import bounds, departed, lasting, ruled
 from .options import AXIS, STEP, About, choice, no_steps
-from .points import moments
+from .points import moments, spanning
+from .smoothing import width
 from .style import NOTHING, nothing
 from .verdict import middle_of, spoken
 
@@ -121,15 +122,17 @@ def margins(norms: list[np.ndarray], scale: str) -> tuple[float, float]:
     return float(inside.min()) / 10, float(inside.max()) * (10 if scale == "log" else 1.1)
 
 
-def gradient_heatmap(trace: Trace, *, which: str) -> go.Figure:
+def gradient_heatmap(trace: Trace, *, which: str, column: str) -> go.Figure:
     """The gradient norm of every layer at every step, as color; one panel an arm, one color scale."""
     if nothing(trace):
         return style.said(nothing(trace), style.HEIGHT)
     arms = range(len(trace.experiment.arms))
     depth = max(s.depth for s in trace.experiment.arm_settings)
     most = max(20, min(COLUMNS, CELLS // (depth * len(arms))))
-    told = [heat(trace, which, arm, most) for arm in arms]
-    living = [(arm, heat(trace, which, arm, most, lasting(trace, arm))[1].T) for arm in arms if trace.diverged]
+    told = [heat(trace, which, arm, most, column=column) for arm in arms]
+    living = [(arm, heat(trace, which, arm, most, lasting(trace, arm), column)[1].T) for arm in arms if trace.diverged]
+    wide = max(width(trace.read(which, arm, points=most // 2)) for arm in arms)
+    kind = "" if wide == 1 else f"{COLUMN.choices[column]} "
     finite = np.concatenate([z[np.isfinite(z)] for _, z in told])
     whole = (float(finite.min()), float(finite.max())) if finite.size else (-1.0, 1.0)
     low, high = bounds(trace, living) or whole
@@ -151,7 +154,8 @@ def gradient_heatmap(trace: Trace, *, which: str) -> go.Figure:
             z=style.numbers(z),
             coloraxis="coloraxis",
             **place,
-            hovertemplate=f"step %{{x}}, layer %{{y}}: {NORMS[which].split()[-1]} = 10<sup>%{{z:.2f}}</sup>"
+            hovertemplate=f"step %{{x:,d}}{f' and up to {wide - 1:,} after it' * (wide > 1)}, layer %{{y}}: "
+            f"{kind}{NORMS[which].split()[-1]} = 10<sup>%{{z:.2f}}</sup>"
             f"<extra>{style.label(trace, arms[i])}</extra>",
         )
     figure.update_xaxes(title="step t (updates)")
@@ -162,27 +166,28 @@ def gradient_heatmap(trace: Trace, *, which: str) -> go.Figure:
     figure.update_annotations(font_size=13)
     note = "Blank cells: the gradient is 0, infinite or undefined there."
     note += " Where it is 0 in some seeds the color is the others'." * any(
-        mixed(trace, which, arm, most) for arm in arms
+        mixed(trace, which, arm, most, column) for arm in arms
     )
+    note = (f"{spanning(f'A column is the {kind}of', wide)} " if wide > 1 else "") + note
     note += ruled(trace, arms, "colors are") * ((low, high) != whole)
     return style.finished(figure, height=height, note=note + departed(trace))
 
 
 def heat(
-    trace: Trace, which: str, arm: int, most: int = COLUMNS, seeds: np.ndarray | None = None
+    trace: Trace, which: str, arm: int, most: int = COLUMNS, seeds: np.ndarray | None = None, column: str = "mean"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Steps [n], n at most `most`, and log10 of the norm [L, n], geometric mean over the seeds (by place, else all)
-    that have a gradient and have not diverged; NaN where none has."""
+    that have a gradient and have not diverged; NaN where none has. `column` ("mean", "low", "high") of its steps."""
     series = trace.read(which, arm, points=most // 2)
-    norms = series.mean if seeds is None else series.mean[:, seeds]
+    norms = getattr(series, column) if seeds is None else getattr(series, column)[:, seeds]
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.log10(middle_of(norms, axis=1)).T
     return series.steps, np.where(np.isfinite(z), z, np.nan)
 
 
-def mixed(trace: Trace, which: str, arm: int, most: int) -> bool:
+def mixed(trace: Trace, which: str, arm: int, most: int, column: str) -> bool:
     """Whether a layer's norm is 0 at some step in some seeds and not in others."""
-    norms = trace.read(which, arm, points=most // 2).mean
+    norms = getattr(trace.read(which, arm, points=most // 2), column)
     return bool(((norms == 0).any(1) & (norms > 0).any(1)).any())
 
 
@@ -191,6 +196,13 @@ WHICH = choice(
     "Gradient",
     "The error arriving at a layer's pre-activations, or the gradient of its weights.",
     {"signal_grad_norm": "signal gradient", "grad_norm": "weight gradient"},
+)
+COLUMN = choice(
+    "column",
+    "Column",
+    "What is shown of the steps of a column, where it stands for several: in their greatest a spike of one step keeps "
+    "its height, in their least a dip its depth.",
+    {"mean": "mean", "high": "greatest", "low": "least"},
 )
 SCALE = choice("scale", "Vertical axis", "Scale of the norms.", AXIS)._replace(default="log")
 ABOUT = {
@@ -204,9 +216,9 @@ ABOUT = {
     ),
     "gradient_heatmap": About(
         "Gradient over time",
-        "Each row is a layer, each column a step: watch the lower layers wake up, or stay dark.",
+        "Each row is a layer, each column a step (in a long run a few): watch the lower layers wake up, or stay dark.",
         gradient_heatmap,
-        (WHICH,),
+        (WHICH, COLUMN),
         lacks=no_steps,
     ),
 }

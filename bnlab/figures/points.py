@@ -46,3 +46,8 @@ def moments(trace: Trace, steps: list[range]) -> str:
     if len({*steps}) == 1:
         return f" {moment(steps[0])}"
     return ": " + "; ".join(f"{style.label(trace, arm)} {moment(each)}" for arm, each in enumerate(steps))
+
+
+def spanning(what: str, wide: int, most: str = "") -> str:
+    """What a point or column of a long run stands for: "A point is the mean of 14 steps, from the one at ... on."."""
+    return f"{what} {most}{wide:,} steps, from the one at which it is drawn on."

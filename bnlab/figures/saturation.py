@@ -12,23 +12,26 @@ from ..activations import ACTIVATIONS
 from . import style
 from .lasting import departed
 from .options import LAYER, STEP, About, no_steps
-from .points import moments
-from .smoothing import present_mean
+from .points import moments, spanning
+from .smoothing import present_mean, width
 from .style import nothing
 
 if TYPE_CHECKING:
     from ..reading import Trace
 
 SHARE_POINTS = 50
+OVER_STEPS = "steps %{x:,d} to %{customdata[0]:,d}: mean %{y:.1%}, %{customdata[1]:.1%} to %{customdata[2]:.1%}"
 
 
 class Shares(NamedTuple):
     """A share's mean, least and greatest over seeds: all layers at one step, or in the mean of some, [L] each; one
-    layer over time, [n] each."""
+    layer over time, [n] each, over the seeds and the `wide` steps from `steps` to `last` that a point stands for."""
 
     at: range
     layers: tuple[np.ndarray, np.ndarray, np.ndarray]
     steps: np.ndarray
+    last: np.ndarray
+    wide: int
     layer: tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -38,7 +41,9 @@ def shares(trace: Trace, quantity: str, arm: int, step: int, layer: int) -> Shar
     series = trace.read(quantity, arm, layer=layer, points=SHARE_POINTS)
     over_time = present_mean(series.mean), low(series.low), high(series.high)
     values = values.T
-    return Shares(found, (present_mean(values), low(values), high(values)), series.steps, over_time)
+    of_layers = present_mean(values), low(values), high(values)
+    last = series.last(min(trace.step, trace.experiment.settings.steps - 1))  # after the last update there is a scoring
+    return Shares(found, of_layers, series.steps, last, width(series), over_time)
 
 
 def low(values: np.ndarray) -> np.ndarray:
@@ -54,15 +59,16 @@ def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
     if nothing(trace):
         return style.said(nothing(trace))
     figure = make_subplots(2, 2, vertical_spacing=0.17, horizontal_spacing=0.08, shared_yaxes="all")
-    found, most = [], 0.0
+    found, most, wide, several = [], 0.0, 1, len(trace.experiment.seeds) > 1
     for i in range(len(trace.experiment.arms)):
         color, label = style.color(i), style.label(trace, i)
         for column, name in enumerate(("saturated", "dead"), 1):
             told = shares(trace, name, i, step, layer)
             layers = np.arange(1, len(told.layers[0]) + 1)
+            wide = max(wide, told.wide)
             for row, x, (mean, least, greatest) in ((1, layers, told.layers), (2, told.steps, told.layer)):
-                most = max(most, np.nanmax(greatest, initial=0))
-                if len(trace.experiment.seeds) > 1:
+                most, mixed = max(most, np.nanmax(greatest, initial=0)), row == 2 and told.wide > 1
+                if several or mixed:
                     style.band(figure, style.numbers(x), least, greatest, color, label, False, row=row, col=column)
                 figure.add_scatter(
                     x=style.numbers(x),
@@ -73,7 +79,8 @@ def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
                     marker={"size": 5, "color": color},
                     line={"color": color, "width": 2, "dash": style.dash(i)},
                     showlegend=row == column == 1,
-                    hovertemplate=f"{'layer' if row == 1 else 'step'} %{{x}}: %{{y:.1%}}",
+                    customdata=style.numbers(np.stack([told.last, least, greatest], 1)) if mixed else None,
+                    hovertemplate=OVER_STEPS if mixed else f"{'layer' if row == 1 else 'step'} %{{x:,d}}: %{{y:.1%}}",
                     row=row,
                     col=column,
                 )
@@ -87,6 +94,11 @@ def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
         figure.update_yaxes(title=f"share of {what}", col=column)
     none = "No value here is saturated and no unit is dead. " if most == 0 else ""
     above = "" if alone else f"Upper charts{when}. "
+    if wide > 1:
+        above += f"{spanning('Lower charts: a point is the mean of', wide)} "
+    if several or wide > 1:
+        of = " and ".join(["steps"] * (wide > 1) + ["seeds"] * several)
+        above += f"Bands go from the least to the greatest of the {of}. "
     return style.finished(figure, height=520, note=none + above + flat(trace) + departed(trace))
 
 
