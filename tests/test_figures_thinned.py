@@ -122,3 +122,11 @@ def test_saturation_over_time_spans_the_steps_of_a_point(spiked):
     np.testing.assert_array_equal(top.y, line.customdata[:, 2])
     note, wide = figure.layout.meta["note"], np.diff(line.x).max()
     assert f"Lower charts: a point is the mean of {wide} steps, from the one at which it is drawn on. Bands go" in note
+
+
+def test_single_steps_that_follow_thinned_ones_are_not_called_means_of_as_many(store):
+    experiment = Experiment(settings=LONG.settings.model_copy(update={"steps": 5000}), arms=LONG.arms)
+    trace = keep(store, store.create(experiment).id, written(experiment, range(5000), lambda t: {}))
+    steps = trace.read("dead", 0, layer=1, points=50).steps
+    assert set(np.diff(steps)) == {1, 128}
+    assert "a point is the mean of up to 128 steps" in figures.draw("saturation", trace, {}).layout.meta["note"]

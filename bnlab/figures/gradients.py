@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from . import style
 from .lasting import bounds, departed, lasting, ruled
 from .options import AXIS, STEP, About, choice, no_steps
-from .points import moments, spanning
+from .points import moments, spanning, uneven
 from .smoothing import width
 from .style import NOTHING, nothing
 from .verdict import middle_of, spoken
@@ -168,7 +168,8 @@ def gradient_heatmap(trace: Trace, *, which: str, column: str) -> go.Figure:
     note += " Where it is 0 in some seeds the color is the others'." * any(
         mixed(trace, which, arm, most, column) for arm in arms
     )
-    note = (f"{spanning(f'A column is the {kind}of', wide)} " if wide > 1 else "") + note
+    if wide > 1:
+        note = f"{spanning(f'A column is the {kind}of', wide, uneven([steps for steps, _ in told]))} {note}"
     note += ruled(trace, arms, "colors are") * ((low, high) != whole)
     return style.finished(figure, height=height, note=note + departed(trace))
 

@@ -51,3 +51,8 @@ def moments(trace: Trace, steps: list[range]) -> str:
 def spanning(what: str, wide: int, most: str = "") -> str:
     """What a point or column of a long run stands for: "A point is the mean of 14 steps, from the one at ... on."."""
     return f"{what} {most}{wide:,} steps, from the one at which it is drawn on."
+
+
+def uneven(steps: list[np.ndarray]) -> str:
+    """Gives "up to " where points stand for more steps here than there: single ones may follow thinned ones."""
+    return "up to " * (len({int(each) for line in steps for each in np.diff(line)}) > 1)

@@ -12,7 +12,7 @@ from ..activations import ACTIVATIONS
 from . import style
 from .lasting import departed
 from .options import LAYER, STEP, About, no_steps
-from .points import moments, spanning
+from .points import moments, spanning, uneven
 from .smoothing import present_mean, width
 from .style import nothing
 
@@ -59,7 +59,7 @@ def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
     if nothing(trace):
         return style.said(nothing(trace))
     figure = make_subplots(2, 2, vertical_spacing=0.17, horizontal_spacing=0.08, shared_yaxes="all")
-    found, most, wide, several = [], 0.0, 1, len(trace.experiment.seeds) > 1
+    found, over, most, wide, several = [], [], 0.0, 1, len(trace.experiment.seeds) > 1
     for i in range(len(trace.experiment.arms)):
         color, label = style.color(i), style.label(trace, i)
         for column, name in enumerate(("saturated", "dead"), 1):
@@ -85,6 +85,7 @@ def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
                     col=column,
                 )
         found.append(told.at)
+        over.append(told.steps)
     when = moments(trace, found)
     alone = len({*found}) == 1 and len(found[0]) == 1  # else too long for an axis
     for column, what in enumerate(("saturated values", "dead units"), 1):
@@ -95,7 +96,7 @@ def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
     none = "No value here is saturated and no unit is dead. " if most == 0 else ""
     above = "" if alone else f"Upper charts{when}. "
     if wide > 1:
-        above += f"{spanning('Lower charts: a point is the mean of', wide)} "
+        above += f"{spanning('Lower charts: a point is the mean of', wide, uneven(over))} "
     if several or wide > 1:
         of = " and ".join(["steps"] * (wide > 1) + ["seeds"] * several)
         above += f"Bands go from the least to the greatest of the {of}. "
