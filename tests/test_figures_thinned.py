@@ -15,6 +15,8 @@ from bnlab.trace import layout
 
 STEPS = 3000
 
+pytestmark = pytest.mark.xdist_group("thinned")  # in one process: the steps are written once
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):

@@ -49,16 +49,26 @@ def noise(experiment):
     return written(experiment, range(len(NOISE)), rows)
 
 
-@pytest.fixture(scope="module", params=[8, 512], ids=["tiny budget", "all exact"])
-def noisy(request, tmp_path_factory):
-    """A trace of 20,011 steps of noise."""
-    store = RunStore(tmp_path_factory.mktemp("noisy"))
-    experiment = small(depth=12 if request.param == 8 else 1, steps=len(NOISE))
-    experiment = Experiment(
-        settings=experiment.settings.model_copy(update={"budget_mb": request.param}), arms=experiment.arms
-    )
-    yield keep(store, store.create(experiment).id, noise(experiment))
+@pytest.fixture(scope="module")
+def of_budget(tmp_path_factory):
+    """A trace of 20,011 steps of noise within a budget; each is written once, in whatever order tests ask for it."""
+    store, found = RunStore(tmp_path_factory.mktemp("noisy")), {}
+
+    def trace(budget):
+        if budget not in found:
+            experiment = small(depth=12 if budget == 8 else 1, steps=len(NOISE))
+            settings = experiment.settings.model_copy(update={"budget_mb": budget})
+            experiment = Experiment(settings=settings, arms=experiment.arms)
+            found[budget] = keep(store, store.create(experiment).id, noise(experiment))
+        return found[budget]
+
+    yield trace
     store.close()
+
+
+@pytest.fixture(scope="module", params=[8, 512], ids=["tiny budget", "all exact"])
+def noisy(request, of_budget):
+    return of_budget(request.param)
 
 
 @hypothesis_settings(deadline=None)
