@@ -61,7 +61,7 @@ def looked_at(me: Session) -> Run | None:
 def beside(me: Session, run: Run | None) -> None:
     """The visitor's other runs that train, with a way to them: Train begins a run of its own and stops none."""
     found = [other for status in UNDER_WAY for other in opened.store().runs(status)]
-    found = [other for other in found if not other.abandoned]  # what a killed server left
+    found = [other for other in found if not other.abandoned]  # not what a killed server left
     others = [other for other in found if other.id in me.begun and other.id != (run and run.id)]
     if others:
         with st.container(horizontal=True, vertical_alignment="center", key="beside"):
