@@ -38,26 +38,29 @@ class Rows:
             t: {q: self.vectors[t][start : start + prod(shape)].view(shape) for q, (start, shape) in quantities.items()}
             for t, quantities in columns.items()
         }
-        self.count = stack.room(stack.L, stack.S, 1, stack.d)  # steep values of each unit
-        self.units, self.dead = self.count[:, :, 0], torch.empty_like(self.count[:, :, 0])
-        number = lambda value: torch.full((1,), value, dtype=stack.dtype, device=stack.device)  # noqa: E731
-        self.share, self.share_of_units = number(1 / (stack.K * stack.d)), number(1 / stack.d)
-        self.one, self.flat = number(1), [number(edge) for edge in stack.act.flat]  # Python's cost twice as much
+        of_units = torch.zeros(2, stack.L, stack.S, 1, stack.d, dtype=stack.dtype, device=stack.device)
+        self.flat, self.all_flat = of_units  # of each unit: how many values are flat; whether all are
+        self.of_units = of_units[:, :, :, 0]
+        number = lambda *values: torch.tensor(values, dtype=stack.dtype, device=stack.device)  # noqa: E731
+        self.share = number(1 / (stack.K * stack.d), 1 / stack.d).view(2, 1, 1)
+        self.K, self.edges = number(stack.K), [number(edge) for edge in stack.act.flat]  # Python's cost twice as much
         self.one_sided = stack.act.flat[1] == inf
         self.rate = stack.learning_rate.flatten()
         spans = stack.spans
         self.scratch = stack.room(spans[0].stop, stack.S, stack.K, stack.d)
         layers, table = self.at["layers"], self.vectors["layers"].view(-1, stack.L, stack.S)  # as in trace.LAYERS
-        self.four, self.means, self.spread = table[:4], table[4:8:2], table[5:8:2]  # the latter two: [a and z, L, S]
+        self.four, self.shares = table[:4], table[8:]  # norms; saturated and dead
+        self.both = table[4:8].view(2, 2, stack.L, stack.S)  # of a and of z: mean and spread
+        self.means, self.spread = self.both.unbind(1)
         self.sums = {span.stop - 1: [] for span in spans}
         for x, of in self.whole_views(known=False):
             for span in spans:
                 self.sums[span.stop - 1].append((x[span], self.means[of][span], self.spread[of][span]))
-        self.squares = torch.empty_like(stack.mean)  # of a norm: var + mean^2
-        self.known, self.each = [], torch.full_like(self.means[:, :1], 1 / (stack.K * stack.d))  # times a sum: the mean
-        for which, slots, mean, square in self.known_views():
-            self.known += [(mean, self.means[which, :, slots]), (square, self.spread[which, :, slots])]
-            self.each[which, :, slots] = 1 / mean.shape[2]
+        self.norms = torch.zeros_like(stack.moments[:2])  # of every norm: its mean and var + mean^2
+        self.known, self.each = [], torch.full_like(self.both[:, :1, :1], 1 / (stack.K * stack.d))  # 1 / count of a sum
+        for which, slots, moments in self.known_views():
+            self.known.append((moments, self.both[which, :, :, slots]))
+            self.each[which, ..., slots] = 1 / moments.shape[3]
         self.slopes = {span.stop - 1: list(self.slope_views(span)) for span in spans}
         signal = layers["signal_grad_norm"]
         self.signals = {span.start: (stack.da[span].flatten(2), signal[span]) for span in spans}
@@ -79,21 +82,20 @@ class Rows:
                 yield x.flatten(2), (which, slice(None), slots)
 
     def known_views(self):
-        """Where a norm's statistics tell the sums of a (0) or z (1): its slots, means and squares [L, slots, n]."""
+        """Where a norm's statistics tell the sums of a (0) or z (1): its slots, means and squares [2, L, slots, n]."""
         s = self.stack
         for which, kind in ((1, 1), (1, 2), (0, 3), (0, 4)):
             slots = s.kinds[kind]
             if slots.stop > slots.start:
-                mean, square = (s.of_norm(of, slots).flatten(2) for of in (s.mean, self.squares))
-                yield which, slots, mean, square
+                yield which, slots, s.of_norm(self.norms, slots).flatten(3)
 
     def slope_views(self, span: slice):
-        """For saturation: what enters the activation, scratch, the count of steep values of each unit."""
+        """For saturation: what enters the activation, scratch, the count of flat values of each unit."""
         s = self.stack
         entering = (slice(0, s.after.stop), s.a[span, : s.after.stop]), (s.before, s.m[span, s.inner(s.before)])
         for slots, u in entering:
             if slots.stop > slots.start and s.act.flat[0] > -inf:
-                yield u, self.scratch[: span.stop - span.start, slots], self.count[span, slots]
+                yield u, self.scratch[: span.stop - span.start, slots], self.flat[span, slots]
 
     def copied(self):
         """Pairs (into, source) of what is recorded as it stands: the units' statistics."""
@@ -120,17 +122,17 @@ class Rows:
                 yield self.at["samples"]["z"][span, slots], z.flatten(2)[..., pick]
 
     def forward(self, l: int) -> None:
-        """Sums and norms of a and z up to layer l, and how many of its values are steep."""
+        """Sums and norms of a and z up to layer l, and how many values of its units are flat."""
         for x, mean, std in self.sums.get(l, ()):
             torch.sum(x, 2, out=mean)
             torch.linalg.vector_norm(x, dim=2, out=std)
-        below, above = self.flat
-        for u, steep, count in self.slopes.get(l, ()):
+        below, above = self.edges
+        for u, flat, count in self.slopes.get(l, ()):
             if self.one_sided:
-                torch.gt(u, below, out=steep)
+                torch.le(u, below, out=flat)
             else:  # the two-sided activations are symmetric
-                torch.lt(torch.abs(u, out=steep), above, out=steep)
-            torch.sum(steep, 2, keepdim=True, out=count)
+                torch.ge(torch.abs(u, out=flat), above, out=flat)
+            torch.sum(flat, 2, keepdim=True, out=count)
         for into, source in self.samples.get(l, ()):
             into.copy_(source)
 
@@ -160,12 +162,9 @@ class Rows:
         layers["update_ratio"].mul_(self.rate).mul_(c).div_(layers["weight_norm"].clamp_min(LEAST))
         self.spreads()
         if s.act.flat[0] > -inf:
-            steep = torch.sum(self.units, 2, out=layers["saturated"]).mul_(self.share)
-            torch.sub(self.one, steep, out=steep)
-            torch.sum(torch.eq(self.units, 0, out=self.dead), 2, out=layers["dead"]).mul_(self.share_of_units)
-            unknown = layers["z_mean"].isnan()  # what is no number is neither steep nor flat
-            for share in (steep, layers["dead"]):
-                share.masked_fill_(unknown, nan)
+            torch.eq(self.flat, self.K, out=self.all_flat)
+            torch.sum(self.of_units, 3, out=self.shares).mul_(self.share)
+            self.shares.masked_fill_(layers["z_mean"].isnan(), nan)  # what is no number is neither flat nor steep
         for into, source in self.copies:
             into.copy_(source)
         return {table: vector.clone() for table, vector in self.vectors.items()}
@@ -191,10 +190,12 @@ class Rows:
         var + mean^2. The difference loses its digits where the values hardly differ; there they are centered first.
         """
         self.spread.square_()
-        torch.addcmul(self.stack.var, self.stack.mean, self.stack.mean, out=self.squares)
+        means, squares = self.norms
+        torch.addcmul(self.stack.var, means.copy_(self.stack.mean), means, out=squares)
         for of, into in self.known:
-            torch.sum(of, 2, out=into)
-        mean, square = self.means.mul_(self.each), self.spread.mul_(self.each)
+            torch.sum(of, 3, out=into)
+        self.both.mul_(self.each)
+        mean, square = self.means, self.spread
         var = torch.addcmul(square, mean, mean, value=-1)
         sound = torch.gt(var, square.mul_(LOST_DIGITS))  # not where the squares did not fit into float32
         torch.sqrt(var, out=self.spread)
