@@ -114,7 +114,8 @@ def highest(trace: Trace, drawn: list[tuple[int, np.ndarray, np.ndarray]], wide:
 def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, series: Series, window: int) -> np.ndarray:
     """The arm's mini-batch values: raw as a ghost, smoothed over it, a band over the seeds. Gives the upper ends of
     what is drawn, [n, ends]: a single seed is not where the others are drawn with it, raw or smoothed by itself."""
-    told, rgb = curve(series, window, trace.step), style.color(arm)
+    newest = min(trace.step, trace.experiment.settings.steps - 1)  # after the last update there is a scoring
+    told, rgb = curve(series, window, newest), style.color(arm)
     x, name = style.numbers(told.steps), f"{style.label(trace, arm)}: mini-batch"
     if len(trace.experiment.seeds) > 1:
         style.band(figure, x, told.low, told.high, rgb, name, False)

@@ -52,10 +52,10 @@ def gap_parts(
 
 def why_off_needs(trace: Trace, *, arm: int, step: int, **_: object) -> list[tuple[str, int, dict]]:
     at = newest_snapshot(trace, step)
-    return [("off", at, {})] if at and not mixed(trace, arm, at) and unknown(trace, arm, at) is None else []
+    return [("off", at, {})] if at and not of_two_kinds(trace, arm, at) and unknown(trace, arm, at) is None else []
 
 
-def mixed(trace: Trace, arm: int, at: int) -> str | None:
+def of_two_kinds(trace: Trace, arm: int, at: int) -> str | None:
     """Why the averages before update `at` are no single sum over mini-batches of one kind; None where they are."""
     if wrong := standing(trace, arm):
         return wrong
@@ -71,7 +71,7 @@ def mixed(trace: Trace, arm: int, at: int) -> str | None:
 def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.Figure:
     """Warm-up, lag and mini-batches: the parts of the moving averages' gap, against alpha."""
     at = newest_snapshot(trace, step)
-    if wrong := mixed(trace, arm, at or 0):
+    if wrong := of_two_kinds(trace, arm, at or 0):
         return style.said(wrong)
     found = trace.look("off", arm, at) if at else None
     if found is None and (wrong := unknown(trace, arm, at or 0)):  # what has been looked at needs no rows any more
