@@ -70,6 +70,26 @@ def test_train_is_heard_also_while_the_page_hears_that_a_run_has_ended(page, ser
     stopped(page)
 
 
+def test_what_the_page_was_told_in_vain_it_is_told_again(page, browser, server):
+    deaf, lost = [], []
+
+    def passed_on(socket):
+        there = socket.connect_to_server()
+        socket.on_message(lambda message: lost.append(message) if deaf else there.send(message))
+
+    page.route_web_socket(re.compile("/_stcore/stream"), passed_on)
+    run = trained(page, server)
+    deaf.append(True)
+    other = opened(browser.new_page(), f"{server}/?run={run}")
+    button(other, "Pause").click()
+    status(page, "paused")
+    page.wait_for_timeout(6000)  # the looks that come after are news, which it tells too
+    assert lost
+    deaf.clear()
+    expect(button(page, "Resume")).to_be_visible()
+    stopped(other)
+
+
 def test_a_run_goes_on_when_its_tab_is_closed_and_its_address_finds_it(page, browser, server):
     run = trained(page, server)
     page.reload()

@@ -3,6 +3,7 @@ const NEXT = 250, QUIET = 1500, SLOW = 2000;
 const ALIVE = new Set(["queued", "running"]);
 const DASHES = { solid: "none", dash: "9 3", dot: "3 3", dashdot: "9 3 3 3", longdash: "14 4", longdashdot: "14 3 3 3" }; // as plotly draws them
 const BUSY = 500; // a rerun asked for right after a click could take the click's place
+const ANSWERED = 5000; // what the page is told can be lost on the way: it is told again, after ever longer
 const boards = new WeakMap();
 let touched = -BUSY;
 for (const kind of ["pointerdown", "pointerup", "keydown"]) addEventListener(kind, () => (touched = performance.now()), true);
@@ -80,12 +81,13 @@ async function ask(me) {
     me.seen = answer.headers.get("x-version");
     show(me, await answer.json());
   }
-  const told = `${address} ${me.status} ${me.seen}`;
-  if (alike(me.status, status) || me.told === told) return;
-  me.again = Math.max(0, touched + BUSY - performance.now()); // too early to tell: look again as soon as it is not
+  const now = performance.now(), told = `${address} ${me.status} ${me.seen}`, again = me.told === told;
+  if (alike(me.status, status) || (again && now < me.due)) return;
+  me.again = Math.max(0, touched + BUSY - now); // too early to tell: look again as soon as it is not
   if (me.again) return;
-  me.told = told; // the page's buttons belong to another status: rerun it, once
-  me.tell(me.status);
+  me.patience = again ? 2 * me.patience : ANSWERED;
+  Object.assign(me, { told, due: now + me.patience });
+  me.tell(me.status); // the page's buttons belong to another status: rerun it
 }
 
 function show(me, state) {
