@@ -12,6 +12,7 @@ from bnlab.store import RunStore
 from bnlab.train import train
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items):
     """Browser tests follow each other in one process, also where the others run side by side: a machine has room for
     one lab and one Chromium."""
