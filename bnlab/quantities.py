@@ -56,7 +56,7 @@ class Rows:
         for x, of in self.whole_views(known=False):
             for span in spans:
                 self.sums[span.stop - 1].append((x[span], self.means[of][span], self.spread[of][span]))
-        self.norms = torch.zeros_like(stack.moments[:2])  # of every norm: its mean and var + mean^2
+        self.moments = torch.zeros_like(stack.moments[:2])  # of every norm: its mean and var + mean^2
         self.known, self.each = [], torch.full_like(self.both[:, :1, :1], 1 / (stack.K * stack.d))  # 1 / count of a sum
         for which, slots, moments in self.known_views():
             self.known.append((moments, self.both[which, :, :, slots]))
@@ -87,7 +87,7 @@ class Rows:
         for which, kind in ((1, 1), (1, 2), (0, 3), (0, 4)):
             slots = s.kinds[kind]
             if slots.stop > slots.start:
-                yield which, slots, s.of_norm(self.norms, slots).flatten(3)
+                yield which, slots, s.of_norm(self.moments, slots).flatten(3)
 
     def slope_views(self, span: slice):
         """For saturation: what enters the activation, scratch, the count of flat values of each unit."""
@@ -190,7 +190,7 @@ class Rows:
         var + mean^2. The difference loses its digits where the values hardly differ; there they are centered first.
         """
         self.spread.square_()
-        means, squares = self.norms
+        means, squares = self.moments
         torch.addcmul(self.stack.var, means.copy_(self.stack.mean), means, out=squares)
         for of, into in self.known:
             torch.sum(of, 3, out=into)

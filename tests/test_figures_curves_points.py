@@ -35,9 +35,9 @@ def test_a_point_says_up_to_which_step_it_stands(recorded, x, points, monkeypatc
     assert line.x[0] == (x == "log") and line.customdata[-1] == 2999
     np.testing.assert_array_equal(line.x[1:], line.customdata[:-1] + 1)
     np.testing.assert_allclose(line.y, (line.x + line.customdata) / 2)  # the mean of the numbers of its steps
-    monkeypatch.setattr(type(recorded), "step", 3000)  # a run that is done has a scoring after its last update
-    assert drawn(recorded, x=x, smoothing="1", splits="batch")["none: mini-batch"].customdata[-1] == 2999
-    monkeypatch.undo()
+    with monkeypatch.context() as done:  # a run that is done has a scoring after its last update
+        done.setattr(type(recorded), "step", 3000)
+        assert drawn(recorded, x=x, smoothing="1", splits="batch")["none: mini-batch"].customdata[-1] == 2999
     few = Scored(EXPERIMENT, {("loss", arm): np.ones((N, 2), np.float32) for arm in (0, 1)})
     assert "customdata" not in drawn(few, x=x, splits="batch")["none: mini-batch"].hovertemplate
 
