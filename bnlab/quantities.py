@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf, nan, prod
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from .registry import Late
@@ -21,22 +22,27 @@ torch = Late("torch")
 
 LOWEST, HIGHEST = 1e-16, 1e18  # norms beyond are summed in float64: their squares leave float32
 LEAST = 1e-45  # the least number above 0 in float32: nothing over nothing is no update
+WRITTEN = (
+    2**16
+)  # values, about, that are written at once on a processor: more push out of its cache what is needed next
 LOST_DIGITS = 1e-2  # share of the mean square below which a variance is not taken from sums in float32
 
 
 class Rows:
     """The row of one step of a stack, one vector a table, and the views through which its quantities are written.
 
-    `forward(l)` and `backward(l)` are called as the step passes layer l; `measured(d, c)` once before the update.
+    `forward(l)` is called as the step has passed layer l, `backward(l)` when the weights' gradients are there down from
+    layer l to the next such layer; `measured(d, c)` once before the update.
     """
 
     def __init__(self, stack: Stack, columns: Layout):
         self.stack = stack
         size = {t: sum(prod(shape) for _, shape in quantities.values()) for t, quantities in columns.items()}
-        self.vectors = {t: torch.zeros(n, dtype=stack.dtype, device=stack.device) for t, n in size.items()}
+        own = [t for t in columns if t in ("layers", "samples")]  # the others are taken as they stand
+        self.vectors = {t: torch.zeros(size[t], dtype=stack.dtype, device=stack.device) for t in own}
         self.at = {
-            t: {q: self.vectors[t][start : start + prod(shape)].view(shape) for q, (start, shape) in quantities.items()}
-            for t, quantities in columns.items()
+            t: {q: self.vectors[t][start : start + prod(shape)].view(shape) for q, (start, shape) in columns[t].items()}
+            for t in own
         }
         of_units = torch.zeros(2, stack.L, stack.S, 1, stack.d, dtype=stack.dtype, device=stack.device)
         self.flat, self.all_flat = of_units  # of each unit: how many values are flat; whether all are
@@ -47,27 +53,33 @@ class Rows:
         self.one_sided = stack.act.flat[1] == inf
         self.rate = stack.learning_rate.flatten()
         spans = stack.spans
-        self.scratch = stack.room(spans[0].stop, stack.S, stack.K, stack.d)
+        few = max(1, WRITTEN // (stack.S * stack.K * stack.d)) if stack.device == "cpu" else stack.L
+        self.scratch = stack.room(min(few, spans[0].stop), stack.S, stack.K, stack.d)
         layers, table = self.at["layers"], self.vectors["layers"].view(-1, stack.L, stack.S)  # as in trace.LAYERS
         self.four, self.shares = table[:4], table[8:]  # norms; saturated and dead
         self.both = table[4:8].view(2, 2, stack.L, stack.S)  # of a and of z: mean and spread
         self.means, self.spread = self.both.unbind(1)
-        self.sums = {span.stop - 1: [] for span in spans}
-        for x, of in self.whole_views(known=False):
-            for span in spans:
-                self.sums[span.stop - 1].append((x[span], self.means[of][span], self.spread[of][span]))
+        sums = list(self.whole_views(known=False))
+        self.passed = {}  # what is measured once the step has passed a span's last layer
+        for span in spans:
+            self.passed[span.stop - 1] = SimpleNamespace(
+                sums=[(x[span], self.means[of][span], self.spread[of][span]) for x, of in sums],
+                flat=list(self.flat_views(span)),
+                samples=list(self.sampled(span)),
+                weights=matrices(stack.p, layers["weight_norm"], span),
+                weight_grads=matrices(stack.g, layers["grad_norm"], span),
+                errors=[(stack.da[span].flatten(2), layers["signal_grad_norm"][span])],
+            )
         self.moments = torch.zeros_like(stack.moments[:2])  # of every norm: its mean and var + mean^2
         self.known, self.each = [], torch.full_like(self.both[:, :1, :1], 1 / (stack.K * stack.d))  # 1 / count of a sum
         for which, slots, moments in self.known_views():
             self.known.append((moments, self.both[which, :, :, slots]))
             self.each[which, ..., slots] = 1 / moments.shape[3]
-        self.slopes = {span.stop - 1: list(self.slope_views(span)) for span in spans}
-        signal = layers["signal_grad_norm"]
-        self.signals = {span.start: (stack.da[span].flatten(2), signal[span]) for span in spans}
-        self.copies, self.samples = list(self.copied()), {span.stop - 1: list(self.sampled(span)) for span in spans}
-        self.weights = matrices(stack.p, layers["weight_norm"])
-        self.weight_grads, self.updates = matrices(stack.g, layers["grad_norm"]), None
-        self.errors = [(stack.da.flatten(2), signal)]
+        self.weight_in_grad = self.passed[spans[0].stop - 1].weight_grads.pop(0)  # its product comes last
+        every = lambda name: [pair for views in self.passed.values() for pair in getattr(views, name)]  # noqa: E731
+        self.weights, self.errors = every("weights"), every("errors")
+        self.weight_grads, self.updates = [self.weight_in_grad, *every("weight_grads")], None
+        self.units = list(self.units_views())
 
     def whole_views(self, known: bool = True):
         """A layer's values of a or z as rows [L, slots, K d], and the place of these slots in `means` and `spread`;
@@ -89,26 +101,27 @@ class Rows:
             if slots.stop > slots.start:
                 yield which, slots, s.of_norm(self.moments, slots).flatten(3)
 
-    def slope_views(self, span: slice):
-        """For saturation: what enters the activation, scratch, the count of flat values of each unit."""
-        s = self.stack
-        entering = (slice(0, s.after.stop), s.a[span, : s.after.stop]), (s.before, s.m[span, s.inner(s.before)])
-        for slots, u in entering:
-            if slots.stop > slots.start and s.act.flat[0] > -inf:
-                yield u, self.scratch[: span.stop - span.start, slots], self.flat[span, slots]
+    def flat_views(self, span: slice):
+        """For saturation, a few layers at a time: what enters the activation and where to compare it; where all of it
+        is compared, and the count of flat values of each unit."""
+        s, few = self.stack, len(self.scratch)
+        for low in range(span.start, span.stop, few) if s.act.flat[0] > -inf else ():
+            part = slice(low, min(low + few, span.stop))
+            compared = self.scratch[: part.stop - part.start]
+            entering = (slice(0, s.after.stop), s.a[part, : s.after.stop]), (s.before, s.m[part, s.inner(s.before)])
+            views = [(u, compared[:, slots]) for slots, u in entering if slots.stop > slots.start]
+            yield views, compared, self.flat[part]
 
-    def copied(self):
-        """Pairs (into, source) of what is recorded as it stands: the units' statistics."""
+    def units_views(self):
+        """The units' statistics as they stand, one after the other as in trace.UNITS."""
         s = self.stack
         if s.B:
-            units = self.vectors["units"].view(-1, s.L, s.B, s.d)  # by rows as in trace.UNITS
-            yield units[0:2], s.of_norm(s.moments[:2], s.batch)[..., 0, :]
-            yield units[2:4], s.moving_averages[..., 0, :]
-            for row, name in ((4, "gamma"), (5, "beta")):
-                yield units[row], s.p[name][:, s.inner(s.batch), 0]
+            yield s.of_norm(s.moments[:2], s.batch)[..., 0, :]
+            yield s.moving_averages[..., 0, :]
+            yield from (s.p[name][None, :, s.inner(s.batch), 0] for name in ("gamma", "beta"))
 
     def sampled(self, span: slice):
-        """The same of the sampled values of a and z."""
+        """Pairs (into, source) of the sampled values of a and z."""
         s, places = self.stack, sample_at(self.stack.K, self.stack.d)
         pick = slice(0, places[-1] + 1, places.step)
         seen = [
@@ -122,61 +135,65 @@ class Rows:
                 yield self.at["samples"]["z"][span, slots], z.flatten(2)[..., pick]
 
     def forward(self, l: int) -> None:
-        """Sums and norms of a and z up to layer l, and how many values of its units are flat."""
-        for x, mean, std in self.sums.get(l, ()):
+        """Up to layer l: sums and norms of a and z, how many values of each unit are flat, norms of the weights."""
+        passed = self.passed.get(l)
+        if not passed:
+            return
+        for x, mean, std in passed.sums:
             torch.sum(x, 2, out=mean)
             torch.linalg.vector_norm(x, dim=2, out=std)
         below, above = self.edges
-        for u, flat, count in self.slopes.get(l, ()):
-            if self.one_sided:
-                torch.le(u, below, out=flat)
-            else:  # the two-sided activations are symmetric
-                torch.ge(torch.abs(u, out=flat), above, out=flat)
-            torch.sum(flat, 2, keepdim=True, out=count)
-        for into, source in self.samples.get(l, ()):
+        for views, compared, count in passed.flat:
+            for u, flat in views:
+                if self.one_sided:
+                    torch.le(u, below, out=flat)
+                else:  # the two-sided activations are symmetric
+                    torch.ge(torch.abs(u, out=flat), above, out=flat)
+            torch.sum(compared, 2, keepdim=True, out=count)
+        for into, source in passed.samples:
             into.copy_(source)
+        norms(passed.weights)
 
     def backward(self, l: int) -> None:
-        """Norms of the signal gradients down to layer l."""
-        if l in self.signals:
-            da, out = self.signals[l]
-            torch.linalg.vector_norm(da, dim=2, out=out)
+        """Norms of the signal gradients and of the weights' gradients down from layer l."""
+        norms(self.passed[l].errors)
+        norms(self.passed[l].weight_grads)
 
     def measured(self, d: Tensor, c: float) -> dict[str, Tensor]:
         """The step's rows, copied out; to be called between the stack's direction() -> (d, c) and its update()."""
         s, layers = self.stack, self.at["layers"]
-        self.at["steps"]["loss"].copy_(s.loss)
-        if s.accuracy is not None:
-            self.at["steps"]["accuracy"].copy_(s.accuracy)
-        norms(self.weight_grads)
-        norms(self.weights)
+        norms([self.weight_in_grad])
+        known, ratio = [self.weight_grads, self.errors, self.weights], layers["update_ratio"]
         if d is s.gradients:
-            updates = self.weight_grads
-            layers["update_ratio"].copy_(layers["grad_norm"])
+            self.mend(*known)
+            torch.mul(layers["grad_norm"], self.rate, out=ratio)
         else:
             if self.updates is None:  # a rule's direction is always the same vector
-                self.updates = matrices(s.views(d), layers["update_ratio"])
-            updates = self.updates
-            norms(updates)
-        self.mend(self.weight_grads, self.errors, self.weights, updates)
-        layers["update_ratio"].mul_(self.rate).mul_(c).div_(layers["weight_norm"].clamp_min(LEAST))
+                self.updates = matrices(s.views(d), ratio, slice(0, s.L))
+            norms(self.updates)
+            self.mend(*known, self.updates)
+            ratio.mul_(self.rate).mul_(c)
+        ratio.div_(layers["weight_norm"].clamp_min(LEAST))
         self.spreads()
         if s.act.flat[0] > -inf:
             torch.eq(self.flat, self.K, out=self.all_flat)
             torch.sum(self.of_units, 3, out=self.shares).mul_(self.share)
             self.shares.masked_fill_(layers["z_mean"].isnan(), nan)  # what is no number is neither flat nor steep
-        for into, source in self.copies:
-            into.copy_(source)
-        return {table: vector.clone() for table, vector in self.vectors.items()}
+        rows = {table: vector.clone() for table, vector in self.vectors.items()}
+        rows["steps"] = torch.cat([s.loss] if s.accuracy is None else [s.loss, s.accuracy])
+        if s.B:
+            rows["units"] = torch.cat(self.units).flatten()
+        return rows
 
     def mend(self, *measured: list[tuple[Tensor, Tensor]]) -> None:
-        """The four norms again, from what was measured, where their squares do not fit into float32."""
+        """The norms again, in the order of `four`, where the squares of what was measured do not fit into float32."""
+        four = self.four[: len(measured)]
         if self.stack.device == "cpu":  # on CUDA asking would wait for the device
-            least, most = map(float, self.four.aminmax())
+            least, most = map(float, four.aminmax())
             if least >= LOWEST and most <= HIGHEST:
                 return
-        lost = (self.four < LOWEST).logical_or_(self.four > HIGHEST)  # NaN stays: that network has diverged
-        for flat, out, where in zip(measured, self.four, lost, strict=True):
+        lost = (four < LOWEST).logical_or_(four > HIGHEST)  # NaN stays: that network has diverged
+        for flat, out, where in zip(measured, four, lost, strict=True):
             at = 0
             for x, _ in flat:
                 here = slice(at, at + len(x))
@@ -226,14 +243,16 @@ def again(measure: Callable[[Tensor], Tensor], x: Tensor, out: Tensor, lost: Ten
         out[where, slot] = measure(x[where, slot]).to(out.dtype)
 
 
-def matrices(views: dict[str, Tensor], out: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """The weight matrices of layers 1..L in a vector's views, flat: [1, S, n_in d] and, above, [L - 1, S, d d]; each
-    with where their norms go, from out [L, S]."""
-    return [(views["weight_in"].flatten(1).unsqueeze(0), out[:1]), (views["weight"].flatten(2), out[1:])]
+def matrices(views: dict[str, Tensor], out: Tensor, span: slice) -> list[tuple[Tensor, Tensor]]:
+    """The weight matrices of a span's layers in a vector's views, flat: of the first layer [1, S, n_in d], of those
+    above [layers, S, d d]; each with where their norms go, from out [L, S]."""
+    first = [(views["weight_in"].flatten(1).unsqueeze(0), out[:1])] if span.start == 0 else []
+    above = slice(max(1, span.start), span.stop)
+    flat = views["weight"][above.start - 1 : above.stop - 1].flatten(2)
+    return [*first, (flat, out[above])] if len(flat) else first
 
 
 def norms(measured: list[tuple[Tensor, Tensor]]) -> None:
-    """Norms of matrices, each into its place."""
+    """Norms of each layer and slot, x [layers, S, m], each into its place."""
     for flat, out in measured:
-        if flat.numel():
-            torch.linalg.vector_norm(flat, dim=2, out=out)
+        torch.linalg.vector_norm(flat, dim=2, out=out)

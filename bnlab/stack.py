@@ -62,6 +62,8 @@ class Stack(State):
         per_slot = lambda name: torch.tensor([getattr(s, name) for s in each], dtype=torch.float64).view(S, 1, 1)  # noqa: E731
         self.learning_rate, self.delta = (room(S, 1, 1).copy_(per_slot(q)) for q in ("learning_rate", "delta"))
         self.alpha = per_slot("alpha").to(device)
+        below, _, above = self.parts(self.rate)
+        self.rates = below, self.learning_rate[:, 0], above  # the weights' is not read one by one
 
         self.a, self.out, self.da = room(L, S, K, d), room(L, S, K, d), room(L, S, K, d)
         self.m, self.x_hat = room(L, N, K, d), room(L, N, K, d)  # between activation and norm; normalized
@@ -172,6 +174,12 @@ class Stack(State):
             moving_average(self.moving_mean, self.batch_mean, self.alpha[self.batch])
             moving_average(self.moving_var, self.batch_var, self.alpha[self.batch])
 
+    def parts(self, vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A vector over all parameters in three: the weights between hidden layers, [L - 1, S, a matrix], and what lies
+        below and above."""
+        low, high = self.start["weight"], self.start["readout"]
+        return vector[:low], vector[low:high].view(self.L - 1, self.S, blocks(self.d, self.d)), vector[high:]
+
     def direction(self) -> tuple[Tensor, float]:
         """d and c of the coming update, w <- w - learning_rate c d, weight decay included."""
         g = self.gradients
@@ -181,7 +189,8 @@ class Stack(State):
 
     def update(self, d: Tensor, c: float) -> None:
         """w <- w - learning_rate c d."""
-        self.parameters.addcmul_(d, self.rate, value=-c)
+        for w, move, rate in zip(self.parts(self.parameters), self.parts(d), self.rates, strict=True):
+            w.addcmul_(move, rate, value=-c)
         self.t += 1
 
     def forward(self, x: Tensor, rows: Rows | None = None) -> Tensor:
@@ -212,13 +221,15 @@ class Stack(State):
         torch.sum(g_outputs, 1, keepdim=True, out=g["readout_bias"])
         torch.bmm(g_outputs, self.p["readout"].mT, out=self.g_out)
         for span, products in reversed(list(zip(self.spans, self.products, strict=True))):
-            self.descend(span, rows)
+            self.descend(span)
             for below, above, weight_grad in products:
                 torch.bmm(below, above, out=weight_grad)
             torch.sum(self.da[span], 2, keepdim=True, out=g["bias"][span])
+            if rows:
+                rows.backward(span.stop - 1)
         torch.bmm(x.mT, self.da[0], out=g["weight_in"])
 
-    def descend(self, span: slice = slice(None), rows: Rows | None = None) -> None:
+    def descend(self, span: slice = slice(None)) -> None:
         """Carry `g_out`, the gradient of a span's highest output, down to `da` of each of its layers; overwrites it."""
         slope = self.act.backward
         for l, v in reversed(list(enumerate(self.layers))[span]):
@@ -230,8 +241,6 @@ class Stack(State):
                 v.norm.backward()
             for u, z, g_z, g_u in v.first:
                 slope(g_z, u, z, g_u)
-            if rows:
-                rows.backward(l)
             if l > 0:
                 torch.bmm(v.da, v.weight_t, out=self.g_out)
 
