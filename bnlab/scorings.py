@@ -85,17 +85,15 @@ class Scorings:
             of_run = "from scores where run = ?"  # of a stack that diverged as a whole there are fewer
             steps = self.store.db.execute(f"select distinct step {of_run} order by step", (self.run.id,))
             steps = [step for (step,) in steps]
-            chosen = {*steps[:: -(-len(steps) // points) or 1], *steps[-1:], *self.ends()}
+            chosen = json.dumps([*steps[:: -(-len(steps) // points) or 1], *steps[-1:], *self.ends()])
+            those = f"select stack, step, data {of_run} and step in (select value from json_each(?)) order by step"
             self.told[points] = []
-            for stack, step, data in self.store.db.execute(
-                f"select stack, step, data {of_run} order by step", (self.run.id,)
-            ):
-                if step in chosen:
-                    scored: dict[tuple[str, str], dict] = {}
-                    for split, statistics, slots, losses, accuracies in json.loads(data):
-                        values = zip(losses, accuracies or [None] * len(losses), strict=True)
-                        scored.setdefault((split, statistics), {}).update(zip(slots, values, strict=True))
-                    self.told[points].append((stack, step, scored))
+            for stack, step, data in self.store.db.execute(those, (self.run.id, chosen)):
+                scored: dict[tuple[str, str], dict] = {}
+                for split, statistics, slots, losses, accuracies in json.loads(data):
+                    values = zip(losses, accuracies or [None] * len(losses), strict=True)
+                    scored.setdefault((split, statistics), {}).update(zip(slots, values, strict=True))
+                self.told[points].append((stack, step, scored))
         return self.told[points]
 
     def ends(self) -> Iterator[int]:
@@ -116,30 +114,30 @@ class Scorings:
         steps, mean, var, *_ = self.inference(arm, layer, unit)
         return steps, mean, var
 
-    def averages(self, arm: int, layer: int | None = None, unit: int | None = None):
-        """The moving means and variances that inference uses with the weights whose population() it is: steps and
-        shapes as there. NaN in runs of older versions, which did not keep them."""
-        steps, _, _, mean, var = self.inference(arm, layer, unit)
-        return steps, mean, var
-
-    def inference(self, arm: int, layer: int | None, unit: int | None) -> tuple[np.ndarray, ...]:
-        """Steps, and what populations() has of this arm, [n, seeds, L, d] each, less what `layer` and `unit` fix."""
+    def inference(self, arm: int, layer: int | None = None, unit: int | None = None, near: int | None = None):
+        """Steps, and what populations() has of this arm, [n, seeds, L, d] each, less what `layer` and `unit` fix: the
+        population(), and the moving means and variances that inference uses with the same weights."""
         stack, slots = self.slots(arm, "units")
         if not slots:
             raise KeyError(f"{self.experiment.arms[arm].label!r} has no batch norm.")
-        steps, found = self.populations(stack, layer)
+        steps, found = self.populations(stack, layer, near)
         found = [values.take(slots, 1 if layer else 2) for values in found]
         found = found if layer else [np.moveaxis(values, 2, 1) for values in found]
         return steps, *(found if unit is None else [values[..., unit] for values in found])
 
-    def populations(self, stack: int, layer: int | None = None) -> tuple[np.ndarray, list[np.ndarray]]:
+    def populations(self, stack: int, layer: int | None = None, near: int | None = None):
         """Steps [n], and population means and biased variances, moving means and variances [n, L, B, d] of a stack's
-        batch norms, or of one layer's."""
+        batch norms, or of one layer's; of all steps, or of that nearest to `near` alone. The moving averages are NaN in
+        runs of older versions, which did not keep them."""
         shape = self.layouts[stack]["units"]["batch_mean"][1]
         steps, values = [], []
-        for step, data in self.store.db.execute(
-            "select step, data from population where run = ? and stack = ? order by step", (self.run.id, stack)
-        ):
+        of_stack, key = "from population where run = ? and stack = ?", (self.run.id, stack)
+        if near is None:
+            rows = self.store.db.execute(f"select step, data {of_stack} order by step", key)
+        else:
+            nearest = f"select step {of_stack} order by abs(step - ?), step limit 1"
+            rows = self.store.db.execute(f"select step, data {of_stack} and step = ({nearest})", (*key, *key, near))
+        for step, data in rows:
             four = np.full((4, *shape), np.nan, np.float32)
             there = np.frombuffer(data, np.float32).reshape(-1, *shape)
             four[: len(there)] = there

@@ -35,12 +35,15 @@ class KnownTrace:
         both = both if layer is None else [v[:, :, layer - 1] for v in both]
         return steps, *[v if unit is None else v[..., unit] for v in both]
 
-    def averages(self, arm, layer=None, unit=None):
-        """Before the step: 0 and 1, and then what was recorded after the step before."""
-        steps, both = self.whole[arm][0], []
+    def inference(self, arm, layer=None, unit=None, near=None):
+        """population(), and the averages before the step: 0 and 1, and then what was recorded after the step before."""
+        steps, *found = self.population(arm, layer, unit)
         for name, start in (("moving_mean", 0), ("moving_var", 1)):
             rows = self.values[name, arm]
             rows = np.concatenate([np.full_like(rows[:1], start), rows])[np.minimum(steps, len(rows))]
             rows = rows if layer is None else rows[:, :, layer - 1]
-            both.append(rows if unit is None else rows[..., unit])
-        return steps, *both
+            found.append(rows if unit is None else rows[..., unit])
+        if near is None:
+            return steps, *found
+        at = min(range(len(steps)), key=lambda i: (abs(steps[i] - near), steps[i]))
+        return steps[at : at + 1], *(values[at : at + 1] for values in found)

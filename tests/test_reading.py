@@ -72,7 +72,10 @@ def test_scores_population_and_snapshots_are_read_back_to_the_last_bit(real):
                 at = list(steps).index(record.step), REAL.seeds.index(seed)
                 same(mean[at], population.mean[:, i])
                 same(var[at], population.var[:, i])
-                steps, mean, var = trace.averages(arm)
+                near, *nearest = trace.inference(arm, near=record.step + 1)  # scorings are further apart
+                assert near.tolist() == [record.step]
+                same(nearest[0][0, at[1]], population.mean[:, i])
+                steps, _, _, mean, var = trace.inference(arm)
                 same(mean[at], population.moving_mean[:, i])
                 same(var[at], population.moving_var[:, i])
                 if before := record.step:  # what was recorded after the step before

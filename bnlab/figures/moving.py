@@ -13,7 +13,6 @@ from ..problems import enumeration
 from ..trace import evenly
 from . import style
 from .options import AXIS, BATCH_ARM, LAYER, SEED, STEP, UNIT, About, choice, no_steps
-from .points import nearest
 from .style import UNSCORED, nothing
 
 if TYPE_CHECKING:
@@ -50,13 +49,12 @@ class Moving(NamedTuple):
 def moving(trace: Trace, arm: int, seed: int, layer: int, unit: int) -> Moving:
     """One unit of one network over time. `seed` is its place in the seeds, `layer` counts from 1, `unit` from 0."""
     settings = trace.experiment.arm_settings[arm]
-    checked, *population = trace.population(arm, layer=layer, unit=unit)
+    checked, *found = trace.inference(arm, layer=layer, unit=unit)
     last = trace.diverged.get((arm, trace.experiment.seeds[seed]), (np.inf,))[0]
     some = np.flatnonzero(checked <= last)  # what a network is after it diverged says nothing
     some = some[evenly(len(some), CHECKS)]
-    _, *used = trace.averages(arm, layer=layer, unit=unit)
     lines = []
-    for name, whole, average in zip(("mean", "var"), population, used, strict=True):
+    for name, whole, average in zip(("mean", "var"), found[:2], found[2:], strict=True):
         batch, averages = (
             trace.read(f"{kind}_{name}", arm, layer=layer, unit=unit, points=SHOWN) for kind in ("batch", "moving")
         )
@@ -91,15 +89,13 @@ class Overview(NamedTuple):
 
 def overview(trace: Trace, arm: int, seed: int, layer: int, step: int) -> Overview | None:
     """The units of a layer at the population step nearest to `step`; None where none is scored yet."""
-    steps, *found = trace.population(arm, layer=layer)
+    steps, *found = trace.inference(arm, layer=layer, near=step)
     if not len(steps):
         return None
-    i = nearest(steps, np.array([step]))[0]
-    _, *used = trace.averages(arm, layer=layer)
-    mean, var, moving_mean, moving_var = (values[i, seed] for values in (*found, *used))
+    mean, var, moving_mean, moving_var = (values[0, seed] for values in found)
     with np.errstate(divide="ignore", invalid="ignore"):
         off = np.abs(moving_mean - mean) / np.sqrt(var)
-    return Overview(int(steps[i]), moving_mean, moving_var, mean, var, off)
+    return Overview(int(steps[0]), moving_mean, moving_var, mean, var, off)
 
 
 def rows_kept(steps: np.ndarray) -> str:
