@@ -8,6 +8,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from bnlab import api, opened
+from bnlab.connections import answer_at_once
 from bnlab.files import Files
 
 HOSTS = os.environ.get("BNLAB_HOSTS", "localhost,127.0.0.1").split(",")
@@ -16,6 +17,7 @@ HOSTS = os.environ.get("BNLAB_HOSTS", "localhost,127.0.0.1").split(",")
 @asynccontextmanager
 async def workers(app):
     """Warm workers before the first visitor; end them with the server."""
+    answer_at_once()  # the server's socket is there already
     opened.jobs()
     try:
         yield

@@ -15,7 +15,7 @@ FLOORS = {  # from the cellar up; a package stands for all files in it
     "state stack fork trace quantities group train probes",
     "second": "database summary budget run store chunks keeping scorings reading lineage "
     "looking executing work process looker jobs",
-    "third": "figures export cards opened api files",
+    "third": "figures export cards opened api files connections",
     "side door": "__main__",
     "roof": "app pages",
 }
