@@ -31,8 +31,8 @@ LOST_DIGITS = 1e-2  # share of the mean square below which a variance is not tak
 class Rows:
     """The row of one step of a stack, one vector a table, and the views through which its quantities are written.
 
-    `forward(l)` is called as the step has passed layer l, `backward(l)` when the weights' gradients are there down from
-    layer l to the next such layer; `measured(d, c)` once before the update.
+    Layers are measured span by span, see Stack.spans. `forward(l)` is called after each layer and `backward(l)` when
+    the gradients of the span that ends with layer l are there; `measured(d, c)` once before the update.
     """
 
     def __init__(self, stack: Stack, columns: Layout):
@@ -135,7 +135,7 @@ class Rows:
                 yield self.at["samples"]["z"][span, slots], z.flatten(2)[..., pick]
 
     def forward(self, l: int) -> None:
-        """Up to layer l: sums and norms of a and z, how many values of each unit are flat, norms of the weights."""
+        """Of a span, if l is its last: sums and norms of a and z, flat values of each unit, norms of the weights."""
         passed = self.passed.get(l)
         if not passed:
             return
@@ -155,7 +155,7 @@ class Rows:
         norms(passed.weights)
 
     def backward(self, l: int) -> None:
-        """Norms of the signal gradients and of the weights' gradients down from layer l."""
+        """Of the span that ends with l: norms of the signal gradients and of the weights' gradients."""
         norms(self.passed[l].errors)
         norms(self.passed[l].weight_grads)
 
