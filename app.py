@@ -17,7 +17,7 @@ HOSTS = os.environ.get("BNLAB_HOSTS", "localhost,127.0.0.1").split(",")
 @asynccontextmanager
 async def workers(app):
     """Warm workers before the first visitor; end them with the server."""
-    answer_at_once()  # the server's socket is there already
+    answer_at_once()
     opened.jobs()
     try:
         yield

@@ -22,23 +22,21 @@ torch = Late("torch")
 
 LOWEST, HIGHEST = 1e-16, 1e18  # norms beyond are summed in float64: their squares leave float32
 LEAST = 1e-45  # the least number above 0 in float32: nothing over nothing is no update
-WRITTEN = (
-    2**16
-)  # values, about, that are written at once on a processor: more push out of its cache what is needed next
+WRITTEN = 2**16  # values, about, written at once: more push out of a processor's cache what is needed next
 LOST_DIGITS = 1e-2  # share of the mean square below which a variance is not taken from sums in float32
 
 
 class Rows:
     """The row of one step of a stack, one vector a table, and the views through which its quantities are written.
 
-    Layers are measured span by span, see Stack.spans. `forward(l)` is called after each layer and `backward(l)` when
-    the gradients of the span that ends with layer l are there; `measured(d, c)` once before the update.
+    Layers are measured span by span, see Stack.spans. `forward(l)` is called after each layer, `backward(l)` after each
+    span, l its last layer; `measured(d, c)` once before the update.
     """
 
     def __init__(self, stack: Stack, columns: Layout):
         self.stack = stack
         size = {t: sum(prod(shape) for _, shape in quantities.values()) for t, quantities in columns.items()}
-        own = [t for t in columns if t in ("layers", "samples")]  # the others are taken as they stand
+        own = [t for t in columns if t in ("layers", "samples")]  # steps and units are copied in measured()
         self.vectors = {t: torch.zeros(size[t], dtype=stack.dtype, device=stack.device) for t in own}
         self.at = {
             t: {q: self.vectors[t][start : start + prod(shape)].view(shape) for q, (start, shape) in columns[t].items()}
@@ -66,8 +64,8 @@ class Rows:
                 sums=[(x[span], self.means[of][span], self.spread[of][span]) for x, of in sums],
                 flat=list(self.flat_views(span)),
                 samples=list(self.sampled(span)),
-                weights=matrices(stack.p, layers["weight_norm"], span),
-                weight_grads=matrices(stack.g, layers["grad_norm"], span),
+                weights=above(stack.p, layers["weight_norm"], span),
+                weight_grads=above(stack.g, layers["grad_norm"], span),
                 errors=[(stack.da[span].flatten(2), layers["signal_grad_norm"][span])],
             )
         self.moments = torch.zeros_like(stack.moments[:2])  # of every norm: its mean and var + mean^2
@@ -75,10 +73,10 @@ class Rows:
         for which, slots, moments in self.known_views():
             self.known.append((moments, self.both[which, :, :, slots]))
             self.each[which, ..., slots] = 1 / moments.shape[3]
-        self.weight_in_grad = self.passed[spans[0].stop - 1].weight_grads.pop(0)  # its product comes last
+        self.lowest = [first(stack.p, layers["weight_norm"]), first(stack.g, layers["grad_norm"])]
         every = lambda name: [pair for views in self.passed.values() for pair in getattr(views, name)]  # noqa: E731
-        self.weights, self.errors = every("weights"), every("errors")
-        self.weight_grads, self.updates = [self.weight_in_grad, *every("weight_grads")], None
+        self.weights, self.errors = [self.lowest[0], *every("weights")], every("errors")
+        self.weight_grads, self.updates = [self.lowest[1], *every("weight_grads")], None
         self.units = list(self.units_views())
 
     def whole_views(self, known: bool = True):
@@ -135,7 +133,8 @@ class Rows:
                 yield self.at["samples"]["z"][span, slots], z.flatten(2)[..., pick]
 
     def forward(self, l: int) -> None:
-        """Of a span, if l is its last: sums and norms of a and z, flat values of each unit, norms of the weights."""
+        """Of a span, if l is its last layer: sums, norms and samples of a and z, flat values of each unit, and norms of
+        the weights above the first layer's."""
         passed = self.passed.get(l)
         if not passed:
             return
@@ -155,25 +154,24 @@ class Rows:
         norms(passed.weights)
 
     def backward(self, l: int) -> None:
-        """Of the span that ends with l: norms of the signal gradients and of the weights' gradients."""
+        """Of the span that ends with l: norms of the signal gradients, and of the gradients of the same weights."""
         norms(self.passed[l].errors)
         norms(self.passed[l].weight_grads)
 
     def measured(self, d: Tensor, c: float) -> dict[str, Tensor]:
         """The step's rows, copied out; to be called between the stack's direction() -> (d, c) and its update()."""
         s, layers = self.stack, self.at["layers"]
-        norms([self.weight_in_grad])
+        norms(self.lowest)
         known, ratio = [self.weight_grads, self.errors, self.weights], layers["update_ratio"]
         if d is s.gradients:
             self.mend(*known)
-            torch.mul(layers["grad_norm"], self.rate, out=ratio)
+            ratio.copy_(layers["grad_norm"])
         else:
             if self.updates is None:  # a rule's direction is always the same vector
-                self.updates = matrices(s.views(d), ratio, slice(0, s.L))
+                self.updates = [first(s.views(d), ratio), *above(s.views(d), ratio, slice(0, s.L))]
             norms(self.updates)
             self.mend(*known, self.updates)
-            ratio.mul_(self.rate).mul_(c)
-        ratio.div_(layers["weight_norm"].clamp_min(LEAST))
+        ratio.mul_(self.rate).mul_(c).div_(layers["weight_norm"].clamp_min(LEAST))
         self.spreads()
         if s.act.flat[0] > -inf:
             torch.eq(self.flat, self.K, out=self.all_flat)
@@ -243,13 +241,15 @@ def again(measure: Callable[[Tensor], Tensor], x: Tensor, out: Tensor, lost: Ten
         out[where, slot] = measure(x[where, slot]).to(out.dtype)
 
 
-def matrices(views: dict[str, Tensor], out: Tensor, span: slice) -> list[tuple[Tensor, Tensor]]:
-    """The weight matrices of a span's layers in a vector's views, flat: of the first layer [1, S, n_in d], of those
-    above [layers, S, d d]; each with where their norms go, from out [L, S]."""
-    first = [(views["weight_in"].flatten(1).unsqueeze(0), out[:1])] if span.start == 0 else []
-    above = slice(max(1, span.start), span.stop)
-    flat = views["weight"][above.start - 1 : above.stop - 1].flatten(2)
-    return [*first, (flat, out[above])] if len(flat) else first
+def first(views: dict[str, Tensor], out: Tensor) -> tuple[Tensor, Tensor]:
+    """The first layer's weights in a vector's views, flat: [1, S, n_in d]; and where their norms go, of out [L, S]."""
+    return views["weight_in"].flatten(1).unsqueeze(0), out[:1]
+
+
+def above(views: dict[str, Tensor], out: Tensor, span: slice) -> list[tuple[Tensor, Tensor]]:
+    """The same of those of a span's layers above the first, if any: [layers, S, d d]."""
+    low = max(1, span.start)
+    return [(views["weight"][low - 1 : span.stop - 1].flatten(2), out[low : span.stop])] if span.stop > low else []
 
 
 def norms(measured: list[tuple[Tensor, Tensor]]) -> None:

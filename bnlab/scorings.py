@@ -136,7 +136,8 @@ class Scorings:
             rows = self.store.db.execute(f"select step, data {of_stack} order by step", key)
         else:
             nearest = f"select step {of_stack} order by abs(step - ?), step limit 1"
-            rows = self.store.db.execute(f"select step, data {of_stack} and step = ({nearest})", (*key, *key, near))
+            key = (*key, *key, int(near))
+            rows = self.store.db.execute(f"select step, data {of_stack} and step = ({nearest})", key)
         for step, data in rows:
             four = np.full((4, *shape), np.nan, np.float32)
             there = np.frombuffer(data, np.float32).reshape(-1, *shape)

@@ -1,31 +1,41 @@
 """What the server sends leaves at once."""
 
+import asyncio
 import socket
+from asyncio import base_events
 
 import pytest
 from streamlit.web.server.starlette.starlette_server import _bind_socket
 
-from bnlab.connections import answer_at_once
+import app
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-def test_a_connection_to_the_socket_that_streamlit_binds_answers_at_once(address):
-    try:
-        listening = _bind_socket(address, 0, 5)
-    except OSError:
-        pytest.skip(f"this machine has no {address}")
-    with listening:
-        assert listening.proto != socket.IPPROTO_TCP, "asyncio sees to it now: connections.py can go"
-        answer_at_once()
-        with socket.create_connection(listening.getsockname()[:2]):
-            listening.setblocking(True)
-            accepted, _ = listening.accept()
-            with accepted:
-                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+@pytest.fixture(autouse=True)
+def asyncios_own(monkeypatch):
+    monkeypatch.setattr(base_events, "_set_nodelay", base_events._set_nodelay)  # put back afterwards
 
 
-def test_closed_sockets_and_those_without_connections_are_passed_over():
-    closed, (one, other) = socket.socket(), socket.socketpair()
-    closed.close()
-    with one, other, socket.socket(type=socket.SOCK_DGRAM):
-        answer_at_once()
+async def first_connection(monkeypatch) -> int:
+    """Whether a connection that waited while the server started sends at once."""
+    monkeypatch.setattr(app.opened, "jobs", lambda: None)
+    monkeypatch.setattr(app.opened, "close", lambda: None)
+    answered = asyncio.get_running_loop().create_future()
+
+    def take(_, writer):
+        answered.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    listening = _bind_socket("127.0.0.1", 0, 5)
+    with socket.create_connection(listening.getsockname()):
+        async with app.workers(None), await asyncio.start_server(take, sock=listening):
+            return await answered
+
+
+def test_a_connection_to_the_socket_that_streamlit_binds_answers_at_once(monkeypatch):
+    assert asyncio.run(first_connection(monkeypatch))
+
+
+def test_asyncio_would_not_see_to_it():
+    """Where this fails, connections.py can go."""
+    with _bind_socket("127.0.0.1", 0, 5) as listening:
+        assert listening.proto != socket.IPPROTO_TCP

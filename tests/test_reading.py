@@ -72,8 +72,9 @@ def test_scores_population_and_snapshots_are_read_back_to_the_last_bit(real):
                 at = list(steps).index(record.step), REAL.seeds.index(seed)
                 same(mean[at], population.mean[:, i])
                 same(var[at], population.var[:, i])
-                near, *nearest = trace.inference(arm, near=record.step + 1)  # scorings are further apart
-                assert near.tolist() == [record.step]
+                near = record.step + 3  # scorings are further apart
+                found, *nearest = trace.inference(arm, near=near)
+                assert found.tolist() == [record.step]
                 same(nearest[0][0, at[1]], population.mean[:, i])
                 steps, _, _, mean, var = trace.inference(arm)
                 same(mean[at], population.moving_mean[:, i])
@@ -86,6 +87,8 @@ def test_scores_population_and_snapshots_are_read_back_to_the_last_bit(real):
         for kept, seen in zip(trace.snapshot(record.step), record.weights, strict=True):
             same(kept, seen)
     assert len(trace.scores(0, "train", "none")[0]) == 5
+    for near, step in ((-9, 0), (20, 0), (21, 40), (10**6, 150)):  # of two equally near the first
+        assert trace.inference(1, near=np.int64(near))[0].tolist() == [step]
     for points, steps in (
         (1, [0, 150]),
         (2, [0, 120, 150]),

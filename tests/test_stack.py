@@ -113,6 +113,9 @@ def test_fixed_gamma_and_beta_stay():
 def test_thirty_steps_are_torchs(rule, decay):
     settings = {"optimizer": rule, "weight_decay": decay, "learning_rate": 0.01, "steps": 30, "sampling": "replacement"}
     experiment = every_kind(depth=5, width=10, batch_size=20, activation="tanh", **settings)
+    rates = [{**arm.changes, "learning_rate": 0.004 * i} for i, arm in enumerate(experiment.arms, 1)]
+    arms = [Arm(label=arm.label, changes=own) for arm, own in zip(experiment.arms, rates, strict=True)]
+    experiment = Experiment(settings=experiment.settings, arms=arms)
     g = grouped(experiment)
     twins = [Twin(g.stack, slot) for slot in range(g.stack.S)]
     rules = [optimizer(twin.settings, twin.parameters()) for twin in twins]
