@@ -118,7 +118,9 @@ def shown(trace: Trace, arm: int) -> dict[str, Any]:
         {
             "name": "Loss" + loss_of,
             "value": "–" if told.loss is None else f"{style.amount(told.loss)} {'' if regression else 'nats'}".strip(),
-            "help": f"Training loss, {recent}{loss_over}." if told.loss is not None else NO_LOSS[lost],
+            "help": f"Training loss{' (mean squared error)' * regression}, {recent}{loss_over}."
+            if told.loss is not None
+            else NO_LOSS[lost],
         },
         {
             "name": ("Test loss" if regression else "Test accuracy") + earlier + score_of,

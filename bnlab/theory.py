@@ -279,4 +279,4 @@ def small_batch(activation: str, K: int, noise: tuple[float, float] = (0.0, 0.0)
     ff, fyfy = mean(f_i * f_j), mean(f_i * y_i * f_j * y_j)
     trace = (K - 2) * f2 - fy2 + (f2 + fy2 + (K - 1) * (ff + fyfy)) / K
     growth = K * trace / ((K - 1) * (K - 3) * inside) / (growing / variance)
-    return Few(growth, *few, f"The law is for mini-batches of {K}.")
+    return Few(growth, *few, f"The law is for mini-batches of {K:,}.")

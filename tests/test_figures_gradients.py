@@ -54,9 +54,12 @@ def test_nothing_is_drawn_of_a_network_that_has_diverged():
     assert np.isnan(both.y).all() and not [d for d in figure.data if d.mode == "markers"]
     np.testing.assert_allclose(half.y, trace.values["signal_grad_norm", 1][25, 0], rtol=1e-6)
     assert "none: both seeds diverged, first at step 12 in layer 4." in figure.layout.meta["note"]
-    assert "BN: 1 of 2 seeds diverged, first at step 20 in layer 1; the rest: healthy: " in figure.layout.meta["note"]
+    assert (
+        "BN: 1 of 2 seeds diverged, first at step 20 in layer 1; the rest: healthy gradient: "
+        in figure.layout.meta["note"]
+    )
     before = figures.draw("gradient_flow", trace, {"step": "11"}).layout.meta["note"]
-    assert "none: healthy" in before
+    assert "none: healthy gradient" in before
 
 
 def test_a_run_without_steps_says_so():

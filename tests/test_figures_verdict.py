@@ -36,7 +36,7 @@ def test_a_fitted_factor_that_points_the_other_way_is_not_said():
     ("factor", "words"),
     [
         (0.24, "vanishing: ×0.24 per layer in the middle, layer 1 gets 1.7·10⁻¹² of layer 20's signal"),  # 0.24**19
-        (1.0, "healthy: layer 1 gets as much signal as layer 20"),
+        (1.0, "healthy gradient: layer 1 gets as much signal as layer 20"),
         (1.9, "exploding: ×1.90 per layer in the middle, layer 1 gets 200,000 times layer 20's signal"),
     ],
 )
@@ -60,7 +60,7 @@ def test_the_verdict_names_what_is_no_number():
     broken.values["signal_grad_norm", 0][12:, 1] = np.nan
     told = verdict.verdict(broken, 0)
     assert told.words.startswith(
-        "1 of 2 seeds diverged, first at step 12 in layer 4; the rest: healthy: layer 1 gets as much "
+        "1 of 2 seeds diverged, first at step 12 in layer 4; the rest: healthy gradient: layer 1 gets as much "
     )
     assert told.tone == "diverged", "what diverged is not green"
     readout = flowing(1, 1, diverged={(0, 5): (N - 1, 0)})  # its layers were still in order
@@ -88,9 +88,9 @@ def test_the_tone_is_what_arrives_over_the_whole_depth(factor, depth, tone, arri
     fitted = "per layer in the middle" if depth >= 16 else "per layer"  # where the ends are left out
     words = f"{tone}: ×{factor:.2f} {fitted}, layer 1 gets {arrives} "
     if factor == 1.01:  # over a hundred layers 2.7 times
-        assert told.words == "healthy: layer 1 gets 2.7 times layer 100's signal, ×1.01 per layer on average"
+        assert told.words == "healthy gradient: layer 1 gets 2.7 times layer 100's signal, ×1.01 per layer on average"
     if tone == "healthy":
-        words = f"healthy: layer 1 gets {arrives} "
+        words = f"healthy gradient: layer 1 gets {arrives} "
         assert told.words.endswith(f"'s signal, ×{factor:.2f} per layer on average")
     assert told.words.startswith(words)
     assert told.help.endswith(f"over all {depth} layers.")
@@ -141,7 +141,7 @@ def test_the_mean_over_the_seeds_is_geometric():
         ),
         ([0.04, 0.2, 1], "vanishing: ×0.20 per layer, layer 1 gets 0.04 of layer 3's signal"),
         ([0.00256**2, 0.00256, 1], "vanishing: ×0.0026 per layer, layer 1 gets 6.6·10⁻⁶ of layer 3's signal"),
-        ([0.998, 1.001, 0.999, 1], "healthy: layer 1 gets as much signal as layer 4"),
+        ([0.998, 1.001, 0.999, 1], "healthy gradient: layer 1 gets as much signal as layer 4"),
         ([130 * 0.5, 30, 8, 1, 0.5], "exploding: ×3.72 per layer, layer 1 gets 130 times layer 5's signal"),
     ],
 )
@@ -157,10 +157,10 @@ def test_what_layer_1_gets_is_the_mean_factor_of_all_layers_where_it_is_healthy(
     told = verdict.verdict(shaped(norms), 0)
     assert told.factor > 1.02
     mean = (0.4 / 0.8) ** (1 / 9)
-    assert told.words == f"healthy: layer 1 gets 0.5 of layer 10's signal, ×{mean:.2f} per layer on average"
+    assert told.words == f"healthy gradient: layer 1 gets 0.5 of layer 10's signal, ×{mean:.2f} per layer on average"
 
 
 def test_a_factor_of_one_is_not_said_beside_a_little_more():
     """1.1 times and ×1.00 per layer seem to contradict each other."""
     words = verdict.verdict(flowing(1.08 ** (1 / 19), 1), 0).words
-    assert words == "healthy: layer 1 gets 1.1 times layer 20's signal"
+    assert words == "healthy gradient: layer 1 gets 1.1 times layer 20's signal"

@@ -61,6 +61,19 @@ def test_a_look_at_more_snapshots_does_not_lose_an_earlier_one(store):
         assert 40 in trace.looks(name, 0)[0]
 
 
+def test_the_weights_on_which_a_run_was_stopped_are_the_newest_that_can_be_looked_at(store):
+    run = store.create(Experiment(settings=SMALL, arms=(BN,)))
+    wishes = iter([None] * 22 + ["stop"])  # pieces of two scorings among them
+    execute(store, run.id, lambda: next(wishes))
+    trace = store.trace(run.id)
+    stopped = trace.snapshots()[-1]
+    assert trace.run.made == stopped == trace.step + 1 > 6
+    for query in ({}, {"step": str(trace.step)}, {"step": str(stopped)}):
+        assert figures.needs("mistakes", trace, query) == [("broken", stopped, {})]
+        assert figures.needs("surface", trace, query)[0][1] == stopped
+    assert figures.needs("mistakes", trace, {"step": str(trace.step - 1)}) == [("broken", 5, {})]
+
+
 def test_a_look_that_went_wrong_is_left_out_of_those_that_did_not(store):
     run = store.create(Experiment(settings=SMALL, arms=(BN,)))
     execute(store, run.id, lambda: None)

@@ -29,14 +29,20 @@ Needs = list[tuple[str, int, dict]]
 
 def newest_snapshot(trace: Trace, step: int | None = None) -> int | None:
     """The last step with a snapshot of the weights, at most `step`."""
-    steps = [t for t in trace.snapshots() if step is None or t <= step]
+    steps = [t for t in trace.snapshots() if reached(trace, t, step)]
     return steps[-1] if steps else None
 
 
 def moment(trace: Trace, step: int | None, probe: str, **options: object) -> int | None:
     """The last step, at most `step`, at which a probe has looked or may look, else the first; None without any."""
     steps = sorted({*trace.snapshots(), *trace.looked(probe, **options)})
-    return next((t for t in reversed(steps) if step is None or t <= step), steps[0] if steps else None)
+    return next((t for t in reversed(steps) if reached(trace, t, step)), steps[0] if steps else None)
+
+
+def reached(trace: Trace, t: int, step: int | None) -> bool:
+    """Whether the weights before update t are among those up to `step`. A run that was stopped rests on weights that no
+    recorded step shows: they come with its last one."""
+    return step is None or t <= step or step >= trace.step
 
 
 def missing(found: dict[str, np.ndarray] | None) -> go.Figure | None:

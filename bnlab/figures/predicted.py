@@ -198,7 +198,7 @@ def ending(told: Prediction) -> str:
     far = f" (in the limit of many layers ×{told.limit:.3f})" if abs(told.limit / law - 1) > 0.01 else ""
     if told.lost_at_depth == inf:
         return f"By the law the signal is never lost{far}"
-    return f"By the law layer 1 gets a millionth of the top's signal over {told.lost_at_depth:,.0f} layers{far}"
+    return f"By the law the signal has fallen to a millionth after {told.lost_at_depth:,.0f} layers{far}"
 
 
 ABOUT = {

@@ -144,7 +144,7 @@ def of_the_living(norms: np.ndarray, at: range) -> Verdict:
         mean = rounded(ratio ** (1 / (depth - 1)), 2)
         mean = "" if mean == "1.00" else f", ×{mean} per layer on average"
         help = f"Factors of ‖dE/da‖ towards the input {moment(at)}. {rule}"
-        return Verdict(at, factor, ratio, tone, f"healthy: layer 1 gets {share(ratio, depth)}{mean}", help)
+        return Verdict(at, factor, ratio, tone, f"healthy gradient: layer 1 gets {share(ratio, depth)}{mean}", help)
     _, low, high = fall if tone == "vanishing" else rise
     low = 0 if 1 / STEEP < middle[0] / middle[low] < STEEP else low
     far = middle[low] / middle[-1]
@@ -178,7 +178,7 @@ def rounded(value: float, decimals: int = 0) -> str:
 
 
 def spoken(trace: Trace, arm: int, step: int) -> str:
-    """The verdict as a sentence: 'BN: healthy ...' or 'BN diverged at ...'."""
+    """The verdict as a sentence: 'BN: healthy gradient ...' or 'BN diverged at ...'."""
     told = verdict(trace, arm, step).words
     return f"{trace.experiment.arms[arm].label}{'' if told.startswith('diverged') else ':'} {told}."
 

@@ -24,7 +24,7 @@ def show(me: Session, experiment: Experiment | None, wrong: list[str]) -> Run | 
     grant(me, experiment)
     run = looked_at(me)
     chooser(me, run)
-    buttons(me, run, wrong)
+    buttons(me, run, wrong, experiment is not None and run is not None and run.experiment != experiment)
     with st.container():  # always there: what comes and goes in it must not move the chart to another place
         if wrong:
             sentences = "\n".join(f"- {escaped(sentence)}" for sentence in wrong)
@@ -35,9 +35,6 @@ def show(me: Session, experiment: Experiment | None, wrong: list[str]) -> Run | 
         st.info("No run yet. Press Train: the arms learn side by side, and every step is recorded.")
         return None
     live.board(run.id, run.status)
-    with st.container():
-        if experiment is not None and run.experiment != experiment:
-            st.caption("The controls ask for something else than the run shown. Train to see it.")
     return run
 
 
@@ -174,11 +171,13 @@ def rename(me: Session, run_id: str) -> None:
         pass  # said below the name
 
 
-def buttons(me: Session, run: Run | None, wrong: list[str]) -> None:
+def buttons(me: Session, run: Run | None, wrong: list[str], other: bool) -> None:
+    """What can be done with the run that is looked at, and whether the controls ask for an `other`: beside the buttons,
+    where it moves nothing when it comes."""
     status = "example" if is_example(run) or run is None else run.status
     alive = status in UNDER_WAY
     goes_on = " The run shown goes on in the background; Stop ends it." if alive else ""
-    with st.container(horizontal=True, key="buttons"):
+    with st.container(horizontal=True, vertical_alignment="center", key="buttons"):
         st.button(
             "Train another" if alive else "Train", type="primary", icon=":material/play_arrow:", key="train",
             shortcut="Ctrl+Enter", on_click=wish, args=(me, "start"), disabled=bool(wrong),
@@ -212,6 +211,8 @@ def buttons(me: Session, run: Run | None, wrong: list[str]) -> None:
             help="Back to the weights it began with, the initial ones or for a fork those it was forked from: the "
             "experiment of the run shown starts again as a new run. Same seeds, so the same curves to the last bit.",
         )  # fmt: skip
+        if other:
+            st.caption("The controls ask for another run than this one.", width="stretch")
 
 
 def wish(me: Session, how: str) -> None:
