@@ -85,17 +85,18 @@ def test_pauses_change_neither_the_dials_nor_what_is_drawn_over_time_or_along_th
     assert "steps 0, 10, 20, 30, 40, 50, 60 and 70:" in seen(store, paused, "dials").layout.meta["note"]
 
 
-def test_a_path_of_one_point_is_not_asked_for_where_there_is_a_pause(tmp_path):
+def test_a_path_of_one_point_is_not_asked_for_and_leads_to_where_a_run_rests(tmp_path):
     """A look that goes wrong would stay: the path would never be drawn."""
     store = RunStore(tmp_path)
     run = store.create(Experiment(settings=Settings(depth=2, width=6, steps=50, data="wine", batch_size=16)))
     execute(store, run.id, lambda: None, 3)
     assert store.trace(run.id).snapshots() == [0, 3]
-    assert figures.needs("surface", store.trace(run.id), {"plane": "path"}) == []
-    assert "needs two snapshots" in figures.draw("surface", store.trace(run.id), {"plane": "path"}).layout.meta["said"]
+    first, newest = {"plane": "path", "step": "1"}, {"plane": "path"}
+    assert figures.needs("surface", store.trace(run.id), first) == []
+    assert "needs two snapshots" in figures.draw("surface", store.trace(run.id), first).layout.meta["said"]
+    assert list(seen(store, run.id, "surface", newest).data[1].customdata) == [0, 3]
     execute(store, run.id, lambda: None, 4)
-    drawn = seen(store, run.id, "surface", {"plane": "path"})
-    assert list(drawn.data[1].customdata) == [0, 5]
+    assert list(seen(store, run.id, "surface", newest).data[1].customdata) == [0, 5, 7]
 
 
 def test_a_moment_that_could_not_be_looked_at_is_left_out_of_both(tmp_path):
