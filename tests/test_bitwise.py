@@ -40,7 +40,7 @@ some_settings = some.fixed_dictionaries(
 @patch("bnlab.quantities.WRITTEN", 2**13)
 @patch("bnlab.stack.CACHED", 2**14)  # a stack is then passed over in several spans of layers, an arm alone in one
 @given(some_settings)
-@hypothesis_settings(max_examples=8, deadline=None)
+@hypothesis_settings(max_examples=12, deadline=None)
 def test_an_arm_alone_is_bitwise_the_same_as_in_the_stack(asked):
     experiment = every_kind(**asked, steps=1000, score_every=1000)  # scores have a test of their own
     together = {}

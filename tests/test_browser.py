@@ -60,7 +60,7 @@ def test_train_runs_the_page_once_not_again_when_the_run_leaves_the_queue(page, 
 
 def test_train_is_heard_also_while_the_page_hears_that_a_run_has_ended(page, server):
     run = trained(page, server)
-    for _ in range(2):
+    for _ in range(4):
         stopped(page)
         button(page, "Train").click()  # within milliseconds of the rerun that "stopped" asks for
         until(page, f"document.querySelector('.live-plot').dataset.address?.includes('{run}') === false")
