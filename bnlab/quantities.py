@@ -35,9 +35,9 @@ class Rows:
 
     def __init__(self, stack: Stack, columns: Layout):
         self.stack = stack
-        size = {t: sum(prod(shape) for _, shape in quantities.values()) for t, quantities in columns.items()}
         own = [t for t in columns if t in ("layers", "samples")]  # steps and units are copied in measured()
-        self.vectors = {t: torch.zeros(size[t], dtype=stack.dtype, device=stack.device) for t in own}
+        size = {t: sum(prod(shape) for _, shape in columns[t].values()) for t in own}
+        self.vectors = {t: torch.zeros(n, dtype=stack.dtype, device=stack.device) for t, n in size.items()}
         self.at = {
             t: {q: self.vectors[t][start : start + prod(shape)].view(shape) for q, (start, shape) in columns[t].items()}
             for t in own
@@ -141,13 +141,13 @@ class Rows:
         for x, mean, std in passed.sums:
             torch.sum(x, 2, out=mean)
             torch.linalg.vector_norm(x, dim=2, out=std)
-        below, above = self.edges
+        low, high = self.edges
         for views, compared, count in passed.flat:
             for u, flat in views:
                 if self.one_sided:
-                    torch.le(u, below, out=flat)
+                    torch.le(u, low, out=flat)
                 else:  # the two-sided activations are symmetric
-                    torch.ge(torch.abs(u, out=flat), above, out=flat)
+                    torch.ge(torch.abs(u, out=flat), high, out=flat)
             torch.sum(compared, 2, keepdim=True, out=count)
         for into, source in passed.samples:
             into.copy_(source)

@@ -175,8 +175,8 @@ class Stack(State):
             moving_average(self.moving_var, self.batch_var, self.alpha[self.batch])
 
     def parts(self, vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A vector over all parameters in three: the weights between hidden layers, [L - 1, S, a matrix], and what lies
-        below and above."""
+        """A vector over all parameters in three: what lies below the weights between hidden layers, they themselves,
+        [L - 1, S, a matrix], and what lies above."""
         low, high = self.start["weight"], self.start["readout"]
         return vector[:low], vector[low:high].view(self.L - 1, self.S, blocks(self.d, self.d)), vector[high:]
 

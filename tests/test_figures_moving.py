@@ -64,12 +64,6 @@ def test_long_lines_are_thinned_and_keep_their_ends():
     assert len(evenly(0, 500)) == 0
 
 
-def test_the_nearest_step_is_nearest():
-    steps, wanted = np.array([0, 4, 8, 100]), np.array([0, 1, 3, 5, 7, 53, 55, 1000])
-    found = steps[points.nearest(steps, wanted)]
-    np.testing.assert_array_equal(found, [0, 0, 4, 4, 8, 8, 100, 100])
-
-
 def test_all_units_of_a_layer_stand_beside_their_population(trace):
     told = moving.overview(trace, 1, 0, 3, 18)
     assert told.step == 20

@@ -12,13 +12,6 @@ if TYPE_CHECKING:
     from ..reading import Trace
 
 
-def nearest(steps: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """For each wanted step the place of the nearest of `steps` (sorted, not empty)."""
-    right = np.searchsorted(steps, wanted).clip(0, len(steps) - 1)
-    left = (right - 1).clip(0)
-    return np.where(np.abs(steps[left] - wanted) <= np.abs(steps[right] - wanted), left, right)
-
-
 def percentiles(values: np.ndarray, wanted: tuple[float, ...]) -> np.ndarray:
     """Percentiles of each row, [n, m] -> [n, q]: NaN is passed over, infinities count; NaN where nothing is left."""
     n, m = values.shape
