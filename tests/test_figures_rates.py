@@ -4,7 +4,7 @@ import numpy as np
 from looked_at import trained
 
 from bnlab import Arm, Settings, figures
-from bnlab.figures import looks, rates
+from bnlab.figures import means, rates
 
 RATES = tuple(
     Arm(label=f"{label}, η = {rate:g}", changes=changes | {"learning_rate": rate})
@@ -20,7 +20,7 @@ def test_the_band_over_learning_rates_spans_the_losses_of_the_arms(tmp_path):
     assert {arm for arm, _ in trace.diverged} == {2}
     plain, normed = rates.bands(trace)
     assert (plain.arms, normed.arms) == ((0, 1, 2), (3, 4, 5)) and plain.rates == (0.01, 0.3, 3)
-    each = np.stack([looks.present(np.array(trace.read("loss", arm).mean), 1) for arm in (3, 4, 5)])
+    each = np.stack([means.present(np.array(trace.read("loss", arm).mean), 1) for arm in (3, 4, 5)])
     mean = np.stack([[line[max(0, t - 9) : t + 1].mean() for t in range(30)] for line in each])
     np.testing.assert_allclose(normed.low, mean.min(0), rtol=1e-5)
     np.testing.assert_allclose(normed.high, mean.max(0), rtol=1e-5)

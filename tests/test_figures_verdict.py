@@ -5,7 +5,7 @@ import pytest
 from known_gradients import EXPERIMENT, N, flowing, shaped
 from known_trace import KnownTrace
 
-from bnlab.figures import verdict
+from bnlab.figures import means, verdict
 
 
 @pytest.mark.parametrize("depth", [2, 3, 15, 16, 40, 100])
@@ -122,10 +122,10 @@ def test_a_signal_too_small_for_float32_vanishes_and_is_not_dead():
 
 
 def test_the_mean_over_the_seeds_is_geometric():
-    np.testing.assert_allclose(verdict.middle_of(np.array([[1e-8, 1, 0], [1e-4, 4, 0]])), [1e-6, 2, 0])
+    np.testing.assert_allclose(means.geometric_norm(np.array([[1e-8, 1, 0], [1e-4, 4, 0]])), [1e-6, 2, 0])
     some = np.array([[1e-8, np.nan, np.inf], [np.nan, np.nan, 1]])
-    np.testing.assert_allclose(verdict.middle_of(some), [1e-8, np.nan, np.inf])
-    np.testing.assert_allclose(verdict.middle_of(some.T, axis=1), [1e-8, np.nan, np.inf])
+    np.testing.assert_allclose(means.geometric_norm(some), [1e-8, np.nan, np.inf])
+    np.testing.assert_allclose(means.geometric_norm(some.T, axis=1), [1e-8, np.nan, np.inf])
 
 
 @pytest.mark.parametrize(

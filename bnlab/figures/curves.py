@@ -12,9 +12,10 @@ from ..run import outbreaks
 from . import style
 from .lasting import bounds, crowded, departed, gone, lasting, room, ruled
 from .losses import chance, classifies, measure, unit
+from .means import living
 from .options import AXIS, About, choice
 from .points import spanning
-from .smoothing import curve, growing, present_mean, taken, width
+from .smoothing import curve, growing, taken, width
 
 if TYPE_CHECKING:
     from ..reading import Series, Trace
@@ -159,7 +160,7 @@ def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str,
     name = f"{style.label(trace, arm)}: {split}" + (f", {STATISTICS[kind]}" if kind != "none" else "")
     with np.errstate(invalid="ignore"):
         low, high = np.fmin.reduce(values, 1), np.fmax.reduce(values, 1)
-    middle = present_mean(values)
+    middle = living(values)
     symbol = style.symbol(arm) + ("" if split == "test" else "-open")
     spread = {
         "array": style.numbers(high - middle),

@@ -18,8 +18,9 @@ from ..problems import enumeration
 from ..train import scheduled
 from . import style
 from .lasting import lost, wholly
-from .looks import COMING, NOT_YET, Needs, finished, geometric, missing, mode, present
+from .looks import COMING, NOT_YET, Needs, finished, missing, mode
 from .losses import chance_loss
+from .means import geometric, present
 from .options import About
 from .smoothing import smoothed
 

@@ -12,7 +12,8 @@ from .. import lineage, moving
 from ..settings import about
 from . import style
 from .alphas import standing, unknown
-from .looks import NOT_FINITE, NOT_YET, finished, left_out, missing, newest_snapshot, present, seen
+from .looks import NOT_FINITE, NOT_YET, finished, left_out, missing, newest_snapshot, seen
+from .means import present
 from .moving import NO_BATCH_NORM
 from .options import BATCH_ARM, LAYER, STEP, About, choice
 

@@ -13,8 +13,9 @@ from ..probes.invariance import FACTORS, POWERS
 from ..trace import EVERYTHING
 from . import style
 from .lasting import confine, lasting, parted
-from .looks import NOT_FINITE, NOT_YET, absent, each, finished, layered, line, middle, mode, present, seeds, titled
+from .looks import NOT_FINITE, NOT_YET, absent, each, finished, layered, line, middle, mode, seeds, titled
 from .losses import measure, unit
+from .means import present
 from .options import LAYER, STEP, About, Option
 from .style import amount
 

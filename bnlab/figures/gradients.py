@@ -10,11 +10,12 @@ from plotly.subplots import make_subplots
 
 from . import style
 from .lasting import bounds, departed, lasting, ruled
+from .means import geometric_norm
 from .options import AXIS, STEP, About, choice, no_steps
 from .points import moments, spanning, uneven
 from .smoothing import width
 from .style import NOTHING, nothing
-from .verdict import middle_of, spoken
+from .verdict import spoken
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -39,7 +40,7 @@ class Profile(NamedTuple):
 def profile(trace: Trace, quantity: str, arm: int, step: int) -> Profile:
     """`quantity` is one of NORMS. Networks that diverged are left out. Raises KeyError where nothing is recorded."""
     at, norms = trace.at(quantity, arm, step)
-    middle, some = middle_of(norms), np.where(norms > 0, norms, np.nan)
+    middle, some = geometric_norm(norms), np.where(norms > 0, norms, np.nan)
     low = np.where(np.isnan(some).all(0), middle, np.fmin.reduce(some))
     return Profile(at, middle, low, np.fmax.reduce(norms), (norms == 0).sum(0))
 
@@ -182,7 +183,7 @@ def heat(
     series = trace.read(which, arm, points=most // 2)
     norms = getattr(series, column) if seeds is None else getattr(series, column)[:, seeds]
     with np.errstate(divide="ignore", invalid="ignore"):
-        z = np.log10(middle_of(norms, axis=1)).T
+        z = np.log10(geometric_norm(norms, axis=1)).T
     return series.steps, np.where(np.isfinite(z), z, np.nan)
 
 

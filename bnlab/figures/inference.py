@@ -12,7 +12,8 @@ from ..data import DATASETS
 from ..moving import age
 from ..sampling import parts
 from . import style
-from .looks import NOT_FINITE, left_out, present
+from .looks import NOT_FINITE, left_out
+from .means import present
 from .moving import NO_BATCH_NORM
 from .options import BATCH_ARM, About, choice
 from .style import NOTHING, UNSCORED, amount

@@ -11,7 +11,8 @@ from plotly.subplots import make_subplots
 from ..probes.jacobian import WIDEST
 from . import style
 from .lasting import room
-from .looks import OLD, absent, each, finished, line, middle, mode, newest, present, seeds, titled
+from .looks import OLD, absent, each, finished, line, middle, mode, newest, seeds, titled
+from .means import present
 from .options import STEP, About
 from .predicted import of
 

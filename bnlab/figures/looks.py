@@ -12,6 +12,7 @@ from ..trace import evenly
 from ..train import scheduled
 from . import style
 from .lasting import lost, wholly
+from .means import geometric, present
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -108,20 +109,6 @@ def looks(trace: Trace, probe: str, arm: int) -> tuple[np.ndarray, dict[str, np.
         return steps, found
     asked = scheduled(trace.experiment, trace.snapshots())
     return (missing(trace.look(probe, arm, asked[-1])) or style.said(COMING)) if asked else style.said(NOT_YET)
-
-
-def present(values: np.ndarray, axis: int | tuple[int, ...] = 0) -> np.ndarray:
-    """Mean over some axes, at first the seeds', of what is finite; NaN where nothing is."""
-    there = np.isfinite(values)
-    return np.where(
-        there.any(axis), np.where(there, values, 0).sum(axis, dtype=float) / there.sum(axis).clip(1), np.nan
-    )
-
-
-def geometric(values: np.ndarray, axis: int | tuple[int, ...] = 0) -> np.ndarray:
-    """Geometric mean over some axes of what is finite and above 0; NaN where nothing is."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.exp(present(np.where(values > 0, np.log(values), np.nan), axis))
 
 
 def each(trace: Trace, probe: str, step: int, **options: object):

@@ -15,9 +15,10 @@ from ..data import split
 from ..profile import Profile, profile
 from . import style
 from .looks import finished
+from .means import geometric_norm
 from .options import About, no_steps
 from .style import nothing
-from .verdict import fitted_factor, middle_of
+from .verdict import fitted_factor
 
 if TYPE_CHECKING:
     from ..experiment import Settings
@@ -91,7 +92,7 @@ def prediction(trace: Trace, arm: int) -> Prediction | None:
         if at != range(1):
             return None
         found.append(np.square(values.astype(float)) if quantity == "a_std" else values.astype(float))
-    middle = [middle_of(values) for values in found]
+    middle = [geometric_norm(values) for values in found]
     ends = [[over(np.where(v > 0, v, np.nan), 0) for v in found] for over in (np.fmin.reduce, np.fmax.reduce)]
     growth, expected = of(trace.experiment.arm_settings[arm])
     scaled = (expected.signal_norm * middle[0][-1], expected.weight_norm * middle[1][-1], expected.forward_variance)

@@ -12,8 +12,9 @@ import plotly.graph_objects as go
 
 from . import style
 from .lasting import lost
-from .looks import NOT_YET, finished, present
+from .looks import NOT_YET, finished
 from .losses import measure
+from .means import present
 from .options import About
 from .smoothing import smoothed, taken, width
 

@@ -11,9 +11,10 @@ from plotly.subplots import make_subplots
 from ..activations import ACTIVATIONS
 from . import style
 from .lasting import departed
+from .means import living
 from .options import LAYER, STEP, About, no_steps
 from .points import moments, spanning, uneven
-from .smoothing import present_mean, width
+from .smoothing import width
 from .style import nothing
 
 if TYPE_CHECKING:
@@ -39,9 +40,9 @@ def shares(trace: Trace, quantity: str, arm: int, step: int, layer: int) -> Shar
     """`quantity` is saturated or dead. Networks that diverged are left out of the mean."""
     found, values = trace.at(quantity, arm, step)
     series = trace.read(quantity, arm, layer=layer, points=SHARE_POINTS)
-    over_time = present_mean(series.mean), low(series.low), high(series.high)
+    over_time = living(series.mean), low(series.low), high(series.high)
     values = values.T
-    of_layers = present_mean(values), low(values), high(values)
+    of_layers = living(values), low(values), high(values)
     last = series.last(min(trace.step, trace.experiment.settings.steps - 1))  # after the last update there is a scoring
     return Shares(found, of_layers, series.steps, last, width(series), over_time)
 

@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 
 from ..settings import ALONE
 from . import style
-from .looks import NOT_FINITE, NOT_YET, left_out, missing, newest, newest_snapshot, present, seen
+from .looks import NOT_FINITE, NOT_YET, left_out, missing, newest, newest_snapshot, seen
+from .means import present
 from .options import STEP, About, no_batch_norm
 
 if TYPE_CHECKING:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from .means import living
+
 if TYPE_CHECKING:
     from ..reading import Series, Trace
 
@@ -53,15 +55,7 @@ def curve(series: Series, window: int, newest: int) -> Curve:
     with np.errstate(invalid="ignore"):
         ends = np.fmin.reduce(lines, 1), np.fmax.reduce(lines, 1)
         ends += np.fmin.reduce(series.low, 1), np.fmax.reduce(series.high, 1)
-    return Curve(series.steps, last, present_mean(series.mean), present_mean(lines), *ends)
-
-
-def present_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the seeds [n, seeds] -> [n] of those that have not diverged; NaN where none is left."""
-    there = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        total = np.where(there, values, 0).sum(1, dtype=float)
-    return np.where(there.any(1), total / np.maximum(there.sum(1), 1), np.nan)
+    return Curve(series.steps, last, living(series.mean), living(lines), *ends)
 
 
 def growing(trace: Trace, quantity: str, arm: int, points: int) -> Series:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..run import outbreak
+from .means import geometric_norm
 from .points import moment
 from .style import NOTHING, amount, nothing
 
@@ -114,7 +115,7 @@ def cause(trace: Trace, arm: int, at: range, places: np.ndarray, norms: np.ndarr
 
 def of_the_living(norms: np.ndarray, at: range) -> Verdict:
     """The verdict on networks that have not diverged, norms [seeds, L]."""
-    middle = middle_of(norms)
+    middle = geometric_norm(norms)
     depth, there = len(middle), np.flatnonzero(middle > 0)
     if depth < 2:
         return Verdict(at, 1.0, 1.0, "healthy", "one hidden layer", "Nothing is passed down.")
@@ -181,13 +182,3 @@ def spoken(trace: Trace, arm: int, step: int) -> str:
     """The verdict as a sentence: 'BN: healthy gradient ...' or 'BN diverged at ...'."""
     told = verdict(trace, arm, step).words
     return f"{trace.experiment.arms[arm].label}{'' if told.startswith('diverged') else ':'} {told}."
-
-
-def middle_of(norms: np.ndarray, axis: int = 0) -> np.ndarray:
-    """Geometric mean over the seeds, one axis, of those that have a gradient; 0 where none of the living has one, NaN
-    where none lives; inf stays."""
-    there = norms > 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        total = np.log(np.where(there, norms, 1).astype(float)).sum(axis)
-        none = np.where((norms == 0).any(axis), 0.0, np.nan)
-        return np.where(there.any(axis), np.exp(total / there.sum(axis)), none)
