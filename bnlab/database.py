@@ -40,7 +40,12 @@ create table if not exists forks (
 FILE = "runs.sqlite"  # of a directory
 OF_A_RUN = ("chunks", "summary", "scores", "population", "snapshots", "looks", "forks")  # tables beside `runs`
 PATIENCE = 30_000  # milliseconds to wait for another writer
+FULL = "The disk is full: nothing more can be kept. Delete runs or other files; what is recorded can be read as before."
 PIECE = 2000  # pages given back at once
+
+
+class Full(sqlite3.OperationalError, ValueError):
+    """The disk is full. A ValueError as all that is said to a person, who can make room."""
 
 
 class Database:
@@ -49,16 +54,19 @@ class Database:
     def __init__(self, directory: Path):
         directory.mkdir(parents=True, exist_ok=True)
         self.directory, self.path, self.local = directory, directory / FILE, threading.local()
-        with self.transaction() as db:
-            for statement in SCHEMA.split(";"):
-                db.execute(statement)
+        (there,) = self.db.execute("select count(*) from sqlite_master where type = 'table'").fetchone()
+        if there < SCHEMA.count("create table"):  # else nothing is written: what there is can be read on a full disk
+            with self.transaction() as db:
+                for statement in SCHEMA.split(";"):
+                    db.execute(statement)
 
     @property
     def db(self) -> sqlite3.Connection:
         """This thread's connection."""
         if not hasattr(self.local, "db"):
             db = sqlite3.connect(self.path, timeout=PATIENCE / 1000, isolation_level=None)
-            db.execute("pragma auto_vacuum = incremental")  # of a new file: what is deleted can leave it, see shrink()
+            if not db.execute("pragma page_count").fetchone()[0]:  # new; what is deleted can leave it, see shrink()
+                db.execute("pragma auto_vacuum = incremental")
             db.execute("pragma journal_mode = wal")
             db.execute("pragma journal_size_limit = 1000000")
             db.execute("pragma synchronous = normal")
@@ -67,15 +75,17 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of it or nothing."""
+        """All of it or nothing. Raises Full where the disk is."""
         db = self.db
-        db.execute("begin immediate")
         try:
+            db.execute("begin immediate")
             yield db
             db.execute("commit")
-        except BaseException:
+        except BaseException as error:
             if db.in_transaction:  # where the disk is full SQLite may have rolled it back by itself
                 db.execute("rollback")
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise Full(FULL) from error
             raise
 
     @contextmanager

@@ -11,7 +11,7 @@ import pytest
 from at_work import until
 from known_rows import ARMS, REAL, SMALL, keep, same, size
 
-from bnlab import executing
+from bnlab import database, executing
 from bnlab.experiment import Arm, Experiment
 from bnlab.process import ABOVE
 from bnlab.reading import NAMES
@@ -96,12 +96,25 @@ def test_a_full_disk_is_said_as_such_and_leaves_what_was_there(store, within):
     run, db = store.create(REAL), store.db
     (pages,) = db.execute("pragma page_count").fetchone()
     db.execute(f"pragma max_page_count = {pages + 2}")
-    with pytest.raises(sqlite3.OperationalError, match="database or disk is full"), getattr(store, within)():
+    with pytest.raises(sqlite3.OperationalError, match="disk is full") as full, getattr(store, within)():
         db.execute("update runs set name = 'half'")
         db.execute("insert into snapshots values (?, 0, 0, zeroblob(1000000))", (run.id,))
     db.execute("pragma max_page_count = 1000000")
+    assert within == "reading" or isinstance(full.value, ValueError), "as all that a page says"
     with getattr(store, within)():
         assert store.run(run.id).name == run.name
+
+
+def test_a_store_that_is_there_is_opened_and_read_without_writing(store, monkeypatch):
+    """As on a full disk. Where another writes, whoever would write waits in vain."""
+    run = store.create(REAL)
+    monkeypatch.setattr(database, "PATIENCE", 50)
+    with store.transaction():
+        other = type(store)(store.directory)
+        assert other.run(run.id).name == run.name
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.rename(run.id, "mine")
+    other.close()
 
 
 def test_a_transaction_that_cannot_be_committed_is_undone(store):
