@@ -56,6 +56,27 @@ def test_a_spike_of_a_network_that_lasts_lies_above_the_axis_and_is_told(trace):
     assert 8 < figures.draw("loss", long, {"smoothing": "1"}).layout.yaxis.range[1] < 10
 
 
+def test_marks_far_above_the_mini_batches_do_not_press_them_flat_and_point_upwards(trace):
+    """Every test score of a run may be: moving averages are off for long in a deep network."""
+    values = {("loss", arm): np.full((400, 2), 1.5 + arm, np.float32) for arm in (0, 1)}
+    long = Scored(EXPERIMENT, values)
+    long.scored = trace.scored
+    long.scored[1, "test", "moving"][1][:] = np.array([[9e4], [8.0], [5e3]])
+    figure = figures.draw("loss", long, {})
+    assert 8 < figure.layout.yaxis.range[1] < 9, "up to four times the chance of 2.3 marks are on the axis"
+    (pointing,) = [line for line in figure.data if line.marker.symbol == "triangle-up"]
+    assert list(pointing.x) == [0, 40] and pointing.yaxis == "y2" and figure.layout.yaxis2.overlaying == "y"
+    marks = next(line for line in figure.data if line.name == pointing.name and line is not pointing)
+    assert marks.legendgroup == pointing.legendgroup and marks.line.color == pointing.marker.color
+    assert float(np.max(marks.y)) == pytest.approx(9e4), "what lies above is there to zoom to"
+    assert "▲: a mark above the axis." in figure.layout.meta["note"]
+    alone = figures.draw("loss", long, {"splits": "train+test"})
+    assert alone.layout.yaxis.range[1] > 5e3, "where there are no lines the marks rule"
+    assert "▲" not in figures.draw("loss", long, {"y": "log"}).layout.meta["note"]
+    long.diverged = {(0, 3): (300, 1)}
+    assert "▲" in figures.draw("loss", long, {}).layout.meta["note"], "also where networks diverged"
+
+
 @pytest.mark.parametrize("diverged", [{}, {(0, 3): (19, 1), (0, 5): (19, 1)}])
 def test_moving_averages_into_which_nothing_has_come_do_not_rule_the_axis(trace, diverged):
     """With 0 and 1 in place of the statistics a deep network of large weights has any loss."""

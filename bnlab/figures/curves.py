@@ -54,7 +54,7 @@ def no_accuracy(run: Run | Trace) -> str:
 def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: int, x: str, y: str) -> go.Figure:
     if trace.step < 0:
         return style.said(style.NOTHING, HEIGHT)
-    figure, wide, drawn, ruling, begun = go.Figure(), 1, [], [], 0
+    figure, wide, lines, marks, ruling, begun = go.Figure(), 1, [], [], [], 0
     arms = [arm for arm in range(len(trace.experiment.arms)) if quantity == "loss" or classifies(trace, arm)]
     points = max(150, POINTS // (2 * len(arms)) // (2 if len(trace.experiment.seeds) > 1 else 1))
     for arm in arms:
@@ -68,12 +68,12 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
             else:
                 series = trace.read(quantity, arm, points=points // 2)
             wide = max(wide, width(series))
-            drawn.append((arm, series.steps, mini_batch(figure, trace, quantity, arm, series, window)))
+            lines.append((arm, series.steps, mini_batch(figure, trace, quantity, arm, series, window)))
             ruling.append((arm, series.high[:, seeds]))
         for split in ("train", "test"):
             if split in splits.split("+"):
                 steps, scores = scored(figure, trace, quantity, arm, split, statistics)
-                drawn.append((arm, steps, scores[:, seeds]))
+                marks.append((arm, steps, scores[:, seeds]))
                 cold = statistics == "moving" and trace.experiment.arm_settings[arm].norm == "batch"
                 ruling.append((arm, scores[steps > 0][:, seeds] if cold else scores[:, seeds]))  # at 0 they are 0 and 1
     diverged(figure, trace, arms, x)
@@ -93,9 +93,16 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
     elif y == "linear" and (ends := bounds(trace, ruling)):
         figure.update_yaxes(range=room(0, max(ends[1], *guessing)))
         told += f"{ruled(trace, arms)[:-1]}; a logarithmic one shows everything."
-    elif y == "linear" and (top := crowded([values for *_, values in drawn], max(guessing))):
+    elif y == "linear" and (
+        top := crowded(*([values for *_, values in some] for some in (lines, marks)), max(guessing))
+    ):
         figure.update_yaxes(range=room(0, top))
-        told += f" The highest point, {highest(trace, drawn, wide)}, lies above the axis; a logarithmic one shows all."
+        told += (
+            f" The highest point, {highest(trace, lines + marks, wide)}, lies above the axis; a logarithmic one shows "
+        )
+        told += "all."
+    if y == "linear" and outside(figure):
+        told += " ▲: a mark above the axis."
     for i, (value, name) in enumerate(chance(trace, quantity)):
         style.reference(figure, value, name, where=("end", "middle", "start")[i % 3])
     return style.finished(figure, height=HEIGHT, note=told)
@@ -110,6 +117,24 @@ def highest(trace: Trace, drawn: list[tuple[int, np.ndarray, np.ndarray]], wide:
     arm, steps, values = max(found, key=lambda one: one[2].max())
     when = f"{'at' if wide == 1 else 'near'} step {steps[values.max(1).argmax()]:,}"
     return f"{style.amount(float(values.max()))}{unit(trace, 'loss', arm)} of {style.label(trace, arm)} {when}"
+
+
+def outside(figure: go.Figure) -> bool:
+    """Triangles along the upper edge for the marks that lie above the vertical axis, where it has a range: a row for
+    each line of marks, on an axis that no zoom moves. Whether there are some."""
+    lines = [one for one in figure.data if one.marker.symbol is not None] if figure.layout.yaxis.range else []
+    above = [(one, np.asarray(one.y) > figure.layout.yaxis.range[1]) for one in lines]
+    above = [(one, there) for one, there in above if there.any()]
+    for row, (one, there) in enumerate(above):
+        figure.add_scatter(
+            x=one.x[there], y=np.full(there.sum(), 0.98 - 0.03 * row), yaxis="y2", mode="markers", name=one.name,
+            legendgroup=one.legendgroup, showlegend=False, hoverinfo="skip",
+            marker={"size": 8, "color": one.line.color,
+                    "symbol": "triangle-up" + "-open" * one.marker.symbol.endswith("-open")},
+        )  # fmt: skip
+    if above:
+        figure.update_layout(yaxis2={"overlaying": "y", "range": [0, 1], "fixedrange": True, "visible": False})
+    return bool(above)
 
 
 def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, series: Series, window: int) -> np.ndarray:
@@ -173,6 +198,7 @@ def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str,
         y=style.numbers(middle),
         mode="lines+markers",
         name=name,
+        legendgroup=name,
         line={"color": style.color(arm), "width": 1, "dash": "dot"},
         marker={"size": 7, "symbol": symbol},
         error_y=spread if values.shape[1] > 1 else None,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..run import Run
 
 SPIKE = 20  # times the range of the middle 80 percent: what lies farther off is a spike
-MOST = 95  # percent of a network's values that an axis shows in any case
+MOST = 90  # percent of a network's values that an axis shows in any case
 FLAT = 4  # times these: what lies higher would press them into the lower quarter of the axis
 
 
@@ -54,19 +54,24 @@ def bounds(trace: Trace, drawn: Iterable[tuple[int, np.ndarray]]) -> tuple[float
     return low, high
 
 
-def crowded(values: Iterable[np.ndarray], least: float) -> float | None:
-    """Where a linear axis ends that lets a few points lie above it, which would press the others flat; else None.
+def crowded(lines: Iterable[np.ndarray], marks: Iterable[np.ndarray], least: float) -> float | None:
+    """Where a linear axis ends that lets points lie above it which would press the others flat; else None.
 
-    values: [n, networks] over time each. `least`, most values of every network and how it began lie below.
+    lines, marks: [n, networks] over time each. `least`, most values of every line and how it began lie below, and marks
+    up to FLAT times these. Where there are no lines, marks count as lines.
     """
-    networks = [v[np.isfinite(v)] for several in values for v in several.T]
-    networks = [v for v in networks if v.size]
-    if not networks:
+    each, scores = ([v[np.isfinite(v)] for several in drawn for v in several.T] for drawn in (lines, marks))
+    each, scores = ([v for v in networks if v.size] for networks in (each, scores))
+    if not (each or scores):
         return None
-    most = max(least, *(float(np.percentile(v, MOST, method="lower")) for v in networks))  # of few points: not the top
-    begun = max(float(v[0]) for v in networks)
+    ruling = each or scores
+    most = max(least, *(float(np.percentile(v, MOST, method="lower")) for v in ruling))  # of few points: not the top
+    begun = max(float(v[0]) for v in ruling)
     most = max(most, begun) if begun < FLAT * most else most
-    return most if max(float(v.max()) for v in networks) > FLAT * most else None
+    there = np.concatenate(each + scores)
+    if there.max() <= FLAT * most:
+        return None
+    return float(max(most, *(v[v <= FLAT * most].max(initial=most) for v in scores))) if each and scores else most
 
 
 def finite(values: list[np.ndarray]) -> np.ndarray:
