@@ -244,7 +244,7 @@ def few_examples(net: Net, batch_size: int | None) -> Few:
     if net.norm != "batch" or batch_size is None or batch_size < 2:
         return Few()
     if net.placement == "after":
-        return Few(note="The law is for many examples in a mini-batch.")
+        return Few(note="The theory is for many examples in a mini-batch.")
     return small_batch(net.activation, batch_size, net.noise)
 
 
@@ -279,4 +279,4 @@ def small_batch(activation: str, K: int, noise: tuple[float, float] = (0.0, 0.0)
     ff, fyfy = mean(f_i * f_j), mean(f_i * y_i * f_j * y_j)
     trace = (K - 2) * f2 - fy2 + (f2 + fy2 + (K - 1) * (ff + fyfy)) / K
     growth = K * trace / ((K - 1) * (K - 3) * inside) / (growing / variance)
-    return Few(growth, *few, f"The law is for mini-batches of {K:,}.")
+    return Few(growth, *few, f"The theory is for mini-batches of {K:,}.")

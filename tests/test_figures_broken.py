@@ -33,8 +33,8 @@ def test_broken_on_purpose_shows_what_needs_no_history(store, kind):
         (
             0.4,
             0.48,
-            "As many training examples, sorted too, give 0.48: what it is below that, test examples that have leaked "
-            "in may have done. It is a test no more.",
+            "As many training examples, sorted too, give 0.48: a loss below that may come from test examples "
+            "that have leaked in. It is no longer a test.",
         ),
         (0.4, 0.4, "give 0.4: it is lower because the averages are newer, not because test examples have leaked in."),
         (0.4, 0.3, "not because test examples have leaked in."),

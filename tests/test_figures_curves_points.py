@@ -48,7 +48,7 @@ def test_every_decade_of_a_logarithmic_axis_has_its_points(recorded):
     assert [*line.x[:100]] == [*range(1, 101)], "the beginning step by step"
     assert (np.diff(np.log10(line.x[100:])) < 0.02).all() and len(line.x) < 1200
     note = figure.layout.meta["note"]
-    assert f"the mean of up to {np.diff(line.x).max()} steps, from the one at which it is drawn on" in note
+    assert f"the mean of up to {np.diff(line.x).max()} steps, drawn at the first of them" in note
     assert "no place for step 0, which is left out." in note
 
 
@@ -72,7 +72,7 @@ def test_the_note_says_what_a_point_stands_for(trace, smoothing, words):
     one = {key: v[:, :1] for key, v in trace.values.items()}
     long = Long(EXPERIMENT.model_copy(update={"seeds": (3,)}), one)
     figure = figures.draw("loss", long, {"smoothing": smoothing, "splits": "batch"})
-    words += " 16 steps, from the one at which it is drawn on. The pale line spans their least and greatest."
+    words += " 16 steps, drawn at the first of them. The pale line spans their least and greatest."
     assert words in figure.layout.meta["note"]
     ghost, line = figure.data[:2]
     np.testing.assert_allclose(ghost.y[:2], [one["loss", 0][:16].min(), one["loss", 0][:16].max()], rtol=1e-6)

@@ -98,7 +98,7 @@ def test_a_histogram_pools_the_steps_before_it(trace):
 def test_notes_say_which_steps_are_pooled(trace):
     note = figures.draw("histograms", trace, {"arm": "1", "step": "100"}).layout.meta["note"]
     size = 16 * SEEDS * M
-    assert f"BN at steps 85 to 100: a sample of {size} values each over the seeds, drawn" in note
+    assert f"BN at steps 85 to 100: a sample of {size} values each over the seeds, scaled" in note
     assert (
         "none at step 0: a sample of 32 values" in figures.draw("histograms", trace, {"step": "0"}).layout.meta["note"]
     )

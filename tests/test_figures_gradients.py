@@ -37,7 +37,7 @@ def test_zeros_and_infinities_are_marks_beside_the_line_and_named_below_it():
     np.testing.assert_array_equal(infinities.x, [8])
     assert max(zeros.y) < np.sqrt(least.prod(0, dtype=float)).min()
     assert min(infinities.y) > np.sqrt(greatest.prod(dtype=float))
-    assert "× at the foot: 0. × at the top: infinite." in figure.layout.meta["note"]
+    assert "× at the bottom: 0. × at the top: infinite." in figure.layout.meta["note"]
     assert "×" not in figures.draw("gradient_flow", flowing(1, 1), {}).layout.meta["note"].replace("×1.00", "")
     linear = figures.draw("gradient_flow", trace, {"scale": "linear"}).data
     assert [d.x.tolist() for d in linear if d.mode == "markers"] == [[8]]
@@ -112,7 +112,7 @@ def test_seeds_without_a_gradient_are_counted_and_leave_the_others_alone():
     line, zeros = (next(d for d in figure.data if d.mode == mode) for mode in ("lines+markers", "markers"))
     np.testing.assert_allclose(line.y[:2], flow[:2], rtol=1e-6)
     assert zeros.x.tolist() == [1, 2] and "0 in %{customdata} of 3 seeds" in zeros.hovertemplate
-    assert "× at the foot: 0 in one seed or more." in figure.layout.meta["note"]
+    assert "× at the bottom: 0 in one seed or more." in figure.layout.meta["note"]
     _, z = gradients.heat(trace, "signal_grad_norm", 0)
     np.testing.assert_allclose(z[0], np.log10(flow[0]), rtol=1e-5)
     assert "in some seeds the color is the others'" in figures.draw("gradient_heatmap", trace, {}).layout.meta["note"]
@@ -124,7 +124,7 @@ def test_where_every_signal_is_0_every_layer_has_a_mark():
         (zeros,) = (d for d in figure.data if d.mode == "markers" and d.yaxis == axis)
         assert zeros.x.tolist() == [1, 2, 3, 4] and np.isfinite(zeros.y).all() and min(zeros.y) > 0
     assert figure.layout.yaxis.ticktext == figure.layout.yaxis2.ticktext == ("0",)
-    assert "× at the foot: 0." in figure.layout.meta["note"]
+    assert "× at the bottom: 0." in figure.layout.meta["note"]
 
 
 def test_the_colors_are_those_of_networks_that_last():

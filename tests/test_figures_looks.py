@@ -33,7 +33,7 @@ def test_every_figure_says_what_it_waits_for_and_then_draws(why_run, name, optio
     assert figures.needs(name, store.trace(run_id), options) == []
     drawn = figures.draw(name, store.trace(run_id), options)
     if name == "learning_rates":
-        assert "No two arms differ in their learning rate alone" in drawn.layout.annotations[0].text
+        assert "This needs arms that differ in nothing but their learning rate" in drawn.layout.annotations[0].text
         return
     assert len(drawn.data) >= 2 and drawn.layout.meta["note"]
     if "surface" not in options.values():

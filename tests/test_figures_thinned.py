@@ -92,7 +92,7 @@ def test_a_column_of_several_steps_says_so_and_keeps_spikes_and_dips(spiked, col
     (wide,) = set(np.diff(steps))
     kind = {"mean": "mean", "high": "greatest", "low": "least"}[column]
     note = figure.layout.meta["note"]
-    assert f"A column is the {kind} of {wide} steps, from the one at which it is drawn on." in note
+    assert f"A column is the {kind} of {wide} steps, drawn at the first of them." in note
     assert f"step %{{x:,d}} and up to {wide - 1} after it, " in figure.data[0].hovertemplate
     assert f"{kind} ‖dE/da‖" in figure.data[0].hovertemplate
     here = np.flatnonzero(steps <= (501 if column == "low" else 401))[-1]
@@ -123,7 +123,7 @@ def test_saturation_over_time_spans_the_steps_of_a_point(spiked):
     top = next(d for d in figure.data if d.xaxis == "x4" and d.fill == "tonexty")
     np.testing.assert_array_equal(top.y, line.customdata[:, 2])
     note, wide = figure.layout.meta["note"], np.diff(line.x).max()
-    assert f"Lower charts: a point is the mean of {wide} steps, from the one at which it is drawn on. Bands go" in note
+    assert f"Lower charts: a point is the mean of {wide} steps, drawn at the first of them. Bands go" in note
 
 
 def test_single_steps_that_follow_thinned_ones_are_not_called_means_of_as_many(store):

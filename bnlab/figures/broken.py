@@ -110,7 +110,7 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
     why = unknown(trace, arms[0], at)
     if why and not chosen:
         note += f" {labels[SWAPPED].capitalize()} is not known here: {why.replace('<br>', ' ')}"
-    note = f"Weights of step {at:,}, computed, not told. {note} {left_out(trace, there)}".strip()
+    note = f"Computed with the weights of step {at:,}. {note} {left_out(trace, there)}".strip()
     return style.finished(figure, height=120 + 50 * len(MISTAKES), note=note)
 
 
@@ -158,7 +158,7 @@ def leaked(loss: float, was: float, control: float) -> str:
         return f"{said}."
     if control <= loss * (1 + TOUCH):
         return f"{said}: it is lower because the averages are newer, not because test examples have leaked in."
-    return f"{said}: what it is below that, test examples that have leaked in may have done. It is a test no more."
+    return f"{said}: a loss below that may come from test examples that have leaked in. It is no longer a test."
 
 
 MISTAKE = Option(

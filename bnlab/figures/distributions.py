@@ -202,7 +202,7 @@ def histograms(trace: Trace, *, which: str, over: str, arm: int, layer: int, ste
     what = trace.experiment.arms[arm].label if over == "layers" else f"layer {layer}"
     note = f"{NAMES[which].capitalize()} of {what} at {named(found)}: a sample of {size:,} values each"
     note += " over the seeds" * (len(trace.experiment.seeds) > 1)
-    note += ", drawn equally high." + departed(trace)
+    note += ", scaled to equal height." + departed(trace)
     return style.finished(figure, height=120 + max(200, 28 * len(ridges)), note=note)
 
 

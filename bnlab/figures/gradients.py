@@ -75,7 +75,7 @@ def gradient_flow(trace: Trace, *, step: int, scale: str) -> go.Figure:
             )
             zero = f"0 in %{{customdata}} of {len(seeds)} seeds" if len(seeds) > 1 else "0"
             partly = ((one.none > 0) & (one.middle > 0)).any()
-            foots = f"× at the foot: 0{' in one seed or more' if partly else ''}."
+            foots = f"× at the bottom: 0{' in one seed or more' if partly else ''}."
             for there, y, words, value in (
                 ((one.none > 0) & (scale == "log"), foot / 2**arm, foots, zero),  # a linear axis has a place for 0
                 (one.middle == np.inf, top, "× at the top: infinite.", "infinite"),

@@ -42,8 +42,8 @@ def moments(trace: Trace, steps: list[range]) -> str:
 
 
 def spanning(what: str, wide: int, most: str = "") -> str:
-    """What a point or column of a long run stands for: "A point is the mean of 14 steps, from the one at ... on."."""
-    return f"{what} {most}{wide:,} steps, from the one at which it is drawn on."
+    """What a point or column stands for: 'A point is the mean of 14 steps, drawn at the first of them.'"""
+    return f"{what} {most}{wide:,} steps, drawn at the first of them."
 
 
 def uneven(steps: list[np.ndarray]) -> str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..reading import Trace
 
 BARS = 12  # of an arm in a panel, about; arms take turns, so that they do not cover each other
+RISING = 1.01  # factor per layer above which a signal grows; below, it is constant but for the theory's last digits
 QUANTILES = 15  # sizes of inputs that stand for the examples
 
 
@@ -163,7 +164,7 @@ def words(told: Prediction, seeds: int) -> str:
     if not said:
         said.append("too few layers for a factor")
     elif np.isinf(told.limit):
-        said.insert(0, "no line for the gradients, whose mean growth the law says is infinite")
+        said.insert(0, "no line for the gradients, whose mean growth is infinite in theory")
     elif not told.measured[0][-1] > 0:
         said.insert(0, "no line for the gradients, of which none comes to layer L")
     if 0 < told.silent < seeds:
@@ -182,7 +183,7 @@ def off(told: Prediction) -> str:
         at = int(apart.argmax())
         if apart[at] > np.log(OFF):
             found.append(f"{name} ×{style.amount(m[at] / p[at], digits(apart[at]))} at layer {at + 1}")
-    return f"Off its line by more than {OFF:g}: {', '.join(found)}" if found else ""
+    return f"Farther than {OFF:g}-fold from theory, at most: {', '.join(found)}" if found else ""
 
 
 def digits(apart: float) -> int:
@@ -192,14 +193,16 @@ def digits(apart: float) -> int:
 
 
 def ending(told: Prediction) -> str:
-    """Where the law leads: the factor of ever deeper networks, and where the signal is lost."""
+    """Where the theory leads: the factor of ever deeper networks, and where the signal is lost or has exploded."""
     law = told.factors[0][1]
     if not np.isfinite(law):
         return ""
     far = f" (in the limit of many layers ×{told.limit:.3f})" if abs(told.limit / law - 1) > 0.01 else ""
-    if told.lost_at_depth == inf:
-        return f"By the law the signal is never lost{far}"
-    return f"By the law the signal has fallen to a millionth after {told.lost_at_depth:,.0f} layers{far}"
+    if told.lost_at_depth < inf:
+        return f"In theory the signal has fallen to a millionth after {told.lost_at_depth:,.0f} layers{far}"
+    if min(law, told.limit) > RISING:
+        return f"In theory the signal grows a millionfold in {log(1e6) / log(law):,.0f} layers: it explodes{far}"
+    return f"In theory the signal is never lost{far}"
 
 
 ABOUT = {
@@ -208,9 +211,10 @@ ABOUT = {
         "Lines are theory, points the initial networks, bars (at some layers, where there are many) their range over "
         "the seeds: gradients and forward variance per layer for this activation, init, norm and placement "
         "(Schoenholz 2017, Yang 2019). Factors are fitted to the middle layers; theory often speaks of squared norms, "
-        "whose factors are the squares of these. The gradients' lines begin at layer L's measured value: the law says "
-        "factors, not sizes. That of ‖dE/dW‖ supposes ‖Σ x δᵀ‖² = Σ ‖x‖² ‖δ‖² over the examples, as if their inputs "
-        "were at right angles; where they resemble each other (raw data, deep layers that collapse) it is off.",
+        "whose factors are the squares of these. The gradients' lines begin at layer L's measured value: "
+        "the theory predicts factors, not sizes. That of ‖dE/dW‖ supposes ‖Σ x δᵀ‖² = Σ ‖x‖² ‖δ‖² over the examples, "
+        "as if their inputs were at right angles; where they resemble each other (raw data, deep layers that collapse) "
+        "it is off.",
         predicted,
         lacks=no_steps,
     ),

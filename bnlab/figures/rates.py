@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from ..reading import Trace
 
 SMOOTHING, POINTS = 10, 200
-ALONE = "No two arms differ in their learning rate alone. In Several learning rates, at the foot of the page, they do."
+ALONE = (
+    "This needs arms that differ in nothing but their learning rate. Load Several learning rates, at the foot of the "
+    "page."
+)
 
 
 class Band(NamedTuple):
@@ -95,8 +98,8 @@ def learning_rates(trace: Trace) -> go.Figure:
     figure.update_yaxes(title=measure(trace, "loss"), type="log")
     note = (
         f"Whole trainings, mini-batch loss, mean of {max(one.window for one in told)} steps and of the seeds: from the "
-        "least to the greatest (dotted) of the arms that share all but their learning rate. A narrow band: it hardly "
-        "matters which. Not the loss along the gradient, which looks around one training."
+        "least to the greatest (dotted) of the arms that share all but their learning rate. In a narrow "
+        "band the learning rate hardly matters. Not the loss along the gradient, which looks around one training."
     )
     end = "drawn as the band's upper end from there on"
     gone = [words.replace("left out", end) for words in lost(trace, trace.step).values()]

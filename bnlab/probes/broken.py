@@ -33,7 +33,9 @@ class Mistake(NamedTuple):
 
 MISTAKES = {
     "right": Mistake("as it should be", "Moving averages, the test set as it is."),
-    "train mode": Mistake("scored in train mode", "Mini-batch statistics, the test set in the order of its labels."),
+    "train mode": Mistake(
+        "train mode, test set sorted", "Mini-batch statistics, the test set in the order of its labels."
+    ),
     "polluted": Mistake(
         "averages polluted", "Training mode has blended the sorted test set into the averages; then scored rightly."
     ),
@@ -45,7 +47,7 @@ MISTAKES = {
     ),
     "shifted": Mistake("test inputs shifted", "Every input moved by one standard deviation; moving averages."),
     "shifted, batch": Mistake(
-        "shifted, train mode", "The same in training mode; the line begins at its score without the shift."
+        "shifted, in train mode", "The same in training mode; the line begins at its score without the shift."
     ),
 }
 OUTLIER = 100.0  # what the inputs of one other example are multiplied by

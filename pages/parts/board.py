@@ -212,7 +212,7 @@ def buttons(me: Session, run: Run | None, wrong: list[str], other: bool) -> None
             "experiment of the run shown starts again as a new run. Same seeds, so the same curves to the last bit.",
         )  # fmt: skip
         if other:
-            st.caption("The controls ask for another run than this one.", width="stretch")
+            st.caption("These settings have not been trained yet. Press Train; shown is another run.", width="stretch")
 
 
 def wish(me: Session, how: str) -> None:

@@ -62,7 +62,8 @@ def show(me: session.Session, run: Run) -> None:
         more = st.number_input(
             "Steps to train", 1, limits("steps")[1], end - step if step < end else max(1, end),
             key=f"fork-more-{run.id}-{step}", width=160,
-            help="As many as the run had left from there, unless you ask for others. From its last step a run goes on.",
+            help="As many as the run had left from there, unless you ask for others. From its last step the run is "
+            "continued.",
         )  # fmt: skip
     settings = run.experiment.arm_settings[arm]
     beside = settings.model_dump()

@@ -24,8 +24,8 @@ PRESETS = {  # name -> (what it answers, the experiment)
         ),
     ),
     "Several learning rates": (
-        "The band over whole trainings with several learning rates, with and without batch norm: another thing than "
-        "the loss along the gradient.",
+        "The band over whole trainings with several learning rates, with and without batch norm: not the "
+        "same as the loss along the gradient.",
         Experiment(
             settings=Settings(depth=6, activation="tanh"),
             arms=tuple(
