@@ -70,7 +70,7 @@ def state(trace: Trace, position: int | None = None) -> dict[str, Any]:
         "step": run.step,
         "made": run.made,
         "steps": steps,
-        "facts": [*facts, run.device],
+        "facts": [*facts, run.device.upper()],
         "arms": [shown(trace, arm) for arm in range(len(experiment.arms))],
     }
 
@@ -116,7 +116,7 @@ def shown(trace: Trace, arm: int) -> dict[str, Any]:
     earlier = f" at step {told.scored:,}" if told.score is not None and told.scored < trace.step else ""
     rows = [
         {
-            "name": "Loss" + loss_of,
+            "name": "Mini-batch loss" + loss_of,
             "value": "–" if told.loss is None else f"{style.amount(told.loss)} {'' if regression else 'nats'}".strip(),
             "help": f"Training loss{' (mean squared error)' * regression}, {recent}{loss_over}."
             if told.loss is not None

@@ -75,10 +75,10 @@ def problems(error: ValidationError) -> list[str]:
     return list(dict.fromkeys(said))
 
 
-def enumeration(words: list[str], between: str = ", ") -> str:
+def enumeration(words: list[str], between: str = ", ", at_last: str = " and ") -> str:
     """'a', 'a and b', 'a, b and c'."""
     *first, last = words
-    return f"{between.join(first)} and {last}" if first else last
+    return f"{between.join(first)}{at_last}{last}" if first else last
 
 
 def counted(e: Mapping[str, Any]) -> str:

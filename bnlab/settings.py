@@ -106,7 +106,7 @@ class Settings(Frozen):
         "Initial gain",
         "Network",
         "Factor on every initial weight. Before a norm (placement before) it changes nothing but the effective rate.",
-        unit="x",
+        unit="×",
         gt=0,
         le=100,
         log=True,

@@ -2,18 +2,21 @@
 
 import streamlit as st
 
-from pages.parts import arms, board, controls, forks, session, views
+from pages.parts import arms, board, controls, forks, presets, session, views
 from pages.parts.words import escaped
 
 me = session.begin()
 
 with st.sidebar:
+    asking = st.container()  # what the controls ask is known when all are read
     st.subheader("Arms")
     places = arms.editor(me)
     places |= controls.seeds(me)
     st.subheader("Shared settings")
     places |= controls.settings(me)
 experiment, wrong = me.asked()
+with asking:
+    presets.menu(me)
 with st.sidebar:
     wrong = controls.complain(places, wrong)
 

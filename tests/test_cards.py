@@ -53,7 +53,7 @@ def test_a_mean_says_which_seeds_it_is_over_where_some_have_no_number(tmp_path, 
     loss, accuracy = cards.state(store.trace(run.id))["arms"][0]["rows"]
     assert (accuracy["name"], accuracy["value"]) == ("Test accuracy, 2 of 3 seeds", "62.5 %")
     assert "mean over 2 of 3 seeds: the others have none" in accuracy["help"]
-    assert loss["name"] == "Loss" and loss["help"].endswith("over 3 seeds.")
+    assert loss["name"] == "Mini-batch loss" and loss["help"].endswith("over 3 seeds.")
 
 
 def test_a_run_without_steps_has_scores_and_says_why_it_has_no_verdict(tmp_path):
@@ -128,7 +128,7 @@ def test_a_card_of_an_arm_that_is_lost_shows_its_newest_score_and_no_loss(tmp_pa
     assert (told.scored, told.tested) == (steps[-1], there.sum())
     assert told.score == pytest.approx(accuracies[-1][there].mean())
     assert accuracy["name"].startswith(f"Test accuracy at step {steps[-1]}")
-    assert (loss["name"], loss["value"]) == ("Loss", "–")
+    assert (loss["name"], loss["value"]) == ("Mini-batch loss", "–")
     assert loss["help"] == "Training loss. All networks have diverged."
 
 
@@ -142,7 +142,7 @@ def test_the_loss_of_a_card_is_that_of_the_seeds_that_have_not_diverged(tmp_path
     monkeypatch.setattr(Trace, "diverged", {(0, 1): (34, 1)})
     (loss, _) = cards.state(trace)["arms"][0]["rows"]
     assert cards.card(trace, 0).loss == pytest.approx(kept.mean(), rel=1e-6)
-    assert loss["name"] == "Loss, 1 of 2 seeds"
+    assert loss["name"] == "Mini-batch loss, 1 of 2 seeds"
     assert loss["help"].endswith("mean of the last 20 mini-batches over 1 of 2 seeds: the others have diverged.")
 
 

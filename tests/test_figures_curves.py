@@ -9,7 +9,7 @@ from known_trace import KnownTrace
 
 from bnlab import figures
 from bnlab.experiment import Arm, Experiment, Settings
-from bnlab.figures import losses, smoothing, style
+from bnlab.figures import curves, losses, smoothing, style
 from bnlab.reading import Series
 
 
@@ -101,6 +101,23 @@ def test_the_band_spans_the_seeds(trace):
     low, high = (line for line in figures.draw("loss", trace, {"splits": "batch", "smoothing": "1"}).data[:2])
     np.testing.assert_allclose(low.y, trace.values["loss", 0].min(1), rtol=1e-6)
     np.testing.assert_allclose(high.y, trace.values["loss", 0].max(1), rtol=1e-6)
+
+
+def test_what_differs_in_alpha_alone_or_in_the_size_of_a_step_is_said():
+    bn = {"norm": "batch", "rescale": "fixed"}
+    arms = [("none", {}), ("a", bn), ("b", bn | {"alpha": 0.5}), ("frozen", bn | {"statistics": "moving"})]
+
+    def told(labels, splits=("batch", "test"), **more):
+        chosen = [Arm(label=label, changes=changes | more.get(label, {})) for label, changes in arms if label in labels]
+        return curves.unlike(KnownTrace(Experiment(settings=EXPERIMENT.settings, arms=chosen), {}), splits)
+
+    same = "Arms that differ in α alone have the same mini-batch line: α plays no role in training."
+    assert told(["a", "b"]) == [same] and told(["none", "a", "frozen"]) == told(["a", "b"], ["test"]) == []
+    frozen = {"statistics": "moving"}
+    assert told(["a", "b"], a=frozen, b=frozen) == [], "there it does"
+    sizes = "A step sees 4 or {} examples, as K says."
+    assert told(["none", "a"], a={"batch_size": 4}, none={"batch_size": 1_000}) == [sizes.format("1,000")]
+    assert told(["a", "b"], a={"batch_size": 4}) == [sizes.format("128")]
 
 
 def test_chance_is_guessing(trace):

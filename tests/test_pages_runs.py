@@ -52,6 +52,16 @@ def test_train_says_that_a_run_goes_on_and_what_is_in_the_background_is_one_clic
     assert not [text for text in at.caption if "in the background" in text.value]
 
 
+def test_what_is_paused_is_resumed_by_the_button_that_stands_out_unless_the_settings_have_changed():
+    run = opened.store().create(Experiment(settings=Settings(depth=3)))
+    opened.store().change(run.id, status="paused")
+    at = page(("run", run.id))
+    look = lambda: [button(at, key).proto.type for key in ("train", "resume")]  # noqa: E731
+    assert look() == ["secondary", "primary"] and button(at, "train").label == "Train another"
+    drawn(widget(at, "depth").set_value(4))
+    assert look() == ["primary", "secondary"]
+
+
 def test_escape_stops_a_run_only_where_it_was_begun_or_resumed():
     """Where a class watches, Stop is there for everyone, its key only for those who let the run train."""
     mine = drawn(button(page(("depth", "3")), "train").click())

@@ -4,7 +4,9 @@ import pytest
 from lab_page import opened, recorded
 from streamlit.testing.v1 import AppTest
 
-from pages.parts.presets import PRESETS
+from bnlab.address import from_query, to_query
+from pages.parts import presets
+from pages.parts.presets import WHY as PRESETS
 from pages.parts.views import WHY
 
 
@@ -19,6 +21,18 @@ def test_every_view_opens(lab):
         assert list(chooser.options) == list(WHY)
         chooser.set_value(view).run()
         assert not at.exception
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_the_lab_offers_every_preset_and_says_what_it_asks(lab, name):
+    at = opened("lab.py")
+    question, experiment = presets.PRESETS[name]
+    (menu,) = (one for one in at.get("menu_button") if one.key.startswith("presets-"))
+    assert list(menu.options) == list(presets.PRESETS)
+    menu.click(name).run()
+    assert not at.exception and at.session_state.mine.asked()[0] == experiment
+    assert [text.value for text in at.sidebar.caption if text.value == question] == [question]
+    assert from_query(to_query(experiment)) == experiment, "it can be shared"
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..data import DATASETS
+from ..problems import enumeration
 from ..run import outbreaks
 from . import style
 from .lasting import bounds, crowded, departed, gone, lasting, room, ruled
@@ -249,7 +250,19 @@ def note(trace: Trace, splits: list[str], window: int, wide: int, even: bool) ->
     if seeds > 1 and spread:
         fewer = ", where some have diverged over the others" if trace.diverged else ""
         told.append(f"Means over {seeds} seeds{fewer}; {' and '.join(spread)}: from the least to the greatest seed.")
-    return " ".join(told)
+    return " ".join([*told, *unlike(trace, splits)])
+
+
+def unlike(trace: Trace, splits: list[str]) -> list[str]:
+    """What the arms' differences do to the curves where one might take it for a fault: of K, and of alpha alone."""
+    several, told = trace.experiment.arm_settings, []
+    sizes = sorted({settings.mini_batch for settings in several})
+    if len(sizes) > 1:
+        told.append(f"A step sees {enumeration([f'{K:,}' for K in sizes], at_last=' or ')} examples, as K says.")
+    normed = [settings.model_dump(exclude={"alpha"}) for settings in several if settings.norm == "batch"]
+    if "batch" in splits and any(one in normed[:i] for i, one in enumerate(normed) if one["statistics"] == "batch"):
+        told.append("Arms that differ in α alone have the same mini-batch line: α plays no role in training.")
+    return told
 
 
 SMOOTHING = choice(

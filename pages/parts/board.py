@@ -175,18 +175,21 @@ def buttons(me: Session, run: Run | None, wrong: list[str], other: bool) -> None
     """What can be done with the run that is looked at, and whether the controls ask for an `other`: beside the buttons,
     where it moves nothing when it comes."""
     status = "example" if is_example(run) or run is None else run.status
-    alive = status in UNDER_WAY
+    alive, paused = status in UNDER_WAY, status == "paused"
+    resumes = paused and not other  # what is next: to go on with it, not to begin anew
     goes_on = " The run shown goes on in the background; Stop ends it." if alive else ""
     with st.container(horizontal=True, vertical_alignment="center", key="buttons"):
         st.button(
-            "Train another" if alive else "Train", type="primary", icon=":material/play_arrow:", key="train",
-            shortcut="Ctrl+Enter", on_click=wish, args=(me, "start"), disabled=bool(wrong),
-            help="Start a new run of what the controls say. A fork whose question is unchanged starts again from the "
+            "Train another" if alive or paused else "Train", type="secondary" if resumes else "primary",
+            icon=":material/play_arrow:", key="train", shortcut="Ctrl+Enter", on_click=wish, args=(me, "start"),
+            disabled=bool(wrong),
+            help="Train a new run with these settings. A fork whose settings are unchanged starts again from the "
             f"weights it was forked from.{goes_on}",
         )  # fmt: skip
         if status in RESUMABLE:
             st.button(
                 "Resume", icon=":material/resume:", key="resume", on_click=steer, args=(me, "resume", run.id),
+                type="primary" if resumes else "secondary",
                 help="Go on where it stands, as if it had never been interrupted.",
             )  # fmt: skip
         else:
@@ -202,7 +205,7 @@ def buttons(me: Session, run: Run | None, wrong: list[str], other: bool) -> None
         st.button(
             "Stop", icon=":material/stop:", key="stop", on_click=steer, args=(me, "stop", run and run.id),
             shortcut="Esc" if run and run.id in me.begun else None,  # in a class, a key of one must not stop all
-            disabled=status not in (*UNDER_WAY, "paused"),
+            disabled=not (alive or paused),
             help="End this run; what was recorded stays.",
         )  # fmt: skip
         st.button(

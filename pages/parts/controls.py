@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import floor, log10
 from typing import Any, NamedTuple
 
 import streamlit as st
@@ -97,9 +98,10 @@ def in_words(sentence: str, place: Place) -> str:
 def control(name: str, value: Any, key: str, beside: dict[str, Any]) -> Any:
     """One setting's widget, chosen by the declared type; `beside` are the settings it stands among."""
     told = about(name)
-    shown = {"label": label(name), "key": key, "help": f"{told.help} Allowed: {problems.allowed(name)}."}
     low, high = limits(name)
     kind = Settings.model_fields[name].annotation
+    known = "" if told.choices or kind is bool else f" Allowed: {problems.allowed(name)}."  # else they are seen
+    shown = {"label": label(name), "key": key, "help": f"{told.help}{known}"}
     if told.choices:
         choices = list(told.choices)
         look = {"options": choices, "format_func": lambda choice: told.choices.get(choice, choice)}
@@ -148,7 +150,8 @@ def grid(name: str, beside: dict[str, Any]) -> list[str]:
         return [str(v) for v in ([0] if low == 0 else []) + values if low <= v <= high]
     if about(name).step:  # a share: fine steps matter near 1
         return ["0", "0.5", "0.8", "0.9", "0.95", "0.99", "0.995", "0.999", "1"]
-    values = [float(f"{g}e{e}") for e in range(-8, 3) for g in GRID]
+    middle = floor(log10(Settings.model_fields[name].default or 1e-3))  # of the default: those far below are for typing
+    values = [float(f"{g}e{e}") for e in range(middle - 3, 3) for g in GRID]
     return (["0"] if low == 0 and not about(name).log else []) + [f"{v:g}" for v in values if low < v <= high]
 
 
