@@ -102,7 +102,8 @@ def gradient_flow(trace: Trace, *, step: int, scale: str) -> go.Figure:
     for column, name in enumerate(NORMS.values(), 1):
         figure.update_yaxes(title=name, row=1, col=column)
     at = moments(trace, [one.steps for one in told["signal_grad_norm"]])
-    notes = [f"Signal gradient{at}.", *(spoken(trace, arm, step) for arm in arms)]
+    last = ", that of the last update" * (step >= trace.experiment.settings.steps)  # there is none at the last scoring
+    notes = [f"Signal gradient{at}{last}.", *(spoken(trace, arm, step) for arm in arms)]
     left = ", less those that diverged" if trace.diverged else ""
     left += ", less those without a gradient" if any((one.none > 0).any() for one in told["signal_grad_norm"]) else ""
     over = f"Lines are geometric means over {len(seeds)} seeds{left}; bands their range."
