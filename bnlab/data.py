@@ -29,6 +29,7 @@ class DataSet(NamedTuple):
     n_features: int
     n_classes: int  # 1 for a regression
     load: Callable[[], tuple[np.ndarray, np.ndarray]]  # all x and y, as they come
+    counts: tuple[int, ...] = ()  # training examples of each class, where these are not about equally frequent
 
 
 DATASETS: Registry[DataSet] = Registry("data set")
@@ -57,9 +58,18 @@ DATASETS["breast_cancer"] = DataSet(
     30,
     2,
     real("breast_cancer"),
+    (165, 290),
 )
 DATASETS["wine"] = DataSet(
-    "Wine", "178 wines of three growers, 13 chemical measurements.", "classification", 142, 36, 13, 3, real("wine")
+    "Wine",
+    "178 wines of three growers, 13 chemical measurements.",
+    "classification",
+    142,
+    36,
+    13,
+    3,
+    real("wine"),
+    (46, 54, 42),
 )
 DATASETS["diabetes"] = DataSet(
     "Diabetes (regression)",
@@ -122,7 +132,7 @@ def gaussian() -> tuple[np.ndarray, np.ndarray]:
     return x, (x @ r.standard_normal((64, 10))).argmax(1)
 
 
-for name, help_text, inputs, classes, make in (
+for name, help_text, inputs, classes, make, *counts in (
     ("Spirals", "Three intertwined spiral arms in the plane.", 2, 3, spirals),
     ("Moons", "Two interleaved half circles in the plane.", 2, 2, moons),
     ("Circles", "A circle within a circle.", 2, 2, circles),
@@ -134,9 +144,10 @@ for name, help_text, inputs, classes, make in (
         64,
         10,
         gaussian,
+        (190, 173, 136, 82, 145, 217, 155, 213, 144, 145),
     ),
 ):
-    DATASETS[name.lower()] = DataSet(name, help_text, "classification", 1600, 400, inputs, classes, make)
+    DATASETS[name.lower()] = DataSet(name, help_text, "classification", 1600, 400, inputs, classes, make, *counts)
 
 
 @lru_cache(8)

@@ -37,6 +37,9 @@ def test_shapes_and_types_are_as_declared(name, standardize):
         assert part.y.shape == (n,) and part.y.dtype == (np.int64 if classes > 1 else np.float64)
         if classes > 1:
             assert set(part.y) == set(range(classes))
+    if classes > 1:
+        found = np.bincount(split(name, standardize)[0].y)
+        assert list(known.counts) == list(found) if known.counts else found.max() < 1.1 * n_train / classes
 
 
 @pytest.mark.parametrize("name", DATASETS)

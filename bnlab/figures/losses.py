@@ -31,19 +31,28 @@ def unit(trace: Trace, quantity: str, arm: int) -> str:
 
 
 def chance_loss(settings: Settings) -> float:
-    """The loss of guessing: each class alike, or the mean of the targets, whose variance is 1."""
+    """The loss of guessing, which a network reaches that does not look at its inputs: the entropy of the classes, for a
+    regression the variance of the targets, which is 1."""
     about = DATASETS[settings.data]
-    return log(about.n_classes) if about.task == "classification" else 1.0
+    if about.task == "regression":
+        return 1.0
+    return -sum(n / about.n_train * log(n / about.n_train) for n in about.counts) or log(about.n_classes)
 
 
 def chance(trace: Trace, quantity: str) -> list[tuple[float, str]]:
-    """What networks score that know nothing, from low to high: guessing each class alike, or the targets' mean."""
+    """What networks score that do not look at their inputs, from low to high: guessing each class alike, or as often as
+    it is in the training set, or the targets' mean."""
     found = {}
     for arm, settings in enumerate(trace.experiment.arm_settings):
-        n = DATASETS[settings.data].n_classes
-        if classifies(trace, arm):
-            value = chance_loss(settings) if quantity == "loss" else 1 / n
-            found[value] = f"chance, ln {n}" if quantity == "loss" else f"chance, 1/{n}"
+        about = DATASETS[settings.data]
+        if not classifies(trace, arm):
+            if quantity == "loss":
+                found[chance_loss(settings)] = "predicting the mean"
         elif quantity == "loss":
-            found[chance_loss(settings)] = "predicting the mean"
+            name = "guessing by frequency" if about.counts else f"chance, ln {about.n_classes}"
+            found[chance_loss(settings)] = name
+        elif about.counts:
+            found[max(about.counts) / about.n_train] = "the most frequent class"
+        else:
+            found[1 / about.n_classes] = f"chance, 1/{about.n_classes}"
     return sorted(found.items())
