@@ -9,7 +9,6 @@ from known_trace import KnownTrace
 from scipy.stats import entropy
 
 from bnlab import data, figures
-from bnlab.data import split
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.figures import curves, losses, smoothing, style
 from bnlab.reading import Series
@@ -179,7 +178,7 @@ def test_arms_with_classes_and_with_values_are_told_apart():
     found = [
         (log(2), "chance, ln 2"),
         (1.0, "predicting the mean"),
-        (entropy(np.bincount(split("wine", True)[0].y)), "guessing by frequency"),
+        (entropy(np.bincount(data.split("wine", True)[0].y)), "guessing by frequency"),
         (log(10), "chance, ln 10"),
     ]
     assert losses.chance(mixed, "loss") == [(pytest.approx(value), name) for value, name in found]
