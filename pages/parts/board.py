@@ -215,7 +215,7 @@ def buttons(me: Session, run: Run | None, wrong: list[str], other: bool) -> None
             "experiment of the run shown starts again as a new run. Same seeds, so the same curves to the last bit.",
         )  # fmt: skip
         if other:
-            st.caption("These settings have not been trained yet. Press Train; shown is another run.", width="stretch")
+            st.caption("These settings are not trained yet: press Train.", width="stretch")
 
 
 def wish(me: Session, how: str) -> None:
