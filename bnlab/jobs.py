@@ -33,7 +33,8 @@ class Jobs:
         self.queue: deque[tuple[str, int | None]] = deque()
         self.looker = Looker(store, asleep=not workers)
         self.size, self.workers = workers, []  # how many there are to be, those there are
-        self.interrupt_abandoned()
+        with suppress(sqlite3.Error):  # as on a full disk, on which a server can start; watch() tries again
+            self.interrupt_abandoned()
         self.fill(min(1, workers))  # the others when it is ready: the server's first page needs the processor, too
         self.closed = threading.Event()
         threading.Thread(target=self.watch, daemon=True).start()
@@ -41,9 +42,12 @@ class Jobs:
     def watch(self) -> None:
         """See now and then to the runs that wait here, and to those that others train or let wait."""
         while not self.closed.wait(ALIVE / 3):
-            with suppress(sqlite3.Error):  # a full disk may have room again
+            with suppress(sqlite3.Error, OSError):  # a full disk, or memory, may have room again
                 self.hold()
                 self.interrupt_abandoned()
+                with self.lock:
+                    if self.queue:  # a run is still waiting that could not be given to a worker
+                        self.fill(min(1, self.size))
 
     def hold(self) -> None:
         """Say in the store that somebody holds the runs that wait here."""
@@ -155,7 +159,7 @@ class Jobs:
     def stop_again(self, run_id: str) -> None:
         """Stop a run that came to rest before its worker read that it was to stop."""
         self.stopping.discard(run_id)
-        with suppress(KeyError):  # it was deleted
+        with suppress(KeyError, Taken, sqlite3.Error):  # it was deleted, or goes on elsewhere; or nothing can be kept
             if self.store.run(run_id).status == "paused":
                 self.stop(run_id)
 
@@ -166,15 +170,18 @@ class Jobs:
         self.dispatch()
 
     def dispatch(self) -> None:
-        """Give runs that wait to free workers, but for those that others have trained, stopped or deleted."""
-        for worker in self.workers:
-            while self.queue and worker.run_id is None:
-                run_id, steps = self.queue[0]
-                with suppress(KeyError):
-                    if self.seen(run_id).status == "queued":
-                        self.queue.popleft()
-                        worker.run_id = run_id
-                        worker.tell(run=run_id, steps=steps)
+        """Give runs that wait to free workers, but for those that others have trained, stopped or deleted. Where
+        nothing can be kept, as on a full disk, they wait on, and watch() tries again."""
+        with suppress(sqlite3.Error):
+            for worker in self.workers:
+                while self.queue and worker.run_id is None:
+                    run_id, steps = self.queue[0]
+                    with suppress(KeyError):
+                        if self.seen(run_id).status == "queued":
+                            self.store.hold([run_id])  # raises before a worker dies over what it cannot keep
+                            self.queue.popleft()
+                            worker.run_id = run_id
+                            worker.tell(run=run_id, steps=steps)
 
     def follow(self, worker: Process) -> None:
         """Hear one worker until it ends; fail the run it dies with and put another in its place."""
@@ -194,7 +201,7 @@ class Jobs:
                         self.stop_again(ended)
                     if ended in self.more:
                         more = self.more.pop(ended)
-                        with suppress(KeyError, ValueError):  # it was deleted
+                        with suppress(KeyError, ValueError, sqlite3.Error):  # it was deleted, or nothing can be kept
                             if self.store.run(ended).status in STEERED:
                                 self.put(ended, more)
                     self.dispatch()
@@ -206,7 +213,7 @@ class Jobs:
             if worker.run_id and not self.holds(worker.run_id):  # resumed elsewhere while it was looked at
                 self.more.pop(worker.run_id, None)
                 self.stopping.discard(worker.run_id)
-                with suppress(KeyError):
+                with suppress(KeyError, sqlite3.Error):  # where it cannot be said the run is interrupted later
                     if self.store.run(worker.run_id).status in ("queued", "running"):  # else it only looked, or scored
                         self.store.change(worker.run_id, status="failed", reason=f"its worker ended with {how}")
             if ready:  # one that never came up would fail again, and again: the next run tries
@@ -221,7 +228,7 @@ class Jobs:
     def empty(self, status: str, reason: str) -> None:
         """Nothing waits here any more; the runs that did have this status, but for those that others have taken."""
         for run_id, _ in [*self.queue]:
-            with suppress(KeyError):
+            with suppress(KeyError, sqlite3.Error):  # whoever opens the store next sees that nobody holds it
                 if self.seen(run_id).status == "queued":
                     self.store.change(run_id, status=status, reason=reason)
         self.queue.clear()

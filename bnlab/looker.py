@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -80,7 +81,7 @@ class Looker:
             if waiting and not ready:
                 first = waiting[0]
             if first and "look" in first:
-                with suppress(KeyError):  # the run was deleted meanwhile
+                with suppress(KeyError, sqlite3.Error):  # the run was deleted meanwhile, or nothing can be kept
                     where = RunStore(first["directory"])
                     where.keep_wrong(first["run"], first["look"], first["options"], first["step"], why)
             if first:

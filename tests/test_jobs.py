@@ -2,13 +2,14 @@
 
 import os
 import signal
+import sqlite3
 import time
 
 import numpy as np
 import pytest
 from at_work import LONG, SHORT, becomes, started, status, until
 
-from bnlab.database import OF_A_RUN
+from bnlab.database import FULL, OF_A_RUN, Full
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.jobs import LONGEST_QUEUE, Jobs
 from bnlab.store import RunStore
@@ -236,3 +237,58 @@ def test_where_no_worker_comes_up_runs_say_why_and_the_next_one_tries_again(tmp_
     becomes(jobs, late, "done")
     until(lambda: len(jobs.workers) == 2)
     jobs.close()
+
+
+class Filling(RunStore):
+    """A store on a disk that is full for a while; then nothing is written, or, worse, nothing read."""
+
+    full: str | None = None
+
+    def transaction(self):
+        if self.full:
+            raise Full(FULL)
+        return super().transaction()
+
+    def run(self, run_id):
+        if self.full == "read":
+            raise sqlite3.OperationalError("disk I/O error")
+        return super().run(run_id)
+
+
+@pytest.mark.parametrize("full", ["written", "read"])
+def test_after_a_full_disk_what_waited_is_trained_and_what_was_trained_can_go_on(tmp_path, monkeypatch, full):
+    monkeypatch.setattr("bnlab.jobs.ALIVE", 0.3)  # how often it is tried again
+    jobs = Jobs(store := Filling(tmp_path), 1)
+    trained, waiting = started(jobs, LONG), store.create(SHORT).id
+    jobs.start(waiting)
+    jobs.more[trained] = 3  # a wish that cannot be granted any more
+    tried = []
+    monkeypatch.setattr(jobs, "dispatch", lambda: [tried.append(1), Jobs.dispatch(jobs)])
+    store.full = full
+    jobs.workers[0].popen.kill()  # as one ends that cannot keep what it sees, nor that it failed
+    until(lambda: len(tried) == 2)  # by who followed it, and when another was ready
+    with jobs.lock:
+        assert jobs.position(waiting) == 0 and not jobs.more
+    store.full = None
+    becomes(jobs, waiting, "done")
+    store.db.execute("update runs set updated = updated - 40 where id = ?", (trained,))
+    becomes(jobs, trained, "interrupted")
+    jobs.close()
+
+
+def test_a_server_starts_and_ends_on_a_full_disk(tmp_path):
+    store = Filling(tmp_path)
+    left, waiting = store.create(SHORT).id, store.create(SHORT).id
+    store.db.execute("update runs set updated = updated - 40 where id = ?", (left,))
+    store.full = "written"
+    jobs = Jobs(store, 0)
+    store.full = None
+    jobs.start(waiting)
+    store.full = "written"
+    jobs.close()
+    assert not jobs.queue and status(jobs, waiting) == "queued"
+    store.full = None
+    store.db.execute("update runs set updated = updated - 40")
+    again = Jobs(store, 0)
+    assert [status(again, run_id) for run_id in (left, waiting)] == ["interrupted"] * 2
+    again.close()

@@ -11,6 +11,7 @@ import torch
 from at_work import until
 
 from bnlab import executing, figures, looking
+from bnlab.database import FULL, Full
 from bnlab.executing import execute
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.jobs import Jobs
@@ -181,6 +182,23 @@ def test_a_look_that_had_not_begun_when_the_process_died_is_taken_by_the_next(st
     os.kill(process, signal.SIGKILL)
     until(lambda: not jobs.looker.waiting)
     assert "wrong" not in store.trace(run.id).look("rank", 0, 40)
+
+
+def test_on_a_full_disk_a_process_that_dies_takes_no_other_look_with_it(store, jobs, monkeypatch):
+    run = store.create(Experiment(settings=SMALL, arms=(BN,)))
+    execute(store, run.id, lambda: None)
+
+    def full(*_):
+        raise Full(FULL)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunStore, "keep_wrong", full)
+        jobs.looker.look(store, run.id, "landscape", {"points": 41}, 40)
+        jobs.looker.look(store, run.id, "rank", {}, 20)
+        jobs.looker.process.popen.kill()
+        until(lambda: not jobs.looker.waiting)
+    assert store.trace(run.id).look("landscape", 0, 40, points=41) is None
+    assert "wrong" not in store.trace(run.id).look("rank", 0, 20)
 
 
 @pytest.mark.parametrize("first", ["score", "look"])
