@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from sqlite3 import Connection
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,10 +41,8 @@ class RunStore(Database):
 
     def create(self, experiment: Experiment, name: str | None = None, device: str = "auto") -> Run:
         """Keep a new question, queued; its name is taken from the experiment unless given."""
-        run_id, now = secrets.token_hex(6), time.time()
-        row = (run_id, shortened(name or described(experiment)), experiment.model_dump_json(), now, now, device)
         with self.transaction() as db:
-            db.execute("insert into runs values (?, ?, ?, 'queued', '', -1, ?, ?, ?, 0, '[]', 0)", row)
+            run_id = add(db, experiment, name, device)
         return self.run(run_id)
 
     def fork(self, run_id: str, arm: int, step: int, changes: dict, more: int | None = None) -> Run:
@@ -60,10 +59,10 @@ class RunStore(Database):
             raise ValueError(f"{label!r} had diverged by step {step:,}; choose an earlier step, or another arm.")
         experiment = forked(parent.experiment, arm, step, changes, more)
         named = called(parent.experiment, arm, changes)  # first what differs: the end may be cut off
-        run = self.create(experiment, f"{named}, from step {step:,} of {parent.name}")
-        with self.transaction() as db:
-            db.execute("insert into forks values (?, ?, ?, ?)", (run.id, run_id, arm, step))
-        return run
+        with self.transaction() as db:  # a run without its origin would train from initial weights
+            new = add(db, experiment, f"{named}, from step {step:,} of {parent.name}")
+            db.execute("insert into forks values (?, ?, ?, ?)", (new, run_id, arm, step))
+        return self.run(new)
 
     def again(self, run_id: str) -> Run:
         """Keep a run's question anew, from the same weights: the initial ones, or those it was forked from; queued.
@@ -77,13 +76,13 @@ class RunStore(Database):
         gone = not self.has_snapshot(parent, step)
         if gone and not self.has_snapshot(run_id, step):
             raise ValueError(GONE.format(step))
-        new = self.create(run.experiment, run.name)
         with self.transaction() as db:
-            db.execute("insert into forks values (?, ?, ?, ?)", (new.id, *origin))
+            new = add(db, run.experiment, run.name)
+            db.execute("insert into forks values (?, ?, ?, ?)", (new, *origin))
             if gone:
                 own = "select ?, stack, step, data from snapshots where run = ? and step = ?"
-                db.execute(f"insert into snapshots {own}", (new.id, run_id, step))
-        return new
+                db.execute(f"insert into snapshots {own}", (new, run_id, step))
+        return self.run(new)
 
     def origin(self, run_id: str) -> tuple[str, int, int] | None:
         """Run, arm and step that a run was forked from; None for one that begins with initial weights."""
@@ -193,3 +192,11 @@ class RunStore(Database):
         """Whether there are any, without loading them."""
         ask = "select 1 from snapshots where run = ? and step = ? limit 1"
         return self.db.execute(ask, (run_id, step)).fetchone() is not None
+
+
+def add(db: Connection, experiment: Experiment, name: str | None, device: str = "auto") -> str:
+    """The id of a new question, queued, within a transaction."""
+    run_id, now = secrets.token_hex(6), time.time()
+    row = (run_id, shortened(name or described(experiment)), experiment.model_dump_json(), now, now, device)
+    db.execute("insert into runs values (?, ?, ?, 'queued', '', -1, ?, ?, ?, 0, '[]', 0)", row)
+    return run_id

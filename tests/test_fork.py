@@ -1,5 +1,6 @@
 """Forks go on from exact weights: where nothing is changed, to the last bit as their parent."""
 
+import sqlite3
 import tracemalloc
 
 import numpy as np
@@ -215,6 +216,22 @@ def test_a_fork_starts_again_from_the_weights_it_was_forked_from(parent):
     np.testing.assert_array_equal(a.steps, b.steps)
     np.testing.assert_array_equal(a.mean, b.mean)
     assert store.origin(store.again(run_id).id) is None
+
+
+@pytest.mark.parametrize("table", ["forks", "snapshots"])
+def test_a_fork_that_cannot_be_kept_whole_is_not_kept(tmp_path, table):
+    """Else it would train from initial weights, as the run of another question."""
+    store = RunStore(tmp_path)
+    run = store.create(Experiment(settings=Settings(depth=2, width=4), arms=(Arm(label="BN", changes=BN),)))
+    store.db.execute("insert into snapshots values (?, 0, 10, x'00')", (run.id,))
+    fork = store.fork(run.id, 0, 10, {"learning_rate": 0.02})
+    store.db.execute("update snapshots set run = ?", (fork.id,))  # its own; its parent's are gone
+    store.db.execute(f"create trigger full before insert on {table} begin select raise(abort, 'disk is full'); end")
+    for asked in (lambda: store.fork(fork.id, 0, 10, {"alpha": 0.5}), lambda: store.again(fork.id))[table != "forks" :]:
+        with pytest.raises(sqlite3.IntegrityError, match="disk is full"):
+            asked()
+    assert [r.id for r in store.runs()] == [fork.id, run.id]
+    assert store.db.execute("select run from forks").fetchall() == [(fork.id,)]
 
 
 def test_who_asks_for_a_fork_does_not_wait_for_the_weights_to_be_read(tmp_path):
