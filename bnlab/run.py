@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
@@ -25,8 +26,9 @@ class Run(NamedTuple):
     """An experiment asked at one moment, and how far it is.
 
     status: queued, running, paused, interrupted, or one of ENDED; reason: a sentence where that needs one. step: the
-    last recorded one, -1 before the first. steps_per_second: lately. diverged: for each network (arm, seed) that did,
-    the step and the layer where it began (0: the readout). version changes with anything else here.
+    last recorded one, -1 before the first. updated: its last sign, in seconds that know no summer time.
+    steps_per_second: lately. diverged: for each network (arm, seed) that did, the step and the layer where it began (0:
+    the readout). version changes with anything else here.
     """
 
     id: str
@@ -36,7 +38,7 @@ class Run(NamedTuple):
     reason: str
     step: int
     created: datetime
-    updated: datetime
+    updated: float
     device: str
     steps_per_second: float
     diverged: dict[tuple[int, int], tuple[int, int]]
@@ -68,7 +70,7 @@ class Run(NamedTuple):
 
     @property
     def fresh(self) -> bool:
-        return (datetime.now() - self.updated).total_seconds() < ALIVE
+        return abs(time.time() - self.updated) < ALIVE  # a sign to come is from before the clock was set back
 
 
 def outbreak(where: Iterable[tuple[int, int]]) -> tuple[int, str]:
@@ -120,7 +122,7 @@ def run_in(row: tuple) -> Run:
         reason,
         step,
         datetime.fromtimestamp(created),
-        datetime.fromtimestamp(updated),
+        updated,
         device,
         rate,
         {(arm, seed): (at, layer) for arm, seed, at, layer in json.loads(diverged)},

@@ -4,7 +4,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -88,6 +90,31 @@ def test_of_all_who_claim_a_run_at_one_time_one_has_it(store, status):
         assert sorted(threads.map(claimed, range(8))) == sorted(["taken"] * 7 + [status])
     run = store.run(run_id)
     assert run.status == "running" and run.alive and run.device == "cpu"
+
+
+@pytest.mark.parametrize("change", [(2026, 3, 29, 1), (2026, 10, 25, 1)], ids=["to summer time", "from it"])
+def test_who_is_alive_goes_by_seconds_and_not_by_what_clocks_show(store, monkeypatch, change):
+    run, at = store.create(REAL), datetime(*change, tzinfo=UTC).timestamp()
+    store.change(run.id, status="running")
+
+    def fresh(sign, now):
+        store.db.execute("update runs set updated = ?", (at + sign,))
+        with monkeypatch.context() as patched:
+            patched.setattr("time.time", lambda: at + now)
+            seen = store.run(run.id)
+            assert seen.alive != seen.abandoned
+            return seen.alive
+
+    try:
+        with monkeypatch.context() as berlin:
+            berlin.setenv("TZ", "Europe/Berlin")
+            time.tzset()
+            assert [time.localtime(at + s).tm_hour for s in (-1, 0)] in ([1, 3], [2, 2])
+            assert fresh(-1, 1) and fresh(-29, 0) and fresh(0, 29) and fresh(3599, 3601)
+            assert not fresh(-3600, 5) and not fresh(-31, 0) and not fresh(-1, 30)
+            assert fresh(5, 0) and not fresh(3600, 0), "a clock set back"
+    finally:
+        time.tzset()
 
 
 @pytest.mark.parametrize("within", ["transaction", "reading"])
