@@ -139,9 +139,13 @@ def finish(store: RunStore, run: Run) -> int:
         except Taken:  # the run is not ours to call failed
             raise
         except Exception as error:  # what was recorded stays
-            store.change(
-                run.id, status="failed", reason=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            )
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            try:
+                store.change(run.id, status="failed", reason=reason)
+            except DatabaseError:  # a disk that stays full; the run is free again when it gives no sign
+                bar.close()
+                print("python -m bnlab:", reason, file=sys.stderr)
+                return 1
         asked()
     run = store.run(run.id)
     print(f"{run.id}: {run.status}, {run.name}" + (f" ({run.reason})" if run.reason else ""))

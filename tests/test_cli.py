@@ -15,6 +15,7 @@ import torch
 
 from bnlab import executing
 from bnlab.__main__ import main
+from bnlab.database import FULL, Full
 from bnlab.experiment import Experiment
 from bnlab.export import tables
 from bnlab.process import ABOVE
@@ -120,6 +121,19 @@ def test_ctrl_c_leaves_a_run_that_is_resumed_to_the_same_tables(tmp_path, capsys
     whole = store.create(Experiment.model_validate(long))
     executing.execute(store, whole.id, lambda: None)
     identical(exported(runs, whole.id, tmp_path / "whole"), exported(runs, broken.id, tmp_path / "broken"))
+
+
+def test_where_the_disk_is_full_and_stays_full_the_training_has_failed(tmp_path, capsys, monkeypatch):
+    transaction, there = RunStore.transaction, RunStore(tmp_path / "runs")
+
+    def full(store):
+        if any(run.step >= 0 for run in there.runs()):
+            raise Full(FULL)
+        return transaction(store)
+
+    monkeypatch.setattr(RunStore, "transaction", full)
+    code, out, err = here(monkeypatch, capsys, "train", asked(tmp_path, TINY), "--out", tmp_path / "runs")
+    assert (code, out) == (1, "") and err.endswith(f"\npython -m bnlab: Full: {FULL}\n") and "Traceback" not in err
 
 
 @pytest.mark.parametrize("module", ["numpy", "tqdm", "torch"])
