@@ -244,7 +244,7 @@ def chosen(store: RunStore, run_id: str | None) -> Run:
     """The run with this id, or the newest."""
     if run_id:
         return store.run(run_id)
-    if found := store.runs():
+    if found := store.runs(limit=1):
         return found[0]
     raise ValueError(f"there is no run in {store.directory}.")
 

@@ -62,7 +62,7 @@ class Jobs:
     def interrupt_abandoned(self) -> None:
         """Runs that train or wait according to the store, but give no sign any more: whoever held them is gone."""
         with self.lock:
-            for run in self.store.runs("queued") + self.store.runs("running"):
+            for run in self.store.runs(*UNDER_WAY):
                 if run.abandoned and not self.holds(run.id):
                     why = "The server ended." if run.status == "queued" else "The process that trained it ended."
                     with suppress(KeyError):  # it was deleted meanwhile

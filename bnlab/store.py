@@ -95,10 +95,16 @@ class RunStore(Database):
             raise KeyError(f"There is no run {run_id[:40]!r} here. It may have been deleted; choose another run.")
         return run_in(row)
 
-    def runs(self, status: str | None = None) -> list[Run]:
-        """All runs, or those with a status, the newest first."""
-        rows = self.db.execute(f"{RUNS} where status = ifnull(?, status) order by created desc, rowid desc", (status,))
+    def runs(self, *statuses: str, limit: int = -1, offset: int = 0) -> list[Run]:
+        """All runs, or those with one of these statuses, the newest first; of these `limit` from `offset` on."""
+        newest = "order by created desc, rowid desc"
+        some = f"select rowid from runs {having(statuses)} {newest} limit ? offset ?"  # else all of all is sorted
+        rows = self.db.execute(f"{RUNS} where rowid in ({some}) {newest}", (*statuses, limit, offset))
         return [run_in(row) for row in rows]
+
+    def count(self, *statuses: str) -> int:
+        """How many runs there are, or with one of these statuses."""
+        return self.db.execute(f"select count(*) from runs {having(statuses)}", statuses).fetchone()[0]
 
     def change(self, run_id: str, **columns: object) -> None:
         """Set columns of a run (status, reason, name, device, ...); its version grows. Raises KeyError."""
@@ -192,6 +198,11 @@ class RunStore(Database):
         """Whether there are any, without loading them."""
         ask = "select 1 from snapshots where run = ? and step = ? limit 1"
         return self.db.execute(ask, (run_id, step)).fetchone() is not None
+
+
+def having(statuses: tuple[str, ...]) -> str:
+    """The condition that a run has one of these statuses; none: any."""
+    return f"where status in ({', '.join('?' * len(statuses))})" if statuses else ""
 
 
 def add(db: Connection, experiment: Experiment, name: str | None, device: str = "auto") -> str:

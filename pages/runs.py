@@ -15,18 +15,18 @@ EVERY = 2.0  # seconds between two looks at runs that are under way
 def listing(me: Session, followed: bool) -> None:
     """The runs of one page of the list; while some are under way it is `followed`: drawn again by itself."""
     board.say(me)
-    runs = opened.store().runs()
-    if not runs:
+    pages = -(-opened.store().count() // PER_PAGE)
+    if not pages:
         st.info("No run yet. Train one in the Lab; it is kept here.")
-    pages = max(1, -(-len(runs) // PER_PAGE))
     page = st.pagination(pages, key="page") if pages > 1 else 1
+    runs = opened.store().runs(limit=PER_PAGE, offset=(page - 1) * PER_PAGE)
     labels = board.told_apart(runs)
     me.names |= {run.id: run.name for run in runs}
-    for run in runs[(page - 1) * PER_PAGE : page * PER_PAGE]:
+    for run in runs:
         with st.container(border=True, key=f"row-{run.id}"):
             row(me, run, labels[run.id])
     session.write_address(me, me.asked()[0])
-    if under_way(runs) != followed:
+    if under_way() != followed:
         st.rerun()
 
 
@@ -55,11 +55,11 @@ def row(me: Session, run: Run, label: str) -> None:
             )  # fmt: skip
 
 
-def under_way(runs: list[Run]) -> bool:
-    return any(run.status in UNDER_WAY for run in runs)
+def under_way() -> bool:
+    return opened.store().count(*UNDER_WAY) > 0
 
 
 me = session.begin()
 st.title("Runs", anchor=False)
-followed = under_way(opened.store().runs())
+followed = under_way()
 st.fragment(listing, run_every=EVERY if followed else None)(me, followed)

@@ -11,6 +11,7 @@ from lab_page import opened as another
 
 from bnlab import opened
 from bnlab.experiment import Experiment
+from bnlab.run import run_in
 from bnlab.settings import Settings
 from pages.parts import board
 
@@ -89,6 +90,25 @@ def test_runs_of_one_name_are_told_apart_in_the_list_of_all():
     titles = [text.value.replace("\\", "").replace("\u2060", "") for text in at.subheader if "twin" in text.value]
     assert len(set(titles)) == 3 and all(" · **twin" in title for title in titles)
     assert titles[0].startswith(f"{store.run(runs[2].id).created:%b %d 1970, %H:%M:%S}")
+
+
+def test_however_many_runs_there_are_a_page_reads_those_it_shows(monkeypatch):
+    store, read = opened.store(), set()
+    newest = [store.create(Experiment(), name=f"run {i}").id for i in range(45)][::-1]
+    for run_id in newest:
+        store.change(run_id, status="done")
+    monkeypatch.setattr("bnlab.store.run_in", lambda row: (read.add(row[0]), run_in(row))[1])
+    at = page()
+    example = opened.example_run().id
+    assert read == {*newest[:30], example} and len(chooser(at).options) == 31
+    at.switch_page("runs.py")
+    drawn(at)
+    for number, shown in ((1, newest[:20]), (2, newest[20:40]), (3, newest[40:])):
+        at.session_state["page"] = number
+        read.clear()
+        drawn(at)
+        assert read <= {*shown, example}
+        assert [box.key for box in at.text_input] == [f"name-{run_id}" for run_id in shown]
 
 
 def test_reset_asks_the_same_question_again():

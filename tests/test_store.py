@@ -162,6 +162,11 @@ def test_runs_are_listed_renamed_and_deleted(store):
     assert second.name == "Mine"
     assert first.experiment == REAL and first.status == "queued" and first.step == -1 and not first.ended
     assert all(store.create(REAL).id.isalnum() for _ in range(20)), "a command line takes -x for an option"
+    store.change(second.id, status="done")
+    assert [run.id for run in store.runs(limit=2, offset=20)] == [second.id, first.id]
+    assert [run.id for run in store.runs("done")] == [second.id] and not store.runs("running", "queued", limit=0)
+    assert [run.id for run in store.runs("queued", "done", limit=1, offset=21)] == [first.id]
+    assert (store.count(), store.count("queued"), store.count("running", "done")) == (22, 21, 1)
     store.rename(first.id, "  two\n words ")
     assert store.run(first.id).name == "two words" and store.run(first.id).version > first.version
     for run in (first, second):

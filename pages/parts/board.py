@@ -57,8 +57,7 @@ def looked_at(me: Session) -> Run | None:
 
 def beside(me: Session, run: Run | None) -> None:
     """The visitor's other runs that train, with a way to them: Train begins a run of its own and stops none."""
-    found = [other for status in UNDER_WAY for other in opened.store().runs(status)]
-    found = [other for other in found if not other.abandoned]  # not what a killed server left
+    found = [other for other in opened.store().runs(*UNDER_WAY) if not other.abandoned]  # not what a killed server left
     others = [other for other in found if other.id in me.begun and other.id != (run and run.id)]
     if others:
         with st.container(horizontal=True, vertical_alignment="center", key="beside"):
@@ -77,7 +76,7 @@ def is_example(run: Run | None) -> bool:
 
 def chooser(me: Session, run: Run | None, title: str | None = "Batch Normalization Lab") -> None:
     """The runs there are, newest first, and the name of this one."""
-    found = opened.store().runs()[:NEWEST]
+    found = opened.store().runs(limit=NEWEST)
     example = opened.example_run()
     if run is not None and not is_example(run) and run.id not in [other.id for other in found]:
         found.append(run)
@@ -122,9 +121,11 @@ def whole(me: Session, run: Run) -> None:
 def told_apart(runs: list[Run]) -> dict[str, str]:
     """A label for each run by its id, no two alike: the page knows a choice by its label."""
     labels: dict[str, str] = {}
+    taken: set[str] = set()
     for run in runs:
         label = f"{started(run)} · {run.name}"  # what differs first: the end may be cut off
-        labels[run.id] = label if label not in labels.values() else f"{label} · {run.id}"
+        labels[run.id] = label if label not in taken else f"{label} · {run.id}"
+        taken.add(labels[run.id])
     return labels
 
 
