@@ -60,6 +60,20 @@ def test_steps_asked_for_in_quick_succession_add_up(jobs):
     assert jobs.store.run(run.id).step == 4 and not jobs.more
 
 
+def test_a_step_asked_for_after_all_the_rest_is_among_it(tmp_path):
+    jobs = Jobs(RunStore(tmp_path), 0)
+    run_id = jobs.store.create(SHORT).id
+    for ask, more in (
+        (jobs.start, {}),
+        (jobs.step, {run_id: 1}),
+        (jobs.resume, {run_id: None}),
+        (jobs.step, {run_id: None}),
+    ):
+        ask(run_id)
+        assert jobs.more == more
+    jobs.close()
+
+
 def test_stopping_keeps_what_was_recorded(jobs):
     run_id = started(jobs, LONG)
     jobs.stop(run_id)

@@ -14,7 +14,7 @@ from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.keeping import RECENT
 from bnlab.run import Taken
 from bnlab.store import RunStore
-from bnlab.trace import LAYERS, layout
+from bnlab.trace import LAYERS, Score, layout
 from bnlab.train import train
 
 
@@ -85,6 +85,43 @@ def test_of_rows_that_make_room_one_that_is_alone_in_its_chunk_stays(store, step
     np.testing.assert_array_equal(series.mean[:, 0], range(0, steps, 2))
     sizes = store.db.execute("select n from chunks where run = ? and kind = 'units' order by first", (trace.run.id,))
     assert sizes.fetchall()[-1] == (1,), "the test's own rows"
+
+
+def test_rows_that_all_lie_before_a_step_are_forgotten_but_for_the_first_of_all(store):
+    experiment = small(depth=1)
+    trace = keep(store, store.create(experiment).id, written(experiment, range(200), lambda t: {}))
+    (table,) = (t for t in store.writer(trace.run.id).tables if t.kind == "steps")
+    ask = "select first, n from chunks where run = ? and kind = 'steps' order by first"
+    for before, left in ((127, [(0, 1), (64, 64), (128, 64), (192, 8)]), (128, [(0, 1), (128, 64), (192, 8)])):
+        with store.transaction() as db:
+            table.forget(db, before)
+        assert store.db.execute(ask, (trace.run.id,)).fetchall() == left and table.bytes == table.stored()
+
+
+@pytest.mark.parametrize("scorings, kept", [(1024, 1024), (1025, 513)])
+def test_of_more_than_1024_scorings_every_second_makes_room(store, scorings, kept):
+    experiment = small(depth=1)
+    score = Score(0, "train", "none", (0, 1), np.zeros(2), np.zeros(2))
+    with store.writer(store.create(experiment).id) as writer:
+        writer.pending += written(experiment, range(scorings), lambda t: {}, [score])
+    steps = store.trace(writer.run_id).scores(0, "train", "none")[0]
+    assert len(steps) == kept and steps[-1] == scorings - 1
+
+
+def test_a_snapshot_larger_than_the_budget_leaves_half_of_it_to_the_rows(store):
+    experiment, vector = small(depth=1, steps=100), [np.zeros(2_100_000, np.float32)]
+    records = (r._replace(weights=None if r.step else vector) for r in written(experiment, range(100), lambda t: {}))
+    trace = keep(store, store.create(experiment).id, records)
+    assert trace.snapshots() == [0] and size(store, trace.run.id, "snapshots") > 8_000_000
+    np.testing.assert_array_equal(trace.read("beta", 1, layer=1, unit=0).steps, range(100))
+
+
+def test_an_update_of_weights_that_are_all_0_is_infinite_relative_to_them_and_no_divergence(store):
+    experiment = small(depth=4)
+    (offset, shape), row = layout(experiment, 0)["layers"]["update_ratio"], nothing(experiment)["layers"]
+    row[offset : offset + prod(shape)].reshape(shape)[1, 1] = np.inf
+    trace = keep(store, store.create(experiment).id, written(experiment, range(20), lambda t: {"layers": row}))
+    assert trace.diverged == {} and np.isinf(trace.read("update_ratio", 1).mean).any()
 
 
 def test_weights_that_decay_to_nothing_are_not_called_diverged(store):

@@ -158,6 +158,15 @@ def test_a_look_that_finds_no_memory_is_taken_once_more_without_what_was_held(st
     assert ("wrong" in told) == (times == 2) and ("allocate" in str(told.get("wrong"))) == (times == 2)
 
 
+def test_of_many_looks_of_one_probe_the_newest_stay(store, monkeypatch):
+    monkeypatch.setattr("bnlab.store.MOST_LOOKS", 3)
+    run_id = store.create(Experiment(settings=SMALL, arms=(BN,))).id
+    for probe, step in [("shift", 7), *(("rank", step) for step in (5, 4, 3, 2, 1))]:
+        store.keep_look(run_id, probe, {}, step, [{"seen": np.ones(1)}])
+    kept = store.db.execute("select probe, step from looks order by rowid").fetchall()
+    assert kept == [("shift", 7), ("rank", 3), ("rank", 2), ("rank", 1)]
+
+
 def test_a_looking_process_that_dies_is_told(store, jobs):
     run = store.create(Experiment(settings=SMALL, arms=(BN,)))
     execute(store, run.id, lambda: None)
