@@ -57,6 +57,24 @@ def average(values: np.ndarray) -> tuple[float | None, int]:
     return float(values[there].mean()) if there.any() else None, int(there.any(0).sum())
 
 
+def outcome(trace: Trace) -> str:
+    """What came of a run, in a line: the test accuracy of every arm (of a regression the test loss), or that it
+    diverged; empty where nothing is scored."""
+    told = []
+    for arm, (side, settings) in enumerate(zip(trace.experiment.arms, trace.experiment.arm_settings, strict=True)):
+        lost = sum((arm, seed) in trace.diverged for seed in trace.experiment.seeds)
+        score = card(trace, arm).score
+        seeds = len(trace.experiment.seeds)
+        if lost < seeds and score is not None:
+            said = style.amount(score) if DATASETS[settings.data].task == "regression" else f"{100 * score:.1f} %"
+            told.append(f"{side.label} {said}" + f" ({lost} of {seeds} seeds diverged)" * (lost > 0))
+        elif lost == seeds:
+            told.append(f"{side.label} diverged")
+    kinds = {DATASETS[settings.data].task for settings in trace.experiment.arm_settings}
+    what = {("classification",): "Test accuracy", ("regression",): "Test loss"}.get(tuple(kinds), "Test score")
+    return f"{what}: {', '.join(told)}" if told else ""
+
+
 def state(trace: Trace, position: int | None = None) -> dict[str, Any]:
     """What the board shows, all formatted; `position` is the number of runs ahead in the queue."""
     run, experiment = trace.run, trace.experiment
@@ -70,7 +88,7 @@ def state(trace: Trace, position: int | None = None) -> dict[str, Any]:
         "step": run.step,
         "made": run.made,
         "steps": steps,
-        "facts": [*facts, run.device.upper()],
+        "facts": [*facts, run.trained_on],
         "arms": [shown(trace, arm) for arm in range(len(experiment.arms))],
     }
 

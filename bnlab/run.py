@@ -54,6 +54,11 @@ class Run(NamedTuple):
         return min(self.step + 1, self.experiment.settings.steps)
 
     @property
+    def trained_on(self) -> str:
+        """CPU, CUDA:0; auto as long as none is chosen."""
+        return self.device if self.device == "auto" else self.device.upper()
+
+    @property
     def ended(self) -> bool:
         """Nothing will be added unless someone asks for it."""
         return self.status in ENDED

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from bnlab import opened
+from bnlab import cards, opened
 from bnlab.run import STOP_FIRST, UNDER_WAY, Run
 from pages.parts import board, session
 from pages.parts.session import Session
@@ -39,7 +39,9 @@ def row(me: Session, run: Run, label: str) -> None:
         asked = run.experiment
         networks = several(len(asked.arms), "arm") + ", " + several(len(asked.seeds), "seed")
         steps = f"step {run.made:,} of {asked.settings.steps:,}"
-        st.caption(f"{run.status.capitalize()}, {steps}; {networks}; {run.device}")
+        st.caption(f"{run.status.capitalize()}, {steps}; {networks}; {run.trained_on}")
+        if run.ended and (told := outcome(run.id, run.version)):
+            st.text(told)
     with actions, st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Open", icon=":material/open_in_new:", key=f"open-{run.id}"):
             me.open_run(run.id)
@@ -53,6 +55,15 @@ def row(me: Session, run: Run, label: str) -> None:
                 ":red[Delete for good]", icon=":material/delete_forever:", key=f"delete-{run.id}",
                 on_click=board.delete, args=(me, run),
             )  # fmt: skip
+
+
+@st.cache_data(max_entries=1000, show_spinner=False)
+def outcome(run_id: str, version: int) -> str:
+    """What came of a run that has ended; a version of it is read once."""
+    try:
+        return cards.outcome(opened.store().trace(run_id))
+    except KeyError:  # deleted meanwhile
+        return ""
 
 
 def under_way() -> bool:
