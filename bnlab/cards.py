@@ -67,12 +67,12 @@ def outcome(trace: Trace) -> str:
         seeds = len(trace.experiment.seeds)
         if lost < seeds and score is not None:
             said = style.amount(score) if DATASETS[settings.data].task == "regression" else f"{100 * score:.1f} %"
-            told.append(f"{side.label} {said}" + f" ({lost} of {seeds} seeds diverged)" * (lost > 0))
+            told.append(f"{side.label}: {said}" + f" ({lost} of {seeds} seeds diverged)" * (lost > 0))
         elif lost == seeds:
-            told.append(f"{side.label} diverged")
+            told.append(f"{side.label}: diverged")
     kinds = {DATASETS[settings.data].task for settings in trace.experiment.arm_settings}
     what = {("classification",): "Test accuracy", ("regression",): "Test loss"}.get(tuple(kinds), "Test score")
-    return f"{what}: {', '.join(told)}" if told else ""
+    return f"{what} · {'; '.join(told)}" if told else ""
 
 
 def state(trace: Trace, position: int | None = None) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def row(me: Session, run: Run, label: str) -> None:
         steps = f"step {run.made:,} of {asked.settings.steps:,}"
         st.caption(f"{run.status.capitalize()}, {steps}; {networks}; {run.trained_on}")
         if run.ended and (told := outcome(run.id, run.version)):
-            st.text(told)
+            st.caption(escaped(told))
     with actions, st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Open", icon=":material/open_in_new:", key=f"open-{run.id}"):
             me.open_run(run.id)

@@ -58,17 +58,17 @@ def test_a_mean_says_which_seeds_it_is_over_where_some_have_no_number(tmp_path, 
 
 def test_what_came_of_a_run_is_told_of_every_arm(trace, tmp_path):
     told = cards.outcome(trace)
-    assert told.startswith("Test accuracy: plain ") and told.count(",") == 2
+    assert told.startswith("Test accuracy · plain: ") and told.count("; ") == 2
     for arm, kind in enumerate(("none", "moving", "none")):
         accuracy = trace.scores(arm, "test", kind)[2][-1].mean()
-        assert f"{ARMS[arm].label} {100 * accuracy:.1f} %" in told
+        assert f"{ARMS[arm].label}: {100 * accuracy:.1f} %" in told
     store = RunStore(tmp_path)
     wild = Arm(label="wild", changes={"learning_rate": 100.0, "init_gain": 50.0, "activation": "linear"})
     values = Experiment(settings=SMALL.model_copy(update={"data": "diabetes", "steps": 20}), arms=(ARMS[0], wild))
     run = store.create(values)
     assert cards.outcome(store.trace(run.id)) == "", "nothing is scored yet"
     execute(store, run.id, lambda: None)
-    assert re.fullmatch(r"Test loss: plain [\d.]+, wild diverged", cards.outcome(store.trace(run.id)))
+    assert re.fullmatch(r"Test loss · plain: [\d.]+; wild: diverged", cards.outcome(store.trace(run.id)))
 
 
 def test_a_run_without_steps_has_scores_and_says_why_it_has_no_verdict(tmp_path):
