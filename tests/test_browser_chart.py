@@ -1,5 +1,7 @@
 """Charts in a real browser: zoom, axes, panels and words, while what they show grows."""
 
+import re
+
 import pytest
 from lab_browser import RESTED, SHORT, SLOW, button, drawn, opened, redrawn, status, stopped, trained, until
 from playwright.sync_api import Page, expect
@@ -84,6 +86,17 @@ def test_a_zoom_is_there_again_when_its_view_comes_back_but_not_in_another_run(p
     view("Gradient flow", "gradient_flow")
     view("Loss and accuracy", "loss")
     is_zoomed(False)
+
+
+def test_a_value_below_the_mouse_stands_after_its_curve_s_name_and_a_colon(page, server):
+    opened(page, server)
+    drawn(page)
+    box = page.locator(".live-plot .nsewdrag").first.bounding_box()
+    page.mouse.move(box["x"] + 200, box["y"] + 100)
+    page.mouse.move(box["x"] + 205, box["y"] + 102)
+    told = page.locator(".live-plot .hoverlayer .legendtext")
+    expect(told.first).to_have_text(re.compile(r"^no norm: mini-batch: [\d.]+ nats$"))
+    assert not [words for words in told.all_text_contents() if " :" in words]
 
 
 def test_panels_on_a_telephone_stand_in_their_order(page, server):

@@ -31,7 +31,7 @@ def recorded(tmp_path_factory):
 def test_a_point_says_up_to_which_step_it_stands(recorded, x, points, monkeypatch):
     monkeypatch.setattr(curves, "POINTS", points)
     line = drawn(recorded, x=x, smoothing="1", splits="batch")["none: mini-batch"]
-    assert line.hovertemplate.endswith("<extra>none: mini-batch, to step %{customdata:,d}</extra>")
+    assert line.hovertemplate.startswith("none: mini-batch, to step %{customdata:,d}: %{y")
     assert line.x[0] == (x == "log") and line.customdata[-1] == 2999
     np.testing.assert_array_equal(line.x[1:], line.customdata[:-1] + 1)
     np.testing.assert_allclose(line.y, (line.x + line.customdata) / 2)  # the mean of the numbers of its steps

@@ -169,10 +169,14 @@ def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, series:
         legendgroup=name,
         line={"color": rgb, "width": 2, "dash": style.dash(arm)},
         customdata=None if series.exact else style.numbers(told.last),
-        hovertemplate=f"%{{y:,.4~g}}{unit(trace, quantity, arm)}"
-        f"<extra>{name}{'' if series.exact else ', to step %{customdata:,d}'}</extra>",
+        hovertemplate=hover(name + ("" if series.exact else ", to step %{customdata:,d}"), unit(trace, quantity, arm)),
     )
     return np.stack([told.raw if series.exact else told.greatest, told.high], 1)
+
+
+def hover(name: str, unit: str) -> str:
+    """What a curve says below the mouse, with its name: plotly itself sets a colon after an <extra> between blanks."""
+    return f"{name}: %{{y:,.4~g}}{unit}<extra></extra>"
 
 
 def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str, statistics: str) -> tuple:
@@ -203,7 +207,7 @@ def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str,
         line={"color": style.color(arm), "width": 1, "dash": "dot"},
         marker={"size": 7, "symbol": symbol},
         error_y=spread if values.shape[1] > 1 else None,
-        hovertemplate=f"%{{y:,.4~g}}{unit(trace, quantity, arm)}<extra>{name}</extra>",
+        hovertemplate=hover(name, unit(trace, quantity, arm)),
     )
     return steps, values
 
