@@ -6,6 +6,8 @@ import pytest
 from lab_browser import RESTED, SHORT, SLOW, button, drawn, opened, redrawn, status, stopped, trained, until
 from playwright.sync_api import Page, expect
 
+from pages.parts.views import INFERENCE, LAB
+
 pytestmark = pytest.mark.browser
 SHOWN = "document.querySelector('.live-plot').layout.xaxis.range.map(Math.fround)"
 
@@ -202,3 +204,34 @@ def test_views_that_wrap_on_a_telephone_have_corners_and_edges_of_their_own(page
     assert len({view.bounding_box()["y"] for view in views}) == 2, "they wrap"
     for view in views:
         assert view.evaluate(look) == ["6px", True, True]
+
+
+COVERED = """() => { const over = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 0.5
+        && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 0.5;
+      const things = [...document.querySelectorAll('[data-testid=stMain] :is(button, input, [role=slider], h3)')];
+      const boxes = things.filter(e => !e.closest('.modebar') && e.checkVisibility()).map(e => {
+        const range = document.createRange();  // of a heading the words
+        range.selectNodeContents(e);
+        return [e.textContent || e.ariaLabel, (e.tagName === 'H3' ? range : e).getBoundingClientRect()]; });
+      return [...document.querySelectorAll('.live-plot .modebar-btn')].flatMap(button =>
+        boxes.filter(([, box]) => over(box, button.getBoundingClientRect())).map(([name]) => name)); }"""
+
+
+@pytest.mark.parametrize("width", [390, 900])
+def test_the_toolbar_covers_nothing(page, server, width):
+    page.set_viewport_size({"width": width, "height": 900})
+
+    def seen(view: str, figures: tuple[str, ...]) -> list[str]:
+        page.get_by_role("radio", name=view, exact=True).click()
+        for at, name in enumerate(figures):  # what is far away is not drawn
+            plot = f"document.querySelectorAll('.live-plot')[{at}]"
+            there = f"{plot}?.dataset.address?.endsWith('/{name}') && {plot}.querySelector('.modebar-btn')"
+            until(page, f"{plot}?.scrollIntoView() || {there}")
+        page.wait_for_selector(RESTED, timeout=SLOW)
+        return page.evaluate(COVERED)
+
+    opened(page, server)
+    covered = {view: seen(view, figures) for view, figures in LAB.items()}
+    page.goto(f"{server}/inference")
+    covered |= {view: seen(view, figures) for view, figures in [next(iter(INFERENCE.items()))]}
+    assert not any(covered.values()), covered
