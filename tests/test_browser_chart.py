@@ -4,6 +4,7 @@ import re
 
 import pytest
 from lab_browser import RESTED, SHORT, SLOW, button, drawn, opened, redrawn, status, stopped, trained, until
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from pages.parts.views import INFERENCE, LAB
@@ -235,3 +236,34 @@ def test_the_toolbar_covers_nothing(page, server, width):
     page.goto(f"{server}/inference")
     covered |= {view: seen(view, figures) for view, figures in [next(iter(INFERENCE.items()))]}
     assert not any(covered.values()), covered
+
+
+def test_a_picture_is_opaque_and_bears_the_title_and_the_run(page, server, tmp_path):
+    page.emulate_media(color_scheme="dark")
+    page.add_init_script("""const decode = HTMLImageElement.prototype.decode;
+      HTMLImageElement.prototype.decode = function () { window.pictured = this.src; return decode.call(this); };""")
+    opened(page, f"{server}/?depth=1&width=4&steps=20&arm=../<b>50%{{x}}%26</b>&arm=BN;norm=batch")
+    button(page, "Train").click()
+    until(page, "location.search.includes('run=')")
+    status(page, "done")
+    run = page.evaluate("new URLSearchParams(location.search).get('run')")
+    until(page, f"document.querySelector('.live-plot')?.dataset.address?.includes('{run}')")
+    drawn(page)
+    page.wait_for_selector(RESTED, timeout=SLOW)
+    look, plot = "plot => JSON.stringify([plot.layout, plot._fullLayout._size])", page.locator(".live-plot").first
+    before = plot.evaluate(look)
+    plot.hover()
+    with page.expect_download(timeout=SLOW) as download:
+        plot.get_by_role("button", name="Download as a picture").click()
+    assert download.value.suggested_filename == "Digits-1-4-sigmoid-b-50-x-b-BN-loss.png"
+    assert plot.evaluate(look) == before
+    download.value.save_as(tmp_path / "loss.png")
+    with Image.open(tmp_path / "loss.png") as picture:
+        box = plot.bounding_box()
+        assert picture.width == 2 * box["width"] and picture.height > 2 * box["height"]
+        assert picture.convert("RGBA").getextrema()[3] == (255, 255)
+        assert picture.convert("RGB").getpixel((1, 1)) == (0x12, 0x15, 0x1C)
+    svg = "new DOMParser().parseFromString(decodeURIComponent(pictured.split(/,(.*)/s)[1]), 'image/svg+xml')"
+    lines = f"[...{svg}.querySelectorAll('.gtitle tspan.line')].map(line => line.textContent)"
+    assert page.evaluate(lines) == ["Loss", "Digits, 1 × 4 sigmoid: ../<b>50%{x}&</b>, BN"]
+    assert '@font-face { font-family: "Source Sans"' in page.evaluate(f"{svg}.querySelector('style').textContent")

@@ -60,8 +60,8 @@ def preview(data: str, standardize: bool) -> None:
     """The data set as a picture, made only while it is open."""
     with st.expander("Preview", type="compact", on_change="rerun", key="preview") as place:
         if place.open:
-            label = f"Preview of {DATASETS[data].label}"
-            live.chart(f"/api/data/{data}", {"standardize": written(standardize)}, label)
+            title = f"Preview of {DATASETS[data].label}"
+            live.chart(f"/api/data/{data}", {"standardize": written(standardize)}, title)
 
 
 def complain(places: Places, wrong: list[str]) -> list[str]:

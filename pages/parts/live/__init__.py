@@ -34,12 +34,16 @@ def keyboard() -> None:
     _keyboard(key="keyboard")
 
 
-def chart(address: str, options: dict[str, str], label: str, height: int = 420) -> None:
+def chart(address: str, options: dict[str, str], title: str, text: str = "", run: str = "", height: int = 420) -> None:
     """The figure that a route serves, redrawn in place while its run goes on; zoom, hover and hidden curves stay.
-    Where no board does so, it asks for a rerun when its run is gone."""
+    Where no board does so, it asks for a rerun when its run is gone.
+
+    title, text: what is read aloud in its place. title, run: what stands above it in a downloaded picture.
+    """
+    words = {"label": f"{title}. {text}" if text else title, "title": title, "run": run}
     _chart(
         key=f"chart-{address.rpartition('/')[2]}",
-        data={"address": address, "query": urlencode(options), "label": label, "height": height},
+        data={"address": address, "query": urlencode(options), "height": height} | words,
         on_deleted_change=lambda: None,
     )
 

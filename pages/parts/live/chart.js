@@ -3,6 +3,7 @@
 const FIRST = 100, NEXT = 250, QUIET = 1500, SLOW = 2000, LATE = 400; // the first figure is: say that it comes
 const MOMENTS = 2000; // in which a new run has its first points
 const ALIVE = new Set(["queued", "running"]);
+const SCALE = 2; // points of a downloaded picture for one of the page
 const charts = new WeakMap();
 const zooms = new Map(); // address -> by axis or scene, what the visitor zoomed or turned: a chart that comes back has it again
 const hidden = new Map(); // address -> the legend's entries that the visitor hid, likewise
@@ -33,9 +34,9 @@ export default function ({ data, parentElement, setTriggerValue }) {
     me.note.className = "live-note";
     me.words.className = "live-words";
     me.words.setAttribute("role", "status");
-    const root = parentElement.appendChild(document.createElement("div"));
-    root.className = "live-chart";
-    root.append(me.plot, me.note, me.words);
+    me.root = parentElement.appendChild(document.createElement("div"));
+    me.root.className = "live-chart";
+    me.root.append(me.plot, me.note, me.words);
     charts.set(parentElement, me);
   }
   me.plot.setAttribute("role", "img");
@@ -86,7 +87,8 @@ async function ask(me) {
     await draw(me);
     say(me, figure.layout.meta?.said);
   } else if (answer.status === 204) {
-    if (me.figure && (me.look !== look(me.plot).text || me.narrow !== narrow(me.plot))) await draw(me); // the theme or the window has changed
+    const same = me.look === look(me.plot).text && me.narrow === narrow(me.plot);
+    if (me.figure && !same) await draw(me); // the theme or the window has changed
     say(me, me.figure?.layout.meta?.said);
   } else {
     write(me.words, await answer.text());
@@ -125,17 +127,19 @@ async function draw(me) {
     xaxis: { ...own.xaxis, ...axis }, yaxis: { ...own.yaxis, ...axis },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: c.line, activecolor: c.text },
   };
+  const usual = layout.height ?? me.data.height;
   const shown = {
-    ...layout, template: { ...layout.template, layout: theme }, height: layout.height ?? me.data.height, autosize: true,
+    ...layout, template: { ...layout.template, layout: theme }, autosize: true,
+    height: usual,
     uirevision: layout.uirevision ?? address, legend: { ...layout.legend, uirevision: me.updates }, // plotly's own memory counts lines
   };
   me.narrow = narrow(me.plot);
-  if (me.narrow) Object.assign(shown, stacked(layout, shown.height), { margin: { ...layout.margin, l: 48, r: 8 } });
+  if (me.narrow) Object.assign(shown, stacked(layout, usual), { margin: { ...layout.margin, l: 48, r: 8 } });
   for (const name of Object.keys(shown).filter((name) => /^[xy]axis/.test(name))) { // said outright: plotly keeps a given range's "no"
     shown[name] = { ...shown[name], autorange: shown[name].autorange ?? !shown[name].range };
   }
-  const config = { responsive: true, displaylogo: false, showSendToCloud: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
   const which = build(me.figure, me.build), plotly = await load(which), anew = me.build !== which;
+  const config = (me.config ??= configured(me, plotly));
   if (anew && me.build) (await load(me.build)).purge(me.plot); // one build cannot redraw what the other has drawn
   await plotly.react(me.plot, data, anew ? shown : zoomed(address, shown), config);
   Object.assign(me, { build: which, drawn: address });
@@ -149,6 +153,52 @@ async function draw(me) {
   me.plot.style.minHeight = `${shown.height}px`; // the page does not jump while another figure is on its way
   write(me.note, layout.meta?.note ?? "");
   Object.assign(me.plot.dataset, { updates: ++me.updates, version: me.seen, address }); // for browser tests
+}
+
+// Once a chart, as plotly begins anew where a button is another
+function configured(me, { Icons }) {
+  const add = [{ name: "picture", title: "Download as a picture", icon: Icons.camera, click: () => photograph(me) }];
+  return {
+    responsive: true, displaylogo: false, showSendToCloud: false,
+    modeBarButtonsToAdd: add, modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d"],
+  };
+}
+
+// The chart as it stands, below its title and its run's name and on the theme's background: for a slide
+async function photograph(me) {
+  const { data, layout } = structuredClone({ data: me.plot.data, layout: me.plot.layout }), { title, run, address } = me.data;
+  const { width, height, _size } = me.plot._fullLayout, c = look(me.plot), plotly = await load(me.build);
+  const wrapped = (text, size) => { // letters are about half as wide as high
+    const most = Math.floor((width - 32) / (size / 2)), lines = text.match(new RegExp(`.{1,${most}}(?= |$)|.{1,${most}}`, "gu"));
+    return (lines ?? []).map((line) => line.trim().replace(/[&<>%]/g, (letter) => `&#${letter.charCodeAt()};`));
+  };
+  const bold = wrapped(title, 17), small = wrapped(run, 13), room = 24 + 22 * (bold.length + small.length);
+  const text = `<b>${bold.join("<br>")}</b><br><span style="font-size: 13px">${small.join("<br>")}</span>`;
+  const how = { format: "svg", width, height: height + room, scale: SCALE, imageDataOnly: true };
+  Object.assign(layout, {
+    paper_bgcolor: c.back, margin: { ...layout.margin, t: _size.t + room },
+    title: { text, font: { size: 17 }, x: 16 / width, xanchor: "left", y: 1 - 24 / how.height, yanchor: "top" },
+  });
+  const drawn = await plotly.toImage({ data, layout }, how), image = new Image(), canvas = document.createElement("canvas");
+  const style = `${await font(c.font).catch(() => "")} .shapelayer text { paint-order: stroke; stroke: ${c.back}; stroke-width: 4px }`;
+  image.src = `data:image/svg+xml,${encodeURIComponent(drawn.replace(">", `><style>${style}</style>`))}`;
+  await image.decode();
+  Object.assign(canvas, { width: SCALE * width, height: SCALE * how.height }).getContext("2d").drawImage(image, 0, 0);
+  const href = URL.createObjectURL(await new Promise((done) => canvas.toBlob(done)));
+  const name = `${run} ${address.split("/").pop()}`.match(/[\p{L}\p{N}]+/gu).join("-");
+  Object.assign(document.createElement("a"), { href, download: `${name}.png` }).click();
+  setTimeout(() => URL.revokeObjectURL(href), SLOW);
+}
+
+// The page's font as a picture needs it, which sees nothing outside itself
+async function font(names) {
+  const own = [...document.styleSheets].filter((sheet) => !sheet.href || new URL(sheet.href).origin === location.origin);
+  const face = own.flatMap((sheet) => [...sheet.cssRules]).find((rule) =>
+    rule instanceof CSSFontFaceRule && names.startsWith(rule.style.fontFamily) && rule.style.fontStyle !== "italic");
+  const [, address] = face.style.src.match(/url\("?(.*?)"?\)/), reader = new FileReader();
+  reader.readAsDataURL(await (await fetch(new URL(address, face.parentStyleSheet.href))).blob());
+  await new Promise((done) => (reader.onload = done));
+  return face.cssText.replace(/url\(.*?\)/, `url(${reader.result})`);
 }
 
 // Panels that stand side by side, one below the other instead: row by row where each has its title, else column by column,
