@@ -267,3 +267,26 @@ def test_a_picture_is_opaque_and_bears_the_title_and_the_run(page, server, tmp_p
     lines = f"[...{svg}.querySelectorAll('.gtitle tspan.line')].map(line => line.textContent)"
     assert page.evaluate(lines) == ["Loss", "Digits, 1 × 4 sigmoid: ../<b>50%{x}&</b>, BN"]
     assert '@font-face { font-family: "Source Sans"' in page.evaluate(f"{svg}.querySelector('style').textContent")
+
+
+def test_a_chart_in_full_screen_goes_on_and_esc_does_not_stop_the_training(page, server):
+    trained(page, server)
+    expect(button(page, "Stop")).to_be_enabled()
+    page.wait_for_selector(RESTED, timeout=SLOW)
+    plot = page.locator(".live-plot").first
+    usual = plot.bounding_box()
+    plot.hover()
+    plot.get_by_role("button", name="Full screen").click()
+    until(page, f"document.querySelector('.live-plot')._fullLayout.height > {1.2 * usual['height']}")
+    filled = plot.bounding_box()
+    assert filled["width"] > 1300 and filled["y"] + filled["height"] <= 900
+    back = "getComputedStyle(document.fullscreenElement).backgroundColor"
+    assert page.evaluate(back) == page.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor")
+    redrawn(page)
+    page.keyboard.press("Escape")
+    page.evaluate("document.fullscreenElement && document.exitFullscreen()")  # as the key does in a browser's window
+    until(page, f"document.querySelector('.live-plot')._fullLayout.height === {usual['height']}")
+    redrawn(page)
+    status(page, "running")
+    page.keyboard.press("Escape")
+    status(page, "stopped")

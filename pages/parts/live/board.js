@@ -8,8 +8,9 @@ const boards = new WeakMap();
 let touched = -BUSY;
 for (const kind of ["pointerdown", "pointerup", "keydown"]) addEventListener(kind, () => (touched = performance.now()), true);
 
-// Esc that closes a list or a help text, or leaves a text, must not stop the training as well: what is open is seen before it
-// closes, and the key goes no further. The help of a button that was just pressed is nothing to close: Train, then Esc, stops
+// Esc that closes a list or a help text, or leaves a text or a full screen, must not stop the training as well: what is open
+// is seen before it closes, and the key goes no further. The help of a button that was just pressed is nothing to close:
+// Train, then Esc, stops
 const OPEN = "[role=listbox], [role=menu], [data-testid=stPopoverBody]";
 const WRITTEN = "input:not([type=range], [type=checkbox], [type=radio]), textarea, select, [role=combobox], [contenteditable]";
 let spent = false, pressed = null;
@@ -18,7 +19,7 @@ const open = () => !!document.querySelector(OPEN) || [...document.querySelectorA
 addEventListener("focusin", () => (pressed = null), true);
 addEventListener("click", (event) => (pressed = event.target.closest?.("button") ?? null), true);
 addEventListener("keydown", (event) => {
-  spent = event.key === "Escape" && (event.target.matches?.(WRITTEN) || open());
+  spent = event.key === "Escape" && (event.target.matches?.(WRITTEN) || !!document.fullscreenElement || open());
 }, true);
 document.body.addEventListener("keydown", (event) => spent && event.stopPropagation());
 

@@ -4,6 +4,8 @@ const FIRST = 100, NEXT = 250, QUIET = 1500, SLOW = 2000, LATE = 400; // the fir
 const MOMENTS = 2000; // in which a new run has its first points
 const ALIVE = new Set(["queued", "running"]);
 const SCALE = 2; // points of a downloaded picture for one of the page
+const AROUND = 64, SQUEEZED = 0.7; // in full screen: pixels above and below a chart, and the least share of its usual height
+const CORNERS = { width: 24, height: 24, path: "M5 14H3v7h7v-2H5zM3 10h2V5h5V3H3zm16 9h-5v2h7v-7h-2zM14 3v2h5v5h2V3z" };
 const charts = new WeakMap();
 const zooms = new Map(); // address -> by axis or scene, what the visitor zoomed or turned: a chart that comes back has it again
 const hidden = new Map(); // address -> the legend's entries that the visitor hid, likewise
@@ -37,10 +39,12 @@ export default function ({ data, parentElement, setTriggerValue }) {
     me.root = parentElement.appendChild(document.createElement("div"));
     me.root.className = "live-chart";
     me.root.append(me.plot, me.note, me.words);
+    me.root.addEventListener("fullscreenchange", () => (me.wake = true));
     charts.set(parentElement, me);
   }
   me.plot.setAttribute("role", "img");
   me.plot.setAttribute("aria-label", data.label);
+  me.root.dataset.title = data.title;
   me.tell = () => setTriggerValue("deleted", true);
   const asked = JSON.stringify(data);
   if (me.asked !== asked) Object.assign(me, { asked, data, seen: "", wake: true, since: performance.now() });
@@ -87,7 +91,7 @@ async function ask(me) {
     await draw(me);
     say(me, figure.layout.meta?.said);
   } else if (answer.status === 204) {
-    const same = me.look === look(me.plot).text && me.narrow === narrow(me.plot);
+    const same = me.look === look(me.plot).text && me.narrow === narrow(me.plot) && me.screen === screenful(me);
     if (me.figure && !same) await draw(me); // the theme or the window has changed
     say(me, me.figure?.layout.meta?.said);
   } else {
@@ -113,6 +117,7 @@ const look = (element) => {
   };
 };
 
+const screenful = (me) => (document.fullscreenElement === me.root ? innerHeight : 0); // pixels
 const narrow = (element) => element.clientWidth < 560; // pixels, too few for panels side by side
 
 async function draw(me) {
@@ -128,9 +133,10 @@ async function draw(me) {
     modebar: { bgcolor: "rgba(0,0,0,0)", color: c.line, activecolor: c.text },
   };
   const usual = layout.height ?? me.data.height;
+  me.screen = screenful(me);
   const shown = {
     ...layout, template: { ...layout.template, layout: theme }, autosize: true,
-    height: usual,
+    height: me.screen ? Math.max(me.screen - AROUND - me.note.offsetHeight, SQUEEZED * usual) : usual,
     uirevision: layout.uirevision ?? address, legend: { ...layout.legend, uirevision: me.updates }, // plotly's own memory counts lines
   };
   me.narrow = narrow(me.plot);
@@ -158,6 +164,8 @@ async function draw(me) {
 // Once a chart, as plotly begins anew where a button is another
 function configured(me, { Icons }) {
   const add = [{ name: "picture", title: "Download as a picture", icon: Icons.camera, click: () => photograph(me) }];
+  const turn = () => (screenful(me) ? document.exitFullscreen() : me.root.requestFullscreen());
+  if (document.fullscreenEnabled) add.push({ name: "screen", title: "Full screen", icon: CORNERS, click: turn });
   return {
     responsive: true, displaylogo: false, showSendToCloud: false,
     modeBarButtonsToAdd: add, modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d"],
