@@ -105,6 +105,8 @@ def main() -> int:
 def train(asked: argparse.Namespace) -> int:
     experiment = read(asked.file)
     device = device_for(experiment, asked.device)  # says at once where there is no such device
+    for sentence in experiment.alike:
+        print(sentence, file=sys.stderr)
     store = RunStore(asked.out)
     return finish(store, store.create(experiment, device=device))
 

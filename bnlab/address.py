@@ -46,7 +46,8 @@ def from_query(pairs: list[tuple[str, str]]) -> Experiment:
     """
     told = repeats(pairs)
     try:
-        experiment = Experiment.model_validate(question(pairs))
+        asked = {"arms": DEFAULT_ARMS} | question(pairs)  # as they stand: so they were shared
+        experiment = Experiment.model_validate(asked)
     except ValidationError as error:
         raise with_more(error, told) from None
     if told:

@@ -77,6 +77,10 @@ class Experiment(Frozen):
             experiment = handler(asked)
         except ValidationError as error:
             raise with_more(error, told_of_the_rest(asked)) from None
+        if "arms" not in experiment.model_fields_set and experiment.settings.norm != "none":
+            first, *others = DEFAULT_ARMS  # without a norm, as its label says
+            plain = Arm(label=first.label, changes={"norm": "none"})
+            experiment = handler({**asked, "arms": (plain, *others)})
         found = clashes(experiment.arms, experiment.seeds)
         for arm in experiment.arms:
             try:
@@ -123,6 +127,15 @@ class Experiment(Frozen):
             Settings.model_validate(self.settings.model_dump() | arm.changes) if arm.changes else self.settings
             for arm in self.arms
         )
+
+    @property
+    def alike(self) -> list[str]:
+        """A sentence for all arms that have the same settings."""
+        told: dict[Settings, list[str]] = {}
+        for arm, settings in zip(self.arms, self.arm_settings, strict=True):
+            told.setdefault(settings, []).append(arm.label)
+        same = [enumeration(labels) for labels in told.values() if len(labels) > 1]
+        return [f"{labels} ask the same question: their curves will coincide." for labels in same]
 
     @property
     def networks(self) -> tuple[Network, ...]:

@@ -19,6 +19,7 @@ with asking:
     presets.menu(me)
 with st.sidebar:
     wrong = controls.complain(places, wrong)
+    arms.tell_alike(places, experiment)
 
 above = st.container()  # always there: what comes and goes in it must not move the rest to another place
 run = board.show(me, experiment, wrong)

@@ -196,6 +196,12 @@ def test_a_file_of_a_windows_editor_is_read(tmp_path, capsys, monkeypatch):
     assert here(monkeypatch, capsys, "train", question, "--out", tmp_path / "runs")[0] == 0
 
 
+def test_arms_that_do_not_differ_are_told_before_they_are_trained(tmp_path, capsys, monkeypatch):
+    question = asked(tmp_path, with_settings(steps=1) | {"arms": [{"label": "a"}, {"label": "b"}]})
+    code, _, err = here(monkeypatch, capsys, "train", question, "--out", tmp_path / "runs")
+    assert code == 0 and err.startswith("a and b ask the same question: their curves will coincide.\n")
+
+
 WRONG = [
     (TINY | {"seeds": [" 1"]}, 'seeds are " 1"; allowed are 1 to 8 whole numbers from 0 to 2,147,483,647.'),
     (TINY | {"seeds": [-1]}, "seeds are -1; allowed are 1 to 8 whole numbers from 0 to 2,147,483,647."),

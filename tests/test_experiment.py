@@ -5,7 +5,8 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from bnlab.experiment import Arm, Experiment, Settings
+from bnlab.address import from_query, to_query
+from bnlab.experiment import DEFAULT_ARMS, Arm, Experiment, Settings
 from bnlab.problems import problems
 from bnlab.train import train
 
@@ -82,3 +83,22 @@ def test_the_size_of_a_snapshot_is_known_beforehand(optimizer):
     asked = Experiment(settings=settings, arms=(Arm(label="BN", changes={"norm": "batch"}), Arm(label="none")))
     (record,) = train(asked)
     assert asked.snapshot_size(asked.stacks[0]) == pytest.approx(record.weights[0].nbytes, rel=0.03)
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+def test_arms_that_are_left_out_are_what_their_labels_say(norm):
+    """No norm was normalized where the settings had a norm."""
+    asked = {"settings": {"norm": norm, "placement": "after"}}
+    for found in (Experiment.model_validate(asked), Experiment.model_validate_json(json.dumps(asked))):
+        assert [s.norm for s in found.arm_settings] == ["none", "batch", "batch"]
+        assert [arm.label for arm in found.arms] == [arm.label for arm in DEFAULT_ARMS]
+        assert from_query(to_query(found)) == found and Experiment.model_validate_json(found.model_dump_json()) == found
+    assert Experiment().arms == DEFAULT_ARMS and not to_query(Experiment())
+    shared = from_query([("norm", norm)])
+    assert shared.arms == DEFAULT_ARMS and to_query(shared) == [("norm", norm)], "an address means what it meant"
+
+
+def test_arms_of_the_same_settings_are_told():
+    arms = [Arm(label="a"), Arm(label="b", changes={"alpha": 0.5}), Arm(label="c", changes={"norm": "none"})]
+    assert Experiment(arms=arms).alike == ["a and c ask the same question: their curves will coincide."]
+    assert not Experiment(arms=arms[:2]).alike and not Experiment().alike

@@ -78,6 +78,14 @@ def test_a_label_that_cannot_be_is_told_at_its_arm(label):
     assert stand.index(told) == stand.index(arm) + 1
 
 
+def test_arms_that_do_not_differ_are_told_below_them():
+    at = page(("norm", "batch"))
+    (told,) = (caption.value for caption in at.sidebar.caption if "coincide" in caption.value)
+    assert told == "no norm and BN before ask the same question\\: their curves will coincide\\."
+    drawn(widget(at, "norm").set_value("none"))
+    assert not [caption for caption in at.sidebar.caption if "coincide" in caption.value]
+
+
 def test_no_more_arms_than_the_limit():
     at = page()
     for _ in range(MAX_ARMS - len(DEFAULT_ARMS)):

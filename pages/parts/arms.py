@@ -6,6 +6,7 @@ from typing import Any
 
 import streamlit as st
 
+from bnlab.experiment import Experiment
 from bnlab.figures import style
 from bnlab.problems import shown
 from bnlab.run import Run
@@ -60,6 +61,12 @@ def editor(me: session.Session) -> Places:
         help=f"One more network to compare, up to {MAX_ARMS}. All arms share data, initial weights and mini-batches.",
     )
     return places
+
+
+def tell_alike(places: Places, experiment: Experiment | None) -> None:
+    """Say below the arms which of them do not differ."""
+    if experiment and experiment.alike:
+        places["two arms "].box.caption(escaped(" ".join(experiment.alike)))
 
 
 def edit(me: session.Session, arm: dict[str, Any]) -> None:
