@@ -18,7 +18,8 @@ from .problems import shown
 DEFAULTS = Experiment()
 LONG = 100  # digits; of thousands int() makes no number
 EXACT = 2**53  # whole numbers below it are floats, too
-GROUPED = re.compile(r"\d{1,3}(,\d{3})+")  # 20,000: as the pages write a number
+GROUPED = re.compile(r"[1-9]\d{0,2}(,\d{3})+")  # 20,000: as the pages write a number
+DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?", re.I)  # also .1, 1., +3 and 03, no JSON
 
 
 def to_query(experiment: Experiment) -> list[tuple[str, str]]:
@@ -111,9 +112,13 @@ def read(name: str, text: str) -> Any:
         return text
     if name == "batch_size" and text.lower() == "full":
         return "full"
+    plain = text.strip()
+    plain = plain.replace(",", "") if GROUPED.fullmatch(plain) else plain
     try:
-        plain = text.replace(",", "") if GROUPED.fullmatch(text) else text
-        value = json.loads(plain, parse_int=float if field.annotation is float else int)
+        if DECIMAL.fullmatch(plain):
+            value = int(plain) if field.annotation is not float and plain.lstrip("+-").isdecimal() else float(plain)
+        else:
+            value = json.loads(plain)
     except (ValueError, RecursionError):  # deeply nested
         return text
     if isinstance(value, list | dict):

@@ -59,7 +59,8 @@ def problems(error: ValidationError) -> list[str]:
         elif e["type"] == "missing" and name == "label":
             said.append(f"an arm has no label; allowed are 1 to {MAX_LABEL} characters.")
         elif name in Settings.model_fields:
-            said.append(f"{name} is {shown(e['input'])}; allowed is {allowed(name)}.")
+            kind = ", which is no number" * (e["type"] == "float_type")
+            said.append(f"{name} is {shown(e['input'])}{kind}; allowed is {allowed(name)}.")
         elif where and where[0] == "seeds":
             wrong = [counted(e) or shown(e["input"]) for e in found if e["loc"][:1] == ("seeds",)]
             told = f"seeds are {', '.join(dict.fromkeys(wrong))}"

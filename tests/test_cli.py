@@ -214,7 +214,7 @@ WRONG = [
     (with_settings(depth=0), "depth is 0; allowed is a whole number from 1 to 100."),
     (with_settings(depth=101, width=0), "width is 0; allowed is a whole number from 1 to 1,024."),
     (with_settings(activation="relux"), "activation is relux; allowed is one of linear, sigmoid, tanh,"),
-    (with_settings(learning_rate="fast"), "learning_rate is fast; allowed is above 0 and at most 100."),
+    (with_settings(learning_rate="fast"), "learning_rate is fast, which is no number; allowed is above 0 and"),
     (with_settings(batch_size=143), "batch_size is 143; wine has only 142 training examples."),
     (with_settings(batch_size=1, norm="batch"), "batch_size is 1; batch norm needs at least 2 examples"),
     ('{"settings": {"depth": 1e999}}', "depth is "),

@@ -41,6 +41,8 @@ def test_every_setting_has_a_control_with_its_label_and_help(name):
         ("batch_size", "1e3", 1000),
         ("batch_size", "2.56e2", 256),
         ("batch_size", "Full", "full"),
+        ("learning_rate", ".1", 0.1),
+        ("width", "+3", 3),
     ],
 )
 def test_what_is_typed_is_asked_and_stands_in_the_address(name, text, value):
@@ -55,7 +57,7 @@ def test_what_is_typed_is_asked_and_stands_in_the_address(name, text, value):
     [
         ("learning_rate", "-1", "Learning rate η is -1; allowed is above 0 and at most 100."),
         ("learning_rate", "1" + "0" * 400, f"Learning rate η is 1{'0' * 56}...; allowed is above 0 and at most 100."),
-        ("learning_rate", "fast", "Learning rate η is fast; allowed is above 0 and at most 100."),
+        ("learning_rate", "fast", "Learning rate η is fast, which is no number; allowed is above 0 and at most 100."),
         ("learning_rate", "NaN", "Learning rate η is NaN; allowed is above 0 and at most 100."),
         ("steps", "1.5", "Steps t (updates) is 1.5; allowed is a whole number from 0 to 1,000,000."),
         ("steps", "1e30", "Steps t (updates) is 1e30; allowed is a whole number from 0 to 1,000,000."),
@@ -107,7 +109,7 @@ def test_what_is_wrong_is_said_beside_train_and_at_the_control_it_speaks_of():
     ("name", "text", "words"),
     [
         ("learning_rate", "1e999", "Learning rate η is 1e999; allowed is above 0"),
-        ("learning_rate", "fast", "Learning rate η is fast; allowed is above 0"),
+        ("learning_rate", "fast", "Learning rate η is fast, which is no number; allowed is above 0"),
         ("alpha", "2", "Moving-average weight alpha is 2; allowed is 0 to 1."),
         ("steps", "5,5", 'Steps t (updates) is "5,5"; allowed is a whole'),
         ("batch_size", "9e3", "Mini-batch size K (examples) is 9e3; digits has only"),

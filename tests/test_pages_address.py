@@ -72,6 +72,45 @@ def test_a_wrong_address_is_told_and_stays_until_something_else_is_asked():
     assert [name for name, _ in address(at)] == ["run"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("learning_rate", ".1", 0.1),
+        ("learning_rate", "1.", 1.0),
+        ("learning_rate", "+0.5", 0.5),
+        ("learning_rate", " 0.5", 0.5),  # of a plus in a query
+        ("learning_rate", "00.5", 0.5),
+        ("learning_rate", "+.5e-1", 0.05),
+        ("learning_rate", "03", 3.0),
+        ("depth", "+3", 3),
+        ("depth", "03", 3),
+        ("depth", "3.", 3),
+        ("steps", "20,000", 20_000),
+    ],
+)
+def test_what_is_a_number_to_a_person_is_one(name, text, value):
+    read = getattr(from_query([(name, text)]).settings, name)
+    assert read == value and type(read) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("learning_rate", "0,05", '"0,05", which is no number; allowed is above 0 and at most 100.'),
+        ("learning_rate", "0,050", '"0,050", which is no number; allowed is above 0 and at most 100.'),
+        ("learning_rate", "abc", "abc, which is no number; allowed is above 0 and at most 100."),
+        ("learning_rate", ".", "., which is no number; allowed is above 0 and at most 100."),
+        ("learning_rate", "٣", '"٣", which is no number; allowed is above 0 and at most 100.'),
+        ("depth", "0,005", '"0,005"; allowed is a whole number from 1 to 100.'),
+        ("depth", "+", "+; allowed is a whole number from 1 to 100."),
+    ],
+)
+def test_what_is_no_number_is_said_to_be_none(name, text, told):
+    with pytest.raises(ValidationError) as error:
+        from_query([(name, text)])
+    assert problems(error.value) == [f"{name} is {told}"]
+
+
 @pytest.mark.parametrize("text", ["0,1", "0, 1", "0,+1", "0 1", " 0 , 1 ", "0+1", "0,1,"])
 def test_seeds_are_parted_by_commas_blanks_or_pluses(text):
     assert from_query([("seeds", text)]).seeds == (0, 1)
