@@ -85,6 +85,7 @@ def option(text: str) -> tuple[str, str]:
 
 
 def main() -> int:
+    on(SIGINT, lambda *_: sys.exit(130))  # from here on something may be half written
     sys.stdout.reconfigure(errors="replace")  # a console may have no × or η
     asked = parser().parse_args()
     try:

@@ -144,6 +144,25 @@ def test_ctrl_c_while_the_lab_is_being_loaded_ends_it_without_a_word(tmp_path, m
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+def test_ctrl_c_is_not_swallowed_by_what_is_being_loaded(tmp_path):
+    """It went on, or ended in a panic of what was loaded."""
+    (tmp_path / "tqdm.py").write_text(
+        "import signal\ntry: signal.raise_signal(signal.SIGINT)\nexcept BaseException: tqdm = None"
+    )
+    path = os.pathsep.join([str(tmp_path), ABOVE, *filter(None, [QUIET.get("PYTHONPATH")])])
+    done = bnlab("runs", tmp_path, PYTHONPATH=path)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_ctrl_c_in_a_command_lets_it_clear_up(tmp_path):
+    (tmp_path / "torch.py").write_text(
+        "import atexit, signal; atexit.register(print, 'cleared up'); signal.raise_signal(signal.SIGINT)"
+    )
+    path = os.pathsep.join([str(tmp_path), ABOVE, *filter(None, [QUIET.get("PYTHONPATH")])])
+    done = bnlab("probe", tmp_path, "--step", 0, PYTHONPATH=path)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "cleared up\n", "")
+
+
 def with_settings(**changes):
     return TINY | {"settings": TINY["settings"] | changes}
 
