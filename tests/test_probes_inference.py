@@ -5,8 +5,9 @@ import pytest
 from looked_at import looked, recorded, slot
 
 from bnlab import lineage
+from bnlab.looking import look
 from bnlab.moving import ALPHAS
-from bnlab.probes import Copies
+from bnlab.probes import Copies, checked
 from bnlab.probes.broken import MISTAKES
 from bnlab.probes.inference import averages
 from bnlab.probes.off import sizes
@@ -33,6 +34,20 @@ def test_the_curve_against_alpha_goes_through_the_recorded_loss(inference_trace)
     assert found["test_loss"][slot(inference_trace, 2), ALPHAS.index(0.5)] == pytest.approx(
         one["loss"][slot(inference_trace, 2), -1]
     )
+
+
+@pytest.mark.parametrize("name", ["inference", "alphas"])
+def test_where_no_arm_has_batch_norm_that_is_said_and_an_arm_of_another_depth_needs_none(tmp_path, name):
+    """It said that only 0 of 40 steps are kept, also of a run with batch norm beside an arm of another depth."""
+    store = RunStore(tmp_path)
+    without = recorded(store, ({}, {"norm": "layer", "depth": 3}))
+    with pytest.raises(ValueError, match="no arm of this run has batch norm, so it has no moving averages"):
+        looked(without, name, 40)
+    beside = recorded(store, ({"depth": 3}, {"norm": "batch"}))
+    quantity = "loss" if name == "inference" else "test_loss"
+    look(store, beside.run.id, name, {}, 40, beside.snapshot(40))
+    plain, normed = (beside.look(name, arm, 40, **checked(name, {}))[quantity] for arm in (0, 1))
+    assert np.isnan(plain).all() and np.isfinite(normed).all()
 
 
 def test_statistics_of_some_steps_only_are_refused_and_the_other_mistakes_are_computed(inference_trace):

@@ -41,6 +41,15 @@ def averages(seen: Seen, alpha: float, steps: np.ndarray) -> list[np.ndarray]:
     ]
 
 
+def averages_of(group: Group, seen: Seen, alpha: float, steps: np.ndarray) -> list:
+    """The same of a stack; empty where it has no batch norm and another one has. Raises ValueError where none has."""
+    if group.stack.B:
+        return averages(seen, alpha, steps)
+    if all(s.norm != "batch" for s in group.experiment.arm_settings):
+        raise ValueError("no arm of this run has batch norm, so it has no moving averages. Train one with batch norm.")
+    return [[None] * len(steps)] * 2
+
+
 def scored(
     group: Group, split: str, mean: np.ndarray, var: np.ndarray, only: slice | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +75,7 @@ def look(group: Group, seen: Seen, alpha: float) -> dict[str, np.ndarray]:
     there = np.array([t for t in seen.snapshots if t <= group.stack.t])
     picked = there[evenly(len(there), MOST_SNAPSHOTS)]
     found = []
-    for t, mean, var in zip(picked, *averages(seen, alpha, picked), strict=True):
+    for t, mean, var in zip(picked, *averages_of(group, seen, alpha, picked), strict=True):
         group.stack.restore(int(t), seen.vector(int(t)))
         found.append(scored(group, "test", mean, var))
     loss, accuracy = (np.stack(q, 1) for q in zip(*found, strict=True))
@@ -77,7 +86,7 @@ def look_at_all(group: Group, seen: Seen) -> dict[str, np.ndarray]:
     """Loss over train and test set at this step's weights, [S, n], with the moving averages of n values of `alpha`."""
     found: dict[str, list] = {"train": [], "test": []}
     for alpha in ALPHAS:
-        (mean,), (var,) = averages(seen, alpha, np.array([group.stack.t]))
+        (mean,), (var,) = averages_of(group, seen, alpha, np.array([group.stack.t]))
         for split in found:
             found[split].append(scored(group, split, mean, var)[0])
     told = {f"{split}_loss": np.stack(losses, 1) for split, losses in found.items()}
