@@ -176,14 +176,19 @@ def probe(asked: argparse.Namespace) -> int:
     if asked.set and not asked.probe:
         raise ValueError("--set is given without --probe; an option belongs to one probe. Name it.")
     names = [asked.probe] if asked.probe else list(PROBES)
-    options = checked(asked.probe, dict(asked.set)) if asked.probe else {}
+    options = {name: checked(name, dict(asked.set)) for name in names}
+    deepest = max(settings.depth for settings in run.experiment.arm_settings)
+    for of in options.values():
+        if asked.set and of.get("layer", 1) > deepest:
+            raise ValueError(f"layer is {of['layer']}; allowed is 1 to {deepest}, the depth of run {run.id}.")
+        of |= {"layer": min(of["layer"], deepest)} if "layer" in of else {}
     for name in tqdm(names, unit=" probes"):
-        looking.look(store, run.id, name, options, steps[-1], store.trace(run.id).snapshot(steps[-1]))
+        looking.look(store, run.id, name, options[name], steps[-1], store.trace(run.id).snapshot(steps[-1]))
     for name in names:
-        of = "".join(f", {key} {value}" for key, value in checked(name, options).items())
+        of = "".join(f", {key} {value}" for key, value in options[name].items())
         print(f"{name} at step {steps[-1]:,}{of} ({looks.mode(name, run.experiment)}): {PROBES[name].help}")
         try:
-            table = looks.looked(store.trace(run.id), name, steps[-1], options)
+            table = looks.looked(store.trace(run.id), name, steps[-1], options[name])
         except ValueError as error:
             print(f"  {error}")
             continue

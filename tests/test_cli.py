@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from looked_at import recorded
 
 from bnlab import executing
 from bnlab.__main__ import main
@@ -337,12 +338,21 @@ def test_the_command_takes_options_and_leaves_out_what_does_not_exist(why_trace,
     code, out, _ = here(monkeypatch, capsys, *probe, "--probe", "jacobian")
     assert ", layer, layer 2, quantile 0 0.25 0.5 0.75 1: " in out and ", layer, layer 3, quantile" in out
     assert ", product, layer 1, quantile" in out and ", training, layer 1 2: " in out
+    run = why_trace.run.id
     for words, error in (
         (("--probe", "undo", "--set", "layer=0"), "layer is 0; allowed is 1 to 100."),
+        (("--probe", "invariance", "--set", "layer=5"), f"layer is 5; allowed is 1 to 3, the depth of run {run}."),
         (("--set", "layer=1"), "--set is given without --probe"),
     ):
         code, _, told = here(monkeypatch, capsys, *probe, *words)
         assert code == 2 and error in told
+
+
+def test_a_probe_of_a_layer_names_the_one_it_looks_at(tmp_path, monkeypatch, capsys):
+    trace = recorded(RunStore(tmp_path), ({"depth": 1}, {"norm": "batch", "depth": 1}), steps=2)
+    code, out, _ = here(monkeypatch, capsys, "probe", tmp_path, "--step", 0, "--probe", "undo")
+    assert code == 0 and "undo at step 0, layer 1 (" in out
+    assert trace.look("undo", 1, 0, layer=1) and not trace.look("undo", 1, 0, layer=2)
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(why_trace):
