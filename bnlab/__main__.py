@@ -24,7 +24,7 @@ from .experiment import Experiment
 from .export import looks, tables
 from .probes import PROBES, checked
 from .problems import problems
-from .run import Run, Taken
+from .run import Run, Taken, outbreaks
 from .store import RunStore
 from .train import device_for
 
@@ -152,7 +152,20 @@ def finish(store: RunStore, run: Run) -> int:
         asked()
     run = store.run(run.id)
     print(f"{run.id}: {run.status}, {run.name}" + (f" ({run.reason})" if run.reason else ""))
+    if run.diverged and len(run.experiment.networks) > 1:  # of a single one the reason says it
+        print(diverged(run))
     return {"interrupted": 130, "failed": 1}.get(run.status, 0)
+
+
+def diverged(run: Run) -> str:
+    """Which arms diverged, each with where the first of its networks did, and of how many of its seeds."""
+    arms, seeds, where = run.experiment.arms, len(run.experiment.seeds), outbreaks(run.diverged)
+    lost = {arm: sum(of == arm for of, _ in run.diverged) for arm in where}
+    told = [
+        f"{arms[arm].label} at step {step:,} in {place}" + f" ({lost[arm]} of {seeds} seeds)" * (lost[arm] < seeds)
+        for arm, (step, place) in where.items()
+    ]
+    return f"{len(where)} of {len(arms)} arm{'s' * (len(arms) > 1)} diverged: {', '.join(told)}."
 
 
 def export(asked: argparse.Namespace) -> int:
@@ -201,7 +214,9 @@ def probe(asked: argparse.Namespace) -> int:
 
 def runs(asked: argparse.Namespace) -> int:
     for run in existing(asked.directory).runs():
-        print(f"{run.id}  {run.created:%Y-%m-%d %H:%M}  {run.status:<11}  step {run.made:>9,}  {run.name}")
+        some = run.diverged and run.status != "diverged"
+        lost = f" ({len(run.diverged)} of {len(run.experiment.networks)} networks diverged)" if some else ""
+        print(f"{run.id}  {run.created:%Y-%m-%d %H:%M}  {run.status:<11}  step {run.made:>9,}  {run.name}{lost}")
     return 0
 
 

@@ -15,7 +15,7 @@ import torch
 from looked_at import recorded
 
 from bnlab import executing
-from bnlab.__main__ import main
+from bnlab.__main__ import diverged, main
 from bnlab.database import FULL, Full
 from bnlab.experiment import Experiment
 from bnlab.export import tables
@@ -220,6 +220,25 @@ def test_arms_that_do_not_differ_are_told_before_they_are_trained(tmp_path, caps
     question = asked(tmp_path, with_settings(steps=1) | {"arms": [{"label": "a"}, {"label": "b"}]})
     code, _, err = here(monkeypatch, capsys, "train", question, "--out", tmp_path / "runs")
     assert code == 0 and err.startswith("a and b ask the same question: their curves will coincide.\n")
+
+
+def test_arms_that_diverged_are_told_after_the_training_and_in_the_list(tmp_path, capsys, monkeypatch):
+    """The run was done, and that was all."""
+    wild = {"learning_rate": 100.0, "activation": "relu"}
+    arms = [{"label": label, "changes": changes} for label, changes in (("tame", {}), ("boom", wild))]
+    question = asked(tmp_path, with_settings(depth=3, width=8) | {"arms": arms, "seeds": [0]})
+    code, out, _ = here(monkeypatch, capsys, "train", question, "--out", tmp_path / "runs", "--device", "cpu")
+    (run,) = RunStore(tmp_path / "runs").runs()
+    ((network, (step, layer)),) = run.diverged.items()
+    assert code == 0 and run.status == "done" and network == (1, 0) and layer
+    assert out.splitlines()[1:] == [f"1 of 2 arms diverged: boom at step {step} in layer {layer}."]
+    _, out, _ = here(monkeypatch, capsys, "runs", tmp_path / "runs")
+    assert out.endswith(f"  {run.name} (1 of 2 networks diverged)\n")
+    twice = Experiment(arms=run.experiment.arms, seeds=(0, 1))
+    some = run._replace(experiment=twice, diverged={(0, 1): (1234, 0), (1, 1): (step + 1, 0), **run.diverged})
+    assert diverged(some) == (
+        f"2 of 2 arms diverged: tame at step 1,234 in the readout (1 of 2 seeds), boom at step {step} in layer {layer}."
+    )
 
 
 WRONG = [
