@@ -179,11 +179,10 @@ class Record(NamedTuple):
         for i, networks in enumerate(self.experiment.stacks):
             if (arm, seed) not in networks:
                 continue
-            for table, columns in layout(self.experiment, i).items():
-                if quantity in columns:
-                    slot = networks.index((arm, seed))
-                    if table == "units":
-                        slot = batch_slots(self.experiment, i).index(slot)
+            for table, columns in layout(self.experiment, i).items() if self.parts else ():
+                slot, normed = networks.index((arm, seed)), batch_slots(self.experiment, i)
+                if quantity in columns and (table != "units" or slot in normed):
+                    slot = normed.index(slot) if table == "units" else slot
                     offset, shape = columns[quantity]
                     values = self.parts[i].rows[table][offset : offset + int(np.prod(shape))].reshape(shape)
                     return values[slot] if table == "steps" else values[:, slot]

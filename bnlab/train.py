@@ -39,7 +39,9 @@ def train(
     step comes also in a record of its own, before the scoring that it would wait for. With `pieces`, a record of
     nothing comes after each piece of a scoring, where training can end, too: its snapshot is that before the step. A
     network that has diverged, a weight of it is not finite, trains to the next scoring; its values are NaN from then.
+    `device` as in device_for(), which raises ValueError where there is none.
     """
+    device = device_for(experiment, device) if device in ("auto", "cuda") else device
     groups = [Group(experiment, i, device, dtype or torch.float32) for i in range(len(experiment.stacks))]
     first, vectors = start or (0, [])
     restore(groups, first, vectors)

@@ -16,6 +16,24 @@ def test_a_network_of_another_shape_trains_beside():
     assert records[0].value("grad_norm", 0).shape == (4,) and records[0].value("z_std", 1).shape == (2,)
 
 
+def test_what_a_network_does_not_have_is_a_key_error():
+    """Beside one that has it, and in the last record; these were other errors."""
+    arms = (Arm(label="plain"), Arm(label="BN", changes={"norm": "batch"}))
+    first, last = train(Experiment(settings=Settings(depth=2, width=8, steps=1, data="wine", batch_size=16), arms=arms))
+    assert first.value("gamma", 1).shape == (2, 8)
+    for record, quantity, arm in ((first, "gamma", 0), (last, "gamma", 1), (last, "loss", 0), (first, "loss", 2)):
+        with pytest.raises(KeyError, match=f"'{quantity}' was not recorded for arm {arm} and seed 0"):
+            record.value(quantity, arm)
+
+
+def test_the_device_may_be_auto_and_one_that_is_not_there_is_a_sentence(monkeypatch):
+    asked = Experiment(settings=Settings(depth=1, width=4, steps=1, data="wine", batch_size=16))
+    assert np.isfinite(next(train(asked, device="auto")).value("loss"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ValueError, match="device is cuda; this machine has no CUDA device that torch can use"):
+        next(train(asked, device="cuda"))
+
+
 def test_no_steps_still_scores_the_initial_networks():
     (record,) = train(Experiment(settings=Settings(steps=0, depth=2)))
     assert record.step == 0 and len(record.scores) == 2 * 7 and record.parts == ()
