@@ -176,7 +176,9 @@ class Rows:
         if s.act.flat[0] > -inf:
             torch.eq(self.flat, self.K, out=self.all_flat)
             torch.sum(self.of_units, 3, out=self.shares).mul_(self.share)
-            self.shares.masked_fill_(layers["z_mean"].isnan(), nan)  # what is no number is neither flat nor steep
+        else:
+            self.shares.zero_()
+        self.shares.masked_fill_(layers["z_mean"].isnan(), nan)  # what is no number is neither flat nor steep
         rows = {table: vector.clone() for table, vector in self.vectors.items()}
         rows["steps"] = torch.cat([s.loss] if s.accuracy is None else [s.loss, s.accuracy])
         if s.B:

@@ -49,7 +49,7 @@ def test_recorded_quantities_are_those_of_the_twin(activation):
                 torch.testing.assert_close(layers[name][l, slot], value.detach(), rtol=1e-7, atol=1e-9, msg=name)
 
 
-@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "linear", "leaky_relu"])
 def test_of_values_that_are_no_numbers_none_is_called_saturated_or_dead(activation):
     g = grouped(every_kind(depth=3, width=6, batch_size=16, activation=activation))
     with torch.no_grad():
