@@ -41,20 +41,20 @@ def parser() -> Parser:
     commands = whole.add_subparsers(dest="command", required=True, metavar="command")
     add = commands.add_parser("train", help="train every arm and seed of an experiment; the run stays in a directory")
     add.add_argument("file", type=Path, metavar="FILE.json", help="the experiment file")
-    add.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the run is kept")
+    add.add_argument("--out", type=directory, required=True, metavar="DIR", help="where the run is kept")
     add.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add = commands.add_parser("resume", help="go on with a run that was interrupted, paused or stopped")
-    add.add_argument("directory", type=Path, metavar="DIR")
+    add.add_argument("directory", type=directory, metavar="DIR")
     add.add_argument("--run", metavar="ID", help="which run; the newest unless told")
     add = commands.add_parser("export", help="write a run's tables, one file each")
-    add.add_argument("directory", type=Path, metavar="DIR", help="where the run is kept")
+    add.add_argument("directory", type=directory, metavar="DIR", help="where the run is kept")
     add.add_argument("--to", choices=tuple(tables.FORMATS), required=True)
-    add.add_argument("--out", type=Path, required=True, metavar="DIR2", help="where the files go")
+    add.add_argument("--out", type=directory, required=True, metavar="DIR2", help="where the files go")
     add.add_argument("--run", metavar="ID", help="which run; the newest unless told")
     add = commands.add_parser(
         "probe", help="look at a run's networks at a step with the costly probes; print the numbers"
     )
-    add.add_argument("directory", type=Path, metavar="DIR", help="where the run is kept")
+    add.add_argument("directory", type=directory, metavar="DIR", help="where the run is kept")
     add.add_argument("--step", type=int, required=True, metavar="T", help="the snapshot at T, or the last before it")
     add.add_argument("--probe", choices=tuple(PROBES), help="one probe; all unless told")
     add.add_argument(
@@ -65,15 +65,22 @@ def parser() -> Parser:
         metavar="NAME=VALUE",
         help="an option of the probe; repeatable",
     )
-    add.add_argument("--out", type=Path, metavar="DIR2", help="also write the numbers there, one CSV file each")
+    add.add_argument("--out", type=directory, metavar="DIR2", help="also write the numbers there, one CSV file each")
     add.add_argument("--run", metavar="ID", help="which run; the newest unless told")
     add = commands.add_parser("runs", help="list the runs of a directory")
-    add.add_argument("directory", type=Path, metavar="DIR")
+    add.add_argument("directory", type=directory, metavar="DIR")
     add = commands.add_parser(
         "work", help="execute runs for a server, fed over a pipe (the server starts these itself)"
     )
-    add.add_argument("directory", type=Path, metavar="DIR")
+    add.add_argument("directory", type=directory, metavar="DIR")
     return whole
+
+
+def directory(text: str) -> Path:
+    """A directory that is named: nothing would be the present one."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; name a directory")
+    return Path(text)
 
 
 def option(text: str) -> tuple[str, str]:
@@ -86,6 +93,7 @@ def option(text: str) -> tuple[str, str]:
 
 def main() -> int:
     on(SIGINT, lambda *_: sys.exit(130))  # from here on something may be half written
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  there is none where it was closed
     sys.stdout.reconfigure(errors="replace")  # a console may have no × or η
     asked = parser().parse_args()
     try:
@@ -99,6 +107,8 @@ def main() -> int:
         text = error.args[0] if isinstance(error, KeyError) else error
         if isinstance(error, OSError) and error.filename:
             text = f"{error.filename}: {error.strerror}."
+        if isinstance(error, DatabaseError):
+            text = f"{(asked.out if asked.command == 'train' else asked.directory) / FILE}: {error}."
         print("python -m bnlab:", " ".join(str(text).split()), file=sys.stderr)
         return 2
 
@@ -265,7 +275,7 @@ def existing(directory: Path) -> RunStore:
 
 def chosen(store: RunStore, run_id: str | None) -> Run:
     """The run with this id, or the newest."""
-    if run_id:
+    if run_id is not None:
         return store.run(run_id)
     if found := store.runs(limit=1):
         return found[0]

@@ -210,6 +210,13 @@ def test_a_console_that_lacks_a_character_is_told_the_rest(tmp_path, capsys, mon
     assert done.returncode == 0 and "Wine, 2 ? 4" in done.stdout, done.stderr
 
 
+def test_a_closed_standard_output_is_no_error(tmp_path):
+    RunStore(tmp_path).create(Experiment.model_validate_json(json.dumps(TINY)))
+    shell = ["sh", "-c", '"$@" >&-', "sh", *command("runs", tmp_path)]
+    done = subprocess.run(shell, cwd=ABOVE, env=QUIET, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_file_of_a_windows_editor_is_read(tmp_path, capsys, monkeypatch):
     question = tmp_path / "question.json"
     question.write_bytes(b"\xef\xbb\xbf" + json.dumps(with_settings(steps=1)).encode())
@@ -294,7 +301,12 @@ COMMANDS = [
     (["export", "fresh", "--to", "csv", "--out", "tables"], "there is no run in {dir}/fresh."),
     (["export", "fresh", "--to", "csv", "--out", "tables", "--run", "x"], "There is no run 'x' here."),
     (["export", "fresh", "--to", "excel", "--out", "tables"], "invalid choice: 'excel'"),
-    (["export", "spoilt", "--to", "csv", "--out", "tables"], "file is not a database"),
+    (["export", "spoilt", "--to", "csv", "--out", "tables"], "{dir}/spoilt/runs.sqlite: file is not a database."),
+    (["train", "good.json", "--out", "spoilt"], "{dir}/spoilt/runs.sqlite: file is not a database."),
+    (["train", "good.json", "--out", ""], "argument --out: it is empty; name a directory."),
+    (["export", "fresh", "--to", "csv", "--out", " "], "argument --out: it is empty; name a directory."),
+    (["runs", ""], "argument DIR: it is empty; name a directory."),
+    (["export", "fresh", "--to", "csv", "--out", "tables", "--run", ""], "There is no run '' here."),
     (["resume", "empty"], "there is no run in {dir}/empty. Train one: "),
     (["runs", "nowhere"], "there is no run in {dir}/nowhere. Train one: "),
 ]
