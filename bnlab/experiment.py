@@ -13,7 +13,7 @@ from .data import DATASETS
 from .frozen import Frozen, with_more
 from .optimizers import OPTIMIZERS
 from .problems import enumeration, problems
-from .settings import MAX_ARMS, MAX_LABEL, MAX_SEEDS, SHARED, Settings
+from .settings import MAX_ARMS, MAX_LABEL, MAX_SEEDS, OWN, SHARED, Settings
 
 MEMORY_BUDGET = 2 * 2**30  # bytes one worker may hold for the networks of one experiment
 LARGEST_SNAPSHOT = 950_000_000  # bytes; SQLite keeps at most 1e9 in one place
@@ -86,7 +86,7 @@ class Experiment(Frozen):
             try:
                 Settings.model_validate(experiment.settings.model_dump() | arm.changes)
             except ValidationError as error:
-                found += [f"arm {arm.label!r}: {sentence}" for sentence in problems(error)]
+                found += [f"arm {arm.label!r}: {sentence}" for sentence in problems(error, OWN)]
         if found:
             raise ValueError("\n".join(found))
         if too_large := experiment.too_large:
@@ -202,7 +202,7 @@ def told_of_the_rest(asked: Any) -> list[str]:
                 Settings.model_validate({name: value})
             except ValidationError as error:
                 if any(e["loc"] for e in error.errors()):
-                    found += [f"arm {arm.label!r}: {sentence}" for sentence in problems(error)]
+                    found += [f"arm {arm.label!r}: {sentence}" for sentence in problems(error, OWN)]
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -34,8 +34,9 @@ def allowed(name: str) -> str:
     return f"above {low:g} and at most {high:g}" if above else f"{low:g} to {high:g}"
 
 
-def problems(error: ValidationError) -> list[str]:
-    """All that is wrong, one sentence each: what it is and what is allowed. `problems(error)` of any model here."""
+def problems(error: ValidationError, fields: Iterable[str] = Settings.model_fields) -> list[str]:
+    """All that is wrong, one sentence each: what it is and what is allowed. `problems(error)` of any model here; of
+    what an arm changes with the `fields` that it may."""
     said: list[str] = []
     found = error.errors(include_url=False)
     places = [e["loc"] for e in found]
@@ -51,9 +52,11 @@ def problems(error: ValidationError) -> list[str]:
         if e["type"] == "value_error" and name not in Settings.model_fields:
             said += str(e["ctx"]["error"]).splitlines()
         elif e["type"] == "extra_forbidden":
-            known = Settings.model_fields if not where[:-1] or where[0] == "settings" else ("label", "changes")
+            where, name = e["loc"], str(e["loc"][-1])  # whatever it is called
+            known = fields if not where[:-1] or where[0] == "settings" else ("label", "changes")
             known = ("settings", "arms", "seeds") if len(where) == 1 and error.title == "Experiment" else known
-            said.append(f"{name} is not a known field; known are {', '.join(known)}.")
+            told = shown(name) if name.strip() else json.dumps(name)
+            said.append(f"{told} is not a known field; known are {', '.join(known)}.")
         elif e["type"] == "json_invalid":
             said.append(f"this is not valid JSON: {e['ctx']['error']}.")
         elif e["type"] == "missing" and name == "label":

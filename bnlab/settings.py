@@ -297,3 +297,4 @@ def limits(name: str) -> tuple[float | None, float | None]:
 
 
 SHARED = tuple(name for name in Settings.model_fields if about(name).shared)
+OWN = tuple(name for name in Settings.model_fields if name not in SHARED)  # what an arm may change

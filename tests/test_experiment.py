@@ -98,6 +98,25 @@ def test_arms_that_are_left_out_are_what_their_labels_say(norm):
     assert shared.arms == DEFAULT_ARMS and to_query(shared) == [("norm", norm)], "an address means what it meant"
 
 
+@pytest.mark.parametrize(
+    ("name", "told"), [("", '""'), (" ", '" "'), ("depth ", '"depth "'), ("colour", "colour"), ("interval", "interval")]
+)
+def test_an_unknown_field_is_named_so_that_it_is_seen(name, told):
+    for asked, known in (({"settings": {name: 1}}, "data, "), ({name: 1}, "settings, arms, seeds.")):
+        with pytest.raises(ValidationError) as error:
+            Experiment.model_validate(asked)
+        (sentence,) = problems(error.value)
+        assert sentence.startswith(f"{told} is not a known field; known are {known}")
+
+
+@pytest.mark.parametrize("settings", [{}, {"width": 0}])
+def test_an_arm_that_changes_an_unknown_field_is_told_what_it_may_change(settings):
+    with pytest.raises(ValidationError) as error:
+        Experiment.model_validate({"settings": settings, "arms": [{"label": "a", "changes": {"colour": 1}}]})
+    told = problems(error.value)[-1]
+    assert told.startswith("arm 'a': colour is not a known field; known are data, ") and told.endswith("sampling.")
+
+
 def test_arms_of_the_same_settings_are_told():
     arms = [Arm(label="a"), Arm(label="b", changes={"alpha": 0.5}), Arm(label="c", changes={"norm": "none"})]
     assert Experiment(arms=arms).alike == ["a and c ask the same question: their curves will coincide."]

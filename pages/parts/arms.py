@@ -10,7 +10,7 @@ from bnlab.experiment import Experiment
 from bnlab.figures import style
 from bnlab.problems import shown
 from bnlab.run import Run
-from bnlab.settings import MAX_ARMS, MAX_LABEL, SHARED, Settings, about
+from bnlab.settings import MAX_ARMS, MAX_LABEL, OWN, about
 
 from . import session
 from .controls import Place, Places, control
@@ -24,7 +24,6 @@ PRESETS = {
     "LN after": {"norm": "layer", "placement": "after"},
 }
 LABEL = "Its name in every legend. The square has its color in the run shown; a new arm gets one when it is trained."
-FIELDS = [name for name in Settings.model_fields if name not in SHARED]
 
 
 def editor(me: session.Session) -> Places:
@@ -76,8 +75,8 @@ def edit(me: session.Session, arm: dict[str, Any]) -> None:
     arm["label"] = st.text_input("Label", arm["label"], key=me.key(f"label-{uid}"), help=LABEL)
     chosen = st.multiselect(
         "Differs in",
-        FIELDS,
-        [name for name in changes if name in FIELDS],
+        OWN,
+        [name for name in changes if name in OWN],
         format_func=lambda name: about(name).label,
         key=me.key(f"differs-{uid}"),
         help="The settings in which this arm is not like the shared ones. Everything else it takes from there.",
