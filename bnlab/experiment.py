@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import cached_property
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from .data import DATASETS
 from .frozen import Frozen, with_more
@@ -19,11 +19,22 @@ MEMORY_BUDGET = 2 * 2**30  # bytes one worker may hold for the networks of one e
 LARGEST_SNAPSHOT = 950_000_000  # bytes; SQLite keeps at most 1e9 in one place
 
 
+class Changes(dict):
+    """The settings in which an arm differs, for good."""
+
+    def refused(self, *_: Any, **__: Any) -> None:
+        raise TypeError("the changes of an arm stay as they are; make another arm.")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = refused
+    __hash__ = lambda self: hash(frozenset(self.items()))  # noqa: E731
+    __reduce__ = lambda self: (Changes, (dict(self),))  # noqa: E731  a copy is not filled key by key
+
+
 class Arm(Frozen):
     """One side of a comparison: a label and the settings in which it differs."""
 
     label: str = Field(min_length=1, max_length=MAX_LABEL)
-    changes: dict[str, Any] = Field(default_factory=dict)
+    changes: Annotated[dict[str, Any], AfterValidator(Changes)] = Field(default_factory=Changes)
 
     @model_validator(mode="after")
     def can_work(self) -> Arm:

@@ -1,6 +1,8 @@
 """The question: all that is wrong with it is told at once, and what no machine here could answer is refused."""
 
+import copy
 import json
+import pickle
 
 import pytest
 from pydantic import ValidationError
@@ -115,6 +117,20 @@ def test_an_arm_that_changes_an_unknown_field_is_told_what_it_may_change(setting
         Experiment.model_validate({"settings": settings, "arms": [{"label": "a", "changes": {"colour": 1}}]})
     told = problems(error.value)[-1]
     assert told.startswith("arm 'a': colour is not a known field; known are data, ") and told.endswith("sampling.")
+
+
+def test_a_question_does_not_change_and_can_be_a_key():
+    asked, same = (Experiment(arms=[Arm(label="a", changes={"norm": "batch"}), Arm(label="b")]) for _ in range(2))
+    assert asked == same and hash(asked) == hash(same) and len({asked: 1, same: 2}) == 1
+    for change in ("__setitem__", "update", "setdefault", "__ior__"):
+        for arm in asked.arms:
+            with pytest.raises(TypeError, match="stay as they are; make another arm"):
+                getattr(arm.changes, change)({} if change in ("update", "__ior__") else "depth", 3)
+    for copied in (pickle.loads(pickle.dumps(asked)), copy.copy(asked), copy.deepcopy(asked), asked.model_copy()):
+        assert copied == asked and hash(copied) == hash(asked)
+    assert asked.model_dump()["arms"][0]["changes"] == {"norm": "batch"}
+    assert type(asked.model_dump()["arms"][0]["changes"]) is dict
+    assert Experiment.model_validate_json(asked.model_dump_json()) == asked
 
 
 def test_arms_of_the_same_settings_are_told():
