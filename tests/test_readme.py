@@ -9,8 +9,10 @@ from urllib.parse import parse_qsl
 import pytest
 
 from bnlab import Experiment, Settings
-from bnlab.address import from_query
-from bnlab.settings import about
+from bnlab.address import from_query, written
+from bnlab.export.looks import AXES
+from bnlab.problems import allowed, enumeration
+from bnlab.settings import MAX_ARMS, MAX_LABEL, MAX_SEEDS, SHARED, about, limits
 from bnlab.trace import TABLES
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +44,26 @@ def test_every_setting_and_each_of_its_choices_is_named():
         assert f"`{name}`" in README
         for choice in about(name).choices or ():
             assert f"`{choice}`" in README, name
+
+
+def test_the_table_of_settings_has_their_defaults_and_limits_and_the_lines_below_it_those_of_arms_and_seeds():
+    def told(name: str) -> str:
+        span = f" ({allowed(name).removeprefix('a whole number from ')})" if limits(name)[0] is not None else ""
+        return f"`{written(Settings.model_fields[name].default)}`{span}"
+
+    table = re.search(r"^\| field \| default .*?\n\n", README, re.M | re.S)[0].splitlines()[2:-1]
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in table]
+    names = [re.findall("`(.+?)`", fields) for fields, _ in rows]
+    assert sorted(name for of in names for name in of) == sorted(Settings.model_fields)
+    assert [said for _, said in rows] == [", ".join(map(told, of)) for of in names]
+    assert f"1 to {MAX_ARMS} arms, each with a label of its own of 1 to {MAX_LABEL} characters" in README
+    assert f"1 to {MAX_SEEDS} seeds from 0 to {2**31 - 1:,};" in README
+    assert f"all arms share {enumeration([f'`{name}`' for name in SHARED])}." in README
+
+
+def test_every_column_of_the_probes_is_named():
+    columns = {column for axes in AXES.values() for of in axes.values() for column, _ in of}
+    assert not [name for name in columns if f"`{name}`" not in README]
 
 
 def test_every_recorded_column_is_named():
