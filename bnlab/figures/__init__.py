@@ -29,7 +29,7 @@ from . import (
     style,
     surface,
 )
-from .options import About, Option, asked, lacking
+from .options import About, Option, asked, lacking, nearest
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -74,7 +74,10 @@ def draw(name: str, trace: Trace, query: Mapping[str, str]) -> go.Figure:
     about = FIGURES[name]
     values = asked(about.options, query, trace)
     why = lacking(about, trace)
-    return style.said(why) if why else about.draw(trace, **values)
+    figure = style.said(why) if why else about.draw(trace, **values)
+    if "said" not in figure.layout.meta:
+        figure.layout.meta["note"] = f"{figure.layout.meta['note']} {nearest(query, values, trace)}".strip()
+    return figure
 
 
 def needs(name: str, trace: Trace, query: Mapping[str, str]) -> list[tuple[str, int, dict]]:

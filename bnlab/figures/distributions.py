@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from ..trace import evenly
 from . import style
 from .lasting import bounds, departed, lasting, room, ruled, wholly
-from .options import ARM, LAYER, STEP, About, choice, no_steps
+from .options import ARM, LAYER, STEP, About, choice, having, lower, no_steps
 from .points import percentiles
 from .style import nothing
 
@@ -104,43 +104,43 @@ def layer_histograms(trace: Trace, which: str, arm: int, step: int) -> tuple[np.
     return found, {int(l) + 1: histogram(values[:, :, l]) for l in layers}
 
 
-def arm_histograms(trace: Trace, which: str, layer: int, step: int) -> tuple[np.ndarray, list[Histogram]]:
-    """The steps, and a histogram of one layer for every arm."""
-    found = [pooled(trace, which, arm, step, layer) for arm in range(len(trace.experiment.arms))]
-    return found[0][0], [histogram(values) for _, values in found]
+def arm_histograms(trace: Trace, which: str, layer: int, step: int) -> tuple[np.ndarray, dict[int, Histogram]]:
+    """The steps, and a histogram of one layer for every arm that has it."""
+    found = {arm: pooled(trace, which, arm, step, layer) for arm in having(trace, layer)}
+    steps = next(steps for steps, _ in found.values())
+    return steps, {arm: histogram(values) for arm, (_, values) in found.items()}
 
 
 NAMES = {"a": "pre-activations a", "z": "activations z"}
 
 
 def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
-    """Percentiles of a layer's values over time, one panel an arm."""
+    """Percentiles of a layer's values over time, one panel for each arm that has it."""
     if nothing(trace):
         return style.said(nothing(trace))
-    arms = trace.experiment.arms
+    arms = having(trace, layer)
     columns = min(3, len(arms))
     rows = -(-len(arms) // columns)
-    names = [style.label(trace, i) for i in range(len(arms))]
     gaps = {"horizontal_spacing": 0.04, "vertical_spacing": 0.11}
-    gaps["subplot_titles"] = [style.title(trace, i) for i in range(len(arms))]
+    gaps["subplot_titles"] = [style.title(trace, arm) for arm in arms]
     figure = make_subplots(rows, columns, shared_xaxes="all", shared_yaxes="all", **gaps)
     most, drawn = (0, 0, 0), []
-    for i in range(len(arms)):
+    for i, arm in enumerate(arms):
         told, color, place = (
-            spread(trace, which, i, layer),
-            style.color(i),
+            spread(trace, which, arm, layer),
+            style.color(arm),
             {"row": i // columns + 1, "col": i % columns + 1},
         )
         x, most = style.numbers(told.steps), max(most, told[2:])
-        drawn.append((i, told.bands))
+        drawn.append((arm, told.bands))
         for low, high, label in ((0, 4, "5 to 95 %"), (1, 3, "15 to 85 %")):
             style.band(figure, x, told.bands[:, low], told.bands[:, high], color, label, False, **place)
         figure.add_scatter(
             x=x,
             y=style.numbers(told.bands[:, 2]),
             mode=style.mode(told.bands[:, 2]),
-            line={"color": color, "width": 2, "dash": style.dash(i)},
-            name=names[i],
+            line={"color": color, "width": 2, "dash": style.dash(arm)},
+            name=style.label(trace, arm),
             showlegend=False,
             hovertemplate=f"step %{{x}}: median of {which} = %{{y:,.4g}}",
             **place,
@@ -155,8 +155,8 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
     note += over + (" over the seeds." if len(trace.experiment.seeds) > 1 else ".")
     if ends := bounds(trace, drawn):
         figure.update_yaxes(range=room(*ends))
-        note += ruled(trace, range(len(arms)))
-    note += departed(trace)
+        note += ruled(trace, arms)
+    note += lower(trace, layer) + departed(trace)
     return style.finished(figure, height=250 * rows + 110, note=note)
 
 
@@ -169,7 +169,7 @@ def histograms(trace: Trace, *, which: str, over: str, arm: int, layer: int, ste
         ridges = [(l, f"layer {l}", style.color(arm), one) for l, one in told.items()]
     else:
         found, told = arm_histograms(trace, which, layer, step)
-        ridges = [(i, style.label(trace, i), style.color(i), one) for i, one in enumerate(told)]
+        ridges = [(i, style.label(trace, i), style.color(i), one) for i, one in told.items()]
     if not any(one.size and len(one.share) for *_, one in ridges):
         there = [i for i in range(len(trace.experiment.arms)) if not wholly(trace, i, found[-1])]
         others = f" Not diverged by then: {', '.join(style.label(trace, i) for i in there)}." if there else ""
@@ -202,7 +202,7 @@ def histograms(trace: Trace, *, which: str, over: str, arm: int, layer: int, ste
     what = trace.experiment.arms[arm].label if over == "layers" else f"layer {layer}"
     note = f"{NAMES[which].capitalize()} of {what} at {named(found)}: a sample of {size:,} values each"
     note += " over the seeds" * (len(trace.experiment.seeds) > 1)
-    note += ", scaled to equal height." + departed(trace)
+    note += ", scaled to equal height." + lower(trace, layer) * (over == "arms") + departed(trace)
     return style.finished(figure, height=120 + max(200, 28 * len(ridges)), note=note)
 
 

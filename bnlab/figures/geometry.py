@@ -16,7 +16,7 @@ from .lasting import confine, lasting, parted
 from .looks import NOT_FINITE, NOT_YET, absent, each, finished, layered, line, middle, mode, seeds, titled
 from .losses import measure, unit
 from .means import present
-from .options import LAYER, STEP, About, Option
+from .options import LAYER, STEP, About, Option, having, lower
 from .style import amount
 
 if TYPE_CHECKING:
@@ -42,7 +42,10 @@ def invariance(trace: Trace, *, step: int, layer: int, c: float) -> go.Figure:
     told = each(trace, "invariance", step, layer=layer)
     if isinstance(told, go.Figure):
         return told
-    at, arms = told
+    at, arms = told[0], [one for one in told[1] if one[0] in having(trace, layer)]
+    left = lower(trace, layer).strip(), *absent(trace, at, told[1])
+    if not arms:
+        return style.said(" ".join(filter(None, left)))
     figure, numbers, moves = make_subplots(1, 3, horizontal_spacing=0.1), [], []
     for arm, name, found in arms:
         settings, factors = trace.experiment.arm_settings[arm], np.nanmax(found["factor"], 0)
@@ -82,10 +85,10 @@ def invariance(trace: Trace, *, step: int, layer: int, c: float) -> go.Figure:
     )
     if any(s.optimizer == "adam" for s in every):
         law += " Adam's steps do not shrink with the gradient: there it is η/‖W‖."
-    turned = {name: present(q["angle"])[min(layer, q["angle"].shape[1]) - 1] for _, name, q in arms}
+    turned = {name: present(q["angle"])[layer - 1] for _, name, q in arms}
     angles = ", ".join(f"{name} {amount(angle, 2)}°" for name, angle in turned.items() if np.isfinite(angle))
     update = f"The coming update turns the layer's weights by: {angles}." if angles else ""
-    return finished(figure, style.HEIGHT, note, *numbers, *moves, law, update, seeds(trace), *absent(trace, at, arms))
+    return finished(figure, style.HEIGHT, note, *numbers, *moves, law, update, seeds(trace), *left)
 
 
 def empty(figure: go.Figure, column: int, words: str) -> None:
@@ -105,10 +108,17 @@ def undone(trace: Trace, *, step: int, layer: int) -> go.Figure:
     told = each(trace, "undo", step, layer=layer)
     if isinstance(told, go.Figure):
         return told
-    at, arms = told
-    arms = [one for one in arms if one[0] in normed]
-    if not arms:
+    at, there = told
+    there = [one for one in there if one[0] in normed]
+    if not there:
         return style.said(NOT_FINITE.format(at))
+    most = max(trace.experiment.arm_settings[arm].depth for arm in normed)
+    instead = f"No arm with batch norm has more layers than {most}: layer {most} is shown." if most < layer else ""
+    layer = min(layer, most)
+    arms = [one for one in there if one[0] in having(trace, layer)]
+    left = lower(trace, layer, of=normed).strip(), *absent(trace, at, there, normed)
+    if not arms:
+        return style.said(" ".join(filter(None, [instead, *left])))
     figure, losses = make_subplots(1, 2, horizontal_spacing=0.12), []
     for arm, name, found in arms:
         layers = np.arange(1, found["cosine"].shape[1] + 1)
@@ -132,19 +142,18 @@ def undone(trace: Trace, *, step: int, layer: int) -> go.Figure:
     same = "Frozen moving averages depend on no weights: there the gradients are the same, nothing is left of the norm."
     kinds = {s.statistics for s in settings}
     words = [differ] * ("batch" in kinds) + [same] * ("moving" in kinds)
-    return finished(figure, style.HEIGHT, note, *words, seeds(trace), *absent(trace, at, arms, normed))
+    return finished(figure, style.HEIGHT, note, *words, instead, seeds(trace), *left)
 
 
 def scale_over_time(trace: Trace, *, layer: int) -> go.Figure:
     """Weight norm, relative update and angle of an update, of one layer over the training."""
     figure, missed, drawn = make_subplots(1, 3, horizontal_spacing=0.1), False, ([], [], [])
-    for arm, settings in enumerate(trace.experiment.arm_settings):
-        at = min(layer, settings.depth)
+    for arm in having(trace, layer):
         try:
-            told = [trace.read(quantity, arm, layer=at, points=300) for quantity in ("weight_norm", "update_ratio")]
+            told = [trace.read(quantity, arm, layer=layer, points=300) for quantity in ("weight_norm", "update_ratio")]
         except KeyError:
             return style.said(NOT_YET)
-        turned = angles(trace, arm, at)
+        turned = angles(trace, arm, layer)
         missed |= len(told[0].steps) > 1 and (not len(turned[0]) or turned[0][0] > told[0].steps[0] + 1)
         lines = [*((series.steps, series.mean) for series in told), turned]
         for column, ((steps, values), all_arms) in enumerate(zip(lines, drawn, strict=True), 1):
@@ -161,7 +170,7 @@ def scale_over_time(trace: Trace, *, layer: int) -> go.Figure:
     )
     note += " Of older steps only summaries are kept, from which no angle follows." if missed else ""
     several = seeds(trace).replace("geometric means", "means (geometric where the axis is logarithmic)")
-    return finished(figure, style.HEIGHT, note, several, *parted(trace, any(confined)))
+    return finished(figure, style.HEIGHT, note, several, lower(trace, layer).strip(), *parted(trace, any(confined)))
 
 
 def angles(trace: Trace, arm: int, layer: int, points: int = 300) -> tuple[np.ndarray, np.ndarray]:

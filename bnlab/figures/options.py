@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import plotly.graph_objects as go
 
+from . import style
 from .lasting import wholly
 from .style import NO_STEPS
 
@@ -69,20 +70,20 @@ def choice(name: str, label: str, help: str, choices: Mapping[str, str]) -> Opti
     return Option(name, "choice", label, help, choices)
 
 
-def span(option: Option, trace: Trace, arm: int) -> tuple[int, int]:
-    """The least and the greatest value of a counted option for this run and arm."""
-    settings = trace.experiment.arm_settings[arm]
+def span(option: Option, trace: Trace, arm: int | None) -> tuple[int, int]:
+    """The least and the greatest value of a counted option for this run and arm; None: for any of its arms."""
+    settings = trace.experiment.arm_settings[slice(None) if arm is None else slice(arm, arm + 1)]
     return {
         "arm": (0, len(trace.experiment.arms) - 1),
         "batch arm": (0, len(trace.experiment.arms) - 1),
         "seed": (0, len(trace.experiment.seeds) - 1),
-        "layer": (1, settings.depth),
-        "unit": (1, settings.width),
+        "layer": (1, max(s.depth for s in settings)),
+        "unit": (1, max(s.width for s in settings)),
         "step": (0, max(trace.step, 0)),
     }[option.kind]
 
 
-def default(option: Option, trace: Trace, arm: int) -> Any:
+def default(option: Option, trace: Trace, arm: int | None) -> Any:
     """What is shown unless asked otherwise."""
     if option.kind == "choice":
         return option.default or next(iter(option.choices))
@@ -133,15 +134,16 @@ def first_layer(option: Option, depth: int) -> int:
     return depth if option.default == "last" else (depth + 1) // 2
 
 
-def read(option: Option, text: str | None, trace: Trace, arm: int) -> Any:
-    """The option's value from a query's text. Raises ValueError with a sentence. A step ahead is the newest."""
+def read(option: Option, text: str | None, trace: Trace, arm: int | None) -> Any:
+    """The option's value from a query's text. Raises ValueError with a sentence. A step ahead is the newest, a layer
+    or unit that only another arm has the nearest that this one has."""
     if text is None or text == "":
         return default(option, trace, arm)
     if option.kind == "choice":
         if text not in option.choices:
             raise ValueError(f"{option.name} is {text[:40]}; allowed is one of {', '.join(option.choices)}.")
         return text
-    low, high = (option.low, option.high) if option.kind == "number" else span(option, trace, arm)
+    low, high = (option.low, option.high) if option.kind == "number" else span(option, trace, None)
     try:
         value = float(text) if option.kind == "number" else int(text)
     except ValueError:
@@ -150,7 +152,7 @@ def read(option: Option, text: str | None, trace: Trace, arm: int) -> Any:
         value = high
     if value is None or not low <= value <= high:
         raise ValueError(f"{option.name} is {text[:40]}; allowed is {low:,.10g} to {high:,.10g}.")
-    return value
+    return min(value, span(option, trace, arm)[1]) if option.kind in ("layer", "unit") else value
 
 
 def asked(options: tuple[Option, ...], query: Mapping[str, str], trace: Trace) -> dict[str, Any]:
@@ -160,6 +162,33 @@ def asked(options: tuple[Option, ...], query: Mapping[str, str], trace: Trace) -
         known = ", ".join(option.name for option in options) or "none"
         raise ValueError(f"{min(unknown)[:40]} is not an option of this figure; known are {known}.")
     values: dict[str, Any] = {}
+    one = any(option.name == "arm" and not option.when for option in options)  # else a layer is that of several arms
     for option in sorted(options, key=lambda o: o.name != "arm"):  # the ranges depend on the arm
-        values[option.name] = read(option, query.get(option.name), trace, values.get("arm", 0))
+        values[option.name] = read(option, query.get(option.name), trace, values["arm"] if one and values else None)
     return values
+
+
+def nearest(query: Mapping[str, str], values: Mapping[str, Any], trace: Trace) -> str:
+    """Which layer or unit is shown where asked() found the nearest, as the arm has fewer than another, in sentences."""
+    told = []
+    for name, many in (("layer", "layer{s}"), ("unit", "unit{s} in a layer")):
+        if query.get(name) and name in values and int(query[name]) > values[name]:
+            n = values[name]
+            has = f"{trace.experiment.arms[values['arm']].label} has {n:,} {many.format(s='s' * (n > 1))}"
+            told.append(f"{has}: {name} {n:,} is shown.")
+    return " ".join(told)
+
+
+def having(trace: Trace, layer: int) -> list[int]:
+    """The arms that have this layer."""
+    return [arm for arm, settings in enumerate(trace.experiment.arm_settings) if settings.depth >= layer]
+
+
+def lower(trace: Trace, layer: int, where: str = "", of: Iterable[int] | None = None) -> str:
+    """What to add where those `of` the arms that have fewer layers are left out of what is drawn of one layer: ' BN has
+    2 layers and is left out.'"""
+    return "".join(
+        f" {style.label(trace, arm)} has {settings.depth} layer{'s' * (settings.depth > 1)} and is left out{where}."
+        for arm, settings in enumerate(trace.experiment.arm_settings)
+        if settings.depth < layer and (of is None or arm in of)
+    )

@@ -12,7 +12,7 @@ from ..activations import ACTIVATIONS
 from . import style
 from .lasting import departed
 from .means import living
-from .options import LAYER, STEP, About, no_steps
+from .options import LAYER, STEP, About, lower, no_steps
 from .points import moments, spanning, uneven
 from .smoothing import width
 from .style import nothing
@@ -37,9 +37,11 @@ class Shares(NamedTuple):
 
 
 def shares(trace: Trace, quantity: str, arm: int, step: int, layer: int) -> Shares:
-    """`quantity` is saturated or dead. Networks that diverged are left out of the mean."""
+    """`quantity` is saturated or dead. Networks that diverged are left out of the mean. An arm without the layer has
+    nothing over time."""
     found, values = trace.at(quantity, arm, step)
-    series = trace.read(quantity, arm, layer=layer, points=SHARE_POINTS)
+    depth = values.shape[1]
+    series = trace.read(quantity, arm, layer=min(layer, depth), stop=None if layer <= depth else 0, points=SHARE_POINTS)
     over_time = living(series.mean), low(series.low), high(series.high)
     values = values.T
     of_layers = living(values), low(values), high(values)
@@ -68,6 +70,8 @@ def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
             layers = np.arange(1, len(told.layers[0]) + 1)
             wide = max(wide, told.wide)
             for row, x, (mean, least, greatest) in ((1, layers, told.layers), (2, told.steps, told.layer)):
+                if not len(x):
+                    continue
                 most, mixed = max(most, np.nanmax(greatest, initial=0)), row == 2 and told.wide > 1
                 if several or mixed:
                     style.band(figure, style.numbers(x), least, greatest, color, label, False, row=row, col=column)
@@ -101,7 +105,8 @@ def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
     if several or wide > 1:
         of = " and ".join(["steps"] * (wide > 1) + ["seeds"] * several)
         above += f"Bands go from the least to the greatest of the {of}. "
-    return style.finished(figure, height=520, note=none + above + flat(trace) + departed(trace))
+    left = lower(trace, layer, " of the lower charts")
+    return style.finished(figure, height=520, note=none + above + flat(trace) + left + departed(trace))
 
 
 def flat(trace: Trace) -> str:

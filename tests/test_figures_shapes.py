@@ -1,0 +1,102 @@
+"""Arms of different depth or width are drawn where the page's own sliders stand; who lacks the layer is named."""
+
+from itertools import product
+
+import pytest
+from looked_at import seen, trained
+
+from bnlab import Arm, Settings, figures
+from bnlab.figures import FIGURES
+from bnlab.figures.options import first_layer
+
+BOTH, FIRST, LAST = ("batch", "batch"), ("batch", "none"), ("none", "batch")
+SHAPES = {
+    "deep first": ("depth", (6, 2), BOTH),
+    "deep last": ("depth", (2, 6), BOTH),
+    "wide first": ("width", (8, 4), BOTH),
+    "wide last": ("width", (4, 8), BOTH),
+    "norm last": ("depth", (6, 2), LAST),
+    "norm first": ("width", (4, 8), FIRST),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Runs of two arms of these shapes and norms: their store and their id."""
+    settings = Settings(depth=3, width=6, steps=12, data="wine", batch_size=16, score_every=4)
+    found = {}
+    for shape, (what, sizes, norms) in SHAPES.items():
+        arms = (Arm(label=f"{what} {n}", changes={what: n, "norm": norm}) for n, norm in zip(sizes, norms, strict=True))
+        found[shape] = trained(tmp_path_factory.mktemp("store"), settings, tuple(arms))
+    return found
+
+
+def sliders(name: str, run, place: int = 0) -> dict[str, str]:
+    """What the page asks of a figure before anybody moves its sliders, or with all of them at their end."""
+    experiment, options = run.experiment, {option.name: option for option in FIGURES[name].options}
+    most = {
+        "layer": max(s.depth for s in experiment.arm_settings),
+        "unit": max(s.width for s in experiment.arm_settings),
+    }
+    start = {"layer": lambda: first_layer(options["layer"], most["layer"]), "unit": lambda: 1}
+    return {kind: str(most[kind] if place else start[kind]()) for kind in most if kind in options}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_figure_is_drawn_where_the_sliders_stand(runs, shape, name):
+    store, run_id = runs[shape]
+    arms = ("0", "1") if "arm" in {option.name for option in FIGURES[name].options} else (None,)
+    overs = ("layers", "arms") if name == "histograms" else (None,)
+    for place, arm, over in product((0, 1), arms, overs):
+        query = sliders(name, store.run(run_id), place) | {k: v for k, v in (("arm", arm), ("over", over)) if v}
+        meta = seen(store, run_id, name, query).layout.meta
+        normed = "no batch norm" in meta.get("said", "")
+        assert meta["note"] or normed or name == "learning_rates", (query, meta)
+
+
+LEFT = " has 2 layers and is left out"
+
+
+@pytest.mark.parametrize("shape", ["deep first", "deep last"])
+@pytest.mark.parametrize(
+    "name", ["distributions", "saturation", "invariance", "scale_over_time", "undone", "histograms"]
+)
+def test_an_arm_without_the_layer_is_left_out_by_name(runs, shape, name):
+    over = {"over": "arms"} if name == "histograms" else {}
+    few, many = (seen(*runs[shape], name, {"layer": layer} | over) for layer in ("2", "3"))
+    assert LEFT not in few.layout.meta["note"]
+    where = " of the lower charts." if name == "saturation" else "."
+    assert f"depth 2{LEFT}{where}" in many.layout.meta["note"]
+    if name != "saturation":  # whose upper charts have every arm
+        assert len(many.data) < len(few.data)
+    short = {len(line.y) for line in many.data if line.yaxis in ("y3", "y4") and line.name == "depth 2"}
+    assert not short, "nothing over time"
+
+
+@pytest.mark.parametrize("shape", ["deep first", "deep last"])
+def test_an_arm_that_is_chosen_shows_its_nearest_layer_and_says_so(runs, shape):
+    short = str(SHAPES[shape][1].index(2))
+    drawn = seen(*runs[shape], "gamma_beta", {"arm": short, "layer": "5"})
+    assert drawn.layout.yaxis.title.text == "γ of layer 2"
+    assert drawn.layout.meta["note"].endswith(" depth 2 has 2 layers: layer 2 is shown.")
+    deep = seen(*runs[shape], "gamma_beta", {"arm": str(1 - int(short)), "layer": "5"})
+    assert deep.layout.yaxis.title.text == "γ of layer 5" and "is shown" not in deep.layout.meta["note"]
+
+
+def test_an_arm_that_is_chosen_shows_its_nearest_unit_and_says_so(runs):
+    drawn = seen(*runs["wide first"], "moving_averages", {"arm": "1", "unit": "7"})
+    assert drawn.layout.yaxis.title.text == "μ of a, unit 4"
+    assert drawn.layout.meta["note"].endswith(" width 4 has 4 units in a layer: unit 4 is shown.")
+
+
+def test_what_no_arm_has_is_refused(runs):
+    store, run_id = runs["deep last"]
+    for name in ("saturation", "gamma_beta"):
+        with pytest.raises(ValueError, match=r"^layer is 7; allowed is 1 to 6\.$"):
+            figures.draw(name, store.trace(run_id), {"layer": "7", **({"arm": "0"} if name == "gamma_beta" else {})})
+
+
+def test_the_norm_is_undone_in_the_highest_layer_that_has_one(runs):
+    note = seen(*runs["norm last"], "undone", {"layer": "6"}).layout.meta["note"]
+    assert ": in layer 2 γ" in note and "No arm with batch norm has more layers than 2: layer 2 is shown." in note
