@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from math import inf
 from threading import Lock
@@ -17,6 +17,11 @@ from .store import RunStore
 from .trace import EVERYTHING, batch_slots, layout
 
 ONE_AT_A_TIME = Lock()  # np.load parses headers as Python does, which Python 3.11 cannot in several threads at once
+GOOD = (  # looks that did not go wrong: a zip names its first array at its 31st byte
+    "from looks where run = ? and probe = ? and options = ? and stack = ? and "
+    "substr(data, 31, 9) <> cast('wrong.npy' as blob)"
+)
+MOST_SEEN = 16  # lists of looks that are held: two probes of six arms of as many shapes, and some
 
 
 class Scorings:
@@ -26,6 +31,7 @@ class Scorings:
         self.store, self.run, self.experiment = store, run, run.experiment
         self.layouts = [layout(self.experiment, i) for i in range(len(self.experiment.stacks))]
         self.told: dict[int, list] = {}  # the arms of a stack share the scores that were read
+        self.seen: dict[tuple, tuple] = {}  # and the looks
         self.horizon: int | None = None  # snapshots after it are left out
 
     @property
@@ -156,18 +162,40 @@ class Scorings:
         """The vectors of that snapshot, one a stack, for train(start=(step, vectors))."""
         return [np.frombuffer(data, np.float32) for data in self.store.snapshot(self.run.id, step)]
 
-    def looks(self, probe: str, arm: int, **options: object) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def looks(
+        self, probe: str, arm: int, *, marks: int = EVERYTHING, at: Iterable[int] | None = None, **options: object
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Steps [n] at which a probe looked with these options, and what it saw: arrays [n, seeds, ...] by name.
 
-        Looks that went wrong are left out, and those that saw arrays of another shape than the newest.
+        Looks that went wrong are left out, and those that saw arrays of another shape than the newest. Of more than
+        `marks` looks evenly chosen ones and the newest; `at`: of these steps alone.
         """
-        rows = [(step, found) for step, found in self.found(probe, arm, options, "") if "wrong" not in found]
-        if not rows:
-            return np.array([], int), {}
-        shapes = {name: values.shape for name, values in rows[-1][1].items()}
-        rows = [(step, found) for step, found in rows if {name: v.shape for name, v in found.items()} == shapes]
-        arrays = {name: np.stack([found[name] for _, found in rows]) for name in shapes}
+        stack, slots = self.slots(arm, "steps")
+        if at is None:
+            steps = self.saw(probe, arm, **options)
+            at = (*steps[:: -(-len(steps) // marks) or 1], *steps[-1:])
+        key = (probe, told(probe, options), stack, json.dumps([*at]))
+        if key not in self.seen:
+            if len(self.seen) == MOST_SEEN:
+                self.seen.pop(next(iter(self.seen)))
+            self.seen[key] = self.stacked(*key)
+        steps, arrays = self.seen[key]
+        return steps, {name: values[:, slots] for name, values in arrays.items()}
+
+    def stacked(self, probe: str, options: str, stack: int, at: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """looks() of a whole stack at some steps, arrays [n, slots, ...]."""
+        those = f"select step, data {GOOD} and step in (select value from json_each(?)) order by step"
+        found = self.store.db.execute(those, (self.run.id, probe, options, stack, at))
+        rows = [(step, loaded(data)) for step, data in found]
+        shapes = {name: values.shape for name, values in rows[-1][1].items()} if rows else {}
+        rows = [(step, seen) for step, seen in rows if {name: v.shape for name, v in seen.items()} == shapes]
+        arrays = {name: np.stack([seen[name] for _, seen in rows]) for name in shapes}
         return np.array([step for step, _ in rows], int), arrays
+
+    def saw(self, probe: str, arm: int, **options: object) -> list[int]:
+        """Steps at which a probe looked at an arm with these options and saw something."""
+        key = (self.run.id, probe, told(probe, options), self.slots(arm, "steps")[0])
+        return [step for (step,) in self.store.db.execute(f"select step {GOOD} order by step", key)]
 
     def looked(self, probe: str, **options: object) -> list[int]:
         """Steps at which a probe looked with these options, up to the horizon."""
@@ -178,19 +206,16 @@ class Scorings:
 
     def look(self, probe: str, arm: int, step: int, **options: object) -> dict[str, np.ndarray] | None:
         """What a probe saw at exactly this step, arrays [seeds, ...] by name; None where it did not look."""
-        rows = self.found(probe, arm, options, "and step = ?", step)
-        return rows[0][1] if rows else None
-
-    def found(self, probe: str, arm: int, options: dict, where: str, *more: object) -> list[tuple[int, dict]]:
-        """(step, arrays by name) of the looks with these options, in order of the steps."""
         stack, slots = self.slots(arm, "steps")
-        key = (self.run.id, probe, told(probe, options), stack)
-        of_probe = "select step, data from looks where run = ? and probe = ? and options = ? and stack = ?"
-        found = []
-        for step, data in self.store.db.execute(f"{of_probe} {where} order by step", (*key, *more)):
-            with ONE_AT_A_TIME, np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                found.append((step, {name: arrays[name][slots] for name in arrays.files}))
-        return found
+        ask = "select data from looks where run = ? and probe = ? and options = ? and stack = ? and step = ?"
+        row = self.store.db.execute(ask, (self.run.id, probe, told(probe, options), stack, step)).fetchone()
+        return {name: values[slots] for name, values in loaded(row[0]).items()} if row else None
+
+
+def loaded(data: bytes) -> dict[str, np.ndarray]:
+    """What a look saw of a stack, arrays [slots, ...] by name."""
+    with ONE_AT_A_TIME, np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 def told(probe: str, options: dict) -> str:

@@ -258,7 +258,7 @@ def test_the_mean_loss_counts_a_point_as_often_as_it_stands_for_steps():
             values = np.array([[3.0, 1.0], [1.0, 2.0], [0.1, 0.4]])
             return Series(np.array([0, 16, 24]), *[values] * 3)
 
-        def looks(self, probe, arm):
+        def looks(self, probe, arm, at):
             return np.array([0]), {"relative": np.ones((1, 2, 3)), "smoothness": np.ones((1, 2))}
 
     trace = Sparse(Experiment(settings=Settings(depth=3, steps=40), arms=ARMS[:1], seeds=(0, 1)))

@@ -10,15 +10,18 @@ import pytest
 import torch
 from at_work import until
 
-from bnlab import executing, figures, looking
+from bnlab import executing, figures, looking, scorings
 from bnlab.database import FULL, Full
 from bnlab.executing import execute
 from bnlab.experiment import Arm, Experiment, Settings
+from bnlab.figures import dials
+from bnlab.figures.looks import MARKS
 from bnlab.jobs import Jobs
 from bnlab.keeping import Writer
 from bnlab.looker import Looker
 from bnlab.looking import look
 from bnlab.probes import PROBES, Copies, checked, schedule
+from bnlab.reading import Trace
 from bnlab.store import RunStore
 from bnlab.train import train
 
@@ -85,6 +88,64 @@ def test_a_look_that_went_wrong_is_left_out_of_those_that_did_not(store):
     assert trace.look("rank", 0, 10)["wrong"].tolist() == ["it was dark."]
     steps, _ = trace.looks("rank", 0)
     assert {5, 15} <= set(steps.tolist()) and 10 not in steps
+
+
+def looked_often(store, n: int) -> str:
+    """The id of a run of two arms at which both probes over time have looked n times, at the steps 0, 5, ..."""
+    run = store.create(Experiment(settings=SMALL, arms=(BN, Arm(label="LN", changes={"norm": "layer"}))))
+    execute(store, run.id, lambda: None)
+    for probe in ("gradient_line", "shift", "curvature"):
+        taken(store, run.id, probe, 40)
+    with store.transaction() as db:
+        db.execute("delete from looks where run = ? and step < 40", (run.id,))
+        for k in range(n - 1):
+            copy = "insert or replace into looks select run, stack, probe, options, ?, data from looks where step = 40"
+            db.execute(copy, (5 * k if 5 * k != 40 else 5 * n,))
+    return run.id
+
+
+def test_of_many_looks_about_a_hundred_are_read_once_for_all_arms(store, monkeypatch):
+    run_id, read = looked_often(store, 350), []
+    whole = scorings.loaded
+    monkeypatch.setattr(scorings, "loaded", lambda data: read.append(1) or whole(data))
+    for name, options in (("smoothness", {}), ("curvature", {})):
+        read.clear()
+        drawn = figures.draw(name, store.trace(run_id), options)
+        steps = next(line.x for line in drawn.data if line.mode == "lines+markers")
+        there = store.trace(run_id).looked("curvature")
+        assert len(there) == 350 and 50 < len(steps) <= MARKS + 1
+        assert steps[0] == there[0] == 0 and steps[-1] == there[-1]
+        assert np.ptp(np.diff(steps)[:-1]) <= 5, "evenly"
+        assert len(read) == len(steps)
+        assert f"Of 350 looks {len(steps)} are drawn, evenly chosen." in drawn.layout.meta["note"]
+
+
+def test_what_went_wrong_takes_no_place_of_a_look_that_is_drawn(store):
+    run_id = looked_often(store, 180)
+    steps = store.trace(run_id).looked("curvature")
+    for step in steps[:100]:
+        store.keep_wrong(run_id, "curvature", {"iterations": 10}, step, "it made room.")
+    drawn = figures.draw("curvature", store.trace(run_id), {})
+    assert [*next(line.x for line in drawn.data if line.mode == "lines+markers")] == steps[100:]
+    assert "evenly chosen" not in drawn.layout.meta["note"]
+
+
+def test_the_dials_read_the_looks_they_are_means_over_and_no_others(store, monkeypatch):
+    run_id, read = looked_often(store, 350), []
+    trace, whole = store.trace(run_id), Trace.looks
+    monkeypatch.setattr(
+        Trace, "looks", lambda *of, **by: read.append((whole(*of, **by))[0].tolist()) or whole(*of, **by)
+    )
+    at = dials.moments(trace)
+    dials.dial(trace, 0, at)
+    assert 4 <= len(at) <= 8 and read == [at, at]
+
+
+def test_lists_of_looks_that_are_held_are_few(store):
+    trace = store.trace(looked_often(store, 60))
+    for step in range(45, 45 + 5 * 40, 5):
+        trace.looks("shift", 0, at=[step])
+    assert len(trace.seen) == scorings.MOST_SEEN
 
 
 @pytest.mark.parametrize("name", [n for n, p in PROBES.items() if not p.back])

@@ -14,7 +14,7 @@ from ..probes.curvature import limit
 from . import style
 from .dials import ROUGHNESS
 from .lasting import bounds, confine, finite, lasting, lost, parted, room
-from .looks import ALL_LOST, Needs, each, finished, line, looks, middle, mode, newest, often, seeds, titled
+from .looks import ALL_LOST, Needs, each, finished, line, looks, middle, mode, newest, often, seeds, some, titled
 from .losses import measure
 from .options import STEP, About, choice
 
@@ -58,7 +58,7 @@ def smoothness(trace: Trace, *, direction: str) -> go.Figure:
     )
     n = len(trace.experiment.seeds)
     several = f"Geometric means over {n} seeds; in the roughness the bands are their range." if n > 1 else ""
-    return finished(figure, 440, note, several, *parted(trace, any(confined)))
+    return finished(figure, 440, note, several, some(trace, direction), *parted(trace, any(confined)))
 
 
 def covariate_shift(trace: Trace, *, step: int) -> go.Figure:
@@ -128,7 +128,8 @@ def curvature(trace: Trace) -> go.Figure:
         )
     if any(s.optimizer == "adam" for s in trace.experiment.arm_settings):
         notes.append("Adam scales every parameter's step by itself, so no one line tells where it is stable.")
-    return finished(figure, style.HEIGHT, *notes, seeds(trace), *parted(trace, bool(ends)))
+    several = seeds(trace), some(trace, "curvature")
+    return finished(figure, style.HEIGHT, *notes, *several, *parted(trace, bool(ends)))
 
 
 def told_apart(names: dict[float, str], decades: float) -> dict[float, str]:

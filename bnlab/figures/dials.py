@@ -72,8 +72,7 @@ def alike(settings: Settings) -> tuple:
 
 def dial(trace: Trace, arm: int, at: list[int]) -> Dial:
     """Both dials over the moments `at`, at which both have looked."""
-    looks = (trace.looks(probe, arm) for probe in DIALS)
-    shift, along = ({name: q[np.isin(steps, at)] for name, q in found.items()} for steps, found in looks)
+    shift, along = (trace.looks(probe, arm, at=at)[1] for probe in DIALS)
     settings, seeds = trace.experiment.arm_settings[arm], trace.experiment.seeds
     gone = np.array([(arm, seed) in trace.diverged for seed in seeds])
     both = geometric(shift["relative"], (0, 2)), geometric(along["smoothness"])

@@ -25,6 +25,7 @@ NOT_FINITE = (
     "At step {:,} weights or moving averages of every network are not finite. Choose an earlier step, or a lower "
     "learning rate."
 )
+MARKS = 100  # looks that are drawn over time, at most, and the newest
 Needs = list[tuple[str, int, dict]]
 
 
@@ -103,12 +104,18 @@ def often(probe: str, most: int, **options: object):
 
 
 def looks(trace: Trace, probe: str, arm: int) -> tuple[np.ndarray, dict[str, np.ndarray]] | go.Figure:
-    """All good looks of a probe at an arm, or the figure that says why there is none."""
-    steps, found = trace.looks(probe, arm)
+    """Good looks of a probe at an arm, of many about MARKS, or the figure that says why there is none."""
+    steps, found = trace.looks(probe, arm, marks=MARKS)
     if len(steps):
         return steps, found
     asked = scheduled(trace.experiment, trace.snapshots())
     return (missing(trace.look(probe, arm, asked[-1])) or style.said(COMING)) if asked else style.said(NOT_YET)
+
+
+def some(trace: Trace, probe: str) -> str:
+    """What to say where not all looks are drawn."""
+    there, drawn = len(trace.saw(probe, 0)), len(trace.looks(probe, 0, marks=MARKS)[0])
+    return f"Of {there:,} looks {drawn:,} are drawn, evenly chosen." if drawn < there else ""
 
 
 def each(trace: Trace, probe: str, step: int, **options: object):
