@@ -29,8 +29,6 @@ def averages(seen: Seen, alpha: float, steps: np.ndarray) -> list[np.ndarray]:
     Raises ValueError where the budget has left only some steps: an average of them is off by far more than what is
     looked for.
     """
-    if not seen.batch_mean.shape[2]:  # a stack without batch norm, beside others
-        return [np.empty((len(steps), 0, 0, 0), np.float32)] * 2
     used, most = seen.steps[seen.steps < steps[-1]], int(steps[-1])
     if len(used) < most or not complete(used):
         raise ValueError(
