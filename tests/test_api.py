@@ -228,3 +228,8 @@ def test_a_run_that_moves_up_in_the_queue_is_told_anew(recorded):
     (after,) = together(f"/api/runs/{second}?seen={before.headers['x-version']}")
     assert after.json()["words"] == "Waiting; next in the queue"
     opened.jobs().stop(second)
+
+
+def test_a_step_ahead_is_the_newest(recorded):
+    newest, ahead = together(*(f"/api/runs/{recorded}/gradient_flow{step}" for step in ("", "?step=999999")))
+    assert ahead.status_code == 200 and ahead.json() == newest.json()

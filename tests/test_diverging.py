@@ -210,3 +210,14 @@ def test_the_scores_of_the_weights_that_its_last_step_left_are_told_and_none_aft
     np.testing.assert_array_equal(steps, range(12))
     np.testing.assert_array_equal(losses[:, 0], [*range(9), np.nan, np.nan, np.nan])
     np.testing.assert_array_equal(np.isnan(accuracies), np.isnan(losses))
+
+
+def test_the_scores_right_after_an_arm_diverged_are_among_those_that_are_drawn(store):
+    """They are the last it has, and a step after it."""
+    settings = Settings(depth=2, width=4, data="wine", batch_size=16, steps=40, score_every=1)
+    arms = Arm(label="lost"), Arm(label="BN", changes={"norm": "batch"})
+    run = store.create(Experiment(settings=settings, arms=arms))
+    execute(store, run.id, lambda: None)
+    trace = store.trace(run.id)
+    trace.run = trace.run._replace(diverged={(0, 0): (20, 1)})
+    assert [*trace.ends()] == [21]

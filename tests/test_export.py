@@ -268,3 +268,32 @@ def test_of_a_table_that_breaks_off_nothing_stays_and_what_was_there_does(tmp_pa
     with pytest.raises(type(ending)):
         tables.written(rows(), tables.FORMATS[to], path)
     assert [*tmp_path.iterdir()] == [path] and path.read_text() == "of another run"
+
+
+def newest(rows):
+    """The last step that the arm "before" has in some pieces of a table."""
+    frame = pa.concat_tables(part.select(["arm", "step"]) for part in rows).to_pandas()
+    return frame[frame.arm == "before"].step.max()
+
+
+def test_of_what_came_after_a_divergence_only_its_own_scoring_is_told(tmp_path):
+    """Scores and population of the step after it say what it left; what is summed up later is no row of it."""
+    store = RunStore(tmp_path)
+    settings = Settings(data="wine", depth=20, width=4, batch_size=8, steps=4000, budget_mb=8, score_every=2000)
+    experiment = Experiment(settings=settings, arms=(Arm(label="none"), Arm(label="before", changes={"norm": "batch"})))
+    first = next(iter(train(experiment)))
+    with store.writer((run := store.create(experiment)).id) as writer:
+        for t in range(4000):
+            scores, population = ([], []) if t % 100 else (first.scores, first.population)
+            writer.keep(first._replace(step=t, scores=scores, population=population, weights=None))
+    trace, run = store.trace(run.id), store.run(run.id)
+    for last, scored in ((198, 100), (199, 200), (200, 200)):
+        trace.run = run._replace(diverged={(1, 0): (last, 1)})
+        assert newest(tables.population(trace)) == newest(tables.scores(trace)) == scored
+    for table in ("steps", "layers"):
+        trace.run = run
+        before, bucket = [*tables.summarized(trace, table)][-1]["step"].unique().to_pylist()[20:22]
+        for last, summed in ((bucket - 1, before), (bucket, bucket)):
+            trace.run = run._replace(diverged={(1, 0): (last, 1)})
+            assert newest(tables.summarized(trace, table)) == summed
+    store.close()

@@ -7,7 +7,7 @@ import pytest
 from known_curves import EXPERIMENT, Scored, drawn, scored
 
 from bnlab import figures
-from bnlab.figures import curves, style
+from bnlab.figures import curves, lasting, style
 
 
 @pytest.fixture
@@ -148,3 +148,14 @@ def test_the_name_of_chance_is_below_its_line_where_that_is_the_top_of_the_chart
     trace.diverged = {(1, seed): (30, 1) for seed in (3, 5)}
     assert chart().shapes[-1].label.yanchor == ("bottom" if chart().yaxis.range else "top"), "a range leaves room"
     assert figures.draw("accuracy", trace, {"y": y}).layout.shapes[-1].label.yanchor == "bottom"
+
+
+def test_a_spike_downwards_does_not_rule_an_axis_either(trace):
+    trace.diverged = {(1, 3): (19, 1)}
+    values = np.linspace(1, 2, 200)[:, None]
+    low, high = lasting.bounds(trace, [(0, values), (1, values)])
+    values[100] = -1e6
+    spiked = lasting.bounds(trace, [(0, values), (1, values)])
+    assert -1 < spiked[0] <= low and spiked[1] == high
+    values[100], values[0] = 1.5, -1e6
+    assert lasting.bounds(trace, [(0, values), (1, values)])[0] == -1e6, "how it began is shown"

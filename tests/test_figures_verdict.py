@@ -164,3 +164,26 @@ def test_a_factor_of_one_is_not_said_beside_a_little_more():
     """1.1 times and ×1.00 per layer seem to contradict each other."""
     words = verdict.verdict(flowing(1.08 ** (1 / 19), 1), 0).words
     assert words == "healthy gradient: layer 1 gets 1.1 times layer 20's signal"
+
+
+@pytest.mark.parametrize("depth", [15, 16])
+def test_the_ends_are_left_out_of_sixteen_layers_and_more(depth):
+    norms = 0.5 ** (depth - np.arange(1, depth + 1))
+    norms[[0, 1, 2]] *= 100
+    told = verdict.verdict(shaped(norms, norms), 0)
+    assert (told.factor == pytest.approx(0.5, rel=1e-5)) == (depth == 16)
+    assert ("per layer in the middle" in told.words) == (depth == 16)
+    assert ("less the first and the last three" in told.help) == (depth == 16)
+
+
+@pytest.mark.parametrize(
+    ("factor", "tone"), [(2.9, "healthy"), (3.1, "exploding"), (1 / 2.9, "healthy"), (1 / 3.1, "vanishing")]
+)
+def test_threefold_per_layer_is_steep(factor, tone):
+    assert verdict.verdict(flowing(factor, 1, depth=3), 0).tone == tone
+
+
+@pytest.mark.parametrize(("end", "words"), [(2e-4, "layer 1 gets 2·10⁻⁴ of"), (4e-4, "dips to 1·10⁻⁴ of")])
+def test_a_signal_that_ends_near_its_dip_is_told_where_it_ends(end, words):
+    norms = np.array([end, 1e-4, 1e-2, 1])
+    assert words in verdict.verdict(shaped(norms, norms), 0).words

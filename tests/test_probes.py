@@ -135,3 +135,10 @@ def test_every_probe_says_what_it_is_and_refuses_in_a_sentence():
         checked("inference", {"alpha": 1.5})
     with pytest.raises(ValueError, match=r"beta is not an option of inference; known are alpha\."):
         checked("inference", {"beta": 1})
+
+
+def test_a_probe_is_live_where_one_interval_fits_into_the_run():
+    asked = lambda steps: schedule(Experiment(settings=Settings(steps=steps, score_every=1)))  # noqa: E731
+    rarest, every = max(asked(50_000).items(), key=lambda chosen: chosen[1])
+    assert asked(every)[rarest] == every
+    assert rarest not in asked(every - 1)

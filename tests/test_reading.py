@@ -14,7 +14,7 @@ from known_rows import ARMS, REAL, keep, nothing, same, small, written
 
 from bnlab.keeping import CHUNK_ROWS, MOST_BUCKETS
 from bnlab.process import ABOVE
-from bnlab.reading import NAMES, Trace
+from bnlab.reading import NAMES, Series, Trace, bucketed
 from bnlab.store import RunStore
 from bnlab.trace import layout
 from bnlab.train import train
@@ -261,3 +261,20 @@ def test_readers_see_what_was_written_whole_while_more_is_written(store):
     for thread in threads if process.returncode == 0 else ():
         thread.join()
     assert not failed and process.returncode == 0 and int(told) > 0
+
+
+def test_a_bucket_keeps_its_ends_before_exact_rows():
+    steps, mean = np.array([0, 4]), np.array([[2.0], [6.0]])
+    buckets, exact = Series(steps, mean, mean - 1, mean + 1), Series(np.array([8, 9]), *[np.array([[8.0], [9.0]])] * 3)
+    both = buckets.followed(exact)
+    assert not both.exact and both.steps.tolist() == [0, 4, 8, 9]
+    assert both.low.ravel().tolist() == [1, 5, 8, 9] and both.high.ravel().tolist() == [3, 7, 8, 9]
+    assert exact.followed(Series(np.array([10]), *[np.array([[10.0]])] * 3)).exact
+
+
+@pytest.mark.parametrize("n", [101, 150, 200])
+def test_of_buckets_no_more_are_given_than_asked_for(n):
+    values = np.arange(n, dtype=np.float32)[:, None]
+    thinned = Series(8 * np.arange(n), values, values - 1, values + 1)
+    assert len(bucketed(thinned, 100, np.full(n, 8)).steps) <= 101
+    assert len(bucketed(Series(np.arange(n), *[values] * 3), 100, np.ones(n, int)).steps) == n, "exact rows stay"

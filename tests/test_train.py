@@ -5,7 +5,7 @@ import pytest
 
 from bnlab.data import DATASETS
 from bnlab.experiment import Arm, Experiment, Settings
-from bnlab.train import train
+from bnlab.train import score_interval, train
 
 
 def test_a_network_of_another_shape_trains_beside():
@@ -48,3 +48,8 @@ def test_the_last_scores_carry_the_number_of_steps():
 def test_every_data_set_trains(data):
     records = list(train(Experiment(settings=Settings(data=data, depth=2, width=8, steps=2, batch_size=10))))
     assert np.isfinite(records[1].value("loss"))
+
+
+@pytest.mark.parametrize(("steps", "every"), [(40, 4), (41, 5), (7, 1)])
+def test_a_short_run_is_scored_ten_times(steps, every):
+    assert score_interval(Experiment(settings=Settings(steps=steps))) == every
