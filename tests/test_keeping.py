@@ -327,9 +327,7 @@ def test_old_looks_make_room_and_say_so(tmp_path):
             run.id, "rank" if step % 2 else "shift", {}, step, [{"seen": np.full((2, 20_000), step, float)}]
         )
         assert size(store, run.id, "looks") <= 0.95 * 8_000_000
-        kept = {
-            int(found["seen"][0, 0]) for _, found in store.trace(run.id).found("rank", 0, {}, "") if "seen" in found
-        }
+        kept = {int(seen) for seen in store.trace(run.id).looks("rank", 0)[1].get("seen", np.empty((0, 1, 1)))[:, 0, 0]}
         assert kept == {*range(max(1, step - 22), step + 1)} & {*range(1, 50, 2)}
     trace = store.trace(run.id)
     for probe, newest in (("rank", 49), ("shift", 48)):
