@@ -12,7 +12,7 @@ from pages.parts.views import INFERENCE, LAB, WHY
 pytestmark = pytest.mark.browser
 SMALL = "data=wine&depth=4&width=16&batch_size=32&steps=60&score_every=20&arm=no+norm&arm=BN;norm=batch"
 DRAWN = """count => { const plots = [...document.querySelectorAll('.live-plot')].filter(p => p.offsetParent);
-  const silent = "No two arms differ in their learning rate";  // a chart that says so has nothing to draw
+  const silent = "arms that differ in nothing but their learning rate";  // a chart that says so has nothing to draw
   const said = (p) => p.parentElement.textContent.includes(silent);
   const left = plots.find(p => !p.data?.length && !said(p));
   left?.scrollIntoView();  // what is far away is not asked for

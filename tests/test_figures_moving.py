@@ -79,7 +79,7 @@ def test_what_is_compared_is_of_the_same_weights_however_few_rows_are_kept(tmp_p
     """A run of which every row was kept, and then rows 0, 8, 16, ...: the averages of step t are those of row t - 1."""
     settings = Settings(data="wine", depth=2, width=4, batch_size=16, steps=60, score_every=10, norm="batch")
     store = RunStore(tmp_path)
-    run = store.create(Experiment(settings=settings))
+    run = store.create(Experiment(settings=settings, arms=(Arm(label="bn"),)))
     executing.execute(store, run.id, lambda: None)
     whole = store.trace(run.id).read("moving_mean", 0).mean[:, 0, 1]
     with store.writer(run.id) as writer, store.transaction() as db:
