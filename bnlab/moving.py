@@ -106,7 +106,7 @@ def gap(new: np.ndarray, population: np.ndarray, alpha: float, start: float, cor
 def neighbors(steps: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each step 0..n-1 the places in `steps` to its left and right, and how far it is from the left one, 0 to 1."""
     t = np.clip(np.arange(n), steps[0], steps[-1])
-    right = np.clip(np.searchsorted(steps, t, "left"), 1 if len(steps) > 1 else 0, len(steps) - 1)
+    right = np.clip(np.searchsorted(steps, t, "left"), 0, len(steps) - 1)
     left = np.maximum(right - 1, 0)
     return left, right, (t - steps[left]) / np.maximum(steps[right] - steps[left], 1)
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from .data import DATASETS
 from .experiment import Experiment
+from .problems import enumeration
 from .settings import SHARED, Settings, about
 
 UNDER_WAY = ("queued", "running")
@@ -85,7 +86,8 @@ def outbreak(where: Iterable[tuple[int, int]]) -> tuple[int, str]:
     first = min(step for step, _ in where)
     layers = sorted({layer for step, layer in where if step == first})
     names = [str(layer) for layer in layers if layer]
-    found = [f"layer{'s' * (len(names) > 1)} {listed(names)}"] * bool(names) + ["the readout"] * (0 in layers)
+    found = [f"layer{'s' * (len(names) > 1)} {enumeration(names)}"] if names else []
+    found += ["the readout"] * (0 in layers)
     return first, " and ".join(found)
 
 
@@ -93,11 +95,6 @@ def outbreaks(where: Mapping[tuple[int, int], tuple[int, int]]) -> dict[int, tup
     """The same of each arm of which a network diverged; `where` as Run.diverged."""
     arms = sorted({arm for arm, _ in where})
     return {arm: outbreak(at for (other, _), at in where.items() if other == arm) for arm in arms}
-
-
-def listed(names: list[str]) -> str:
-    """'3', '3 and 5', '3, 5 and 8'."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 class Taken(ValueError):

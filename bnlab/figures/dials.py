@@ -206,8 +206,7 @@ HOW = (
 
 def listed(steps: list[int]) -> str:
     """'step 0', 'steps 0, 20 and 40'."""
-    *first, last = map("{:,}".format, steps)
-    return f"steps {', '.join(first)} and {last}" if first else f"step {last}"
+    return f"step{'s' * (len(steps) > 1)} {enumeration([f'{step:,}' for step in steps])}"
 
 
 def caution(trace: Trace) -> str:
