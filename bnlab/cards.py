@@ -66,13 +66,18 @@ def outcome(trace: Trace) -> str:
         score = card(trace, arm).score
         seeds = len(trace.experiment.seeds)
         if lost < seeds and score is not None:
-            said = style.amount(score) if DATASETS[settings.data].task == "regression" else f"{100 * score:.1f} %"
-            told.append(f"{side.label}: {said}" + f" ({lost} of {seeds} seeds diverged)" * (lost > 0))
+            some = f" ({lost} of {seeds} seeds diverged)" * (lost > 0)
+            told.append(f"{side.label}: {amount(score, DATASETS[settings.data].task)}{some}")
         elif lost == seeds:
             told.append(f"{side.label}: diverged")
     kinds = {DATASETS[settings.data].task for settings in trace.experiment.arm_settings}
     what = {("classification",): "Test accuracy", ("regression",): "Test loss"}.get(tuple(kinds), "Test score")
     return f"{what} · {'; '.join(told)}" if told else ""
+
+
+def amount(score: float, task: str) -> str:
+    """A test score: an accuracy, or the loss of a regression."""
+    return style.amount(score) if task == "regression" else f"{100 * score:.1f} %"
 
 
 def state(trace: Trace, position: int | None = None) -> dict[str, Any]:
@@ -142,11 +147,7 @@ def shown(trace: Trace, arm: int) -> dict[str, Any]:
         },
         {
             "name": ("Test loss" if regression else "Test accuracy") + earlier + score_of,
-            "value": "–"
-            if told.score is None
-            else style.amount(told.score)
-            if regression
-            else f"{100 * told.score:.1f} %",
+            "value": "–" if told.score is None else amount(told.score, DATASETS[settings.data].task),
             "help": f"Over the whole test set{using}{score_over and ', mean'}{score_over}.",
         },
     ]

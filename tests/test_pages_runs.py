@@ -10,6 +10,7 @@ from lab_page import address, button, chooser, drawn, errors, page, typed, widge
 from lab_page import opened as another
 
 from bnlab import opened
+from bnlab.database import FULL, Full
 from bnlab.experiment import Experiment
 from bnlab.run import run_in
 from bnlab.settings import Settings
@@ -51,6 +52,18 @@ def test_train_says_that_a_run_goes_on_and_what_is_in_the_background_is_one_clic
     drawn(button(at, "stop").click())
     assert button(at, "train").label == "Train"
     assert not [text for text in at.caption if "in the background" in text.value]
+
+
+def test_a_name_that_a_full_disk_cannot_keep_is_said(monkeypatch):
+    run = opened.store().create(Experiment(settings=Settings(depth=3)))
+
+    def full(*_):
+        raise Full(FULL)
+
+    at = page(("run", run.id))
+    monkeypatch.setattr(opened.store(), "rename", full)
+    drawn(at.text_input(key=f"name-{run.id}").set_value("mine"))
+    assert any("The disk is full" in error.value for error in at.error)
 
 
 def test_what_is_paused_is_resumed_by_the_button_that_stands_out_unless_the_settings_have_changed():

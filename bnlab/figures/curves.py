@@ -94,14 +94,10 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
     elif y == "linear" and (ends := bounds(trace, ruling)):
         figure.update_yaxes(range=room(0, max(ends[1], *guessing)))
         told += f"{ruled(trace, arms)[:-1]}; a logarithmic one shows everything."
-    elif y == "linear" and (
-        top := crowded(*([values for *_, values in some] for some in (lines, marks)), max(guessing))
-    ):
+    elif y == "linear" and (top := crowded([v for *_, v in lines], [v for *_, v in marks], max(guessing))):
         figure.update_yaxes(range=room(0, top))
-        told += (
-            f" The highest point, {highest(trace, lines + marks, wide)}, lies above the axis; a logarithmic one shows "
-        )
-        told += "all."
+        where = highest(trace, lines + marks, wide)
+        told += f" The highest point, {where}, lies above the axis; a logarithmic one shows all."
     if y == "linear" and outside(figure):
         told += " ▲: a mark above the axis."
     for i, (value, name) in enumerate(chance(trace, quantity)):

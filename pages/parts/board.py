@@ -7,6 +7,7 @@ from datetime import datetime
 import streamlit as st
 
 from bnlab import opened
+from bnlab.database import Full
 from bnlab.experiment import Experiment
 from bnlab.run import UNDER_WAY, Run, checked_name
 
@@ -168,6 +169,8 @@ def rename(me: Session, run_id: str) -> None:
         opened.store().rename(run_id, session.value(f"name-{run_id}"))
     except KeyError as error:
         me.said = me.told(error, run_id)
+    except Full as error:
+        me.said = str(error)
     except ValueError:
         pass  # said below the name
 
