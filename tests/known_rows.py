@@ -20,7 +20,7 @@ REAL = Experiment(settings=SMALL, arms=ARMS, seeds=(3, 1))
 PAIR = (Arm(label="none"), Arm(label="before", changes={"norm": "batch"}))
 
 
-class Seen(NamedTuple):
+class Measured(NamedTuple):
     """One stack's rows that nobody has measured."""
 
     rows: dict
@@ -42,7 +42,7 @@ def written(experiment, steps, rows, scores=(), population=()):
     """Records of `steps` whose rows are those given by `rows(step)`; what it leaves out is 0."""
     zeros = nothing(experiment)
     for t in steps:
-        yield Record(experiment, t, (Seen(zeros | rows(t)),), list(scores), list(population), None, list)
+        yield Record(experiment, t, (Measured(zeros | rows(t)),), list(scores), list(population), None, list)
 
 
 def keep(store, run_id, records):
@@ -88,3 +88,20 @@ def scored(records, every):
         scores = [Score(0, "train", s, (0, 1), np.array([t, -t]), np.array([t, t])) for s in ("batch", "moving")]
         population = [Population(0, batch, t * moments, t + moments, -t * moments, moments)]
         yield record._replace(scores=scores, population=population, weights=[np.full(6000, t, np.float32)])
+
+
+def stored(store, run_id):
+    """Everything that is kept of a run's course, row by row."""
+    tables = {"chunks": "first", "summary": "first", "scores": "step", "population": "step"}
+    return {
+        table: store.db.execute(
+            f"select {', '.join(c for c in columns(store, table) if c not in ('id', 'run'))} from {table} "
+            f"where run = ? order by stack, {order}, {'kind' if order == 'first' else 'step'}",
+            (run_id,),
+        ).fetchall()
+        for table, order in tables.items()
+    }
+
+
+def columns(store, table):
+    return [row[1] for row in store.db.execute(f"pragma table_info({table})")]

@@ -132,13 +132,12 @@ def redrawn(page: Page, times: int = 2) -> None:
     until(page, f"+document.querySelector('.live-plot').dataset.updates >= {drawn(page) + times}")
 
 
-def trained(page: Page, server: str, question: str = LONG) -> str:
-    """Press Train at this address; the id of the run, once it has drawn a curve."""
+def trained(page: Page, server: str, question: str = LONG, state: str = "running") -> str:
+    """Press Train with this question; the id of the run, once it is in this state and has drawn a curve."""
     opened(page, f"{server}/?{question}")
     button(page, "Train").click()
-    until(page, "location.search.includes('run=')")
-    if question != SHORT:  # that one may be done before it is looked at
-        status(page, "running")
+    until(page, "location.search.includes('run=')")  # until then the example is shown, which is done
+    status(page, state)
     run = page.evaluate("new URLSearchParams(location.search).get('run')")
     until(page, f"document.querySelector('.live-plot')?.dataset.address?.includes('{run}')")
     drawn(page)

@@ -1,5 +1,7 @@
 """Runs that are trained as a test asks, what the probes see of them, and their figures then."""
 
+import numpy as np
+
 from bnlab import Arm, Experiment, Settings, figures, lineage
 from bnlab.executing import execute
 from bnlab.figures.inference import cause
@@ -12,12 +14,13 @@ ARMS = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch"}), Arm(label
 WHY = Experiment(
     settings=Settings(depth=4, width=8, steps=40, data="wine", batch_size=16, score_every=20), arms=ARMS, seeds=(0, 1)
 )
-
 INFERENCE = Experiment(
     settings=Settings(depth=3, width=8, steps=60, data="wine", batch_size=16, score_every=10, alpha=0.95),
     arms=ARMS,
     seeds=(0, 1),
 )
+BN = Arm(label="BN", changes={"norm": "batch"})
+SMALL = Settings(data="wine", depth=3, width=6, batch_size=16, steps=40, score_every=5)
 
 
 def trained(directory, settings, arms, seeds=(0,)):
@@ -66,6 +69,11 @@ def thinned(store, trace, stride):
 def cause_at(store, trace, t):
     look(store, trace.run.id, "off", {}, t, trace.snapshot(t))
     return cause(store.trace(trace.run.id), 0, t)
+
+
+def taken(store: RunStore, run_id: str, name: str, step: int, **options) -> None:
+    """Look once at a snapshot."""
+    look(store, run_id, name, options, step, [np.frombuffer(v, np.float32) for v in store.snapshot(run_id, step)])
 
 
 def looked(trace, name, step, **options):

@@ -121,18 +121,13 @@ def test_switching_pages_keeps_the_run_and_the_question(page, server):
 
 def test_back_and_forward_go_from_page_to_page_and_the_page_follows_the_address(page, server):
     asked = "document.querySelector('.live-plot')?.dataset.address?.includes('{}')"
-    opened(page, f"{server}/?{SHORT}")
-    button(page, "Train").click()
-    until(page, "location.search.includes('run=')")
-    run = page.evaluate("new URLSearchParams(location.search).get('run')")
+    run = trained(page, server, SHORT, "done")
 
     def at(path: str, run_id: str) -> None:
         until(page, f"location.pathname === '/{path}' && location.search.includes('run={run_id}')")
         until(page, asked.format(run_id))
         page.wait_for_selector(RESTED, timeout=SLOW)
 
-    until(page, asked.format(run))
-    status(page, "done")
     opened(page, f"{server}/?run={run}")
     entries = page.evaluate("history.length")
     status(page, "done")
@@ -155,8 +150,7 @@ def test_back_and_forward_go_from_page_to_page_and_the_page_follows_the_address(
 
 
 def test_a_page_whose_run_is_deleted_in_another_tab_goes_on_to_the_example_by_itself(page, browser, server):
-    run = trained(page, server, SHORT)
-    status(page, "done")
+    run = trained(page, server, SHORT, "done")
     tabs = {where: browser.new_page() for where in ("inference", "why")}
     for where, tab in tabs.items():
         tab.goto(f"{server}/{where}?run={run}")

@@ -58,13 +58,7 @@ def test_a_zoom_is_there_again_when_its_view_comes_back_but_not_in_another_run(p
             page, f"(document.querySelector('.live-plot')?.layout?.xaxis?.autorange === false) === {str(yes).lower()}"
         )
 
-    opened(page, f"{server}/?{SHORT}")
-    button(page, "Train").click()
-    until(page, "location.search.includes('run=')")
-    status(page, "done")
-    run = page.evaluate("new URLSearchParams(location.search).get('run')")
-    until(page, f"document.querySelector('.live-plot')?.dataset.address?.includes('{run}')")
-    drawn(page)
+    run = trained(page, server, SHORT, "done")
     page.wait_for_selector(RESTED, timeout=SLOW)
     zoom_in(page)
     is_zoomed(True)
@@ -105,10 +99,7 @@ def test_a_value_below_the_mouse_stands_after_its_curve_s_name_and_a_colon(page,
 def test_panels_on_a_telephone_stand_in_their_order(page, server):
     arms = "&".join(f"arm=A{i}" + (";norm=batch" if i == 1 else "") for i in range(1, 6))
     page.set_viewport_size({"width": 480, "height": 900})
-    opened(page, f"{server}/?depth=2&width=4&batch_size=16&steps=20&{arms}")
-    button(page, "Train").click()
-    until(page, "location.search.includes('run=')")  # until then the example is shown, which is done
-    status(page, "done")
+    trained(page, server, f"depth=2&width=4&batch_size=16&steps=20&{arms}", "done")
     tops = """at => { const plot = document.querySelectorAll('.live-plot')[at];
       plot?.scrollIntoView();
       const titles = [...(plot?.querySelectorAll('.annotation') ?? [])].filter(t => /^A\\d$/.test(t.textContent));
@@ -242,13 +233,7 @@ def test_a_picture_is_opaque_and_bears_the_title_and_the_run(page, server, tmp_p
     page.emulate_media(color_scheme="dark")
     page.add_init_script("""const decode = HTMLImageElement.prototype.decode;
       HTMLImageElement.prototype.decode = function () { window.pictured = this.src; return decode.call(this); };""")
-    opened(page, f"{server}/?depth=1&width=4&steps=20&arm=../<b>50%{{x}}%26</b>&arm=BN;norm=batch")
-    button(page, "Train").click()
-    until(page, "location.search.includes('run=')")
-    status(page, "done")
-    run = page.evaluate("new URLSearchParams(location.search).get('run')")
-    until(page, f"document.querySelector('.live-plot')?.dataset.address?.includes('{run}')")
-    drawn(page)
+    trained(page, server, "depth=1&width=4&steps=20&arm=../<b>50%{x}%26</b>&arm=BN;norm=batch", "done")
     page.wait_for_selector(RESTED, timeout=SLOW)
     look, plot = "plot => JSON.stringify([plot.layout, plot._fullLayout._size])", page.locator(".live-plot").first
     before = plot.evaluate(look)

@@ -1,74 +1,20 @@
-"""The command line as a person uses it: exit codes, one line for what is wrong, runs that can be interrupted."""
+"""The command line as a person uses it: what it trains, exports, looks at and says."""
 
 import io
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 
-import numpy as np
 import pandas as pd
-import pytest
-import torch
+from command_line import QUIET, TINY, asked, bnlab, command, exported, here, identical, with_settings
 from looked_at import recorded
 
 from bnlab import executing
-from bnlab.__main__ import diverged, main
+from bnlab.__main__ import diverged
 from bnlab.database import FULL, Full
 from bnlab.experiment import Experiment
-from bnlab.export import tables
 from bnlab.process import ABOVE
 from bnlab.store import RunStore
-
-TINY = {
-    "settings": {"data": "wine", "depth": 2, "width": 4, "batch_size": 16, "steps": 60, "score_every": 20},
-    "seeds": [0, 1],
-}
-QUIET = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHONWARN", "BNLAB"))}
-
-
-def command(*words):
-    return [sys.executable, "-m", "bnlab", *map(str, words)]
-
-
-def bnlab(*words, **more):
-    return subprocess.run(command(*words), cwd=ABOVE, env=QUIET | more, capture_output=True, text=True)
-
-
-def here(monkeypatch, capsys, *words):
-    """The same command in this process, which is faster: (exit code, standard output, standard error)."""
-    monkeypatch.setattr(sys, "argv", ["bnlab", *map(str, words)])
-    monkeypatch.setattr("bnlab.__main__.on", lambda *_: None)  # Ctrl+C stays pytest's
-    try:
-        code = main()
-    except SystemExit as end:
-        code = end.code
-    return code, *capsys.readouterr()
-
-
-def asked(directory, experiment, name="question.json"):
-    path = directory / name
-    path.write_text(experiment if isinstance(experiment, str) else json.dumps(experiment))
-    return path
-
-
-def exported(directory, run_id, to):
-    """The tables of a run as frames."""
-    paths = tables.write(RunStore(directory).trace(run_id), "parquet", to)
-    return {path.stem: pd.read_parquet(path) for path in sorted(paths)}
-
-
-def identical(a, b):
-    assert a.keys() == b.keys()
-    for name in a:
-        assert list(a[name]) == list(b[name])
-        for column in a[name]:
-            x, y = a[name][column].to_numpy(), b[name][column].to_numpy()
-            if x.dtype == np.float32:
-                x, y = x.view(np.uint32), y.view(np.uint32)
-            np.testing.assert_array_equal(x, y, err_msg=f"{name}.{column}")
 
 
 def test_training_the_same_file_twice_leaves_two_runs_with_the_same_bits(tmp_path, capsys, monkeypatch):
@@ -96,34 +42,6 @@ def test_training_the_same_file_twice_leaves_two_runs_with_the_same_bits(tmp_pat
     assert code == 2 and err == f"python -m bnlab: run {kept[0].id} is done; nothing is left to train.\n"
 
 
-def test_ctrl_c_leaves_a_run_that_is_resumed_to_the_same_tables(tmp_path, capsys, monkeypatch):
-    long = {"settings": TINY["settings"] | {"steps": 1500, "score_every": 500}, "arms": [{"label": "bn"}], "seeds": [3]}
-    long["arms"][0]["changes"] = {"norm": "batch"}
-    question, runs = asked(tmp_path, long), tmp_path / "runs"
-    store = RunStore(runs)
-    process = subprocess.Popen(
-        command("train", question, "--out", runs), cwd=ABOVE, env=QUIET, stderr=subprocess.PIPE, text=True
-    )
-    end = time.monotonic() + 120
-    while not (found := store.runs()) or found[0].step < 20:
-        assert process.poll() is None and time.monotonic() < end, "waited in vain"
-        time.sleep(0.002)
-    process.send_signal(signal.SIGINT)
-    _, told = process.communicate()
-    assert process.returncode == 130 and "Traceback" not in told
-    (broken,) = store.runs()
-    assert broken.status == "interrupted" and 20 <= broken.step < 1500
-    assert store.trace(broken.id).snapshots()[-1] == broken.step + 1
-    _, out, _ = here(monkeypatch, capsys, "runs", runs)
-    assert f"interrupted  step {broken.step + 1:>9,}" in out, "the one to go on from"
-    resumed = bnlab("resume", runs)
-    assert resumed.returncode == 0, resumed.stderr
-    assert store.run(broken.id).status == "done" and store.run(broken.id).step == 1500
-    whole = store.create(Experiment.model_validate(long))
-    executing.execute(store, whole.id, lambda: None)
-    identical(exported(runs, whole.id, tmp_path / "whole"), exported(runs, broken.id, tmp_path / "broken"))
-
-
 def test_where_the_disk_is_full_and_stays_full_the_training_has_failed(tmp_path, capsys, monkeypatch):
     transaction, there = RunStore.transaction, RunStore(tmp_path / "runs")
 
@@ -135,37 +53,6 @@ def test_where_the_disk_is_full_and_stays_full_the_training_has_failed(tmp_path,
     monkeypatch.setattr(RunStore, "transaction", full)
     code, out, err = here(monkeypatch, capsys, "train", asked(tmp_path, TINY), "--out", tmp_path / "runs")
     assert (code, out) == (1, "") and err.endswith(f"\npython -m bnlab: Full: {FULL}\n") and "Traceback" not in err
-
-
-@pytest.mark.parametrize("module", ["numpy", "tqdm", "torch"])
-def test_ctrl_c_while_the_lab_is_being_loaded_ends_it_without_a_word(tmp_path, module):
-    (tmp_path / f"{module}.py").write_text("import signal; signal.raise_signal(signal.SIGINT)")
-    path = os.pathsep.join([str(tmp_path), ABOVE, *filter(None, [QUIET.get("PYTHONPATH")])])
-    done = bnlab("probe", tmp_path, "--step", 0, PYTHONPATH=path)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
-
-
-def test_ctrl_c_is_not_swallowed_by_what_is_being_loaded(tmp_path):
-    """It went on, or ended in a panic of what was loaded."""
-    (tmp_path / "tqdm.py").write_text(
-        "import signal\ntry: signal.raise_signal(signal.SIGINT)\nexcept BaseException: tqdm = None"
-    )
-    path = os.pathsep.join([str(tmp_path), ABOVE, *filter(None, [QUIET.get("PYTHONPATH")])])
-    done = bnlab("runs", tmp_path, PYTHONPATH=path)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
-
-
-def test_ctrl_c_in_a_command_lets_it_clear_up(tmp_path):
-    (tmp_path / "torch.py").write_text(
-        "import atexit, signal; atexit.register(print, 'cleared up'); signal.raise_signal(signal.SIGINT)"
-    )
-    path = os.pathsep.join([str(tmp_path), ABOVE, *filter(None, [QUIET.get("PYTHONPATH")])])
-    done = bnlab("probe", tmp_path, "--step", 0, PYTHONPATH=path)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "cleared up\n", "")
-
-
-def with_settings(**changes):
-    return TINY | {"settings": TINY["settings"] | changes}
 
 
 def test_a_run_of_no_steps_is_exported(tmp_path, capsys, monkeypatch):
@@ -246,118 +133,6 @@ def test_arms_that_diverged_are_told_after_the_training_and_in_the_list(tmp_path
     assert diverged(some) == (
         f"2 of 2 arms diverged: tame at step 1,234 in the readout (1 of 2 seeds), boom at step {step} in layer {layer}."
     )
-
-
-WRONG = [
-    (TINY | {"seeds": [" 1"]}, 'seeds are " 1"; allowed are 1 to 8 whole numbers from 0 to 2,147,483,647.'),
-    (TINY | {"seeds": [-1]}, "seeds are -1; allowed are 1 to 8 whole numbers from 0 to 2,147,483,647."),
-    (TINY | {"arms": [{"changes": {}}]}, "an arm has no label; allowed are 1 to 40 characters."),
-    (TINY | {"arms": [{"label": " "}]}, "an arm has a blank label; allowed are 1 to 40 characters."),
-    (with_settings(depth="3"), 'depth is "3"; allowed is a whole number from 1 to 100.'),
-    (with_settings(steps=1e7), "steps is 10000000.0; allowed is a whole number from 0 to 1,000,000."),
-    (with_settings(depht=3), "depht is not a known field; known are data, standardize, "),
-    (TINY | {"sedes": [1]}, "sedes is not a known field; known are settings, arms, seeds."),
-    (with_settings(depth=0), "depth is 0; allowed is a whole number from 1 to 100."),
-    (with_settings(depth=101, width=0), "width is 0; allowed is a whole number from 1 to 1,024."),
-    (with_settings(activation="relux"), "activation is relux; allowed is one of linear, sigmoid, tanh,"),
-    (with_settings(learning_rate="fast"), "learning_rate is fast, which is no number; allowed is above 0 and"),
-    (with_settings(batch_size=143), "batch_size is 143; wine has only 142 training examples."),
-    (with_settings(batch_size=1, norm="batch"), "batch_size is 1; batch norm needs at least 2 examples"),
-    ('{"settings": {"depth": 1e999}}', "depth is "),
-    ('{"settings": {"alpha": NaN}}', ""),
-    ('{"settings": ', "this is not valid JSON: EOF while parsing a value at line 1 column 13."),
-    ('{"settings": {"depth": 3, "depth": 4}}', "depth stands twice in the same object. Remove one of the two."),
-    ("[" * 3000, "this is not valid JSON: recursion limit exceeded"),
-    ("[]", 'the experiment is []; allowed are named fields, as {"settings": {"depth": 30}, "seeds": [0, 1]}.'),
-    ('{"settings": null}', 'settings is null; allowed are named fields, as {"depth": 30}.'),
-    ('{"arms": [null]}', 'an arm is null; allowed are named fields, as {"label": "BN", "changes": {"norm": "batch"}}.'),
-    ('{"arms": [{"label": "a", "changes": []}]}', 'changes is []; allowed are named fields, as {"norm": "batch"}.'),
-    ("", ""),
-]
-
-
-@pytest.mark.parametrize("experiment, sentence", WRONG)
-def test_a_bad_file_is_one_line_on_stderr_and_leaves_nothing(tmp_path, monkeypatch, capsys, experiment, sentence):
-    question = asked(tmp_path, experiment)
-    code, out, err = here(monkeypatch, capsys, "train", question, "--out", tmp_path / "runs")
-    assert code == 2 and out == ""
-    (line,) = err.splitlines()
-    assert line.startswith(f"python -m bnlab: {question}: ") and sentence in line
-    assert line.count("allowed") <= 2, "one mistake is one sentence"
-    assert not (tmp_path / "runs").exists()
-
-
-COMMANDS = [
-    (["train", "missing.json", "--out", "runs"], "missing.json: No such file or directory."),
-    (["train", "{dir}", "--out", "runs"], "Is a directory."),
-    (["train", "binary", "--out", "runs"], ""),
-    (["train", "good.json", "--out", "binary"], "binary"),
-    (["train", "good.json"], "the following arguments are required: --out"),
-    (["train", "good.json", "--out", "runs", "--device", "tpu"], "invalid choice: 'tpu'"),
-    (["learn"], "invalid choice: 'learn'"),
-    ([], "required: command"),
-    (["export", "empty", "--to", "csv", "--out", "tables"], "there is no run in {dir}/empty. Train one: "),
-    (["export", "nowhere", "--to", "csv", "--out", "tables"], "there is no run in {dir}/nowhere. Train one: "),
-    (["export", "fresh", "--to", "csv", "--out", "tables"], "there is no run in {dir}/fresh."),
-    (["export", "fresh", "--to", "csv", "--out", "tables", "--run", "x"], "There is no run 'x' here."),
-    (["export", "fresh", "--to", "excel", "--out", "tables"], "invalid choice: 'excel'"),
-    (["export", "spoilt", "--to", "csv", "--out", "tables"], "{dir}/spoilt/runs.sqlite: file is not a database."),
-    (["train", "good.json", "--out", "spoilt"], "{dir}/spoilt/runs.sqlite: file is not a database."),
-    (["train", "good.json", "--out", ""], "argument --out: it is empty; name a directory."),
-    (["export", "fresh", "--to", "csv", "--out", " "], "argument --out: it is empty; name a directory."),
-    (["runs", ""], "argument DIR: it is empty; name a directory."),
-    (["export", "fresh", "--to", "csv", "--out", "tables", "--run", ""], "There is no run '' here."),
-    (["resume", "empty"], "there is no run in {dir}/empty. Train one: "),
-    (["runs", "nowhere"], "there is no run in {dir}/nowhere. Train one: "),
-]
-
-
-@pytest.mark.parametrize("words, sentence", COMMANDS)
-def test_a_bad_command_is_one_line_on_stderr(tmp_path, monkeypatch, capsys, words, sentence):
-    asked(tmp_path, TINY, "good.json")
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    for name in ("empty", "spoilt"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "spoilt" / "runs.sqlite").write_bytes(b"no database" * 100)
-    RunStore(tmp_path / "fresh").close()
-    places = ("missing.json", "good.json", "binary", "empty", "spoilt", "fresh", "nowhere", "tables", "runs")
-    words = [tmp_path / w if w in places and i else w.format(dir=tmp_path) for i, w in enumerate(words)]
-    code, out, err = here(monkeypatch, capsys, *words)
-    assert code == 2 and out == ""
-    (line,) = err.splitlines()
-    assert line.startswith("python -m bnlab") and sentence.format(dir=tmp_path) in line
-    for name in ("tables", "runs", "nowhere"):
-        assert not (tmp_path / name).exists()
-
-
-@pytest.mark.parametrize(
-    "experiment, words",
-    [
-        (with_settings(depht=3), ["train", "question.json", "--out", "runs"]),
-        ('{"settings": ', ["train", "question.json", "--out", "runs"]),
-        (TINY, ["train", "missing.json", "--out", "runs"]),
-        (TINY, ["export", "runs", "--to", "csv", "--out", "tables"]),
-        (TINY, ["learn"]),
-    ],
-)
-def test_what_is_wrong_is_one_line_for_the_shell_too(tmp_path, experiment, words):
-    asked(tmp_path, experiment)
-    path = os.pathsep.join([ABOVE, *filter(None, [QUIET.get("PYTHONPATH")])])
-    done = subprocess.run(
-        command(*words), cwd=tmp_path, env=QUIET | {"PYTHONPATH": path}, capture_output=True, text=True
-    )
-    assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["question.json"]
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_where_there_is_none_is_one_line_on_stderr(tmp_path, capsys, monkeypatch):
-    train = ("train", asked(tmp_path, TINY), "--out", tmp_path / "runs", "--device", "cuda")
-    code, _, err = here(monkeypatch, capsys, *train)
-    assert code == 2 and err == (
-        "python -m bnlab: device is cuda; this machine has no CUDA device that torch can use. Choose cpu or auto.\n"
-    )
-    assert not (tmp_path / "runs").exists()
 
 
 def test_the_command_takes_options_and_leaves_out_what_does_not_exist(why_trace, monkeypatch, capsys, tmp_path):

@@ -1,38 +1,15 @@
-"""What is kept of a run: all while the budget lasts, then what its steps alone decide; and which networks diverged."""
-
-import contextlib
-from math import prod
+"""What is kept of a run: all while the budget lasts, then what its steps alone decide."""
 
 import numpy as np
 import pytest
-from known_rows import LONG, keep, lively, nothing, same, scored, size, small, written
+from known_rows import LONG, keep, lively, nothing, same, scored, size, small, stored, written
 from looked_at import thinned
 
 from bnlab import executing, figures, looking
-from bnlab.database import OF_A_RUN
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.keeping import RECENT
-from bnlab.run import Taken
 from bnlab.store import RunStore
-from bnlab.trace import LAYERS, Score, layout
-from bnlab.train import train
-
-
-def stored(store, run_id):
-    """Everything that is kept of a run's course, row by row."""
-    tables = {"chunks": "first", "summary": "first", "scores": "step", "population": "step"}
-    return {
-        table: store.db.execute(
-            f"select {', '.join(c for c in columns(store, table) if c not in ('id', 'run'))} from {table} "
-            f"where run = ? order by stack, {order}, {'kind' if order == 'first' else 'step'}",
-            (run_id,),
-        ).fetchall()
-        for table, order in tables.items()
-    }
-
-
-def columns(store, table):
-    return [row[1] for row in store.db.execute(f"pragma table_info({table})")]
+from bnlab.trace import Score
 
 
 @pytest.mark.parametrize("every, total", [(1, 1500), (50, 4000)])
@@ -116,28 +93,6 @@ def test_a_snapshot_larger_than_the_budget_leaves_half_of_it_to_the_rows(store):
     np.testing.assert_array_equal(trace.read("beta", 1, layer=1, unit=0).steps, range(100))
 
 
-def test_an_update_of_weights_that_are_all_0_is_infinite_relative_to_them_and_no_divergence(store):
-    experiment = small(depth=4)
-    (offset, shape), row = layout(experiment, 0)["layers"]["update_ratio"], nothing(experiment)["layers"]
-    row[offset : offset + prod(shape)].reshape(shape)[1, 1] = np.inf
-    trace = keep(store, store.create(experiment).id, written(experiment, range(20), lambda t: {"layers": row}))
-    assert trace.diverged == {} and np.isinf(trace.read("update_ratio", 1).mean).any()
-
-
-def test_weights_that_decay_to_nothing_are_not_called_diverged(store):
-    settings = Settings(data="wine", depth=2, width=1, activation="relu", batch_size=32, weight_decay=1.0, steps=6)
-    arms = [
-        Arm(label="gone at once", changes={"learning_rate": 1.0}),
-        Arm(label="decays", changes={"learning_rate": 0.9}),
-    ]
-    run = store.create(Experiment(settings=settings, arms=arms))
-    executing.execute(store, run.id, lambda: None)
-    trace = store.trace(run.id)
-    assert trace.run.status == "done" and not trace.diverged
-    assert trace.read("weight_norm", 0).mean[1:].max() == 0
-    assert np.isfinite(trace.read("update_ratio", 0).mean).all()
-
-
 def test_what_is_stored_depends_on_the_steps_alone(store):
     """Not on when the clock said to commit, nor on pauses after which some steps are seen twice."""
     whole, broken = store.create(LONG).id, store.create(LONG).id
@@ -179,122 +134,6 @@ def test_pauses_do_not_decide_which_snapshots_make_room(store):
         assert one == other, stop
     assert len(told[-1][1]) < 20, "of 40 some made room"
     assert store.trace(paused).snapshots()[-1] == 1999, "from which training goes on"
-
-
-WHERE = [  # what is no longer finite in which layers (none: the loss), and the layer where it began
-    ({"a_mean": [3, 4]}, 3),
-    ({"z_std": [2], "signal_grad_norm": [1, 2, 3, 4]}, 2),
-    ({"signal_grad_norm": [1, 2, 3]}, 3),
-    ({"grad_norm": [4], "update_ratio": [4]}, 4),
-    ({}, 0),
-]
-
-
-@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("broken, layer", WHERE)
-def test_divergence_is_noted_with_its_first_step_and_layer(store, broken, layer, wrong):
-    experiment, at = small(depth=4, steps=300), 77
-    columns = layout(experiment, 0)
-
-    def rows(t):
-        if t < at:
-            return {}
-        row, steps = np.ones(len(nothing(experiment)["layers"]), np.float32), np.ones(4, np.float32)
-        for name, layers in broken.items():
-            offset, shape = columns["layers"][name]
-            row[offset : offset + prod(shape)].reshape(shape)[np.array(layers) - 1, 1] = wrong
-        if not broken:
-            steps[columns["steps"]["loss"][0] + 1] = wrong
-        return {"layers": row, "steps": steps}
-
-    run_id = store.create(experiment).id
-    trace = keep(store, run_id, written(experiment, range(90), rows))
-    assert trace.diverged == {(1, 0): (at, layer)}
-    trace = keep(store, run_id, written(experiment, range(60, 130), rows))  # resumed before it
-    assert trace.diverged == {(1, 0): (at, layer)}
-    for quantity in ("accuracy", "z_mean", "gamma"):
-        values = trace.read(quantity, 1).mean
-        assert len(values) == 130 and np.isfinite(values[: at + 1]).all() and np.isnan(values[at + 1 :]).all()
-    assert np.isfinite(trace.read("z_mean", 0).mean).all()
-
-
-def test_a_network_that_diverges_leaves_the_others_as_they_are(store):
-    settings = Settings(data="diabetes", depth=3, width=8, steps=200, activation="relu", score_every=50)
-    calm, wild = Arm(label="calm"), Arm(label="wild", changes={"learning_rate": 100.0, "init_gain": 10.0})
-    both = Experiment(settings=settings, arms=(calm, wild))
-    alone = Experiment(settings=settings, arms=(calm,))
-    traces = []
-    for experiment in (both, alone):
-        run = store.create(experiment)
-        executing.execute(store, run.id, lambda: None)
-        assert store.run(run.id).status == "done"
-        traces.append(store.trace(run.id))
-    together, single = traces
-    ((network, (step, layer)),) = together.diverged.items()
-    assert network == (1, 0) and single.diverged == {}
-    records = list(train(both))
-    seen = {q: np.stack([r.value(q, 1) for r in records[:-1]]) for q in LAYERS}
-    finite = np.isfinite([r.value("loss", 1) for r in records[:-1]])
-    finite &= np.all([np.isfinite(values).all(1) for values in seen.values()], 0)
-    assert step == finite.argmin() and 0 <= layer <= 3
-    for quantity in ("loss", *LAYERS):
-        same(together.read(quantity, 0).mean, single.read(quantity, 0).mean)
-        assert np.isnan(together.read(quantity, 1).mean[step + 1 :]).all()
-
-
-@pytest.mark.parametrize("last", ["keep", "snapshot", "score", "nothing"])
-def test_of_a_run_that_is_deleted_while_it_is_written_nothing_stays(store, last):
-    run_id = store.create(LONG).id
-    records = list(scored(written(LONG, range(60), lively), 20))
-    told = contextlib.nullcontext() if last == "score" else pytest.raises(KeyError, match="It may have been deleted")
-    with told, store.writer(run_id) as writer:
-        for record in records[:30]:
-            writer.keep(record)
-        writer.commit()
-        store.delete(run_id)
-        if last == "keep":
-            for record in records[30:]:
-                writer.keep(record)
-        elif last == "snapshot":
-            writer.snapshot(30, [np.zeros(6000, np.float32)])
-        elif last == "score":
-            writer.score(records[40])
-        else:
-            writer.pending.append(records[30])  # written when the writer ends
-    rows = {table: store.db.execute(f"select count(*) from {table}").fetchone()[0] for table in OF_A_RUN}
-    assert rows == dict.fromkeys(OF_A_RUN, 0) and not store.runs()
-
-
-@pytest.mark.parametrize("last", ["keep", "snapshot"])
-def test_of_two_writers_of_one_run_the_first_to_add_a_step_goes_on_and_the_other_ends(store, last):
-    run_id, alone = store.create(LONG).id, store.create(LONG).id
-    records = list(scored(written(LONG, range(150), lively), 20))
-    keep(store, alone, records)
-    keep(store, run_id, records[:50])
-    with store.writer(run_id) as goes_on:
-        taken = pytest.raises(Taken, match=f"^run {run_id} is being trained by another process")
-        with taken, store.writer(run_id) as ends:
-            for writer in (ends, goes_on):
-                for record in records[40:50]:  # again from a snapshot
-                    writer.keep(record)
-                writer.commit()
-            for record in records[50:130]:
-                goes_on.keep(record)
-            goes_on.commit()
-            if last == "keep":
-                for record in records[50:]:
-                    ends.keep(record)
-            else:
-                ends.snapshot(60, [np.zeros(6000, np.float32)])
-        for record in records[130:]:
-            goes_on.keep(record)
-    assert store.run(run_id).step == 149 and store.trace(run_id).snapshots() == store.trace(alone).snapshots()
-    for quantity in ("loss", "grad_norm", "gamma", "z_sample"):
-        a, b = (store.trace(r).read(quantity, 1, points=10**6) for r in (run_id, alone))
-        np.testing.assert_array_equal(a.steps, b.steps)
-        same(a.mean, b.mean)
-    for table in ("scores", "population"):
-        assert stored(store, run_id)[table] == stored(store, alone)[table]
 
 
 def on_disk(store):

@@ -1,20 +1,13 @@
 """Runs are made, opened, told apart, renamed, deleted and asked again."""
 
-import os
-import time
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
 import pytest
 from lab_page import address, button, chooser, drawn, errors, page, typed, widget
-from lab_page import opened as another
 
 from bnlab import opened
 from bnlab.database import FULL, Full
 from bnlab.experiment import Experiment
 from bnlab.run import run_in
 from bnlab.settings import Settings
-from pages.parts import board
 
 pytestmark = pytest.mark.usefixtures("lab")
 
@@ -191,70 +184,6 @@ def test_runs_of_one_name_are_told_apart():
         assert address(at) == [("depth", "3"), ("run", run.id)]
 
 
-def test_a_run_that_was_deleted_meanwhile_is_a_sentence():
-    shown, other = (opened.store().create(Experiment(), name=name) for name in ("one", "two"))
-    at = page(("run", shown.id))
-    opened.store().delete(other.id)
-    drawn(chooser(at).set_value(other.id))
-    assert GONE.format(other.name) in errors(at)
-    assert address(at) == [("run", shown.id)]
-
-
-def test_the_shipped_example_is_shown_before_the_first_click():
-    at = page()
-    assert not at.info
-    example = opened.example_run()
-    assert chooser(at).value == example.id
-    assert example.experiment == Experiment(), "make it again: docs/example.py"
-    assert example.status == "done"
-
-
-def test_an_older_copy_of_the_example_gives_way(tmp_path):
-    example = opened.example_run()
-    opened.example().delete(example.id)
-    copy = tmp_path / "example" / opened.FILE
-    os.utime(copy, (0, 0))
-    opened.close()
-    assert opened.example_run() == example
-
-
-def test_first_visitors_who_come_side_by_side_all_see_the_example(tmp_path, monkeypatch):
-    def slowly(shipped, to):
-        """A copy that others can meet half-written."""
-        data = Path(shipped).read_bytes()
-        with open(to, "wb") as file:
-            for part in (data[:4096], data[4096:]):
-                file.write(part)
-                file.flush()
-                time.sleep(0.1)
-
-    monkeypatch.setattr(opened.shutil, "copy", slowly)
-
-    def visitor(i):
-        time.sleep(0.05 * i)
-        return opened.example_run()
-
-    with ThreadPoolExecutor(4) as threads:
-        runs = list(threads.map(visitor, range(4)))
-    assert [run.status for run in runs] == ["done"] * 4 and len({run.id for run in runs}) == 1
-    opened.close()
-    assert opened.example_run() == runs[0]
-    assert {path.name.partition("-")[0] for path in (tmp_path / "example").iterdir()} == {opened.FILE}
-
-
-def test_a_copy_of_the_example_that_could_not_be_finished_does_not_count(tmp_path, monkeypatch):
-    def cut(shipped, to):
-        Path(to).write_bytes(Path(shipped).read_bytes()[:4096])
-        raise OSError("No space left on device")
-
-    with monkeypatch.context() as full:
-        full.setattr(opened.shutil, "copy", cut)
-        with pytest.raises(OSError, match="No space left"):
-            opened.example()
-    assert not [*(tmp_path / "example").iterdir()]
-    assert opened.example_run().status == "done"
-
-
 def test_what_tells_runs_of_one_name_apart_stands_first():
     """The chooser cuts off the end of a long label."""
     runs = [opened.store().create(Experiment(), name="twin " * 20) for _ in range(2)]
@@ -305,79 +234,3 @@ def test_a_fork_says_where_it_was_forked_from_with_a_way_there_while_it_is_there
     at = page(("run", fork.id))
     assert said(at) == ["Forked at step 50 of a run that was deleted."]
     assert not [b for b in at.button if b.key.startswith("origin-")]
-
-
-GONE = "The run '{}' was deleted. Choose another run."
-
-
-@pytest.mark.parametrize("file", ["lab.py", "inference.py", "why.py"])
-def test_a_page_whose_run_is_deleted_in_another_tab_goes_on_to_the_example_and_says_so(file, monkeypatch):
-    run = opened.store().create(Experiment(), name="one")
-    at = another(file, run.id)
-    opened.store().delete(run.id)
-    assert GONE.format(run.name) in errors(drawn(at)) and chooser(at).value == opened.example_run().id
-    assert not errors(drawn(at)), "once"
-    run = opened.store().create(Experiment(), name="two")
-    drawn(chooser(drawn(at)).set_value(run.id))
-    monkeypatch.setattr(board, "chooser", deleting(board.chooser))
-    assert GONE.format(run.name) in errors(drawn(at)), "deleted before the views are drawn, as they are alone"
-    assert chooser(at).value == opened.example_run().id
-
-
-def deleting(chooser):
-    """The list of runs; once it is drawn the run shown is gone."""
-
-    def drawn_then_deleted(me, run, **more):
-        chooser(me, run, **more)
-        if not board.is_example(run):
-            opened.store().delete(run.id)
-
-    return drawn_then_deleted
-
-
-@pytest.mark.parametrize("file", ["lab.py", "inference.py", "why.py", "runs.py"])
-def test_a_new_name_for_a_run_that_was_deleted_in_another_tab_is_answered_with_a_sentence(file):
-    run = opened.store().create(Experiment(), name="one")
-    at = another(file, run.id)
-    opened.store().delete(run.id)
-    drawn(at.text_input(key=f"name-{run.id}").set_value("other"))
-    assert GONE.format(run.name) in errors(at) and not opened.store().runs()
-
-
-def test_a_run_is_deleted_in_two_tabs_and_the_second_says_that_it_is_gone():
-    run = opened.store().create(Experiment(), name="one")
-    opened.store().change(run.id, status="stopped")
-    at, other = another("runs.py", run.id), another("runs.py", run.id)
-    assert not errors(drawn(button(at, f"delete-{run.id}").click()))
-    assert GONE.format(run.name) in errors(drawn(button(other, f"delete-{run.id}").click()))
-    assert not address(other)
-
-
-def test_a_run_that_is_resumed_in_another_tab_is_not_deleted():
-    run = opened.store().create(Experiment(), name="one")
-    opened.store().change(run.id, status="stopped")
-    at, other = another("runs.py", run.id), page(("run", run.id))
-    drawn(button(other, "resume").click())
-    drawn(button(at, f"delete-{run.id}").click())
-    assert errors(at) == "Stop the run first."
-    assert opened.store().run(run.id).status == "queued" and address(at) == [("run", run.id)]
-    drawn(button(other, "stop").click())
-    drawn(button(at, f"delete-{run.id}").click())
-    assert not errors(at) and not opened.store().runs()
-
-
-def test_beside_a_run_that_was_deleted_in_another_tab_another_is_chosen_all_the_same():
-    shown, other = (opened.store().create(Experiment(), name=name) for name in ("one", "two"))
-    at = page(("run", shown.id))
-    opened.store().delete(shown.id)
-    drawn(chooser(at).set_value(other.id))
-    assert not errors(at) and address(at) == [("run", other.id)]
-
-
-def test_train_beside_a_run_that_was_deleted_in_another_tab_says_nothing_of_it():
-    shown = opened.store().create(Experiment(), name="one")
-    at = page(("run", shown.id))
-    opened.store().delete(shown.id)
-    drawn(button(at, "train").click())
-    (run,) = opened.store().runs()
-    assert not errors(at) and address(at) == [("run", run.id)]

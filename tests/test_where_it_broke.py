@@ -6,7 +6,7 @@ from math import prod
 import numpy as np
 import pytest
 import torch
-from known_rows import Seen, keep
+from known_rows import Measured, keep
 from known_trace import KnownTrace
 from twins import Twin, optimizer
 
@@ -56,7 +56,7 @@ def test_every_stack_has_its_own(store):
                     offset, shape = columns[table][name]
                     view = rows[table][offset : offset + prod(shape)].reshape(shape)
                     view[(layer - 1, networks.index(network)) if layer else networks.index(network)] = np.inf
-            parts.append(Seen(rows))
+            parts.append(Measured(rows))
         records.append(Record(experiment, t, tuple(parts), [], [], None, list))
     trace = keep(store, store.create(experiment).id, records)
     assert trace.diverged == told
