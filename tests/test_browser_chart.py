@@ -7,6 +7,7 @@ from lab_browser import RESTED, SHORT, SLOW, button, drawn, opened, redrawn, sta
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from pages.parts.live import script
 from pages.parts.views import INFERENCE, LAB
 
 pytestmark = pytest.mark.browser
@@ -275,3 +276,32 @@ def test_a_chart_in_full_screen_goes_on_and_esc_does_not_stop_the_training(page,
     status(page, "running")
     page.keyboard.press("Escape")
     status(page, "stopped")
+
+
+@pytest.mark.parametrize("name", ["chart.js", "board.js"])
+def test_what_follows_a_run_goes_on_when_a_call_ends_that_another_has_followed(page, server, name):
+    """As where a rerun comes while a component loads: the first call is ended when the second has begun."""
+    page.goto(server)
+    asked = page.evaluate(
+        """async (source) => {
+          const begin = (await import(URL.createObjectURL(new Blob([source], { type: "text/javascript" })))).default;
+          const place = document.body.appendChild(document.createElement("div"));
+          const data = { address: "/api/runs/nowhere", query: "", status: "running", label: "", title: "" };
+          const call = () => begin({ data: { ...data }, parentElement: place, setTriggerValue: () => {} });
+          let asked = 0;
+          const fetched = window.fetch;
+          window.fetch = (...words) => { asked += String(words[0]).includes("nowhere"); return fetched(...words); };
+          const asks = async (more) => { const from = asked; for (let i = 0; i < 100 && asked < from + more; i++)
+            await new Promise((done) => setTimeout(done, 50)); return asked - from; };
+          const first = call(), second = call();
+          first();
+          const after = await asks(3);
+          second();
+          await new Promise((done) => setTimeout(done, 500));
+          const end = asked;
+          await new Promise((done) => setTimeout(done, 3000));
+          return [after, asked - end];
+        }""",
+        script(name),
+    )
+    assert asked[0] >= 3 and asked[1] == 0

@@ -34,7 +34,7 @@ def keyboard() -> None:
     _keyboard(key="keyboard")
 
 
-def chart(address: str, options: dict[str, str], title: str, text: str = "", run: str = "", height: int = 420) -> None:
+def chart(address: str, options: dict[str, str], title: str, text: str = "", run: str = "") -> None:
     """The figure that a route serves, redrawn in place while its run goes on; zoom, hover and hidden curves stay.
     Where no board does so, it asks for a rerun when its run is gone.
 
@@ -43,7 +43,7 @@ def chart(address: str, options: dict[str, str], title: str, text: str = "", run
     words = {"label": f"{title}. {text}" if text else title, "title": title, "run": run}
     _chart(
         key=f"chart-{address.rpartition('/')[2]}",
-        data={"address": address, "query": urlencode(options), "height": height} | words,
+        data={"address": address, "query": urlencode(options)} | words,
         on_deleted_change=lambda: None,
     )
 

@@ -49,11 +49,12 @@ export default function ({ data, parentElement, setTriggerValue }) {
   if (me.data?.address !== data.address) Object.assign(me, { seen: "", wake: true });
   if (me.data?.status !== data.status) me.wake = true;
   Object.assign(me, { data, tell: (status) => setTriggerValue("status", status) });
+  const call = (me.call = {}); // Streamlit may end a call after the next has begun, which goes on then
   if (!me.alive) {
     me.alive = true;
     follow(me);
   }
-  return () => (me.alive = false);
+  return () => { if (me.call === call) me.alive = false; };
 }
 
 async function follow(me) {

@@ -4,6 +4,7 @@ const FIRST = 100, NEXT = 250, QUIET = 1500, SLOW = 2000, LATE = 400; // the fir
 const MOMENTS = 2000; // in which a new run has its first points
 const ALIVE = new Set(["queued", "running"]);
 const SCALE = 2; // points of a downloaded picture for one of the page
+const HEIGHT = 420; // pixels of a chart that asks for no other
 const AROUND = 64, SQUEEZED = 0.7; // in full screen: pixels above and below a chart, and the least share of its usual height
 const CORNERS = { width: 24, height: 24, path: "M5 14H3v7h7v-2H5zM3 10h2V5h5V3H3zm16 9h-5v2h7v-7h-2zM14 3v2h5v5h2V3z" };
 const charts = new WeakMap();
@@ -48,11 +49,12 @@ export default function ({ data, parentElement, setTriggerValue }) {
   me.tell = () => setTriggerValue("deleted", true);
   const asked = JSON.stringify(data);
   if (me.asked !== asked) Object.assign(me, { asked, data, seen: "", wake: true, since: performance.now() });
+  const call = (me.call = {}); // Streamlit may end a call after the next has begun, which goes on then
   if (!me.alive) {
     me.alive = true;
     follow(me);
   }
-  return () => (me.alive = false);
+  return () => { if (me.call === call) me.alive = false; };
 }
 
 async function follow(me) {
@@ -132,7 +134,7 @@ async function draw(me) {
     xaxis: { ...own.xaxis, ...axis }, yaxis: { ...own.yaxis, ...axis },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: c.line, activecolor: c.text },
   };
-  const usual = layout.height ?? me.data.height;
+  const usual = layout.height ?? HEIGHT;
   me.screen = screenful(me);
   const shown = {
     ...layout, template: { ...layout.template, layout: theme }, autosize: true,
