@@ -14,7 +14,6 @@ from .reading import Trace
 from .run import Run
 
 RECENT = 20  # mini-batches the loss of a card is the mean of
-PREFERRED = ("moving", "none", "population", "batch")  # whose test score a card shows: the statistics of inference
 NO_LOSS = {False: "Training loss. No mini-batch is recorded yet.", True: "Training loss. All networks have diverged."}
 
 
@@ -36,25 +35,29 @@ class Card(NamedTuple):
 
 
 def card(trace: Trace, arm: int) -> Card:
-    recent = np.empty((0, 0))
+    loss, recent, trained = None, 0, 0
     if trace.step >= 0:
         left = [i for i, seed in enumerate(trace.experiment.seeds) if (arm, seed) not in trace.diverged]
-        recent = trace.read("loss", arm, start=max(0, trace.step - RECENT)).mean[-RECENT:, left]
-    loss, trained = average(recent)
-    score, tested, used, at = None, 0, "", -1
-    for statistics in PREFERRED:
-        steps, losses, accuracies = trace.scores(arm, "test", statistics, points=1)
-        if len(steps):
-            score, tested = average((losses if accuracies is None else accuracies)[-1:])
-            used, at = statistics, int(steps[-1])
-            break
-    return Card(loss, len(recent), trained, score, tested, used, at)
+        stop = min(trace.step + 1, trace.experiment.settings.steps)
+        read = trace.read("loss", arm, start=max(0, stop - RECENT), stop=stop)
+        counts = read.last(stop - 1) - read.steps + 1  # a point stands for several where exact rows have made room
+        loss, trained = average(read.mean[:, left], counts)
+        recent = int(counts.sum())
+    score, tested, at = None, 0, -1
+    used = "moving" if trace.experiment.arm_settings[arm].norm == "batch" else "none"  # the statistics of inference
+    scored, losses, accuracies = trace.scores(arm, "test", used, points=1)
+    if len(scored):
+        score, tested = average((losses if accuracies is None else accuracies)[-1:], np.ones(1))
+        at = int(scored[-1])
+    return Card(loss, recent, trained, score, tested, used, at)
 
 
-def average(values: np.ndarray) -> tuple[float | None, int]:
-    """Mean of the numbers that are there, values [n, seeds], None where none is; and how many seeds have some."""
+def average(values: np.ndarray, counts: np.ndarray) -> tuple[float | None, int]:
+    """Mean of the numbers that are there, values [n, seeds] that count counts [n] times, None where none is; and how
+    many seeds have some."""
     there = ~np.isnan(values)
-    return float(values[there].mean()) if there.any() else None, int(there.any(0).sum())
+    weights = (there * counts[:, None])[there]
+    return float(np.average(values[there], weights=weights)) if there.any() else None, int(there.any(0).sum())
 
 
 def outcome(trace: Trace) -> str:

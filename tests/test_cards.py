@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from known_rows import written
 
 from bnlab import cards, figures
 from bnlab.activations import ACTIVATIONS
@@ -174,6 +175,25 @@ def test_while_a_run_trains_the_loss_of_a_card_is_that_of_20_mini_batches_too(st
     told = cards.card(store.trace(run.id), 0)
     assert told.recent == 20
     assert told.loss == pytest.approx(np.mean([r.value("loss", 0) for r in records[5:25]]), rel=1e-5)
+
+
+def test_the_loss_of_a_card_is_the_mean_of_20_mini_batches_where_some_of_them_are_kept_only_in_buckets(store):
+    """Of 4,800 layers the summaries fill 8 MB: of the newest steps some are left only as means of several."""
+    arms = tuple(Arm(label=f"{i}", changes={"learning_rate": 0.1 + i / 100}) for i in range(6))
+    asked = Settings(data="wine", depth=100, width=4, steps=20_000, budget_mb=8, score_every=20_000)
+    experiment = Experiment(settings=asked, arms=arms, seeds=tuple(range(8)))
+    run, seen, in_buckets = store.create(experiment), [], 0
+    with store.writer(run.id) as writer:
+        for record in written(experiment, range(1000), lambda t: {"steps": np.full(2 * 48, t, np.float32)}):
+            writer.keep(record)
+            if record.step > 600 and record.step % 49 == 0:
+                writer.commit()
+                trace = store.trace(run.id)
+                in_buckets += len(trace.read("loss", 0, start=record.step - 19).steps) < 20
+                seen.append((record.step, cards.card(trace, 0)))
+    assert in_buckets
+    for t, told in seen:
+        assert told.recent >= 20 and told.loss == pytest.approx(t - (told.recent - 1) / 2)
 
 
 def test_the_formula_of_every_activation_is_told():
