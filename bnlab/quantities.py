@@ -53,9 +53,11 @@ class Rows:
         spans = stack.spans
         few = max(1, WRITTEN // (stack.S * stack.K * stack.d)) if stack.device == "cpu" else stack.L
         self.scratch = stack.room(min(few, spans[0].stop), stack.S, stack.K, stack.d)
-        layers, table = self.at["layers"], self.vectors["layers"].view(-1, stack.L, stack.S)  # as in trace.LAYERS
-        self.four, self.shares = table[:4], table[8:]  # norms; saturated and dead
-        self.both = table[4:8].view(2, 2, stack.L, stack.S)  # of a and of z: mean and spread
+        layers, table = self.at["layers"], self.vectors["layers"].view(-1, stack.L, stack.S)
+        names = list(columns["layers"])  # those measured at once stand side by side in trace.LAYERS
+        beside = lambda first, last: table[names.index(first) : names.index(last) + 1]  # noqa: E731
+        self.four, self.shares = beside("grad_norm", "update_ratio"), beside("saturated", "dead")
+        self.both = beside("a_mean", "z_std").view(2, 2, stack.L, stack.S)  # of a and of z: mean and spread
         self.means, self.spread = self.both.unbind(1)
         sums = list(self.whole_views(known=False))
         self.passed = {}  # what is measured once the step has passed a span's last layer

@@ -5,8 +5,10 @@ import pytest
 import torch
 from twins import Twin, every_kind, gradient, grouped
 
+from bnlab import trace
 from bnlab.activations import ACTIVATIONS
 from bnlab.experiment import Arm, Experiment, Settings
+from bnlab.train import train
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "linear"])
@@ -108,3 +110,16 @@ def test_spread_keeps_its_digits_also_where_a_norm_tells_mean_and_variance(bias,
     spread, exact = g.rows.at["layers"]["a_std"].double(), a.std(2, correction=0)
     assert (exact[:, g.stack.before] / a[:, g.stack.before].mean(2) < 0.1).all()
     torch.testing.assert_close(spread, exact, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("last", ["update_ratio", "z_std", "dead"])
+def test_a_quantity_that_is_added_leaves_the_others_as_they_are(monkeypatch, last):
+    """The README promises it: one row in trace.py. The measured ones are found by name, wherever the new one stands."""
+    asked = every_kind(depth=3, width=6, data="wine", batch_size=16, steps=2)
+    seen = lambda: [[r.value(q, arm) for q in known for arm in range(len(asked.arms))] for r in train(asked) if r.parts]  # noqa: E731
+    known, more = list(trace.LAYERS), {"more": trace.About("More", "", "", "Nothing yet.")}
+    before = seen()
+    at = known.index(last) + 1
+    wider = dict([*list(trace.LAYERS.items())[:at], *more.items(), *list(trace.LAYERS.items())[at:]])
+    monkeypatch.setitem(trace.TABLES, "layers", wider)
+    np.testing.assert_array_equal(np.array(seen()), np.array(before))
