@@ -81,9 +81,10 @@ def seen(trace: Trace) -> list[Seen]:
         scored, measured = steps, both
         if slots:
             window = (None, None, trace.first, trace.step + 1, EVERYTHING)
-            series = [trace.columns(i, "units", name, *window) for name in ("batch_mean", "batch_var")]
+            with trace.store.reading():  # while it trains, rows make room for others
+                series = [trace.columns(i, "units", name, *window) for name in ("batch_mean", "batch_var")]
+                scored, (*measured, _, _) = trace.populations(i)
             steps, both = series[0].steps, [s.mean for s in series]
-            scored, (*measured, _, _) = trace.populations(i)
         if slots and before:
             of, arm = before
             stack, _ = of.slots(arm, "units")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -51,6 +52,9 @@ def pieces(
             back = seen(store.trace(run_id)) if PROBES[probe].back else ()
             found = yield from copies(store, run_id).looking(probe, options, step, weights, back)
         except Exception as error:  # looking changes nothing: a training goes on
+            if isinstance(error, sqlite3.Error):  # nothing to do with the networks: they can be looked at again
+                traceback.print_exc()
+                return
             if used_up(error) and not last:
                 copies.cache_clear()
                 continue  # once more, when what the error holds is let go, too

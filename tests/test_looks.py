@@ -1,15 +1,19 @@
 """Which looks are kept and shown: of long runs, of runs that still train, of networks that diverged."""
 
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 from looked_at import BN, SMALL, taken
 
-from bnlab import figures, scorings
+from bnlab import figures, looking, scorings
 from bnlab.executing import execute
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.figures import dials
 from bnlab.figures.looks import MARKS
+from bnlab.lineage import seen
 from bnlab.looking import look
 from bnlab.probes import PROBES, Copies
 from bnlab.reading import Trace
@@ -194,3 +198,43 @@ def test_a_figure_that_has_nothing_at_the_start_waits_for_its_look(store):
     trace = store.trace(run.id)
     figures.settle("why_off", trace, {})
     assert "before update 20:" in figures.draw("why_off", trace, {}).layout.meta["note"]
+
+
+def test_a_look_back_belongs_to_one_moment_of_a_run_whose_rows_make_room(store, monkeypatch):
+    """It said "no such rowid: 934" in place of a chart, for good."""
+    run = store.create(Experiment(settings=SMALL, arms=(BN,)))
+    execute(store, run.id, lambda: None)
+    whole, (expected,) = Trace.pieces, seen(store.trace(run.id))
+
+    def thinned_meanwhile(trace, source, *where):
+        found = whole(trace, source, *where)
+
+        def thin():
+            with store.transaction() as db:
+                db.execute("update chunks set id = id + 1000 where run = ? and kind = 'units'", (run.id,))
+
+        with ThreadPoolExecutor(1) as other:
+            other.submit(thin).result()
+        return found
+
+    monkeypatch.setattr(Trace, "pieces", thinned_meanwhile)
+    (found,) = seen(store.trace(run.id))
+    np.testing.assert_array_equal(found.batch_var, expected.batch_var)
+
+
+def test_what_went_wrong_with_the_file_of_runs_is_not_said_of_the_networks(store, monkeypatch):
+    """It is gone with the next look."""
+    run = store.create(Experiment(settings=SMALL, arms=(BN,)))
+    execute(store, run.id, lambda: None)
+    whole = looking.seen
+
+    def locked(trace):
+        monkeypatch.setattr(looking, "seen", whole)
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(looking, "seen", locked)
+    back = next(name for name, probe in PROBES.items() if probe.back)
+    taken(store, run.id, back, 40)
+    assert store.trace(run.id).look(back, 0, 40) is None
+    taken(store, run.id, back, 40)
+    assert "wrong" not in store.trace(run.id).look(back, 0, 40)
