@@ -2,7 +2,7 @@
 
 To understand what the lab does, read upwards:
 
-    norms.py         batch norm and layer norm, forward and backward, and the moving averages
+    norms.py         batch norm and layer norm, and the moving averages; normalization.py: forward and backward
     activations.py   the nonlinearities; inits.py: the initial weights; optimizers.py: the update rules
     mlp.py           the networks
     settings.py      one training run as data; experiment.py: the comparison

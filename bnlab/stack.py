@@ -22,7 +22,9 @@ from .activations import ACTIVATIONS
 from .data import DATASETS
 from .experiment import Experiment, Network
 from .mlp import LOSSES, Networks
-from .norms import FrozenNormalization, Noise, Normalization, Slots, moving_average
+from .noise import Noise
+from .normalization import FrozenNormalization, Normalization, Slots
+from .norms import moving_average
 from .registry import Late
 from .state import State, blocks, carve
 

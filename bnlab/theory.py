@@ -77,7 +77,7 @@ ALIKE = Units(np.ones((1, 1)), np.zeros((1, 1)), np.ones((1, 1)))
 
 @lru_cache(64)
 def noisy(shift: float, scale: float) -> Units:
-    """Noise as norms.Noise draws it: uniform in [-shift, shift] and in [1, 1 + scale]."""
+    """Noise as noise.Noise draws it: uniform in [-shift, shift] and in [1, 1 + scale]."""
     nodes, weights = np.polynomial.legendre.leggauss(6)
     scales, shifts = np.meshgrid(1 + scale * (nodes + 1) / 2, shift * nodes)
     return Units(*(q.reshape(-1, 1) for q in (scales, shifts, np.outer(weights, weights) / 4)))

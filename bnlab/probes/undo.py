@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..norms import FrozenNormalization, Normalization
+from ..normalization import FrozenNormalization, Normalization
 from .single import with_batch
 from .weights import weight_gradient
 
