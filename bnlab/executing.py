@@ -31,13 +31,14 @@ def train_run(
 
     `asked()` is looked at after every step and every piece of a look or of a scoring: "pause", "stop" or "interrupt"
     ends the training there, with a snapshot to go on from; where it is stopped it is scored. `steps` is a number of
-    steps after which to pause, not counting those that were recorded before and are trained again. Live looks come one
-    by one, spread over the steps to the next scoring. Sets the run's status; raises what training raises, and Taken,
-    which leaves the run as it is, where another process trains it.
+    steps after which to pause, not counting those whose updates were made before and are made again. Live looks come
+    one by one, spread over the steps to the next scoring. Sets the run's status; raises what training raises, and
+    Taken, which leaves the run as it is, where another process trains it.
     """
     run = store.run(run_id)
     device = device_for(run.experiment, run.device)
     run = store.claim(run_id, device)
+    before = run.step - (run.newest == run.step)  # the last update made: of a row at the newest snapshot none was
     status, reason, done, wish, looks = "done", "", 0, None, schedule(run.experiment)
     due: Due = []
     total = run.experiment.settings.steps
@@ -68,7 +69,7 @@ def train_run(
                     apart = max(1, every // (len(due) + 1))
                 elif record.step % apart == 0:
                     wish = take(1)
-                done += record.step > run.step
+                done += record.step > before
                 if not record.parts:
                     break
                 if writer.all_diverged:
