@@ -166,15 +166,14 @@ class RunStore(Database):
 
         Raises KeyError if the run was deleted meanwhile.
         """
-        where = (run_id, probe, json.dumps(options, sort_keys=True))
+        asked = json.dumps(options, sort_keys=True)
         with self.transaction() as db:
             for stack, arrays in enumerate(found):
-                row = (run_id, stack, probe, where[2], step, blob(arrays))
+                row = (run_id, stack, probe, asked, step, blob(arrays))
                 db.execute("insert or replace into looks values (?, ?, ?, ?, ?, ?)", row)
-            old = (
-                f"select rowid from looks where run = ? and probe = ? order by rowid desc limit -1 offset {MOST_LOOKS}"
-            )
-            db.execute(f"delete from looks where rowid in ({old})", where[:2])
+            old = "select rowid from looks where run = ? and probe = ? order by rowid desc limit -1 offset ?"
+            most = MOST_LOOKS * len(found)  # rows: no look is torn
+            db.execute(f"delete from looks where rowid in ({old})", (run_id, probe, most))
             db.execute("update runs set version = version + 1 where id = ?", (run_id,))
             experiment = self.run(run_id).experiment
             fit_looks(db, run_id, experiment, left_for_looks(db, run_id, experiment))

@@ -167,13 +167,16 @@ def test_while_a_run_trains_its_newest_look_is_shown(store):
     assert ended.horizon is None, "the look at its end comes: no older one is drawn as the newest"
 
 
-def test_of_many_looks_of_one_probe_the_newest_stay(store, monkeypatch):
-    monkeypatch.setattr("bnlab.store.MOST_LOOKS", 3)
-    run_id = store.create(Experiment(settings=SMALL, arms=(BN,))).id
-    for probe, step in [("shift", 7), *(("rank", step) for step in (5, 4, 3, 2, 1))]:
-        store.keep_look(run_id, probe, {}, step, [{"seen": np.ones(1)}])
-    kept = store.db.execute("select probe, step from looks order by rowid").fetchall()
-    assert kept == [("shift", 7), ("rank", 3), ("rank", 2), ("rank", 1)]
+@pytest.mark.parametrize("stacks", [1, 3])
+def test_of_many_looks_of_one_probe_the_newest_stay_whole(store, monkeypatch, stacks):
+    monkeypatch.setattr("bnlab.store.MOST_LOOKS", 4)
+    arms = tuple(Arm(label=f"{depth} layers", changes={"depth": depth}) for depth in range(1, stacks + 1))
+    run_id = store.create(Experiment(settings=SMALL, arms=arms)).id
+    for probe, step in [("shift", 7), *(("rank", step) for step in (6, 5, 4, 3, 2, 1))]:
+        store.keep_look(run_id, probe, {}, step, [{"seen": np.ones(1)}] * stacks)
+    kept = store.db.execute("select probe, step, stack from looks order by rowid").fetchall()
+    stay = [("shift", 7), ("rank", 4), ("rank", 3), ("rank", 2), ("rank", 1)]
+    assert kept == [(*look, stack) for look in stay for stack in range(stacks)]
 
 
 def test_of_weights_that_are_gone_a_look_says_so(store):
