@@ -25,7 +25,7 @@ def execute(store: RunStore, run_id: str, asked: Callable[[], str | None], steps
 
 
 def train_run(
-    store: RunStore, run_id: str, asked: Callable[[], str | None], steps: int | None = None
+    store: RunStore, run_id: str, asked: Callable[[], str | None], steps: int | None = None, waits: bool = False
 ) -> tuple[str, Due]:
     """Train a run, and keep what is seen. The status it ends with, and the live looks that are due then.
 
@@ -33,11 +33,11 @@ def train_run(
     ends the training there, with a snapshot to go on from; where it is stopped it is scored. `steps` is a number of
     steps after which to pause, not counting those whose updates were made before and are made again. Live looks come
     one by one, spread over the steps to the next scoring. Sets the run's status; raises what training raises, and
-    Taken, which leaves the run as it is, where another process trains it.
+    Taken, which leaves the run as it is, where another process trains it, with `waits` also where it waits no more.
     """
     run = store.run(run_id)
     device = device_for(run.experiment, run.device)
-    run = store.claim(run_id, device)
+    run = store.claim(run_id, device, waits)
     before = run.step - (run.newest == run.step)  # the last update made: of a row at the newest snapshot none was
     status, reason, done, wish, looks = "done", "", 0, None, schedule(run.experiment)
     due: Due = []

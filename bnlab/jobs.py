@@ -66,7 +66,7 @@ class Jobs:
                 if run.abandoned and not self.holds(run.id):
                     why = "The server ended." if run.status == "queued" else "The process that trained it ended."
                     with suppress(KeyError):  # it was deleted meanwhile
-                        self.store.change(run.id, status="interrupted", reason=why)
+                        self.store.change(run.id, was=run, status="interrupted", reason=why)
 
     def seen(self, run_id: str) -> Run:
         """A run as it is now; that others have trained, stopped or deleted it takes it out of the queue here. Raises
@@ -115,7 +115,8 @@ class Jobs:
                 raise ValueError(f"the run is {run.status}; there is nothing left to train. Reset starts it anew.")
             if len(self.queue) >= LONGEST_QUEUE:
                 raise ValueError(f"{LONGEST_QUEUE} runs are waiting already. Try again when some have ended.")
-            self.store.change(run_id, status="queued", reason="")
+            if not self.store.change(run_id, was=run, status="queued", reason=""):
+                return self.put(run_id, steps)  # by what it is now
             self.queue.append((run_id, steps))
             self.fill(min(1, self.size))
 
@@ -146,7 +147,8 @@ class Jobs:
             run = self.seen(run_id)
             self.refuse_others(run)
             if not run.ended:
-                self.store.change(run_id, status=status, reason="")
+                if not self.store.change(run_id, was=run, status=status, reason=""):
+                    return self.end(run_id, wish, status)  # by what it is now
                 self.leave(run_id)
                 if wish == "stop":
                     self.looker.score(run_id, run.step)
@@ -214,8 +216,9 @@ class Jobs:
                 self.more.pop(worker.run_id, None)
                 self.stopping.discard(worker.run_id)
                 with suppress(KeyError, sqlite3.Error):  # where it cannot be said the run is interrupted later
-                    if self.store.run(worker.run_id).status in ("queued", "running"):  # else it only looked, or scored
-                        self.store.change(worker.run_id, status="failed", reason=f"its worker ended with {how}")
+                    run = self.store.run(worker.run_id)
+                    if run.status in UNDER_WAY:  # else it only looked, or scored
+                        self.store.change(run.id, was=run, status="failed", reason=f"its worker ended with {how}")
             if ready:  # one that never came up would fail again, and again: the next run tries
                 self.fill(self.size)
             elif not self.workers:
@@ -229,8 +232,8 @@ class Jobs:
         """Nothing waits here any more; the runs that did have this status, but for those that others have taken."""
         for run_id, _ in [*self.queue]:
             with suppress(KeyError, sqlite3.Error):  # whoever opens the store next sees that nobody holds it
-                if self.seen(run_id).status == "queued":
-                    self.store.change(run_id, status=status, reason=reason)
+                if (run := self.seen(run_id)).status == "queued":
+                    self.store.change(run_id, was=run, status=status, reason=reason)
         self.queue.clear()
 
     def close(self) -> None:

@@ -106,16 +106,19 @@ class RunStore(Database):
         """How many runs there are, or with one of these statuses."""
         return self.db.execute(f"select count(*) from runs {having(statuses)}", statuses).fetchone()[0]
 
-    def change(self, run_id: str, **columns: object) -> None:
-        """Set columns of a run (status, reason, name, device, ...); its version grows. Raises KeyError."""
+    def change(self, run_id: str, was: Run | None = None, **columns: object) -> bool:
+        """Set columns of a run (status, reason, name, device, ...); its version grows. With `was`, the run as it was
+        read, only where nothing has changed it since; returns whether it was changed. Raises KeyError."""
         names = ", ".join(f"{name} = ?" for name in columns)
-        with self.transaction() as db:
-            found = db.execute(
+        with self.transaction() as db:  # which no other can change it within
+            now = self.run(run_id)
+            if was and was != now:
+                return False
+            db.execute(
                 f"update runs set {names}, updated = ?, version = version + 1 where id = ?",
                 (*columns.values(), time.time(), run_id),
             )
-        if not found.rowcount:
-            self.run(run_id)
+        return True
 
     def hold(self, run_ids: Iterable[str]) -> None:
         """A sign that somebody holds these runs, for those of them that wait; whoever trains one gives its own."""
@@ -123,12 +126,12 @@ class RunStore(Database):
             sign = "update runs set updated = ? where id = ? and status = 'queued'"
             db.executemany(sign, [(time.time(), run_id) for run_id in run_ids])
 
-    def claim(self, run_id: str, device: str) -> Run:
+    def claim(self, run_id: str, device: str, waits: bool = False) -> Run:
         """Have a run trained by this process: the run as it was, now running. Raises KeyError, and Taken where another
-        process trains it."""
+        process trains it, with `waits` also where it waits no more."""
         with self.transaction() as db:  # which no other can claim it within
             run = self.run(run_id)
-            if run.alive:
+            if run.alive or (waits and run.status != "queued"):
                 raise Taken(run_id)
             now = "status = 'running', reason = '', device = ?, updated = ?, version = version + 1"
             db.execute(f"update runs set {now} where id = ?", (device, time.time(), run_id))

@@ -97,15 +97,13 @@ def main(directory: Path | str) -> None:
                 continue
             left = []
             try:
-                if store.run(run_id).status != "queued":  # others have trained or stopped it, while this one came up
-                    raise Taken(run_id)
                 wish = lambda run_id=run_id: "interrupt" if gone.is_set() else wishes.pop(run_id, None)  # noqa: E731
-                status, due = train_run(store, run_id, wish, message.get("steps"))
+                status, due = train_run(store, run_id, wish, message.get("steps"), waits=True)
                 if status in STEERED:  # the looks that are due are for the process that looks
                     left = [(name, step) for name, step, _ in due]
                 else:
                     look_at(store, run_id, due, gone.is_set)
-            except Taken:  # it goes on there
+            except Taken:  # others train it, or have trained or stopped it while this process came up
                 pass
             except MemoryError:
                 failed(store, run_id, "the memory was used up. Lower depth, width, batch_size, arms or seeds.")

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -157,6 +158,49 @@ def test_a_run_waits_as_long_as_a_server_holds_it_and_once(tmp_path, monkeypatch
     jobs.close()
     assert [status(jobs, run_id) for run_id in (fresh, waiting, taken)] == ["running", "interrupted", "running"]
     other.close()
+
+
+class Overtaken(RunStore):
+    """A store at which another process claims a run between what is read of it here and what is written."""
+
+    def change(self, run_id, **columns):
+        if not self.run(run_id).alive:
+            RunStore(self.directory).claim(run_id, "cpu")
+        return super().change(run_id, **columns)
+
+
+@pytest.mark.parametrize("ask", [Jobs.start, Jobs.step, Jobs.pause, Jobs.stop])
+def test_a_run_that_another_process_claims_meanwhile_is_not_steered(tmp_path, ask):
+    jobs = Jobs(store := Overtaken(tmp_path), 0)
+    run_id = store.create(SHORT).id
+    with pytest.raises(Taken):
+        ask(jobs, run_id)
+    assert status(jobs, run_id) == "running" and not jobs.queue
+    jobs.close()
+
+
+@pytest.mark.parametrize("end", [Jobs.interrupt_abandoned, Jobs.close, lambda jobs: jobs.follow(Dying(jobs))])
+def test_a_run_that_another_process_claims_meanwhile_is_not_called_ended(tmp_path, end):
+    jobs = Jobs(store := Overtaken(tmp_path), 0)
+    run_id = store.create(SHORT).id
+    if end is Jobs.close:
+        jobs.queue.append((run_id, None))
+    store.db.execute("update runs set updated = updated - 40")
+    end(jobs)
+    assert status(jobs, run_id) == "running" and not store.run(run_id).reason
+    jobs.close()
+
+
+class Dying:
+    """A process that dies over the only run."""
+
+    def __init__(self, jobs):
+        self.popen, self.last_words = SimpleNamespace(stdout=[]), ""
+        self.run_id = jobs.store.runs()[0].id
+        jobs.workers.append(self)
+
+    def ending(self):
+        return "signal 9"
 
 
 def test_what_waited_at_a_server_that_was_killed_is_interrupted(tmp_path):

@@ -93,6 +93,22 @@ def test_of_all_who_claim_a_run_at_one_time_one_has_it(store, status):
     assert run.status == "running" and run.alive and run.device == "cpu"
 
 
+@pytest.mark.parametrize("status", ["paused", "stopped", "interrupted", "done"])
+def test_a_run_that_waits_no_more_is_left_by_whoever_was_to_train_it(store, status):
+    run_id = store.create(REAL).id
+    store.change(run_id, status=status)
+    with pytest.raises(Taken):
+        executing.train_run(store, run_id, lambda: None, waits=True)
+    assert store.run(run_id).status == status and store.run(run_id).step == -1
+
+
+def test_a_run_is_changed_as_it_was_read_or_not_at_all(store):
+    run = store.create(REAL)
+    store.claim(run.id, "cpu")
+    assert not store.change(run.id, was=run, status="stopped") and store.run(run.id).status == "running"
+    assert store.change(run.id, was=store.run(run.id), status="paused") and store.run(run.id).status == "paused"
+
+
 @pytest.mark.parametrize("change", [(2026, 3, 29, 1), (2026, 10, 25, 1)], ids=["to summer time", "from it"])
 def test_who_is_alive_goes_by_seconds_and_not_by_what_clocks_show(store, monkeypatch, change):
     run, at = store.create(REAL), datetime(*change, tzinfo=UTC).timestamp()
