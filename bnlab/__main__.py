@@ -140,8 +140,8 @@ def finish(store: RunStore, run: Run) -> int:
     import torch
 
     torch.set_num_threads(1)  # small layers on several threads cost 4 to 6 times the processor time
-    steps, last = run.experiment.settings.steps, store.last_snapshot(run.id)
-    with tqdm(total=steps, initial=last[0] if last else 0, unit=" steps", desc=run.id) as bar:
+    steps = run.experiment.settings.steps
+    with tqdm(total=steps, initial=run.newest or 0, unit=" steps", desc=run.id) as bar:
 
         def asked() -> str | None:
             bar.update(min(store.run(run.id).step + 1, steps) - bar.n)

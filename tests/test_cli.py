@@ -70,6 +70,18 @@ def test_a_run_that_is_being_trained_is_not_resumed(tmp_path, capsys, monkeypatc
     assert code == 2 and "is being trained by another process" in said and "free again within 30 seconds" in said
 
 
+def test_the_weights_that_a_resumed_run_goes_on_from_are_not_held_while_it_trains(tmp_path, capsys, monkeypatch):
+    """Of large networks they are hundreds of MB. The bar begins where they are all the same."""
+    store, read = RunStore(tmp_path), []
+    run = store.create(Experiment.model_validate_json(json.dumps(TINY)))
+    executing.execute(store, run.id, lambda: None, steps=15)
+    last = RunStore.last_snapshot
+    monkeypatch.setattr(RunStore, "last_snapshot", lambda *of: read.append(1) or last(*of))
+    code, _, err = here(monkeypatch, capsys, "resume", tmp_path)
+    assert code == 0 and len(read) == 1, "by whoever trains"
+    assert "15/60" in err and "60/60" in err
+
+
 def test_of_two_who_resume_a_run_at_one_time_one_trains_it_and_the_other_is_told(tmp_path):
     store = RunStore(tmp_path)
     run = store.create(Experiment.model_validate_json(json.dumps(with_settings(steps=1500, score_every=500))))
