@@ -33,19 +33,20 @@ def train(
 ) -> Generator[Record, bool | None]:
     """Train every arm and seed together; yield one Record a step, and a last one with the final scores.
 
-    `start` is a step and the vectors of a snapshot: training goes on from there as if it had never stopped, to the
-    last bit. `send(True)` in place of next() ends it: the record that comes is the last, with the final scores. With
-    `record=False` the records are empty, and the networks learn bitwise the same. With `ahead`, the row of the first
-    step comes also in a record of its own, before the scoring that it would wait for. With `pieces`, a record of
-    nothing comes after each piece of a scoring, where training can end, too: its snapshot is that before the step. A
-    network that has diverged, a weight of it is not finite, trains to the next scoring; its values are NaN from then.
-    `device` as in device_for(), which raises ValueError where there is none.
+    `start` is a step and the vectors of a snapshot, one for every stack (else ValueError): training goes on from there
+    as if it had never stopped, to the last bit. `send(True)` in place of next() ends it: the record that comes is the
+    last, with the final scores. With `record=False` the records are empty, and the networks learn bitwise the same.
+    With `ahead`, the row of the first step comes also in a record of its own, before the scoring that it would wait
+    for. With `pieces`, a record of nothing comes after each piece of a scoring, where training can end, too: its
+    snapshot is that before the step. A network that has diverged, a weight of it is not finite, trains to the next
+    scoring; its values are NaN from then. `device` as in device_for(), which raises ValueError where there is none.
     """
-    device = device_for(experiment, device) if device in ("auto", "cuda") else device
+    device = device_for(experiment, device)
     groups = [Group(experiment, i, device, dtype or torch.float32) for i in range(len(experiment.stacks))]
-    first, vectors = start or (0, [])
-    restore(groups, first, vectors)
-    del start, vectors  # they make room
+    first = start[0] if start else 0
+    if start:
+        restore(groups, *start)
+    del start  # it makes room
     steps = experiment.settings.steps
     every = score_interval(experiment)
 
@@ -92,7 +93,7 @@ def scoring(groups: list[Group], broken: list[list[Network]]) -> Iterator[Score]
 
 
 def restore(groups: list[Group], step: int, vectors: list[np.ndarray]) -> None:
-    for group, vector in zip(groups, vectors, strict=False):
+    for group, vector in zip(groups, vectors, strict=True):
         group.stack.restore(step, vector)
 
 

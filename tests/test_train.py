@@ -53,3 +53,12 @@ def test_every_data_set_trains(data):
 @pytest.mark.parametrize(("steps", "every"), [(40, 4), (41, 5), (7, 1)])
 def test_a_short_run_is_scored_ten_times(steps, every):
     assert score_interval(Experiment(settings=Settings(steps=steps))) == every
+
+
+@pytest.mark.parametrize("vectors", [[], [0]])
+def test_a_training_does_not_go_on_from_weights_of_some_of_its_networks(vectors):
+    arms = (Arm(label="deep", changes={"depth": 4}), Arm(label="wide", changes={"width": 20}))
+    experiment = Experiment(settings=Settings(depth=2, width=8, steps=3, data="wine", batch_size=16), arms=arms)
+    whole = next(train(experiment)).snapshot()
+    with pytest.raises(ValueError, match="shorter"):
+        next(train(experiment, start=(1, [whole[i] for i in vectors])))
