@@ -59,6 +59,18 @@ def test_a_name_that_a_full_disk_cannot_keep_is_said(monkeypatch):
     assert any("The disk is full" in error.value for error in at.error)
 
 
+def test_a_run_that_a_full_disk_can_neither_queue_nor_delete_is_said(monkeypatch):
+    def full(*_, **__):
+        raise Full(FULL)
+
+    at = page(("depth", "3"))
+    for name in ("change", "delete"):
+        monkeypatch.setattr(opened.store(), name, full)
+    drawn(button(at, "train").click())
+    assert any("The disk is full" in error.value for error in at.error)
+    assert [run.status for run in opened.store().runs()] == ["queued"], "as nobody holds it, it is interrupted later"
+
+
 def test_what_is_paused_is_resumed_by_the_button_that_stands_out_unless_the_settings_have_changed():
     run = opened.store().create(Experiment(settings=Settings(depth=3)))
     opened.store().change(run.id, status="paused")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 
 import streamlit as st
@@ -265,7 +266,8 @@ def begin(me: Session, asked: Experiment | str, how: str) -> bool:
 def let_train(me: Session, run: Run, how: str) -> bool:
     """Let a run that was just made train; one that cannot, as the queue is full, is gone again, and why is said."""
     if not steer(me, how, run.id):
-        opened.store().delete(run.id)
+        with suppress(KeyError, Full):  # it was deleted meanwhile; or nobody holds it, and it is interrupted later
+            opened.store().delete(run.id)
         return False
     return True
 
