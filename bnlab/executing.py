@@ -103,11 +103,10 @@ def score(store: RunStore, run_id: str) -> None:
 def beginning(store: RunStore, run_id: str) -> tuple[int, list[np.ndarray]] | None:
     """Where a run goes on: its newest snapshot, or that of the run it was forked from; None: initial weights."""
     if last := store.last_snapshot(run_id):
-        return last[0], [np.frombuffer(data, np.float32) for data in last[1]]
+        return last
     if origin := store.origin(run_id):
         parent, arm, step = origin
-        found = [np.frombuffer(data, np.float32) for data in store.snapshot(parent, step)]
-        if not found:
+        if not (found := store.snapshot(parent, step)):
             raise ValueError(GONE.format(step))
         return step, vectors(store.run(parent).experiment, arm, found, store.run(run_id).experiment)
     return None

@@ -160,7 +160,7 @@ class Scorings:
 
     def snapshot(self, step: int) -> list[np.ndarray]:
         """The vectors of that snapshot, one a stack, for train(start=(step, vectors))."""
-        return [np.frombuffer(data, np.float32) for data in self.store.snapshot(self.run.id, step)]
+        return self.store.snapshot(self.run.id, step)
 
     def looks(
         self, probe: str, arm: int, *, marks: int = EVERYTHING, at: Iterable[int] | None = None, **options: object

@@ -186,15 +186,15 @@ class RunStore(Database):
         found = [{"wrong": np.array([why] * len(networks))} for networks in self.run(run_id).experiment.stacks]
         self.keep_look(run_id, probe, options, step, found)
 
-    def last_snapshot(self, run_id: str) -> tuple[int, list[bytes]] | None:
-        """The newest step with a snapshot of every stack, and the snapshots' bytes; None before the first."""
+    def last_snapshot(self, run_id: str) -> tuple[int, list[np.ndarray]] | None:
+        """The newest step with a snapshot of every stack, and its vectors; None before the first."""
         (step,) = self.db.execute("select max(step) from snapshots where run = ?", (run_id,)).fetchone()
         return None if step is None else (step, self.snapshot(run_id, step))
 
-    def snapshot(self, run_id: str, step: int) -> list[bytes]:
-        """The bytes of the snapshots of all stacks at a step, float32."""
+    def snapshot(self, run_id: str, step: int) -> list[np.ndarray]:
+        """The vectors of the snapshot at a step, float32, read-only, one a stack; none where there is none."""
         rows = self.db.execute("select data from snapshots where run = ? and step = ? order by stack", (run_id, step))
-        return [data for (data,) in rows]
+        return [np.frombuffer(data, np.float32) for (data,) in rows]
 
     def has_snapshot(self, run_id: str, step: int) -> bool:
         """Whether there are any, without loading them."""

@@ -20,8 +20,6 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-
 from .executing import score, train_run
 from .experiment import Experiment, Settings
 from .looking import look, look_at
@@ -83,7 +81,7 @@ def main(directory: Path | str) -> None:
             if "look" in message:
                 where, step = store_at(message["directory"]), message["step"]
                 with suppress(KeyError):  # it was deleted meanwhile
-                    weights = [np.frombuffer(data, np.float32) for data in where.snapshot(run_id, step)]
+                    weights = where.snapshot(run_id, step)
                     look(where, run_id, message["look"], message["options"], step, weights, gone.is_set)
                 print(json.dumps({"looked": message}), file=out)
                 continue

@@ -1,7 +1,5 @@
 """Runs that are trained as a test asks, what the probes see of them, and their figures then."""
 
-import numpy as np
-
 from bnlab import Arm, Experiment, Settings, figures, lineage
 from bnlab.executing import execute
 from bnlab.figures.inference import cause
@@ -73,7 +71,7 @@ def cause_at(store, trace, t):
 
 def taken(store: RunStore, run_id: str, name: str, step: int, **options) -> None:
     """Look once at a snapshot."""
-    look(store, run_id, name, options, step, [np.frombuffer(v, np.float32) for v in store.snapshot(run_id, step)])
+    look(store, run_id, name, options, step, store.snapshot(run_id, step))
 
 
 def looked(trace, name, step, **options):
