@@ -23,7 +23,7 @@ from .database import FILE
 from .experiment import Experiment
 from .export import looks, tables
 from .probes import PROBES, checked
-from .problems import problems
+from .problems import in_a_line, problems
 from .run import Run, Taken, outbreaks
 from .store import RunStore
 from .train import device_for
@@ -152,7 +152,7 @@ def finish(store: RunStore, run: Run) -> int:
         except Taken:  # the run is not ours to call failed
             raise
         except Exception as error:  # what was recorded stays
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            reason = f"{type(error).__name__}: {in_a_line(error)}"
             try:
                 store.change(run.id, status="failed", reason=reason)
             except DatabaseError:  # a disk that stays full; the run is free again when it gives no sign

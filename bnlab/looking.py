@@ -12,6 +12,7 @@ import numpy as np
 
 from .lineage import seen
 from .probes import PROBES, Copies, checked
+from .problems import in_a_line
 from .store import RunStore
 
 Due = list[tuple[str, int, list[np.ndarray]]]  # looks to be taken: the probe, the step, the weights before its update
@@ -58,7 +59,7 @@ def pieces(
             if used_up(error) and not last:
                 copies.cache_clear()
                 continue  # once more, when what the error holds is let go, too
-            store.keep_wrong(run_id, probe, options, step, " ".join(str(error).split())[:200])
+            store.keep_wrong(run_id, probe, options, step, in_a_line(error))
             if not isinstance(error, ValueError):  # of those the sentence says all
                 traceback.print_exc()
         else:

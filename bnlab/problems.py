@@ -85,6 +85,11 @@ def enumeration(words: list[str], between: str = ", ", at_last: str = " and ") -
     return f"{between.join(first)}{at_last}{last}" if first else last
 
 
+def in_a_line(error: Exception) -> str:
+    """What an error says, in one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200]
+
+
 def counted(e: Mapping[str, Any]) -> str:
     """How many there are where that is what is wrong: '9 in number'."""
     if e["type"] not in ("too_long", "too_short"):

@@ -23,6 +23,7 @@ from pathlib import Path
 from .executing import score, train_run
 from .experiment import Experiment, Settings
 from .looking import look, look_at
+from .problems import in_a_line
 from .run import STEERED, Taken
 from .store import RunStore
 from .train import train
@@ -109,8 +110,7 @@ def main(directory: Path | str) -> None:
                 with suppress(KeyError):  # it was deleted meanwhile
                     store.run(run_id)
                     traceback.print_exc()
-                text = " ".join(str(error).split())[:200]
-                failed(store, run_id, f"{type(error).__name__}: {text}")
+                failed(store, run_id, f"{type(error).__name__}: {in_a_line(error)}")
             print(json.dumps({"ended": run_id, "left": left}), file=out)
     os._exit(0)  # the timer must not keep the process
 

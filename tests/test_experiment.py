@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from bnlab.address import from_query, to_query
 from bnlab.experiment import DEFAULT_ARMS, Arm, Experiment, Settings
-from bnlab.problems import problems
+from bnlab.problems import in_a_line, problems
 from bnlab.train import train
 
 
@@ -137,3 +137,8 @@ def test_arms_of_the_same_settings_are_told():
     arms = [Arm(label="a"), Arm(label="b", changes={"alpha": 0.5}), Arm(label="c", changes={"norm": "none"})]
     assert Experiment(arms=arms).alike == ["a and c ask the same question: their curves will coincide."]
     assert not Experiment(arms=arms[:2]).alike and not Experiment().alike
+
+
+def test_what_an_error_says_is_a_line_of_at_most_200_characters():
+    assert in_a_line(RuntimeError("CUDA error:\n  out of\tmemory\n")) == "CUDA error: out of memory"
+    assert in_a_line(ValueError("x" * 300)) == "x" * 200
