@@ -194,7 +194,7 @@ class Jobs:
                 if not ready:
                     self.fill(self.size)
                 ready = True
-                if message.get("ended") == worker.run_id is not None:
+                if worker.run_id and message.get("ended") == worker.run_id:
                     ended, worker.run_id = worker.run_id, None
                     for probe, step in message["left"]:
                         with suppress(ValueError, OSError):  # none can be told: a figure that needs it will ask again
