@@ -95,9 +95,10 @@ def score(store: RunStore, run_id: str) -> None:
     run = store.run(run_id)
     if run.newest in (run.step, run.step + 1) and scoring_cost(run.experiment) < LONG_SCORING:
         settings = run.experiment.settings.model_copy(update={"steps": run.newest})
-        ending, start = run.experiment.model_copy(update={"settings": settings}), beginning(store, run_id)
+        ending = run.experiment.model_copy(update={"settings": settings})
+        device = device_for(ending, run.device)
         with store.writer(run_id) as writer:
-            writer.score(next(train(ending, device=device_for(ending, run.device), start=start)))
+            writer.score(next(train(ending, device=device, start=beginning(store, run_id))))
 
 
 def beginning(store: RunStore, run_id: str) -> tuple[int, list[np.ndarray]] | None:

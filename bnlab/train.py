@@ -141,13 +141,13 @@ def step_cost(experiment: Experiment) -> int:
 
 
 def device_for(experiment: Experiment, asked: str) -> str:
-    """The device to train on: "cpu", "cuda", or for "auto" the one that is likely faster.
+    """The device to train on: the one that is named, or for "auto" the one that is likely faster.
 
     A step on CUDA is about a thousand kernels whatever their size, so small networks are faster on a processor; the
     choice is made by the multiplications of a step. Raises ValueError if cuda is asked for and there is none.
     """
-    if asked == "cpu":
-        return "cpu"
+    if asked not in ("auto", "cuda"):
+        return asked  # cpu, or one of several, as cuda:1
     if not torch.cuda.is_available():
         if asked == "cuda":
             raise ValueError("device is cuda; this machine has no CUDA device that torch can use. Choose cpu or auto.")
