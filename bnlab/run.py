@@ -17,7 +17,7 @@ from .settings import SHARED, Settings, about
 UNDER_WAY = ("queued", "running")
 STOP_FIRST = "Stop the run first."  # it is not deleted while it is under way
 STEERED = ("paused", "stopped")  # by somebody, who may let it go on at once
-RESTING = (*STEERED, "interrupted")  # it can go on from its newest snapshot
+RESTING = (*STEERED, "interrupted", "failed")  # it can go on from its newest snapshot
 ENDED = ("done", "stopped", "diverged", "failed")
 LONGEST_NAME = 120  # characters
 ALIVE = 30.0  # seconds after its last sign in which a run that trains, or waits, is taken to be held by someone

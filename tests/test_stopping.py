@@ -171,7 +171,8 @@ def test_a_step_after_a_crash_is_one_that_was_not_recorded(store, whole):
 def test_a_step_makes_the_update_of_a_row_that_was_seen_before_it(store, whole, wish, step):
     """In the first scoring, or between a scored row and its update."""
     run_id = ended(store, wish, step, piece=PIECES if wish == "crash" else 7)
-    assert store.run(run_id).step == store.trace(run_id).snapshots()[-1] == step
+    run = store.run(run_id)
+    assert run.step == store.trace(run_id).snapshots()[-1] == run.made == step
     for made in (step + 1, step + 2):
         executing.execute(store, run_id, lambda: None, steps=1)
         assert (store.run(run_id).status, store.run(run_id).made) == ("paused", made)
