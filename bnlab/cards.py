@@ -80,7 +80,7 @@ def outcome(trace: Trace) -> str:
 
 def amount(score: float, task: str) -> str:
     """A test score: an accuracy, or the loss of a regression."""
-    return style.amount(score) if task == "regression" else f"{100 * score:.1f} %"
+    return style.amount(score) if task == "regression" else f"{score:.1%}"
 
 
 def state(trace: Trace, position: int | None = None) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def test_a_mean_says_which_seeds_it_is_over_where_some_have_no_number(tmp_path, 
     scores = np.array([[0.5, np.nan, 0.75]])
     monkeypatch.setattr(Trace, "scores", lambda *asked, **more: (np.array([6]), scores, scores))
     loss, accuracy = cards.state(store.trace(run.id))["arms"][0]["rows"]
-    assert (accuracy["name"], accuracy["value"]) == ("Test accuracy, 2 of 3 seeds", "62.5 %")
+    assert (accuracy["name"], accuracy["value"]) == ("Test accuracy, 2 of 3 seeds", "62.5%")
     assert "mean over 2 of 3 seeds: the others have none" in accuracy["help"]
     assert loss["name"] == "Mini-batch loss" and loss["help"].endswith("over 3 seeds.")
 
@@ -62,7 +62,7 @@ def test_what_came_of_a_run_is_told_of_every_arm(trace, tmp_path):
     assert told.startswith("Test accuracy · plain: ") and told.count("; ") == 2
     for arm, kind in enumerate(("none", "moving", "none")):
         accuracy = trace.scores(arm, "test", kind)[2][-1].mean()
-        assert f"{ARMS[arm].label}: {100 * accuracy:.1f} %" in told
+        assert f"{ARMS[arm].label}: {100 * accuracy:.1f}%" in told
     store = RunStore(tmp_path)
     wild = Arm(label="wild", changes={"learning_rate": 100.0, "init_gain": 50.0, "activation": "linear"})
     values = Experiment(settings=SMALL.model_copy(update={"data": "diabetes", "steps": 20}), arms=(ARMS[0], wild))
@@ -78,7 +78,7 @@ def test_a_run_without_steps_has_scores_and_says_why_it_has_no_verdict(tmp_path)
     execute(store, run.id, lambda: None)
     (arm,) = cards.state(store.trace(run.id))["arms"]
     _, _, accuracies = store.trace(run.id).scores(0, "test", "none")
-    assert [row["value"] for row in arm["rows"]] == ["–", f"{100 * accuracies[-1, 0]:.1f} %"]
+    assert [row["value"] for row in arm["rows"]] == ["–", f"{100 * accuracies[-1, 0]:.1f}%"]
     assert "has no steps" in arm["verdict_help"]
 
 

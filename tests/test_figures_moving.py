@@ -245,7 +245,7 @@ def test_the_bands_of_the_legend_are_as_dark_as_on_the_chart(trace):
     data = figures.draw("gamma_beta", trace, {}).data
     samples = {t.name: float(t.fillcolor.split(",")[3][:-1]) for t in data if t.fill and t.showlegend}
     outer, inner = (float(t.fillcolor.split(",")[3][:-1]) for t in data if t.fill == "tonexty" and t.xaxis == "x")
-    assert samples == {"5 to 95 %": outer, "25 to 75 %": pytest.approx(outer + inner * (1 - outer))}
+    assert samples == {"5 to 95%": outer, "25 to 75%": pytest.approx(outer + inner * (1 - outer))}
 
 
 def test_the_population_of_the_step_at_which_a_network_diverged_is_still_compared(trace):

@@ -133,7 +133,7 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
         )
         x, most = style.numbers(told.steps), max(most, told[2:])
         drawn.append((arm, told.bands))
-        for low, high, label in ((0, 4, "5 to 95 %"), (1, 3, "15 to 85 %")):
+        for low, high, label in ((0, 4, "5 to 95%"), (1, 3, "15 to 85%")):
             style.band(figure, x, told.bands[:, low], told.bands[:, high], color, label, False, **place)
         figure.add_scatter(
             x=x,
@@ -151,7 +151,7 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
     figure.update_annotations(font_size=13)
     size, together, apart = most
     over = f"{together} steps" + f" that are up to {apart:,} apart" * (apart > 1) if together > 1 else "one step"
-    note = f"{NAMES[which].capitalize()}: median, 15 to 85 % and 5 to 95 %, each of a sample of {size:,} values of "
+    note = f"{NAMES[which].capitalize()}: median, 15 to 85% and 5 to 95%, each of a sample of {size:,} values of "
     note += over + (" over the seeds." if len(trace.experiment.seeds) > 1 else ".")
     if ends := bounds(trace, drawn):
         figure.update_yaxes(range=room(*ends))
