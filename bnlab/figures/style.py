@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..reading import Trace
 
-COLORS = ("#d5652b", "#1f86c9", "#0b9e74", "#b0649b", "#c79a00", "#7a7fd6")
+COLORS = ("#d5652b", "#1f86c9", "#0b9e74", "#b0649b", "#b98e00", "#7a44e5")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 GRAY = "#8a8f98"
@@ -109,7 +109,7 @@ def reference(figure: go.Figure, y: float, name: str, column: int = 1, where: st
     figure.add_shape(  # a quarter of the cost of add_hline, and right on a logarithmic axis
         type="line", x0=0, x1=1, xref=f"x{axis} domain", y0=y, y1=y, yref=f"y{axis}",
         line={"color": GRAY, "width": 1, "dash": "dot"},
-        label={"text": name, "textposition": where, "yanchor": side, "font": {"size": 11, "color": GRAY}},
+        label={"text": name, "textposition": where, "yanchor": side, "font": {"size": 11}},
     )  # fmt: skip
 
 
