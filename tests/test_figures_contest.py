@@ -66,6 +66,15 @@ def test_the_limit_of_stability_is_lower_with_weight_decay(tmp_path):
     }
 
 
+def test_the_limit_of_an_arm_that_diverged_does_not_stretch_the_axis(tmp_path):
+    """The line of one that had diverged at once pressed the curves of the others together."""
+    settings = Settings(depth=3, width=6, data="wine", batch_size=16, steps=8, score_every=2, learning_rate=0.5)
+    arms = (Arm(label="sane"), Arm(label="wild", changes={"learning_rate": 100.0, "activation": "relu"}))
+    drawn = seen(*trained(tmp_path, settings, arms), "curvature")
+    assert "wild diverged" in drawn.layout.meta["note"]
+    assert [shape.y0 for shape in drawn.layout.shapes] == [4.0], "2/100 is not on the axis"
+
+
 def test_curvature_is_judged_seed_by_seed(why_run, monkeypatch):
     """One seed above 2/eta = 20 and one below: their mean says neither."""
     tops = iter([[[98, 13.4], [30, 40]], [[19, 13.4], [1, 2]], [[98, 13.4], [7, 7]]])

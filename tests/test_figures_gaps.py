@@ -5,7 +5,7 @@ import pytest
 from looked_at import INFERENCE, recorded, shown
 
 from bnlab import moving
-from bnlab.figures.gaps import free_end, gap_parts
+from bnlab.figures.gaps import gap_parts
 from bnlab.looking import look
 from bnlab.train import train
 
@@ -93,14 +93,6 @@ def test_the_practitioners_mini_batches_are_called_by_their_real_sizes(store):
     drawn = shown(recorded(store, data="digits", batch_size=2, steps=2), "in_practice")
     assert drawn.data[0].name == "718 mini-batches of 2 or 3 (for the run's K = 2)"
     assert "as much as 240 training steps with K = 2; in time fewer where" in drawn.layout.meta["note"]
-
-
-def test_the_name_of_the_populations_line_is_at_the_end_where_no_curve_is():
-    """It was written across the run's own."""
-    falling, back, nothing = [1, 0.9, 0.8, 0.7, 0.6], [1, 1.4, 1.3, 1.03, 1.03], [1, 1, 1, np.nan, np.nan]
-    assert free_end(np.array([falling])) == free_end(np.array([falling, nothing])) == "end"
-    assert free_end(np.array([falling, back])) == "start" and free_end(np.array([falling, back[::-1]])) == "end"
-    assert free_end(np.array([[1.0]])) == "end", "one layer"
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])

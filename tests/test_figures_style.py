@@ -144,3 +144,12 @@ def test_thousands_are_parted_by_commas_on_every_axis_and_in_every_note(store):
 
 def test_a_line_of_the_legend_is_as_long_as_two_long_dashes_and_their_gap():
     assert style.LOOK.layout.legend.itemwidth >= 3 * 15  # pixels; plotly's own is 30: one dash, then nothing
+
+
+def test_the_name_of_a_line_is_at_the_end_where_no_curve_is():
+    """The population's was written across the run's own."""
+    falling, back, nothing = [1, 0.9, 0.8, 0.7, 0.6], [1, 1.4, 1.3, 1.03, 1.03], [1, 1, 1, np.nan, np.nan]
+    free_end = lambda *curves: style.free_end(np.array(curves, float), 1.0)  # noqa: E731
+    assert free_end(falling) == free_end(falling, nothing) == "end"
+    assert free_end(falling, back) == "start" and free_end(falling, back[::-1]) == "end"
+    assert free_end([1.0]) == "end", "one layer"

@@ -225,11 +225,15 @@ def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
                 marker={"symbol": "circle-open", "size": 16, "color": style.color(arm), "line": {"width": 2}},
             )  # fmt: skip
     steps, losses, _ = trace.scores(arm, "test", "population")
+    curves = [found[f"{split}_loss"][there].mean(0) for split in ("train", "test")]
+    axis = style.logarithmic(style.decades(*curves))
     if at in steps:
-        style.reference(figure, float(losses[list(steps).index(at)][there].mean()), "population statistics, test set")
+        known = losses[list(steps).index(at)][there].mean()
+        with np.errstate(divide="ignore"):
+            where = style.free_end(np.log10(curves), np.log10(known))
+        style.reference(figure, float(known), "population statistics, test set", where=where)
     figure.update_xaxes(title="α, weight of the old value (not to scale)", type="category")
-    spanned = style.decades(*(found[f"{split}_loss"][there].mean(0) for split in ("train", "test")))
-    figure.update_yaxes(title="loss E in inference mode", **style.logarithmic(spanned))
+    figure.update_yaxes(title="loss E in inference mode", **axis)
     if alike:
         why = "nothing has come in yet, " * (at == 0)
         best.append(f"{why}every α gives the same ({', '.join(alike)})")

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 from ..probes.curvature import limit
 from . import style
 from .dials import ROUGHNESS
-from .lasting import bounds, confine, finite, lasting, lost, parted, room
+from .lasting import bounds, confine, finite, lasting, lost, parted, room, ruling
 from .looks import ALL_LOST, Needs, each, finished, line, looks, middle, mode, newest, often, seeds, some, titled
 from .losses import measure
 from .options import STEP, About, choice
@@ -93,6 +93,8 @@ def covariate_shift(trace: Trace, *, step: int) -> go.Figure:
 def curvature(trace: Trace) -> go.Figure:
     """The Hessian's top eigenvalue over the training against what the optimizer is stable below."""
     figure, drawn, limits, above = make_subplots(1, 1), [], {}, []
+    arms = range(len(trace.experiment.arms))
+    rule = ruling(trace, arms) or arms  # of one that diverged no line stretches the axis
     for arm, settings in enumerate(trace.experiment.arm_settings):
         told = looks(trace, "curvature", arm)
         if isinstance(told, go.Figure):
@@ -104,7 +106,7 @@ def curvature(trace: Trace) -> go.Figure:
             drawn.append((arm, np.log10(top[:, lasting(trace, arm)])))
         words = "2(1 + 0.9)/η" if settings.optimizer == "momentum" else "2/η"
         words += " − λ" if settings.weight_decay else ""
-        if np.isfinite(stable) and stable > 0:
+        if np.isfinite(stable) and stable > 0 and arm in rule:
             limits[stable] = f"{words}, η = {settings.learning_rate:g}"
             limits[stable] += f", λ = {settings.weight_decay:g}" if settings.weight_decay else ""
         beyond, n = int((top > stable).any(0).sum()), top.shape[1]
@@ -114,8 +116,9 @@ def curvature(trace: Trace) -> go.Figure:
     shown = np.array([*(ends or finite([values for _, values in drawn])), *np.log10(list(limits))])
     if shown.size:
         figure.update_yaxes(range=room(shown.min(), shown.max()))
+        curves = [values for _, values in drawn for values in values.T]
         for stable, name in told_apart(limits, np.ptp(shown)).items():
-            style.reference(figure, stable, name)
+            style.reference(figure, stable, name, where=style.free_end(curves, np.log10(stable)))
     notes = [f"Mini-batch loss, {mode(trace)}. Lanczos, 10 iterations: a lower bound."]
     if limits:
         notes.append("Below the line gradient descent on a quadratic is stable (Cohen et al. 2021).")

@@ -218,7 +218,7 @@ def in_practice(trace: Trace, *, arm: int, step: int) -> go.Figure:
     figure.update_yaxes(title="difference of means, in σ<sub>pop</sub>", row=1, col=1)
     figure.update_yaxes(title="ratio of standard deviations", row=1, col=2)
     ratios = np.array([line.y for line in figure.data if line.yaxis == "y2"])
-    style.reference(figure, 1.0, "the population's", column=2, where=free_end(ratios))
+    style.reference(figure, 1.0, "the population's", column=2, where=style.free_end(ratios, 1.0))
     N, K = settings.n_train, settings.mini_batch
     note = (
         f"Step {at:,}. Test loss {style.amount(found['loss_population'].mean())} with the population's statistics; "
@@ -233,14 +233,6 @@ def in_practice(trace: Trace, *, arm: int, step: int) -> go.Figure:
     fewer = "; in time fewer where layers are small and a step of so few examples is mostly overhead"
     note += f"{fewer if K < SMALL else ''}."
     return style.finished(figure, note=f"{note} {left_out(trace, {arm: there})}".strip())
-
-
-def free_end(ratios: np.ndarray) -> str:
-    """At which end fewer curves, [curves, layers], run right above 1, where the line's name is written."""
-    off, layers = np.nan_to_num(ratios - 1), np.arange(ratios.shape[1])
-    off = np.array([np.interp(np.linspace(0, layers[-1], 50), layers, one) for one in off])
-    taken = (off > 0.02 * np.ptp(off)) & (off < 0.1 * np.ptp(off))  # less than that is on the line
-    return "start" if taken[:, :10].sum() < taken[:, -10:].sum() else "end"
 
 
 START = choice(

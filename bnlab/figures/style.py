@@ -15,7 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ..reading import Trace
 
@@ -111,6 +111,16 @@ def reference(figure: go.Figure, y: float, name: str, column: int = 1, where: st
         line={"color": GRAY, "width": 1, "dash": "dot"},
         label={"text": name, "textposition": where, "yanchor": side, "font": {"size": 11}},
     )  # fmt: skip
+
+
+def free_end(curves: Iterable[np.ndarray], y: float) -> str:
+    """At which end fewer curves, [points] each from one end to the other, run right above y, where a reference() has
+    its name; curves and y as the axis shows them, of a logarithmic one the logarithms."""
+    along = np.linspace(0, 1, 50)
+    off = [np.where(np.isfinite(one), np.subtract(one, y), 0) for one in curves]
+    off = np.array([np.interp(along, np.linspace(0, 1, len(one)), one) for one in off])
+    taken = (off > 0.02 * np.ptp(off)) & (off < 0.1 * np.ptp(off))  # less than that is on the line
+    return "start" if taken[:, :10].sum() < taken[:, -10:].sum() else "end"
 
 
 def above(figure: go.Figure, y: float, name: str) -> float:
