@@ -87,6 +87,20 @@ def test_a_figure_is_built_once_for_thirty_watchers(recorded, monkeypatch):
     assert len(built) == 1
 
 
+def test_another_option_and_another_version_are_other_figures(recorded):
+    """Else who turns a control, or follows a training, would see what was drawn before."""
+    run = recorded
+    plain, smooth = together(*(f"/api/runs/{run}/loss{asked}" for asked in ("", "?smoothing=50")))
+    assert plain.json() != smooth.json()
+    young = opened.store().create(ASKED)
+    (before,) = together(f"/api/runs/{young.id}/loss")
+    execute(opened.store(), young.id, lambda: None)
+    api.RUNS.tasks.clear()
+    (after,) = together(f"/api/runs/{young.id}/loss")
+    opened.store().delete(young.id)
+    assert len(after.json()["data"]) > len(before.json()["data"])
+
+
 def test_a_slow_figure_holds_up_nobody(recorded, monkeypatch):
     run = recorded
     free, real, order = threading.Event(), figures.draw, []
@@ -142,6 +156,12 @@ def test_a_figure_that_fails_is_a_sentence_for_the_visitor_and_a_line_in_the_log
     assert answer.status_code == 400
     assert answer.text == "This chart could not be drawn. Choose other options; the server's log says why."
     assert "cannot reshape" in caplog.text
+
+
+@pytest.mark.parametrize(("length", "status"), [(400, 200), (401, 400)])
+def test_a_query_of_400_characters_is_answered_and_a_longer_one_is_not(recorded, length, status):
+    (answer,) = together(f"/api/runs/{recorded}?x=".ljust(len(f"/api/runs/{recorded}?") + length, "1"))
+    assert answer.status_code == status
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])

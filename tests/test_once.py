@@ -1,0 +1,98 @@
+"""What is computed once for all who ask: how much is kept, and that neither a failure nor who leaves spoils it."""
+
+import asyncio
+import threading
+
+import pytest
+
+from bnlab.api import Once
+
+
+def asked(once, keys):
+    """Of which keys, asked one after another, something was computed."""
+    computed = []
+
+    async def ask():
+        for key in keys:
+            assert await once.get(key, lambda key=key: computed.append(key) or f"of {key}") == f"of {key}"
+
+    asyncio.run(ask())
+    return "".join(computed)
+
+
+def test_so_many_results_are_kept_and_the_oldest_are_forgotten():
+    once = Once(kept=2, threads=1)
+    assert asked(once, "ababcbcab") == "abcab"
+    assert len(once.tasks) == 2
+
+
+def test_a_failure_is_told_and_not_kept():
+    async def ask():
+        once, outcomes = Once(kept=2, threads=1), iter([ZeroDivisionError("once"), "at last"])
+
+        def compute():
+            outcome = next(outcomes)
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+        with pytest.raises(ZeroDivisionError):
+            await once.get("a", compute)
+        assert await once.get("a", compute) == "at last"
+
+    asyncio.run(ask())
+
+
+def test_one_watcher_who_leaves_does_not_take_the_result_from_the_others():
+    async def ask():
+        once, begun, free, computed = Once(kept=2, threads=1), threading.Event(), threading.Event(), []
+
+        def compute():
+            begun.set()
+            assert free.wait(30)
+            computed.append("a")
+            return "figure"
+
+        leaving, staying = (asyncio.create_task(once.get("a", compute)) for _ in range(2))
+        while not begun.is_set():
+            await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        free.set()
+        assert await staying == await once.get("a", compute) == "figure"
+        assert leaving.cancelled() and computed == ["a"]
+
+    asyncio.run(ask())
+
+
+def test_as_many_are_computed_at_a_time_as_there_are_threads():
+    pair, running, most, lock = threading.Barrier(2), [], [], threading.Lock()
+
+    def compute():
+        with lock:
+            running.append(1)
+            most.append(len(running))
+        pair.wait(30)  # two do run side by side
+        with lock:
+            running.pop()
+
+    async def ask():
+        once = Once(kept=20, threads=2)
+        await asyncio.gather(*(once.get(key, compute) for key in range(20)))
+
+    asyncio.run(ask())
+    assert max(most) == 2
+
+
+def test_a_new_server_in_the_process_does_not_wait_for_what_an_old_one_had_begun():
+    once, begun, free = Once(kept=2, threads=1), threading.Event(), threading.Event()
+
+    async def leave():
+        left = asyncio.ensure_future(once.get("a", lambda: begun.set() or free.wait(30)))
+        while not begun.is_set():
+            await asyncio.sleep(0)
+        return left
+
+    asyncio.run(leave())
+    free.set()
+    assert asked(once, "a") == "a"
