@@ -33,8 +33,9 @@ def test_the_line_along_the_gradient_is_autograds():
         g = gradient(twin, x, y)
         assert found["gradient"][slot] == pytest.approx(norm(g), rel=1e-9)
         assert found["loss"][slot, 0] == pytest.approx(float(twin.loss(x, y).detach()), rel=1e-9)
-        slopes = []
-        for i, length in enumerate(gradient_line.LENGTHS):
+        slopes, lengths = [], found["length"][slot]
+        assert lengths[[0, 1, -1]].tolist() == [0, 0.5, 4]
+        for i, length in enumerate(lengths[1:]):
             moved(twin, g, -0.05 * length)
             assert found["loss"][slot, i + 1] == pytest.approx(float(twin.loss(x, y).detach()), rel=1e-7)
             change = norm([a - b for a, b in zip(gradient(twin, x, y), g, strict=True)])
@@ -67,5 +68,14 @@ def test_the_line_along_the_update_is_the_step_that_is_taken(optimizer):
 def test_what_is_fixed_does_not_move_along_the_line():
     made = group(rescale="fixed")
     start = made.stack.p["gamma"].clone()
-    look(gradient_line.look, made)
+    every = twins(made)
+    found = look(gradient_line.look, made)
     assert torch.equal(made.stack.p["gamma"], start)
+    for slot, (twin, x, y) in enumerate(every):
+        for p in twin.norm.parameters():
+            p.requires_grad_(False)  # nor does its gradient count
+        g = gradient(twin, x, y)
+        assert found["gradient"][slot] == pytest.approx(norm(g), rel=1e-9)
+        moved(twin, g, -0.05 * found["length"][slot, 1])
+        change = norm([a - b for a, b in zip(gradient(twin, x, y), g, strict=True)])
+        assert found["change"][slot, 0] == pytest.approx(change, rel=1e-6)

@@ -6,7 +6,6 @@ from looked_at import looked, recorded, slot
 
 from bnlab import lineage
 from bnlab.looking import look
-from bnlab.moving import ALPHAS
 from bnlab.probes import Copies, checked
 from bnlab.probes.broken import MISTAKES
 from bnlab.probes.inference import averages
@@ -28,12 +27,30 @@ def test_inference_with_another_alpha_is_that_of_training_with_it(inference_trac
 def test_the_curve_against_alpha_goes_through_the_recorded_loss(inference_trace):
     found = looked(inference_trace, "alphas", 40)
     recorded = inference_trace.scores(2, "train", "moving")[1][-1, 0]
-    at = ALPHAS.index(0.9)
-    assert found["train_loss"][slot(inference_trace, 2), at] == pytest.approx(recorded, rel=1e-4)
+    place = slot(inference_trace, 2)
+    at = list(found["alpha"][place])
+    assert found["train_loss"][place, at.index(0.9)] == pytest.approx(recorded, rel=1e-4)
     one = looked(inference_trace, "inference", 40, alpha=0.5)
-    assert found["test_loss"][slot(inference_trace, 2), ALPHAS.index(0.5)] == pytest.approx(
-        one["loss"][slot(inference_trace, 2), -1]
-    )
+    assert found["test_loss"][place, at.index(0.5)] == pytest.approx(one["loss"][place, -1])
+
+
+def test_the_snapshots_that_are_scored_are_spread_over_the_run_up_to_the_step_that_is_looked_at(
+    inference_trace, monkeypatch
+):
+    whole = looked(inference_trace, "inference", 40, alpha=0.5)
+    assert whole["step"][0].tolist() == [0, 10, 20, 30, 40]
+    early = looked(inference_trace, "inference", 20, alpha=0.5)
+    assert early["step"][0].tolist() == [0, 10, 20]
+    np.testing.assert_array_equal(early["loss"], whole["loss"][:, :3])
+    monkeypatch.setattr("bnlab.probes.inference.MOST_SNAPSHOTS", 3)
+    few = looked(inference_trace, "inference", 40, alpha=0.5)
+    assert few["step"][0].tolist() == [0, 20, 40]
+    np.testing.assert_array_equal(few["loss"], whole["loss"][:, ::2])
+
+
+def test_a_regression_has_no_accuracy_at_inference_either(store):
+    found = looked(recorded(store, data="diabetes", steps=10), "inference", 10, alpha=0.5)
+    assert np.isfinite(found["loss"]).all() and np.isnan(found["accuracy"]).all()
 
 
 @pytest.mark.parametrize("name", ["inference", "alphas"])
@@ -56,6 +73,10 @@ def test_statistics_of_some_steps_only_are_refused_and_the_other_mistakes_are_co
     few = seen._replace(steps=some, batch_mean=seen.batch_mean[some], batch_var=seen.batch_var[some])
     with pytest.raises(ValueError, match="only 6 of 40 steps of the unit statistics are kept in this run; another"):
         averages(few, 0.9, np.array([0, 40]))
+    with pytest.raises(ValueError, match="only 3 of 20 steps"):
+        averages(few, 0.9, np.array([0, 20]))  # of those before it
+    with pytest.raises(ValueError, match="only 2 of 40 steps"):  # none is missing between them
+        averages(few._replace(steps=some[:2]), 0.9, np.array([0, 40]))
     np.testing.assert_array_equal(averages(few, 0.9, np.array([2]))[0], averages(seen, 0.9, np.array([2]))[0])
     copies = Copies(inference_trace.experiment)
     whole, part = (copies.look("broken", {}, 40, inference_trace.snapshot(40), [s])[0]["loss"] for s in (seen, few))

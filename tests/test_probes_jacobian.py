@@ -1,9 +1,11 @@
 """Jacobians against autograd and closed forms, in inference mode and over a mini-batch."""
 
+from statistics import fmean, stdev
+
 import numpy as np
 import pytest
 import torch
-from twins import Twin, group, look, twins
+from twins import Twin, every_kind, group, grouped, look, twins
 
 from bnlab import Arm, Experiment, Settings
 from bnlab.group import Group
@@ -16,6 +18,8 @@ def test_wide_layers_still_show_training_mode(monkeypatch):
     monkeypatch.setattr(jacobian, "WIDEST", 5)
     found = look(jacobian.look, group())
     assert np.isnan(found["layer"]).all() and np.isnan(found["product"]).all() and (found["training"] > 0).all()
+    monkeypatch.setattr(jacobian, "WIDEST", 7)  # which they are
+    assert np.isfinite(look(jacobian.look, group())["layer"]).all()
 
 
 def test_jacobians_in_inference_mode_are_autograds():
@@ -86,6 +90,46 @@ def test_frozen_averages_are_what_inference_mode_has():
     assert found == pytest.approx(float(wanted), rel=1e-9)
 
 
+def test_what_is_lost_is_told_by_the_examples_own_greatest_singular_value():
+    """Deep products are of any size, and examples of unlike ones."""
+    values = torch.tensor([[8.0, 4.0, 2.0], [9.0, 3.0, 1e-14], [0.0, 0.0, 0.0], [5e15, 5e15, 1e15]]).double()
+    for scale in (1.0, 1e-40, 1e40):
+        found = jacobian.told(scale * values)
+        assert found["_lost"] == pytest.approx(4 / 12)  # the rounding of one, and all of another
+        assert found["_condition"] == pytest.approx(4)  # the median of 4, 3 and 5
+        assert found[""][0] == pytest.approx(2 * scale) and found[""][-1] == pytest.approx(5e15 * scale)
+
+
+def test_fewer_examples_are_looked_at_where_they_take_more_than_four_of_the_default_experiment():
+    most = 4 * 20 * 64**3
+    for width, depth in ((8, 2), (64, 20), (64, 21), (64, 26), (64, 27), (70, 20), (128, 20), (256, 100)):
+        fitting = [count for count in (2, 3, 4) if count * depth * width**3 <= most]
+        assert jacobian.examples(width, depth) == max(fitting, default=2)
+
+
+def test_the_standard_error_is_that_of_products_with_random_vectors_by_autograd():
+    experiment = every_kind(depth=3, width=6, batch_size=12, data="wine", activation="tanh")
+    made = grouped(experiment.model_copy(update={"seeds": (4,)}))
+    found = look(jacobian.look, made)
+    for slot, (twin, x, _) in enumerate(twins(made)):
+        before = twin.settings.placement == "before"
+        outputs, h = [], x
+        for l in range(3):
+            a = twin.linear[l](h)
+            h = twin.activation(twin.norm[l](a)) if before else twin.norm[l](twin.activation(a))
+            outputs.append(h)
+        squares = []
+        for which in range(16):
+            v = torch.from_numpy(np.random.default_rng([4, 5, which]).standard_normal((12, 6)))
+            below = torch.autograd.grad(outputs[-1], outputs[:-1], v, retain_graph=True)
+            squares.append([float(g.square().sum() / v.square().sum()) for g in below])
+        for l, each in enumerate(zip(*squares, strict=True)):
+            rms = fmean(each) ** 0.5
+            assert found["training"][slot, l] == pytest.approx(rms, rel=1e-9)
+            error = stdev(each) / 16**0.5  # of the mean square; of its root by the slope of the root there
+            assert found["training_error"][slot, l] == pytest.approx(error / (2 * rms), rel=1e-9)
+
+
 def test_the_training_mode_product_couples_the_batch():
     made = group(depth=3, width=8, batch_size=12)
     found = look(jacobian.look, made)
@@ -128,3 +172,4 @@ def test_lost_directions_are_counted():
     found = look(jacobian.look, made)
     assert found["layer_lost"][0, 0] == 1 and found["layer_rms"][0, 0] == 0
     assert np.isnan(found["layer_condition"][0, 0]) and np.isnan(found["layer"][0, 0]).all()
+    assert found["training"][0, 0] == found["training_error"][0, 0] == 0, "known without an error"
