@@ -69,7 +69,7 @@ def profile(
         signal[l], weight[l] = scale, scale + log((pull * reads[l]).mean())
     corrections = np.append(np.arange(1, depth)[::-1] * log(few.growth), 0)
     with np.errstate(over="ignore"):  # a hundred layers may well reach infinity
-        product = np.exp((signal + corrections + log(few.growth))[1:] / 2)  # layer L's own factor is in it
+        product = np.exp((signal + corrections + log(few.growth * few.top))[1:] / 2)  # layer L's own factor is in it
         signal, weight = (np.exp((x - x[-1] + corrections) / 2) for x in (signal, weight))
     limit = growth(activation, init, gain, norm, placement, batch_size, delta, noise).signal_squared
     lost = lost_at(net, layers, variance, few.growth, limit)

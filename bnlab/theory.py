@@ -237,6 +237,7 @@ class Few(NamedTuple):
     square: float = 1.0  # on the mean square of the next layer's a
     variance: float = 1.0  # the same, less the mini-batch's mean
     note: str = ""
+    top: float = 1.0  # on the uppermost norm's part of ||v^T J_L ... J_l||^2: below it errors sum to 0, v does not
 
 
 def few_examples(net: Net, batch_size: int | None) -> Few:
@@ -279,4 +280,5 @@ def small_batch(activation: str, K: int, noise: tuple[float, float] = (0.0, 0.0)
     ff, fyfy = mean(f_i * f_j), mean(f_i * y_i * f_j * y_j)
     trace = (K - 2) * f2 - fy2 + (f2 + fy2 + (K - 1) * (ff + fyfy)) / K
     growth = K * trace / ((K - 1) * (K - 3) * inside) / (growing / variance)
-    return Few(growth, *few, f"The theory is for mini-batches of {K:,}.")
+    top = ((K - 1) * f2 - fy2) / K / (trace / (K - 1))  # E[tr(R f f)] / K is that of any v
+    return Few(growth, *few, f"The theory is for mini-batches of {K:,}.", top)
