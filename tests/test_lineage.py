@@ -1,0 +1,79 @@
+"""A fork and what it was forked from are one history: its settings, its steps, and what each network of it saw."""
+
+import numpy as np
+import pytest
+from looked_at import forked, recorded, trained
+
+from bnlab import Arm, Settings, lineage
+from bnlab.executing import execute
+
+BN = {"norm": "batch"}
+
+
+@pytest.fixture
+def grandchild(store):
+    """The fork at step 30, with another alpha, of a fork at step 20 with another."""
+    child = forked(store, recorded(store, alpha=0.8), alpha=0.5, learning_rate=0.05)
+    fork = store.fork(child.run.id, 1, 30, {"alpha": 0.25})
+    execute(store, fork.id, lambda: None)
+    return store.trace(fork.id)
+
+
+def test_the_newest_change_of_a_setting_is_told_and_only_of_those_that_changed(grandchild):
+    assert [lineage.changed(grandchild, arm, "alpha") for arm in (0, 1)] == [20, 30]
+    assert [lineage.changed(grandchild, arm, "learning_rate") for arm in (0, 1)] == [20, 20]
+    assert lineage.changed(grandchild, 1, "batch_size") is None
+
+
+@pytest.mark.parametrize(
+    ("t", "kept", "changed"),
+    [
+        (0, 1, 1),
+        (10, 0.8**10, 0.8**10),
+        (25, 0.8**20 * 0.5**5, 0.8**20 * 0.5**5),
+        (40, 0.8**20 * 0.5**20, 0.8**20 * 0.5**10 * 0.25**10),
+    ],
+)
+def test_the_start_weighs_what_every_alpha_on_the_way_has_left_of_it(grandchild, t, kept, changed):
+    assert lineage.start_left(grandchild, 0, t) == pytest.approx(kept)
+    assert lineage.start_left(grandchild, 1, t) == pytest.approx(changed)
+
+
+def test_the_start_is_known_where_the_parent_was_deleted_but_its_averages_were_not_frozen(store):
+    child = forked(store, recorded(store, alpha=0.8), learning_rate=0.05)
+    store.delete(store.origin(child.run.id)[0])
+    assert lineage.start_left(child, 0, 30) == pytest.approx(0.8**30)
+
+
+def test_rows_before_a_step_end_there_also_where_that_is_before_the_fork(grandchild):
+    for stop in (7, 20, 25, 30, 35):
+        steps, values = lineage.rows(grandchild, "batch_mean", 0, stop=stop)
+        assert steps.tolist() == [*range(stop)] and len(values) == stop
+
+
+def test_what_a_probe_looks_back_at_is_of_the_same_network_seed_by_seed_and_arm_by_arm(store):
+    """Against the parent, whose networks stand in another order."""
+    settings = Settings(depth=2, width=6, steps=40, data="wine", batch_size=16, score_every=10, alpha=0.8)
+    arms = (Arm(label="other", changes=BN), Arm(label="deep", changes=BN | {"depth": 3}), Arm(label="mine", changes=BN))
+    _, run_id = trained(store.directory, settings, arms, (0, 3))
+    child = forked_arm(store, run_id, 2, {"alpha": 0.5})
+    whole, (mine,) = store.trace(run_id), lineage.seen(child)
+    stack, deep = (whole.slots(arm, "units")[0] for arm in (2, 1))
+    theirs = lineage.seen(whole)[stack]
+    networks, parents = child.experiment.stacks[0], whole.experiment.stacks[stack]
+    for place, (arm, seed) in enumerate(networks):
+        at = parents.index((2, seed))  # alpha plays no role in training
+        for found, true in zip((mine.batch_mean, mine.batch_var), (theirs.batch_mean, theirs.batch_var), strict=True):
+            np.testing.assert_array_equal(found[:, :, place], true[:, :, at])
+        for found, true in zip(mine.population, theirs.population, strict=True):
+            np.testing.assert_array_equal(found[:, :, place], true[:, :, at])
+        assert mine.left(40)[place] == pytest.approx(0.8**40 if arm == 0 else 0.8**20 * 0.5**20)
+    assert mine.scored.tolist() == theirs.scored.tolist() == [0, 10, 20, 30, 40]
+    for place in (stack, deep):  # of two depths
+        np.testing.assert_array_equal(lineage.seen(whole)[place].vector(10), whole.snapshot(10)[place])
+
+
+def forked_arm(store, run_id, arm, changes):
+    fork = store.fork(run_id, arm, 20, changes)
+    execute(store, fork.id, lambda: None)
+    return store.trace(fork.id)
