@@ -85,12 +85,25 @@ def test_a_wrong_address_is_told_and_stays_until_something_else_is_asked():
         ("depth", "+3", 3),
         ("depth", "03", 3),
         ("depth", "3.", 3),
+        ("depth", "3e1", 30),
+        ("steps", "1e6", 1_000_000),
+        ("batch_size", "1e3", 1000),
         ("steps", "20,000", 20_000),
     ],
 )
 def test_what_is_a_number_to_a_person_is_one(name, text, value):
     read = getattr(from_query([(name, text)]).settings, name)
     assert read == value and type(read) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("3.5", "3.5"), ("2.999", "2.999"), ("1e30", "1e+30"), ("-1e30", "-1e+30"), ("-1e1", "-10")]
+)
+def test_no_digit_is_left_out_of_a_wrong_number_and_none_made_up(text, told):
+    """Half a layer is not cut off, and of 1e30 no 31 digits are told, of which a float knows 16."""
+    with pytest.raises(ValidationError) as error:
+        from_query([("depth", text)])
+    assert problems(error.value) == [f"depth is {told}; allowed is a whole number from 1 to 100."]
 
 
 @pytest.mark.parametrize(
