@@ -1,11 +1,12 @@
 """The figures on inference: the three losses are the recorded ones, and each cause is told where it is the cause."""
 
 import re
+from math import log
 
 import numpy as np
 import pytest
 import torch
-from looked_at import cause_at, recorded, shown
+from looked_at import cause_at, forked, recorded, shown
 
 from bnlab import Settings, figures
 from bnlab.figures import alphas, inference
@@ -124,6 +125,78 @@ def test_frozen_averages_stand_still_and_the_start_is_the_start(store):
         assert figures.needs(name, trace, {}) == []
     said = note(recorded(store, learning_rate=1e-9, alpha=0.0))
     assert "they are widest apart (after step 0)" in said and "nothing had come in yet" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "single"),
+    [
+        ({"alpha": 0.5}, False),
+        ({"batch_size": 8}, False),
+        ({"sampling": "replacement"}, False),
+        ({"statistics": "moving"}, False),
+        ({"learning_rate": 0.05}, True),
+    ],
+)
+def test_no_single_cause_is_looked_for_where_a_fork_changed_what_the_averages_are_made_of(store, changes, single):
+    child = forked(store, recorded(store, alpha=0.95), **changes)
+    for arm, told in (("0", True), ("1", single)):
+        asked = figures.needs("three_losses", child, {"arm": arm})
+        assert [probe for probe, *_ in asked] == ["off"] * told
+        assert all(step > 20 for _, step, _ in asked), "after the step it was forked at"
+
+
+def test_no_cause_is_looked_for_where_averages_are_frozen_from_the_first(store):
+    assert figures.needs("three_losses", recorded(store, statistics="moving"), {}) == []
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_cause_is_looked_for_where_the_test_losses_are_widest_apart_and_weights_or_a_look_are_kept(store, split):
+    trace = recorded(store, alpha=0.95, learning_rate=0.5)
+    losses = [trace.scores(0, "test", kind)[1][:, 0] for kind in ("moving", "population")]
+    apart = [(abs(log(m / p)), step) for m, p, step in zip(*losses, trace.scores(0, "test", "moving")[0], strict=True)]
+    first, second = [int(step) for _, step in sorted(apart, reverse=True) if step > 0][:2]
+    asked = {"split": split, "quantity": "accuracy"}
+    assert figures.needs("three_losses", trace, asked) == [("off", first, {})]
+    snapshot = trace.snapshot(first)
+    store.db.execute("delete from snapshots where run = ? and step = ?", (trace.run.id, first))
+    assert figures.needs("three_losses", store.trace(trace.run.id), asked) == [("off", second, {})]
+    look(store, trace.run.id, "off", {}, first, snapshot)
+    looked_at = store.trace(trace.run.id)
+    assert figures.needs("three_losses", looked_at, asked) == [], "it has been looked at"
+    assert f"Test loss at step {first}," in figures.draw("three_losses", looked_at, asked).layout.meta["note"]
+
+
+def test_losses_are_apart_by_their_ratio_whichever_is_the_greater():
+    def at(moving, population):
+        batch = np.array([1e9, *np.ones(len(moving) - 1)])  # which has no say
+        steps = np.arange(len(moving))
+        return inference.widest(inference.Three(steps, batch, np.array(moving), np.array(population), np.ones((4, 1))))
+
+    assert at([1.0, 1.0, 2.0, 1.2], [1.0, 3.0, 1.0, 1.0]) == 1
+    assert at([10.0, 0.3, 1.0, 1.0], [8.0, 0.1, 1.0, 1.0]) == 1
+    assert at([np.nan, 1.0, 2.0, 1.0], [1.0, 1.0, 1.0, 0.9]) == 2, "what is no number is not apart"
+    assert at([1.0, 5.0, np.inf, 1.0], [1.0, 1.0, 1.0, 1.0]) == 2
+
+
+def test_of_seeds_that_are_no_numbers_no_cause_is_told_and_of_the_others_the_mean(store):
+    trace = recorded(store, steps=10)
+    losses = np.array([[5.0, 4, 3, 2, 1], [7.0, 8, 9, 10, 3], [1.0, 1, np.inf, 1, 1], [np.nan] * 5])
+    found = {"loss": losses}
+    told = inference.cause(Looked(found), 0, 10)
+    assert told == (10, 6, 6, 6, 6, 2)
+    assert inference.cause(Looked({"loss": losses[2:]}), 0, 10) is None
+    said = inference.explained(three(trace, 0, "test", "loss"), trace.experiment.arm_settings[0], told)
+    assert "it would be 6 without their warm-up" in said and "; 2 without all three" in said
+
+
+class Looked:
+    """A run of which a probe saw this."""
+
+    def __init__(self, found):
+        self.found = found
+
+    def look(self, *_):
+        return self.found
 
 
 def test_a_run_without_batch_norm_is_told_how_to_get_one(store):
