@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from looked_at import INFERENCE, recorded, shown
+from looked_at import INFERENCE, forked, recorded, shown
 
-from bnlab import moving
+from bnlab import figures, moving
 from bnlab.figures.gaps import gap_parts
+from bnlab.figures.style import amount
 from bnlab.looking import look
 from bnlab.train import train
 
@@ -117,3 +118,106 @@ def test_with_the_start_divided_out_the_law_is_that_of_weights_that_add_up_to_1(
         assert corrected.law[i] == pytest.approx(told.law[i] / came_in)
         assert corrected.mini_batches[i] == pytest.approx(told.mini_batches[i] / came_in)
     assert corrected.law[-1] == told.law[-1] == 0
+
+
+@pytest.mark.parametrize("name", ["mean", "var"])
+@pytest.mark.parametrize("start", [False, True])
+def test_the_parts_that_are_drawn_are_a_slow_loops_over_seeds_and_units(inference_run, off, name, start):
+    """Corrected: what came in is divided by its weights, the start is gone; where nothing came in it stays."""
+    told = gap_parts(inference_run[0].trace(inference_run[1]), off, name, 1, 2, 60, start)
+    for i, alpha in enumerate(moving.ALPHAS):
+        total, warm_up, lag, mini, corrected = (
+            np.sqrt(np.mean([off["parts"][seed, ["mean", "var"].index(name), 1, i, part] ** 2 for seed in (0, 1)]))
+            for part in range(5)
+        )
+        left = alpha**60 if start and alpha < 1 else 0.0
+        divided = start and alpha < 1
+        assert told.total[i] == pytest.approx(corrected if start else total)
+        assert told.warm_up[i] == (0 if divided else pytest.approx(warm_up))
+        assert told.lag[i] == pytest.approx(lag / (1 - left)) and told.mini_batches[i] == pytest.approx(
+            mini / (1 - left)
+        )
+
+
+@pytest.mark.parametrize("sampling", ["epochs", "replacement"])
+def test_the_law_beside_the_parts_is_of_the_runs_own_sampling_and_step(store, sampling):
+    """Alpha 0 keeps the last mini-batch alone: its variance is sigma2/K, in epochs times (N-K)/(N-1); more of it where
+    the average is of few steps: after two those of alpha 1/2 weigh 1/4 and 1/2."""
+    trace = recorded(store, sampling=sampling, steps=2, score_every=1)
+    shown(trace, "why_off")
+    K, N = 16, 142
+    finite, together = ((N - K) / (N - 1), -K / (N - K)) if sampling == "epochs" else (1, 0)
+    trace = store.trace(trace.run.id)
+    law = gap_parts(trace, trace.look("off", 0, 2), "mean", 0, 1, 2, False).law
+    assert law[moving.ALPHAS.index(0.0)] == pytest.approx(np.sqrt(finite / K))
+    squares = 1 / 16 + 1 / 4 + 2 * together / 8
+    assert law[moving.ALPHAS.index(0.5)] == pytest.approx(np.sqrt(finite * squares / K))
+    drawn = {"epochs": "drawn in epochs;", "replacement": "drawn with replacement;"}
+    assert drawn[sampling] in shown(trace, "why_off").layout.meta["note"]
+
+
+def test_the_lines_of_the_gap_are_its_parts_and_the_note_tells_their_least_and_the_laws_share(inference_run, off):
+    store, run_id = inference_run
+    trace = store.trace(run_id)
+    for start in ("plain", "corrected"):
+        drawn = shown(trace, "why_off", arm="1", layer="1", start=start)
+        note = drawn.layout.meta["note"]
+        for column, (name, symbol) in enumerate((("mean", "μ̄"), ("var", "σ̄²"))):
+            told = gap_parts(trace, off, name, 1, 1, 60, start == "corrected")
+            lines = [line for line in drawn.data if (line.yaxis == "y2") == bool(column) and line.name]
+            assert [line.legendgroup for line in lines] == list(told._fields)
+            for line, part in zip(lines, told, strict=True):
+                seen = [value is not None and np.isfinite(value) for value in line.y]
+                assert seen == list(part > 1e-6 * max(told.total))
+                np.testing.assert_allclose(np.array(line.y, float)[seen], part[seen], rtol=1e-5)
+            best = moving.ALPHAS[list(told.total).index(min(told.total))]
+            assert f"{symbol} is nearest at α = {best:g}" in note
+            own = moving.ALPHAS.index(0.95)
+            assert f"{told.mini_batches[own] / told.law[own]:.2g} times the law's for {symbol}" in note
+        assert "At α = 0.95 what mini-batches of 16 make is" in note
+        assert "Every step was trained again for this" in note
+    assert "times the law's" not in shown(trace, "why_off", arm="1", layer="2").layout.meta["note"]
+
+
+def test_steps_that_are_not_trained_again_are_told_with_what_they_weigh(store, monkeypatch):
+    monkeypatch.setattr("bnlab.probes.off.REPLAYED", 10)
+    note = shown(recorded(store, alpha=0.8), "why_off").layout.meta["note"]
+    assert "The last 10 steps were trained again for this" in note
+    assert f"which hold {0.8**10:.1g} of the average at α = 0.8, are interpolated between scorings" in note
+
+
+@pytest.mark.parametrize(
+    ("changes", "special"), [({}, True), ({"placement": "after"}, False), ({"standardize": False}, False)]
+)
+def test_layer_1_is_special_only_where_its_norm_reads_standardized_inputs(store, changes, special):
+    note = shown(recorded(store, steps=5, **changes), "why_off", layer="1").layout.meta["note"]
+    assert ("Layer 1 is special" in note) == special
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"), [({"batch_size": 8}, "mini-batch size"), ({"sampling": "replacement"}, "mini-batches")]
+)
+def test_mini_batches_of_two_kinds_are_refused_only_after_both_have_come_in(store, changes, words):
+    child = forked(store, recorded(store), **changes)
+    said = lambda step, arm: figures.draw("why_off", child, {"arm": arm, "step": step}).layout.annotations[0].text  # noqa: E731
+    assert f"At step 20 this arm changed its {words}:" in said("40", "1") and "are of two kinds" in said("25", "1")
+    for step, arm in (("20", "1"), ("40", "0")):
+        assert "two kinds" not in said(step, arm)
+    assert figures.needs("why_off", child, {"arm": "1", "step": "40"}) == []
+    assert figures.needs("why_off", child, {"arm": "1", "step": "20"}) == [("off", 20, {})]
+
+
+def test_the_lines_of_the_practice_are_what_was_seen_in_each_layer_and_the_note_tells_the_losses(store):
+    trace = recorded(store, steps=5)
+    drawn = shown(trace, "in_practice")
+    note, trace = drawn.layout.meta["note"], store.trace(trace.run.id)
+    sizes = [8, 16, 32, 128]
+    for i, K in enumerate(sizes):
+        found = trace.look("practice", 0, 5, batch_size=K)
+        means, ratios = drawn.data[2 * i : 2 * i + 2]
+        assert (means.yaxis, ratios.yaxis) == ("y", "y2")
+        np.testing.assert_allclose(means.y, found["mean_off"][0], rtol=1e-5)
+        np.testing.assert_allclose(ratios.y, found["std_ratio"][0], rtol=1e-5)
+        assert (means.line.width == 3) == (K == 16), "the run's own stands out"
+        assert f"{amount(found['loss_mini_batches'][0])} with {means.name}" in note
+    assert f"Test loss {amount(found['loss_population'][0])} with the population's statistics;" in note
