@@ -93,10 +93,16 @@ def test_another_option_and_another_version_are_other_figures(recorded):
     plain, smooth = together(*(f"/api/runs/{run}/loss{asked}" for asked in ("", "?smoothing=50")))
     assert plain.json() != smooth.json()
     young = opened.store().create(ASKED)
-    (before,) = together(f"/api/runs/{young.id}/loss")
-    execute(opened.store(), young.id, lambda: None)
-    api.RUNS.tasks.clear()
-    (after,) = together(f"/api/runs/{young.id}/loss")
+
+    async def before_and_after() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(Starlette(routes=api.ROUTES))
+        async with httpx.AsyncClient(transport=transport, base_url="http://lab") as client:
+            first = await client.get(f"/api/runs/{young.id}/loss")
+            execute(opened.store(), young.id, lambda: None)
+            api.RUNS.tasks.clear()
+            return [first, await client.get(f"/api/runs/{young.id}/loss")]
+
+    before, after = asyncio.run(before_and_after())
     opened.store().delete(young.id)
     assert len(after.json()["data"]) > len(before.json()["data"])
 

@@ -66,22 +66,22 @@ def test_one_watcher_who_leaves_does_not_take_the_result_from_the_others():
 
 
 def test_as_many_are_computed_at_a_time_as_there_are_threads():
-    pair, running, most, lock = threading.Barrier(2), [], [], threading.Lock()
-
-    def compute():
-        with lock:
-            running.append(1)
-            most.append(len(running))
-        pair.wait(30)  # two do run side by side
-        with lock:
-            running.pop()
+    begun, free = [], threading.Event()
 
     async def ask():
         once = Once(kept=20, threads=2)
-        await asyncio.gather(*(once.get(key, compute) for key in range(20)))
+        asked = asyncio.gather(*(once.get(key, lambda: begun.append(1) or free.wait(30)) for key in range(20)))
+        while len(begun) < 2:
+            await asyncio.sleep(0)
+        for _ in range(1000):  # in which the others would begin
+            await asyncio.sleep(0)
+        together = len(begun)
+        free.set()
+        await asked
+        return together
 
-    asyncio.run(ask())
-    assert max(most) == 2
+    assert asyncio.run(ask()) == 2
+    assert len(begun) == 20
 
 
 def test_a_new_server_in_the_process_does_not_wait_for_what_an_old_one_had_begun():
