@@ -208,16 +208,18 @@ def test_mini_batches_of_two_kinds_are_refused_only_after_both_have_come_in(stor
 
 
 def test_the_lines_of_the_practice_are_what_was_seen_in_each_layer_and_the_note_tells_the_losses(store):
-    trace = recorded(store, steps=5)
+    trace = recorded(store, steps=40, depth=4, activation="relu", learning_rate=0.5)
     drawn = shown(trace, "in_practice")
     note, trace = drawn.layout.meta["note"], store.trace(trace.run.id)
     sizes = [8, 16, 32, 128]
     for i, K in enumerate(sizes):
-        found = trace.look("practice", 0, 5, batch_size=K)
+        found = trace.look("practice", 0, 40, batch_size=K)
         means, ratios = drawn.data[2 * i : 2 * i + 2]
         assert (means.yaxis, ratios.yaxis) == ("y", "y2")
         np.testing.assert_allclose(means.y, found["mean_off"][0], rtol=1e-5)
         np.testing.assert_allclose(ratios.y, found["std_ratio"][0], rtol=1e-5)
         assert (means.line.width == 3) == (K == 16), "the run's own stands out"
-        assert f"{amount(found['loss_mini_batches'][0])} with {means.name}" in note
+        told = amount(found["loss_mini_batches"][0])
+        assert f"{told} with {means.name}" in note
+        assert K == 128 or told != amount(found["loss_population"][0]), "the test's own network"
     assert f"Test loss {amount(found['loss_population'][0])} with the population's statistics;" in note
