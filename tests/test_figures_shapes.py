@@ -3,7 +3,7 @@
 from itertools import product
 
 import pytest
-from looked_at import seen, trained
+from looked_at import recorded, seen, shown, trained
 
 from bnlab import Arm, Settings, figures
 from bnlab.figures import FIGURES
@@ -100,3 +100,22 @@ def test_what_no_arm_has_is_refused(runs):
 def test_the_norm_is_undone_in_the_highest_layer_that_has_one(runs):
     note = seen(*runs["norm last"], "undone", {"layer": "6"}).layout.meta["note"]
     assert ": in layer 2 γ" in note and "No arm with batch norm has more layers than 2: layer 2 is shown." in note
+
+
+def test_ticks_of_layers_are_whole_in_the_panel_of_every_arm(store):
+    """The ticks of 20 layers left an arm of 3 with 0.5, 1, 1.5, ..."""
+    trace = recorded(store, ({"depth": 3}, {"depth": 20}), steps=4)
+    panels = figures.draw("gradient_heatmap", trace, {}).select_yaxes()
+    assert [axis.dtick for axis in panels] == [1, None], "of many layers plotly's choice is whole"
+
+
+def test_the_loss_surface_begins_with_two_arms_that_last(store):
+    lost = {"learning_rate": 100.0, "weight_decay": 1.0}  # a factor of -99 a step
+    trace = recorded(store, ({}, lost, {"norm": "batch"}), steps=40)
+    assert {arm for arm, _ in trace.diverged} == {1}
+    titles = [words.text for words in shown(trace, "surface").layout.annotations]
+    assert titles == ["arm 0", "arm 2"]
+    assert [words.text for words in shown(trace, "surface", beside="1").layout.annotations] == [
+        "arm 0",
+        "arm 1: diverged",
+    ]

@@ -150,6 +150,7 @@ def gradient_heatmap(trace: Trace, *, which: str, column: str) -> go.Figure:
         if len(steps) and not np.isfinite(z).any():  # plotly finds no axes where all is blank
             figure.update_xaxes(range=[float(steps[0]), float(steps[-1] + 1)], **place)
             figure.update_yaxes(range=[0.5, z.shape[0] + 0.5], **place)
+        figure.update_yaxes(dtick=style.whole(z.shape[0]), **place)
         figure.add_heatmap(
             x=style.numbers(steps),
             y=np.arange(1, z.shape[0] + 1),
@@ -161,7 +162,6 @@ def gradient_heatmap(trace: Trace, *, which: str, column: str) -> go.Figure:
             f"<extra>{style.label(trace, arms[i])}</extra>",
         )
     figure.update_xaxes(title="step t (updates)")
-    figure.update_yaxes(dtick=style.whole(depth))
     figure.update_yaxes(title="layer l", col=1)
     title = {"text": f"log₁₀ {NORMS[which].split()[-1]}", "side": "right"}
     figure.update_layout(coloraxis={"colorscale": "Viridis", "cmin": low, "cmax": high, "colorbar": {"title": title}})

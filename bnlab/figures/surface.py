@@ -51,23 +51,19 @@ def surface(trace: Trace, *, step: int, plane: str, look: str, arm: int, beside:
         return style.said(f"These networks had diverged by step {at:,}. Choose an earlier step, or other arms.")
     if plane == "path" and any("step" not in found for found in shown.values()):
         return style.said(OLD)
-    titles = [style.label(trace, a) + ("" if a in shown else ": diverged") for a in asked]
+    titles = [style.title(trace, a) + ("" if a in shown else ": diverged") for a in asked]
     solid = look == "surface"
     kind = {"type": "surface" if solid else "xy"}
     figure = make_subplots(1, len(asked), specs=[[kind] * len(asked)], subplot_titles=titles)
     every = np.log10(np.maximum(np.concatenate([found["loss"][0].ravel() for found in shown.values()]), 1e-9))
     low, high = (float(q) for q in np.quantile(every[np.isfinite(every)], (0, CLIPPED)))
-    across, up = (
-        ("first direction (in the weights' own norms, unit by unit)", "second direction (likewise)")
-        if plane == "landscape"
-        else ("first principal direction (distance of all parameters)", "second principal direction (likewise)")
-    )
+    kind_of = "direction" if plane == "landscape" else "principal direction"
     shares, nats = [], unit(trace, "loss", min(shown))
     for column, a in enumerate(asked, 1):
         here = {"row": 1, "col": column}
         if not solid:
-            figure.update_xaxes(title=across, **here)
-            figure.update_yaxes(title=up, **here)
+            figure.update_xaxes(title=f"first {kind_of}", **here)
+            figure.update_yaxes(title=f"second {kind_of}", **here)
         if a not in shown:
             continue
         found, name = shown[a], style.label(trace, a)
@@ -117,7 +113,7 @@ def surface(trace: Trace, *, step: int, plane: str, look: str, arm: int, beside:
         "are long (Li et al. 2018)"
         if plane == "landscape"
         else f"in the plane of the first two principal components of the path (white: {drawn}snapshots taken with "
-        "scores), of all parameters: weights, biases, γ and β"
+        "scores), in distances of all parameters: weights, biases, γ and β"
     )
     if shares:
         how += f", which hold of the path's variance: {', '.join(shares)}"
@@ -158,14 +154,13 @@ PLANE = choice(
 LOOK = choice(
     "look", "Drawn as", "Contours or a surface that can be turned.", {"contour": "contours", "surface": "3-D surface"}
 )
-FIRST = ARM._replace(default="0")  # the first two arms, whatever became of them
 BESIDE = ARM._replace(name="beside", label="Beside it", help="The other arm, on the same color scale.", default="1")
 ABOUT = {
     "surface": About(
         "Loss surface",
         "The same slice for two arms, one color scale.",
         surface,
-        (FIRST, BESIDE, PLANE, LOOK, STEP),
+        (ARM, BESIDE, PLANE, LOOK, STEP),
         surface_needs,
     ),
 }
