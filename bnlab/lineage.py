@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from . import moving
 from .probes import Seen
 from .trace import EVERYTHING, batch_slots
 
@@ -61,15 +63,17 @@ def population(
     return found
 
 
-def start_left(trace: Trace, arm: int, t: int) -> float:
-    """What the start, 0 and 1, still weighs in the arm's moving averages before update t; NaN where frozen ones came
-    from a run that was deleted."""
-    told = periods(trace, arm)
-    begins = [0, *(step for step, _ in told[1:]), t]
+def weights(trace: Trace, arm: int, t: int) -> np.ndarray:
+    """What the start, 0 and 1, and then each step weighs in the arm's moving averages before update t, [1 + t]; NaN
+    where frozen ones came from a run that was deleted."""
+    told, found = periods(trace, arm), np.ones(1)
     if told[0][0] > 0 and told[0][1].statistics == "moving":
-        return float("nan")
-    pairs = zip(told, begins, begins[1:], strict=False)
-    return float(np.prod([s.alpha ** max(0, min(to, t) - at) for (_, s), at, to in pairs if s.statistics == "batch"]))
+        return np.full(1 + t, np.nan)
+    begins = [0, *(min(step, t) for step, _ in told[1:]), t]
+    for (_, settings), (begin, end) in zip(told, pairwise(begins), strict=True):
+        alpha = settings.alpha if settings.statistics == "batch" else 1.0  # frozen: the old value weighs all
+        found = np.append(found * alpha ** (end - begin), moving.weights(end - begin, alpha))
+    return found
 
 
 def seen(trace: Trace) -> list[Seen]:
@@ -95,8 +99,8 @@ def seen(trace: Trace) -> list[Seen]:
             steps = np.concatenate([earlier.steps[earlier.steps < trace.first], steps])
             scored = np.concatenate([earlier.scored[earlier.scored < trace.first], scored])
         vector = lambda step, i=i: trace.snapshot(step)[i]  # noqa: E731
-        left = lambda t, slots=slots: np.array([start_left(trace, n.arm, t) for n in slots])  # noqa: E731
-        found.append(Seen(steps, *both, scored, tuple(measured), trace.snapshots(), vector, left))
+        weigh = lambda b, t, slots=slots: weights(trace, slots[b].arm, t)  # noqa: E731
+        found.append(Seen(steps, *both, scored, tuple(measured), trace.snapshots(), vector, weigh))
     return found
 
 

@@ -120,10 +120,10 @@ def between(steps: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
 
 
 @WITHOUT_WARNING
-def averaged(steps: np.ndarray, values: np.ndarray, n: int, alpha: float) -> np.ndarray:
-    """The moving average, less its start, [...] of the population at steps 0..n-1, straight lines between `steps`."""
-    left, right, share = neighbors(steps, n)
-    of = weights(n, alpha)
+def averaged(steps: np.ndarray, values: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """The moving average, less its start, [...] of the population at steps 0..n-1, which weigh `of` [n] in it; straight
+    lines between `steps`."""
+    left, right, share = neighbors(steps, len(of))
     knots = np.bincount(left, of * (1 - share), len(steps)) + np.bincount(right, of * share, len(steps))
     return np.tensordot(knots, values.astype(np.float64), 1)
 

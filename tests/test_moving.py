@@ -89,7 +89,7 @@ def test_the_average_of_the_population_needs_only_the_steps_that_have_it(alpha):
     steps, values = np.array([0, 4, 10, 16]), np.random.default_rng(3).standard_normal((4, 2, 3))
     whole = between(steps, values, 13)
     expected = np.tensordot(weights(13, alpha), whole, 1)
-    np.testing.assert_allclose(averaged(steps, values, 13, alpha), expected, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(averaged(steps, values, weights(13, alpha)), expected, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize(("n", "alpha", "expected"), [(1, 0.9, 1), (2, 0.5, (1 + 0.5 * 2) / 1.5), (7, 0.0, 1)])
@@ -209,6 +209,6 @@ def test_what_is_not_finite_stays_with_its_unit_and_warns_nobody():
     line = between(np.array([0, 3, 6]), population[[0, 3, 6]], t + 1)
     np.testing.assert_allclose(line[:, 0], np.interp(np.arange(t + 1), [0, 3, 6], population[[0, 3, 6], 0]))
     assert np.isfinite(line[:, [0, 2]]).all() and not np.isfinite(line[1:6, 1]).any()
-    lag = averaged(np.array([0, 3, 6]), population[[0, 3, 6]], t, alpha)
+    lag = averaged(np.array([0, 3, 6]), population[[0, 3, 6]], weights(t, alpha))
     assert np.isfinite(lag).tolist() == [True, False, True, False]
     assert np.isnan(rms(np.array([1.0, np.nan]))) and np.isnan(rms(np.array([])))

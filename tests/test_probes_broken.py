@@ -125,12 +125,12 @@ def test_of_a_variance_that_nothing_came_into_nothing_is_unbiased(tmp_path, alph
 def test_the_start_that_is_left_follows_the_alphas_of_a_fork(tmp_path):
     store, arms = RunStore(tmp_path), (Arm(label="bn", changes=BN),)
     _, trace = broken(store, arms, 20, {"alpha": 0.5})
-    assert lineage.start_left(trace, 1, 20) == pytest.approx(0.8**10 * 0.5**10)
-    assert lineage.start_left(trace, 0, 15) == pytest.approx(0.8**15)
+    assert lineage.weights(trace, 1, 20)[0] == pytest.approx(0.8**10 * 0.5**10)
+    assert lineage.weights(trace, 0, 15)[0] == pytest.approx(0.8**15)
     _, trace = broken(store, arms, 20, {"statistics": "moving"})
-    assert lineage.start_left(trace, 1, 20) == pytest.approx(0.8**10)
+    assert lineage.weights(trace, 1, 20)[0] == pytest.approx(0.8**10)
     store.delete(store.origin(trace.run.id)[0])
-    assert np.isnan(lineage.start_left(store.trace(trace.run.id), 1, 20))
+    assert np.isnan(lineage.weights(store.trace(trace.run.id), 1, 20)).all()
 
 
 def test_batch_norm_takes_a_shift_out_before_the_activation_and_not_after_it(tmp_path):

@@ -39,8 +39,8 @@ class Asked(NamedTuple):
 class Seen(NamedTuple):
     """What a run has recorded of one stack, for the probes that look back: `steps` [n], their batch means and variances
     [n, L, B, d], from step 0 on also of a fork; the `scored` steps [m], and the population's mean and variance there
-    [m, L, B, d]; the steps that have a snapshot, and the snapshot of a step. `left`: what the start of the moving
-    averages still weighs in those of a step, [B]; None: that of one alpha throughout."""
+    [m, L, B, d]; the steps that have a snapshot, and the snapshot of a step. `weights`: what the start and each step
+    before t weigh in the moving averages of a batch norm, [1 + t], for its place in B and t."""
 
     steps: np.ndarray
     batch_mean: np.ndarray
@@ -49,7 +49,7 @@ class Seen(NamedTuple):
     population: tuple[np.ndarray, np.ndarray]
     snapshots: list[int]
     vector: Callable[[int], np.ndarray]
-    left: Callable[[int], np.ndarray] | None = None
+    weights: Callable[[int, int], np.ndarray]
 
 
 class Probe(NamedTuple):

@@ -68,9 +68,6 @@ def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
     other = torch.argsort(y_train, stable=True)  # as many, of all labels, in their order
     other = other[torch.linspace(0, len(other) - 1, len(x), dtype=torch.float64).round().long()]
     shift = x_train.std(0, correction=0)
-    left = (
-        seen.left(group.stack.t) if seen.left else group.stack.alpha[group.stack.batch, 0, 0].numpy() ** group.stack.t
-    )
     try:
         swapped = swapped_averages(group, seen) if group.stack.B else []
     except ValueError:  # what it needs is not recorded here; the other mistakes need nothing of it
@@ -94,7 +91,7 @@ def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
             }.items()
         }
         fresh = [torch.full_like(q, start) for q, start in zip(right, START.values(), strict=True)]
-        start = torch.from_numpy(np.asarray(left[b])).to(x.dtype)[:, None, None]  # what is left of the 1
+        start = torch.tensor(seen.weights(b.start, group.stack.t)[0], dtype=x.dtype)  # what is left of the 1
         outputs = {
             "right": given(networks, whole, right),
             "polluted": given(networks, whole, blended(group, networks, slots, right, whole[:, in_order])),

@@ -24,13 +24,15 @@ torch = Late("torch")
 
 REPLAYED = 200
 FARTHEST = 4 * REPLAYED  # steps before t from which to begin, where there is no nearer snapshot
+FORGOTTEN = 1e-3  # of the moving averages: what weighs less need not be known
 AT_ONCE = 8  # networks with batch norm of which every step is measured; of n times as many every n-th
 PARTS = ("total", "warm_up", "lag", "mini_batches", "corrected")  # corrected: the total without the start
 WITHOUT = ("nothing", "warm_up", "lag", "mini_batches", "all")
 
 
 def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
-    """`loss` [S, 5]: test loss with the moving averages, less each part of WITHOUT, and with the population.
+    """`loss` [S, 5]: test loss with the moving averages, less each part of WITHOUT, and with the population; of a part
+    NaN where steps weigh more than FORGOTTEN before which no population is known.
     `parts` [S, 2, L, alphas, 5]: root mean square over the units of PARTS, of means in sigma_pop and of variances
     relative to sigma2_pop, for ALPHAS; NaN where not every step's batch statistics are kept. `replayed` [S]: the steps
     trained again. NaN for networks without batch norm, or whose averages are frozen. Raises ValueError where the
@@ -50,7 +52,10 @@ def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
         if b is None:
             continue
         mine = [values[:, :, b.start].astype(float) for values in population]  # [n, L, d]
-        loss[slots.start] = losses(group, slots, b, steps, mine)
+        weights = seen.weights(b.start, t)
+        if steps[0] > 0 and not weights[: 1 + steps[0]].sum() < FORGOTTEN:
+            weights[:] = np.nan  # what was before is not known, as of a fork whose parent was deleted
+        loss[slots.start] = losses(group, slots, b, steps, mine, weights)
         if whole:
             unit = np.sqrt(mine[1][-1]), mine[1][-1]
             of = zip((seen.batch_mean, seen.batch_var), mine, START.values(), strict=True)
@@ -62,14 +67,17 @@ def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
 
 
 @WITHOUT_WARNING
-def losses(group: Group, slots: slice, b: slice, steps: np.ndarray, population: list[np.ndarray]) -> list[float]:
-    """Test loss of one network with its moving averages less each part of WITHOUT; population [n, L, d] at `steps`."""
-    stack, t, alpha = group.stack, group.stack.t, group.stack.settings[slots.start].alpha
+def losses(
+    group: Group, slots: slice, b: slice, steps: np.ndarray, population: list[np.ndarray], weights: np.ndarray
+) -> list[float]:
+    """Test loss of one network with its moving averages less each part of WITHOUT; population [n, L, d] at `steps`, and
+    what the start and each step weigh, [1 + t]."""
+    stack, t, old, came = group.stack, group.stack.t, weights[0], weights[1:]
     left: dict[str, list[np.ndarray]] = {name: [] for name in WITHOUT}
     for moving, values, start in zip((stack.moving_mean, stack.moving_var), population, START.values(), strict=True):
-        m, p, old = moving[:, b].flatten(1).double().cpu().numpy(), values[-1], alpha**t
+        m, p = moving[:, b].flatten(1).double().cpu().numpy(), values[-1]
         warm_up = old * (start - p)
-        lag = averaged(steps, values, t, alpha) - (1 - old) * p if t else 0 * p
+        lag = averaged(steps, values, came) - (1 - old) * p if t else 0 * p
         for name, part in zip(WITHOUT, (0 * p, warm_up, lag, m - p - warm_up - lag, m - p), strict=True):
             left[name].append(m - part)
     pairs = [[q.astype(np.float32)[:, None] for q in (mean, np.maximum(var, 0))] for mean, var in left.values()]

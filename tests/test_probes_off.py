@@ -1,0 +1,79 @@
+"""The loss without a part of the gap is torch's with averages that a slow loop has made, through forks too."""
+
+import numpy as np
+import pytest
+import torch
+from looked_at import forked, recorded
+from twins import Twin
+
+from bnlab import lineage
+from bnlab.looking import look
+from bnlab.probes import Copies
+from bnlab.probes.off import WITHOUT
+
+
+@pytest.mark.parametrize("placement", ["before", "after"])
+@pytest.mark.parametrize(
+    ("was", "then", "at"),
+    [
+        ({"alpha": 0.97}, {"alpha": 0.6}, 22),
+        ({"alpha": 0.6}, {"alpha": 0.97}, 40),
+        ({"statistics": "moving", "alpha": 0.9}, {"statistics": "batch"}, 24),
+    ],
+)
+def test_the_causes_are_those_of_the_averages_as_they_were_made(store, was, then, at, placement):
+    """Today's alpha was taken for all time: of a start that weighed a fifth next to nothing was found."""
+    parent = recorded(store, ({"norm": "batch", "placement": placement} | was,), score_every=1)
+    trace = forked(store, parent, 20, **then)
+    look(store, trace.run.id, "off", {}, at, trace.snapshot(at))
+    told = dict(zip(WITHOUT, store.trace(trace.run.id).look("off", 1, at)["loss"][0], strict=True))
+
+    old, new = (t.experiment.arm_settings[arm] for t, arm in ((parent, 0), (trace, 1)))
+    weighs = [1.0 if s.statistics == "moving" else s.alpha for s in [old] * 20 + [new] * (at - 20)]
+    parts = {name: [] for name in WITHOUT}
+    for name, start in (("mean", 0.0), ("var", 1.0)):
+        layers = {without: [] for without in WITHOUT}
+        for layer in (1, 2):
+            of = 1 if name == "mean" else 2
+            p = lineage.population(trace, 1, layer)[of][:, 0].astype(float)  # at every step
+            b = lineage.rows(trace, f"batch_{name}", 1, layer=layer)[1][:, 0].astype(float)
+            m, line, left = start, 0.0, 1.0
+            for s, alpha in enumerate(weighs):
+                m, line, left = alpha * m + (1 - alpha) * b[s], alpha * line + (1 - alpha) * p[s], alpha * left
+            gone = {"warm_up": left * (start - p[at]), "lag": line - (1 - left) * p[at], "all": m - p[at]}
+            gone |= {"nothing": 0 * m, "mini_batches": gone["all"] - gone["warm_up"] - gone["lag"]}
+            for without, part in gone.items():
+                layers[without].append(m - part)
+        for without, values in layers.items():
+            parts[without].append(values)
+    stack, (place,) = trace.slots(1, "steps")
+    group = Copies(trace.experiment).groups[stack]
+    with torch.no_grad():
+        group.stack.restore(at, trace.snapshot(at)[stack])
+        twin, (x, y) = Twin(group.stack, place).eval(), group.splits["test"]
+        for without, (mean, var) in parts.items():
+            for l, norm in enumerate(twin.norm):
+                norm.running_mean.copy_(torch.from_numpy(mean[l]))
+                norm.running_var.copy_(torch.from_numpy(np.maximum(var[l], 0)))
+            assert told[without] == pytest.approx(float(twin.loss(x, y)), rel=1e-3), without
+    assert max(abs(loss - told["nothing"]) for loss in told.values()) > 0.01, "the test's own networks"
+
+
+def test_of_a_fork_whose_past_was_deleted_no_cause_is_told(store):
+    """What the population was before is not known; the whole gap is, and the causes once the past is forgotten."""
+    parent = recorded(store, alpha=0.97)
+    child = forked(store, parent, 20, alpha=0.6)
+    look(store, child.run.id, "off", {}, 40, child.snapshot(40))
+    whole = store.trace(child.run.id).look("off", 1, 40)["loss"]
+    store.db.execute("delete from looks")
+    store.delete(parent.run.id)
+    for at in (25, 40):
+        look(store, child.run.id, "off", {}, at, child.snapshot(at))
+    trace = store.trace(child.run.id)
+    np.testing.assert_allclose(trace.look("off", 1, 40)["loss"], whole, rtol=1e-3)  # of the past 0.6^20 is left
+    for arm in (0, 1):
+        told = dict(zip(WITHOUT, trace.look("off", arm, 25)["loss"][0], strict=True))
+        assert np.isnan([told[part] for part in ("warm_up", "lag", "mini_batches")]).all()
+        for part, kind in (("nothing", "moving"), ("all", "population")):
+            steps, losses, _ = trace.scores(arm, "test", kind)
+            assert told[part] == pytest.approx(losses[list(steps).index(25), 0], rel=1e-5)
