@@ -89,6 +89,8 @@ def seen(trace: Trace) -> list[Seen]:
                 series = [trace.columns(i, "units", name, *window) for name in ("batch_mean", "batch_var")]
                 scored, (*measured, _, _) = trace.populations(i)
             steps, both = series[0].steps, [s.mean for s in series]
+            if trace.experiment.arm_settings[slots[0].arm].statistics == "moving":  # frozen: nothing came in
+                both = [np.full_like(q, np.nan) for q in both]
         if slots and before:
             of, arm = before
             stack, _ = of.slots(arm, "units")

@@ -50,8 +50,8 @@ def recorded(store, arms=({"norm": "batch"},), **settings):
     return store.trace(run.id)
 
 
-def forked(store, trace, step=20, **changes):
-    child = store.fork(trace.run.id, 0, step, changes)
+def forked(store, trace, step=20, arm=0, **changes):
+    child = store.fork(trace.run.id, arm, step, changes)
     execute(store, child.id, lambda: None)
     return store.trace(child.id)
 

@@ -23,7 +23,7 @@ def test_broken_on_purpose_shows_what_needs_no_history(store, kind):
     known = [i for i in range(len(MISTAKES)) if i != swapped]
     drawn = shown(trace, "mistakes", mistake=str(swapped))
     assert np.isfinite(np.array(drawn.data[0].x)[known]).all() and np.isnan(drawn.data[0].x[swapped])
-    assert "swapped is not known here: " in figures.draw("mistakes", trace, {}).layout.meta["note"]
+    assert "swapped is not known of arm 0: " in figures.draw("mistakes", trace, {}).layout.meta["note"]
     assert "not known. " + ("This run is a fork" if kind == "orphan" else "Only 8 of 40") in drawn.layout.meta["note"]
 
 

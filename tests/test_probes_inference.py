@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from looked_at import looked, recorded, slot
+from looked_at import forked, looked, recorded, slot
 
 from bnlab import lineage
 from bnlab.looking import look
@@ -65,6 +65,25 @@ def test_where_no_arm_has_batch_norm_that_is_said_and_an_arm_of_another_depth_ne
     look(store, beside.run.id, name, {}, 40, beside.snapshot(40))
     plain, normed = (beside.look(name, arm, 40, **checked(name, {}))[quantity] for arm in (0, 1))
     assert np.isnan(plain).all() and np.isfinite(normed).all()
+
+
+def test_averages_that_were_frozen_are_not_made_anew(tmp_path):
+    """Every step's statistics are recorded, but no mini-batch came in: another loss was told than the arm's own."""
+    store, swapped = RunStore(tmp_path), list(MISTAKES).index("alpha swapped")
+    frozen = recorded(store, ({"norm": "batch"}, {"norm": "batch", "statistics": "moving"}), alpha=0.6)
+    set_free, then_frozen = forked(store, frozen, 20, arm=1, statistics="batch"), forked(store, frozen, 20, alpha=0.9)
+    then_frozen = forked(store, then_frozen, 30, arm=1, statistics="moving")
+    for trace, arm in ((frozen, 1), (set_free, 0), (set_free, 1), (then_frozen, 1)):
+        told = {}
+        for name, quantity in (("inference", "loss"), ("alphas", "test_loss"), ("off", "parts"), ("broken", "loss")):
+            look(store, trace.run.id, name, {}, 40, trace.snapshot(40))
+            told[name] = trace.look(name, arm, 40, **checked(name, {}))[quantity][0]
+        assert np.isnan(told["inference"][-1]) and np.isnan(told["alphas"]).all() and np.isnan(told["off"]).all()
+        assert np.isnan(told["broken"][swapped]) and np.isfinite(np.delete(told["broken"], swapped)).all()
+    for trace, arm in ((frozen, 0), (then_frozen, 0)):  # and of the others as before
+        look(store, trace.run.id, "inference", {"alpha": 0.6}, 40, trace.snapshot(40))
+        again, (_, losses, _) = trace.look("inference", arm, 40, alpha=0.6)["loss"], frozen.scores(0, "test", "moving")
+        assert again[0, -1] == pytest.approx(losses[-1, 0], rel=1e-4)
 
 
 def test_statistics_of_some_steps_only_are_refused_and_the_other_mistakes_are_computed(inference_trace):

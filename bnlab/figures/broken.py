@@ -41,15 +41,13 @@ class Costs(NamedTuple):
     control: float = np.nan
 
 
-def costs(trace: Trace, arm: int, at: int, found: dict[str, np.ndarray]) -> Costs:
+def costs(found: dict[str, np.ndarray]) -> Costs:
     there = seen(found)
     mean = {name: values[there].astype(np.float64).mean(0) for name, values in found.items()}
     loss, accuracy = mean["loss"], mean["accuracy"]
     right, right_accuracy = (np.full(len(MISTAKES), q[0]) for q in (loss, accuracy))
     right[IN_BATCHES] = mean.get("unshifted_loss", np.nan)  # looks of older runs have not seen it
     right_accuracy[IN_BATCHES] = mean.get("unshifted_accuracy", np.nan)
-    if unknown(trace, arm, at):
-        loss[SWAPPED] = accuracy[SWAPPED] = np.nan
     return Costs(loss, accuracy, right, right_accuracy, mean.get("control", np.nan))
 
 
@@ -59,7 +57,7 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
     if at is None:
         return style.said(NOT_YET)
     arms = [arm for arm, settings in enumerate(trace.experiment.arm_settings) if settings.norm == "batch"]
-    figure, chosen, symptoms, stems, spread = go.Figure(), int(mistake), [], [], []
+    figure, chosen, symptoms, stems, spread, unknowns = go.Figure(), int(mistake), [], [], [], []
     labels, told = zip(*MISTAKES.values(), strict=True)
     there = {}
     for place, arm in enumerate(arms):
@@ -69,13 +67,14 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
         there[arm] = seen(found)
         if not there[arm].any():
             continue
-        cost, name, color = costs(trace, arm, at, found), style.label(trace, arm), style.color(arm)
+        cost, name, color = costs(found), style.label(trace, arm), style.color(arm)
         y = np.arange(len(labels)) + (place + 1) / (len(arms) + 1) - 0.5
         loss = np.where(np.isfinite(cost.loss), cost.loss, np.nan)
         right = np.where(np.isfinite(cost.right), cost.right, loss)
         side = np.where(loss < right, "middle left", "middle right").tolist()
         text = [style.amount(value) if np.isfinite(value) else "" for value in loss]
         spread += [*loss, *right]
+        unknowns += [arm] * bool(np.isnan(cost.loss[SWAPPED]))
         figure.add_scatter(
             x=style.numbers(loss), y=style.numbers(y), name=name, mode="markers+text", legendgroup=name,
             marker={"color": color, "symbol": style.symbol(arm), "size": 10}, text=text, textposition=side,
@@ -107,9 +106,9 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
         if chosen
         else "Press a mistake to see its symptom in numbers."
     )
-    why = unknown(trace, arms[0], at)
-    if why and not chosen:
-        note += f" {labels[SWAPPED].capitalize()} is not known here: {why.replace('<br>', ' ')}"
+    if unknowns and not chosen and (why := unknown(trace, unknowns[0], at)):
+        of = style.label(trace, unknowns[0])
+        note += f" {labels[SWAPPED].capitalize()} is not known of {of}: {why.replace('<br>', ' ')}"
     note = f"Computed with the weights of step {at:,}. {note} {left_out(trace, there)}".strip()
     return style.finished(figure, height=120 + 50 * len(MISTAKES), note=note)
 
@@ -117,7 +116,7 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
 def symptom(trace: Trace, arm: int, at: int, cost: Costs, chosen: int) -> str:
     """What a mistake does to one arm, as a sentence."""
     name, (loss, was) = style.label(trace, arm), (q[chosen] for q in (cost.loss, cost.right))
-    why = unknown(trace, arm, at) if chosen == SWAPPED else None
+    why = unknown(trace, arm, at) if chosen == SWAPPED and np.isnan(loss) else None
     if why:
         return f"{name}: not known. {why.replace('<br>', ' ')}"
     accuracy, before = cost.accuracy[chosen], cost.right_accuracy[chosen]

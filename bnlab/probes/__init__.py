@@ -38,9 +38,10 @@ class Asked(NamedTuple):
 
 class Seen(NamedTuple):
     """What a run has recorded of one stack, for the probes that look back: `steps` [n], their batch means and variances
-    [n, L, B, d], from step 0 on also of a fork; the `scored` steps [m], and the population's mean and variance there
-    [m, L, B, d]; the steps that have a snapshot, and the snapshot of a step. `weights`: what the start and each step
-    before t weigh in the moving averages of a batch norm, [1 + t], for its place in B and t."""
+    [n, L, B, d], from step 0 on also of a fork, NaN where they did not come into the averages, which were frozen; the
+    `scored` steps [m], and the population's mean and variance there [m, L, B, d]; the steps that have a snapshot, and
+    the snapshot of a step. `weights`: what the start and each step before t weigh in the moving averages of a batch
+    norm, [1 + t], for its place in B and t."""
 
     steps: np.ndarray
     batch_mean: np.ndarray

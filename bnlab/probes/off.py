@@ -91,6 +91,8 @@ def sizes(new: np.ndarray, population: np.ndarray, start: float, unit: np.ndarra
     for alpha in ALPHAS:
         all_parts = [*gap(new, population, alpha, start), gap(new, population, alpha, start, corrected=True).total]
         told.append([rms(part[vary] / unit[vary]) for part in all_parts])
+        if np.isnan(told[-1][0]):  # no part of averages that are not known
+            told[-1] = [np.nan] * len(PARTS)
     return np.array(told)
 
 
