@@ -6,7 +6,7 @@ import torch
 from looked_at import forked, recorded
 from twins import Twin
 
-from bnlab import lineage
+from bnlab import figures, lineage
 from bnlab.looking import look
 from bnlab.probes import Copies
 from bnlab.probes.off import WITHOUT
@@ -57,6 +57,17 @@ def test_the_causes_are_those_of_the_averages_as_they_were_made(store, was, then
                 norm.running_var.copy_(torch.from_numpy(np.maximum(var[l], 0)))
             assert told[without] == pytest.approx(float(twin.loss(x, y)), rel=1e-3), without
     assert max(abs(loss - told["nothing"]) for loss in told.values()) > 0.01, "the test's own networks"
+
+
+def test_the_steps_over_which_the_population_was_measured_are_the_last(store):
+    """A snapshot every 150 steps: of 300 steps that are trained again the last 200 are measured."""
+    arms = {"norm": "batch"}, {}, {"norm": "batch", "statistics": "moving"}
+    trace = recorded(store, arms, steps=300, score_every=300)
+    look(store, trace.run.id, "off", {}, 300, trace.snapshot(300))
+    told = [store.trace(trace.run.id).look("off", arm, 300)["replayed"][0] for arm in range(3)]
+    assert told[0] == 200 and np.isnan(told[1:]).all()
+    note = figures.draw("why_off", store.trace(trace.run.id), {}).layout.meta["note"]
+    assert "Over the last 200 steps, trained again for this to the last bit, the population was measured; older" in note
 
 
 def test_of_a_fork_whose_past_was_deleted_no_cause_is_told(store):

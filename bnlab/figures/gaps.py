@@ -137,8 +137,8 @@ def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.
     notes.append(
         "Every step was trained again for this, to the last bit, and the population measured along the way."
         if replayed >= at
-        else f"The last {replayed} steps were trained again for this, to the last bit, and the population measured "
-        f"along the way; older ones, which hold {style.amount(alpha**replayed, 1)} of the average at α = {alpha:g}, "
+        else f"Over the last {replayed} steps, trained again for this to the last bit, the population was measured; "
+        f"older ones, which hold {style.amount(alpha**replayed, 1)} of the average at α = {alpha:g}, "
         "are interpolated between scorings."
     )
     return finished(figure, 460, *notes, left_out(trace, {arm: there}))

@@ -34,9 +34,10 @@ def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
     """`loss` [S, 5]: test loss with the moving averages, less each part of WITHOUT, and with the population; of a part
     NaN where steps weigh more than FORGOTTEN before which no population is known.
     `parts` [S, 2, L, alphas, 5]: root mean square over the units of PARTS, of means in sigma_pop and of variances
-    relative to sigma2_pop, for ALPHAS; NaN where not every step's batch statistics are kept. `replayed` [S]: the steps
-    trained again. NaN for networks without batch norm, or whose averages are frozen. Raises ValueError where the
-    nearest snapshot is too long ago.
+    relative to sigma2_pop, for ALPHAS; NaN where not every step's batch statistics are kept, or averages were frozen.
+    `replayed` [S]: the last steps, over which the population was measured anew; there may be more that were trained
+    again. NaN for networks without batch norm, or whose averages are frozen. Raises ValueError where the nearest
+    snapshot is too long ago.
     """
     stack, t = group.stack, group.stack.t
     loss = np.full((stack.S, len(WITHOUT)), np.nan)
@@ -45,12 +46,12 @@ def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
     if stack.frozen or not stack.B:
         return told
     first, steps, *population = path(group, seen)
-    told["replayed"][:] = t - first
     recorded = seen.steps < t
     whole = t > 0 and np.count_nonzero(recorded) == t and complete(seen.steps[recorded])
     for slots, _, b in group.alike:
         if b is None:
             continue
+        told["replayed"][slots.start] = t - first
         mine = [values[:, :, b.start].astype(float) for values in population]  # [n, L, d]
         weights = seen.weights(b.start, t)
         if steps[0] > 0 and not weights[: 1 + steps[0]].sum() < FORGOTTEN:
