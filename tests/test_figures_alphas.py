@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from looked_at import cause_at, forked, recorded, seen, shown, thinned, trained
+from looked_at import BN, cause_at, forked, recorded, seen, shown, thinned, trained
 
-from bnlab import Arm, Settings, figures, moving
-from bnlab.figures.alphas import any_alpha, unknown
+from bnlab import Arm, Experiment, Settings, figures, moving
+from bnlab.executing import execute
+from bnlab.figures.alphas import any_alpha, stored, unknown
 from bnlab.looking import look
 
 
@@ -26,8 +27,29 @@ def test_any_alpha_shows_the_corrected_average_beside_the_plain_one_and_what_is_
     assert [line.name for line in drawn.data[:4]] == [
         "trained with α = 0.95", "α = 0.5", "α = 0.5, bias-corrected", "population",
     ]  # fmt: skip
-    kept = 2 * 4 * 3 * 8 * 2 * 61  # mean and variance, float32, layers, units, seeds, steps
+    kept = 2 * 4 * 3 * 8 * 2 * 60  # mean and variance, float32, layers, units, seeds, steps
     assert f"{kept / 1e3:.0f} kB of this arm, a part of the run's budget of 512 MB" in drawn.layout.meta["note"]
+
+
+def test_what_is_kept_is_counted_in_rows_of_this_run(store):
+    """A fork counted its parent's steps as its own, and every run one more after its last update."""
+    asked = {"norm": "batch", "data": "wine", "depth": 5, "width": 100, "batch_size": 16, "steps": 6, "score_every": 3}
+    whole = store.create(Experiment(settings=Settings(**asked), arms=(BN,)))
+    wishes = iter(["pause"])
+    execute(store, whole.id, lambda: next(wishes))  # in its first scoring
+    begun = store.trace(whole.id)
+    store.change(whole.id, status="queued", reason="")
+    execute(store, whole.id, lambda: None, steps=2)
+    some = store.trace(whole.id)
+    store.change(whole.id, status="queued", reason="")
+    execute(store, whole.id, lambda: None)
+    ended = store.trace(whole.id)
+    fork = forked(store, ended, 3, alpha=0.5)
+    for trace, arm, rows in ((begun, 0, 1), (some, 0, 3), (ended, 0, 6), (fork, 1, 3)):
+        values = [trace.read(f"batch_{name}", arm).mean for name in ("mean", "var")]
+        assert len(values[0]) == rows
+        size = sum(q.astype(np.float32).nbytes for q in values)
+        assert f": {size / 1e3:.0f} kB of this arm" in stored(trace, arm)
 
 
 def test_the_unchanged_arm_of_a_fork_has_its_parents_history(store):

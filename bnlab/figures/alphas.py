@@ -135,7 +135,8 @@ def recomputed(trace: Trace, *, arm: int, seed: int, layer: int, unit: int, alph
 def stored(trace: Trace, arm: int) -> str:
     """What is kept for averages of any alpha, and what bounds it, in words."""
     s = trace.experiment.arm_settings[arm]
-    size = 2 * 4 * s.depth * s.width * len(trace.experiment.seeds) * (trace.step + 1)
+    rows = min(trace.step + 1, s.steps) - trace.first  # of the last update's weights there are scores alone
+    size = 2 * 4 * s.depth * s.width * len(trace.experiment.seeds) * rows
     told = f"{size / 1e6:.0f} MB" if size >= 1e7 else f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
     return (
         "Kept for it are mean and variance of every unit over the mini-batch, at every step, 8 bytes together: "
