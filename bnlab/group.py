@@ -52,7 +52,7 @@ class Group:
         self.stack = Stack(self.experiment, networks, self.device, self.dtype)
         self.rows = Rows(self.stack, layout(self.experiment, self.index, networks))
         self.x = self.stack.room(len(networks), self.settings.mini_batch, DATASETS[self.settings.data].n_features)
-        self.alike = self.stack.alike()
+        self.one_by_one = self.stack.one_by_one()
         self.places = [self.networks.index(n) for n in networks]
         at = {"units": self.batch_places}  # on the device, once
         self.among = {table: torch.tensor(at.get(table, self.places), device=self.device) for table in self.columns}
@@ -70,7 +70,7 @@ class Group:
             return
         lasting = tuple(n for n in self.stack.networks if n not in networks)
         t, _ = self.stack.t, self.snapshot(networks)
-        self.stack, self.rows, self.places, self.alike = None, None, [], []  # their buffers make room
+        self.stack, self.rows, self.places, self.one_by_one = None, None, [], []  # their buffers make room
         if lasting:
             self.take_up(lasting)
             self.stack.t = t
@@ -140,28 +140,27 @@ class Group:
         K = 1); "population": the whole training set at once; "moving": the moving averages; "none": the norm has none.
         """
         moments, self.population = [], None
-        for slots, networks, b in self.alike:
-            if self.stack.networks[slots.start] in broken:
+        whole = {name: x[None] for name, (x, _) in self.splits.items()}
+        for slot, networks, b in self.one_by_one:
+            if self.stack.networks[slot] in broken:
                 if b is not None:
-                    moments.append([torch.full_like(self.stack.moving_mean[:, b], nan)] * 2)
+                    moments.append([torch.full_like(self.stack.moving_mean[:, b : b + 1], nan)] * 2)
                 continue
-            count = slots.stop - slots.start
-            whole = {name: x.expand(count, *x.shape) for name, (x, _) in self.splits.items()}
             if b is None:
                 for name, x in whole.items():
-                    yield self.score(name, "none", slots, [networks.forward(x)[0]])
+                    yield self.score(name, "none", slot, [networks.forward(x)[0]])
                 continue
             for name, x in whole.items() if self.stack.K > 1 else ():  # an example alone has no variance
                 split_up = x.tensor_split(parts(x.shape[1], self.stack.K), dim=1)
-                yield self.score(name, "batch", slots, [networks.forward(part)[0] for part in split_up])
-            moving = Statistics(self.stack.moving_mean[:, b].unbind(0), self.stack.moving_var[:, b].unbind(0))
+                yield self.score(name, "batch", slot, [networks.forward(part)[0] for part in split_up])
+            moving = Statistics(*(q[:, b : b + 1].unbind(0) for q in self.stack.moving_averages))
             for name, x in whole.items():
-                yield self.score(name, "moving", slots, [networks.forward(x, moving)[0]])
+                yield self.score(name, "moving", slot, [networks.forward(x, moving)[0]])
             x = whole["train"]
             outputs, found = population(networks, x)
             found = Statistics(*([q.to(x.dtype) for q in part] for part in found))
-            yield self.score("train", "population", slots, [outputs])
-            yield self.score("test", "population", slots, [networks.forward(whole["test"], found)[0]])
+            yield self.score("train", "population", slot, [outputs])
+            yield self.score("test", "population", slot, [networks.forward(whole["test"], found)[0]])
             moments.append([torch.stack(part) for part in found])
         if moments:
             mean, var = (torch.cat(part, 1) for part in zip(*moments, strict=True))
@@ -176,16 +175,14 @@ class Group:
         wide[:, self.batch_places] = moments.cpu().numpy()
         return wide
 
-    def score(self, name: str, statistics: str, slots: slice, outputs: list[Tensor]) -> Score:
-        """Score outputs, given in parts along the examples of the split."""
-        count = slots.stop - slots.start
-        y = self.splits[name][1]
-        loss, accuracy, _ = self.stack.criterion(torch.cat(outputs, 1), y.expand(count, -1))
+    def score(self, name: str, statistics: str, slot: int, outputs: list[Tensor]) -> Score:
+        """Score one network's outputs, given in parts along the examples of the split."""
+        loss, accuracy, _ = self.stack.criterion(torch.cat(outputs, 1), self.splits[name][1][None])
         return Score(
             self.index,
             name,
             statistics,
-            tuple(self.places[slots]),
+            (self.places[slot],),
             loss.cpu().numpy(),
             None if accuracy is None else accuracy.cpu().numpy(),
         )

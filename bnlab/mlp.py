@@ -1,7 +1,8 @@
 """The networks, as the textbook says them: Linear -> [norm] -> activation -> [norm], L times, then a linear readout.
 
-`Networks` are adjacent slots of a stack that share norm and placement; `forward` is their inference and scoring pass.
-The training step, the same formulas with the backward pass written out on buffers, is stack.py.
+`Networks` are one slot of a stack, or, for second derivatives, adjacent ones that share norm and placement; `forward`
+is their inference and scoring pass. The training step, the same formulas with the backward pass written out on buffers,
+is stack.py.
 """
 
 from __future__ import annotations

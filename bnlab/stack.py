@@ -246,9 +246,9 @@ class Stack(State):
             if l > 0:
                 torch.bmm(v.da, v.weight_t, out=self.g_out)
 
-    def alike(self) -> list[tuple[slice, Networks, slice | None]]:
-        """The networks one by one, for scoring: the slot, the weights (views), and where the batch norm stands in
-        batch_mean and moving_mean (None without batch norm). Scored alone, so that company changes no bit."""
+    def one_by_one(self) -> list[tuple[int, Networks, int | None]]:
+        """Each network alone, for scoring, so that company changes no bit: its slot, its weights (views), and its place
+        in batch_mean and moving_mean, None without batch norm."""
         found = []
         for slot, s in enumerate(self.settings):
             slots = slice(slot, slot + 1)
@@ -265,6 +265,5 @@ class Stack(State):
                 self.p["readout"][slots],
                 self.p["readout_bias"][slots],
             )
-            b = slice(slots.start - self.batch.start, slots.stop - self.batch.start) if s.norm == "batch" else None
-            found.append((slots, networks, b))
+            found.append((slot, networks, slot - self.batch.start if s.norm == "batch" else None))
         return found

@@ -34,7 +34,7 @@ def batch_norms(dtype):
     experiment = every_kind(depth=4, width=9, data="wine", batch_size=20, activation="elu", init="he")
     with torch.no_grad():
         group = Group(experiment, 0, "cpu", dtype)
-        return group, [(slots, networks) for slots, networks, b in group.alike if b]
+        return group, [networks for _, networks, b in group.one_by_one if b is not None]
 
 
 def in_numpy(stack, slot, x):
@@ -88,9 +88,9 @@ def test_an_arms_population_is_the_same_in_any_company():
 @pytest.mark.parametrize("chunk", [1, 13, 1000])
 def test_streamed_population_statistics_in_float64_are_exact(chunk):
     group, kinds = batch_norms(torch.float64)
-    for slots, networks in kinds:
+    for networks in kinds:
         with torch.no_grad():
-            x = group.splits["train"][0].expand(slots.stop - slots.start, -1, -1)
+            x = group.splits["train"][0][None]
             _, whole = networks.forward(x)
             found = streamed(networks, x, chunk)
         for l in range(4):
@@ -100,9 +100,9 @@ def test_streamed_population_statistics_in_float64_are_exact(chunk):
 
 def test_the_practitioners_statistics_are_a_slow_loops():
     group, kinds = batch_norms(torch.float64)
-    for slots, networks in kinds:
+    for networks in kinds:
         with torch.no_grad():
-            x = group.splits["train"][0].expand(slots.stop - slots.start, -1, -1)
+            x = group.splits["train"][0][None]
             found = of_mini_batches(networks, x, 20)
             parts = x.tensor_split(x.shape[1] // 20, 1)
             used = [networks.forward(p)[1] for p in parts]
@@ -132,9 +132,9 @@ def test_scores_do_not_change_where_the_population_is_streamed(monkeypatch):
 
 def test_statistics_pass_unused_where_fewer_are_given():
     group, kinds = batch_norms(torch.float64)
-    slots, networks = kinds[0]
+    networks = kinds[0]
     with torch.no_grad():
-        x = group.splits["train"][0].expand(slots.stop - slots.start, -1, -1)
+        x = group.splits["train"][0][None]
         _, whole = networks.forward(x)
         _, again = networks.forward(x, Statistics(whole.mean[:2], whole.var[:2]))
     torch.testing.assert_close(again.mean[3], whole.mean[3])

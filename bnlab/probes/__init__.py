@@ -273,9 +273,9 @@ class Copies:
 
 def finite(group: Group, slot: int) -> bool:
     """Whether all weights and moving averages of a network are finite; sets them to 0 where not."""
-    _, networks, b = group.alike[slot]
+    _, networks, b = group.one_by_one[slot]
     parts = [*networks.weight, *networks.bias, *networks.gamma, *networks.beta, networks.readout, networks.readout_bias]
-    parts += [group.stack.moving_mean[:, b], group.stack.moving_var[:, b]] if b else []
+    parts += [] if b is None else [group.stack.moving_averages[:, :, b]]
     if all(part.isfinite().all() for part in parts):
         return True
     for part in parts:

@@ -72,15 +72,14 @@ def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
         swapped = swapped_averages(group, seen) if group.stack.B else []
     except ValueError:  # what it needs is not recorded here; the other mistakes need nothing of it
         swapped = None
-    for slots, networks, b in group.alike:
-        count = slots.stop - slots.start
-        right = [group.stack.moving_mean[:, b], group.stack.moving_var[:, b]] if b else None
+    for slot, networks, b in group.one_by_one:
+        right = None if b is None else list(group.stack.moving_averages[:, :, b : b + 1])
         frozen = right if group.stack.frozen else None  # what such an arm normalizes with in training mode too
         if K > 1:
-            outlier[slots] = change(networks, group.mini_batch(group.stack.t)[0][slots], frozen)
+            outlier[slot] = change(networks, group.mini_batch(group.stack.t)[0][slot : slot + 1], frozen)
         if b is None:
             continue
-        whole = x.expand(count, *x.shape)
+        whole = x[None]
         moved = whole + shift
         in_training = {
             name: [given(networks, part, frozen) for part in examples.tensor_split(parts(x.shape[0], K), 1)]
@@ -91,39 +90,41 @@ def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
             }.items()
         }
         fresh = [torch.full_like(q, start) for q, start in zip(right, START.values(), strict=True)]
-        start = torch.tensor(seen.weights(b.start, group.stack.t)[0], dtype=x.dtype)  # what is left of the 1
+        start = torch.tensor(seen.weights(b, group.stack.t)[0], dtype=x.dtype)  # what is left of the 1
         outputs = {
             "right": given(networks, whole, right),
-            "polluted": given(networks, whole, blended(group, networks, slots, right, whole[:, in_order])),
+            "polluted": given(networks, whole, blended(group, networks, slot, right, whole[:, in_order])),
             "never updated": given(networks, whole, fresh),
-            "alpha swapped": swapped and given(networks, whole, [q[:, b] for q in swapped]),
+            "alpha swapped": swapped and given(networks, whole, [q[:, b : b + 1] for q in swapped]),
             "unbiased": given(networks, whole, [right[0], start + (right[1] - start) * (K / max(1, K - 1))]),
             "shifted": given(networks, moved, right),
             **{name: torch.cat(parts, 1) for name, parts in in_training.items()},
-            "control": given(
-                networks, whole, blended(group, networks, slots, right, x_train[other].expand(count, *x.shape))
-            ),
+            "control": given(networks, whole, blended(group, networks, slot, right, x_train[None, other])),
         }
         for name, out in outputs.items():
             if out is None:
                 continue
-            labels = (y[in_order] if name == "train mode" else y).expand(count, -1)
+            labels = (y[in_order] if name == "train mode" else y)[None]
             e, share, _ = group.stack.criterion(out, labels)
             if name in MISTAKES:
                 i = list(MISTAKES).index(name)
-                into = loss[slots, i], accuracy[slots, i]
+                into = loss[slot : slot + 1, i], accuracy[slot : slot + 1, i]
             else:
-                into = (control[slots], np.empty(count)) if name == "control" else [q[slots] for q in unshifted]
+                into = (
+                    (control[slot : slot + 1], np.empty(1))
+                    if name == "control"
+                    else [q[slot : slot + 1] for q in unshifted]
+                )
             for place, values in zip(into, (e, share), strict=True):
                 place[:] = np.nan if values is None else values.numpy()
     told = {"loss": loss, "accuracy": accuracy, "control": control, "outlier": outlier}
     return told | dict(zip(("unshifted_loss", "unshifted_accuracy"), unshifted, strict=True))
 
 
-def blended(group: Group, networks: Networks, slots: slice, right: list[Tensor], x: Tensor) -> list[Tensor]:
-    """The averages after training mode has seen x [S, n, n_in] in mini-batches; frozen ones stand still."""
+def blended(group: Group, networks: Networks, slot: int, right: list[Tensor], x: Tensor) -> list[Tensor]:
+    """The averages after training mode has seen x [1, n, n_in] in mini-batches; frozen ones stand still."""
     averages = [q.clone() for q in right]
-    alpha = group.stack.alpha[slots].to(x.dtype)
+    alpha = group.stack.alpha[slot].to(x.dtype)
     for part in () if group.stack.frozen else x.tensor_split(parts(x.shape[1], group.stack.K), 1):
         for q, new in zip(averages, networks.forward(part)[1], strict=True):
             q.copy_(alpha * q + (1 - alpha) * torch.stack(new))
@@ -139,15 +140,15 @@ def swapped_averages(group: Group, seen: Seen) -> list[Tensor]:
 
 
 def given(networks: Networks, x: Tensor, statistics: list[Tensor] | None) -> Tensor:
-    """Outputs with these statistics, [L, S, 1, d] each; None: with x's own."""
+    """Outputs with these statistics, [L, 1, 1, d] each; None: with x's own."""
     return networks.forward(x, statistics and Statistics(*(q.unbind(0) for q in statistics)))[0]
 
 
-def change(networks: Networks, x: Tensor, statistics: list[Tensor] | None) -> np.ndarray:
+def change(networks: Networks, x: Tensor, statistics: list[Tensor] | None) -> float:
     """Greatest change of the others' probabilities (or outputs) as the last example's inputs grow OUTLIER times."""
     other = x.clone()
     other[:, -1] *= OUTLIER
     before, after = (given(networks, part, statistics)[:, :-1] for part in (x, other))
     if before.shape[-1] > 1:
         before, after = before.softmax(-1), after.softmax(-1)
-    return (after - before).abs().amax((1, 2)).numpy()
+    return (after - before).abs().max().item()

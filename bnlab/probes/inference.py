@@ -51,22 +51,21 @@ def averages_of(group: Group, seen: Seen, alpha: float, steps: np.ndarray) -> li
 
 
 def scored(
-    group: Group, split: str, mean: np.ndarray, var: np.ndarray, only: slice | None = None
+    group: Group, split: str, mean: np.ndarray, var: np.ndarray, only: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Loss and accuracy [S] of the group over a split with these statistics [L, B, d]; NaN without batch norm. `only`:
     of one network, with its statistics alone."""
     loss, accuracy = np.full((2, group.stack.S), np.nan, np.float32)
     x, y = group.splits[split]
-    for slots, networks, b in group.alike:
-        if b is None or only not in (None, slots):
+    for slot, networks, b in group.one_by_one:
+        if b is None or only not in (None, slot):
             continue
-        b = slice(0, 1) if only else b
-        given = [torch.from_numpy(q[:, b, None]).to(group.stack.dtype) for q in (mean, var)]
-        count = slots.stop - slots.start
-        outputs, _ = networks.forward(x.expand(count, *x.shape), Statistics(*(q.unbind(0) for q in given)))
-        e, right, _ = group.stack.criterion(outputs, y.expand(count, -1))
-        loss[slots] = e.numpy()
-        accuracy[slots] = np.nan if right is None else right.numpy()
+        at = b if only is None else 0
+        own = [q[:, at : at + 1, None] for q in (mean, var)]
+        given = Statistics(*(torch.from_numpy(q).to(group.stack.dtype).unbind(0) for q in own))
+        e, right, _ = group.stack.criterion(networks.forward(x[None], given)[0], y[None])
+        loss[slot] = e.item()
+        accuracy[slot] = np.nan if right is None else right.item()
     return loss, accuracy
 
 

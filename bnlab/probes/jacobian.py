@@ -58,16 +58,17 @@ def look(group: Group) -> Generator[None, None, dict[str, np.ndarray]]:
     shape = stack.S, stack.L - 1
     found = {name: np.full((*shape, len(QUANTILES)), np.nan) for name in ("layer", "product")}
     found |= {f"{name}_{what}": np.full(shape, np.nan) for what in ("rms", "lost", "condition") for name in found}
-    for slots, networks, b in group.alike if stack.d <= WIDEST else ():
-        given = norms(group, networks, b) if b else None
-        each = per_example(networks, x[slots, : examples(stack.d, stack.L)], given)  # L - 1 of [S, E, d, d], in float64
+    for slot, networks, b in group.one_by_one if stack.d <= WIDEST else ():
+        given = None if b is None else norms(group, networks, b)
+        some = x[slot : slot + 1, : examples(stack.d, stack.L)]
+        each = per_example(networks, some, given)  # L - 1 of [1, E, d, d], in float64
         product = None
         for l in reversed(range(stack.L - 1)):
             product = each[l] if product is None else product @ each[l]
             for name, matrices in (("layer", each[l]), ("product", product)):
                 values = spectrum(torch.linalg.svdvals, matrices)[0]  # [E, d], the greatest first
                 for what, value in told(values).items():
-                    found[f"{name}{what}"][slots, l] = value.numpy()
+                    found[f"{name}{what}"][slot, l] = value.numpy()
             yield
     return found | (yield from in_training(group, x))
 
@@ -90,10 +91,10 @@ def examples(width: int, depth: int) -> int:
     return int(np.clip(WORK // (depth * width**3), 2, EXAMPLES))
 
 
-def norms(group: Group, networks: Networks, b: slice) -> Statistics:
+def norms(group: Group, networks: Networks, b: int) -> Statistics:
     """What a network's batch norms normalize single examples with: the population's statistics, or frozen averages."""
     if group.stack.frozen:
-        return Statistics(group.stack.moving_mean[:, b].unbind(0), group.stack.moving_var[:, b].unbind(0))
+        return Statistics(*(q[:, b : b + 1].unbind(0) for q in group.stack.moving_averages))
     return population(networks, group.splits["train"][0][None])[1]
 
 

@@ -48,41 +48,41 @@ def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
     first, steps, *population = path(group, seen)
     recorded = seen.steps < t
     whole = t > 0 and np.count_nonzero(recorded) == t and complete(seen.steps[recorded])
-    for slots, _, b in group.alike:
+    for slot, _, b in group.one_by_one:
         if b is None:
             continue
-        told["replayed"][slots.start] = t - first
-        mine = [values[:, :, b.start].astype(float) for values in population]  # [n, L, d]
-        weights = seen.weights(b.start, t)
+        told["replayed"][slot] = t - first
+        mine = [values[:, :, b].astype(float) for values in population]  # [n, L, d]
+        weights = seen.weights(b, t)
         if steps[0] > 0 and not weights[: 1 + steps[0]].sum() < FORGOTTEN:
             weights[:] = np.nan  # what was before is not known, as of a fork whose parent was deleted
-        loss[slots.start] = losses(group, slots, b, steps, mine, weights)
+        loss[slot] = losses(group, slot, b, steps, mine, weights)
         if whole:
             unit = np.sqrt(mine[1][-1]), mine[1][-1]
             of = zip((seen.batch_mean, seen.batch_var), mine, START.values(), strict=True)
             for i, (new, values, start) in enumerate(of):
                 for l in range(stack.L):
                     exact = between(steps, values[:, l], t + 1)
-                    parts[slots.start, i, l] = sizes(new[recorded][:, l, b.start], exact, start, unit[i][l])
+                    parts[slot, i, l] = sizes(new[recorded][:, l, b], exact, start, unit[i][l])
     return told
 
 
 @WITHOUT_WARNING
 def losses(
-    group: Group, slots: slice, b: slice, steps: np.ndarray, population: list[np.ndarray], weights: np.ndarray
+    group: Group, slot: int, b: int, steps: np.ndarray, population: list[np.ndarray], weights: np.ndarray
 ) -> list[float]:
     """Test loss of one network with its moving averages less each part of WITHOUT; population [n, L, d] at `steps`, and
     what the start and each step weigh, [1 + t]."""
     stack, t, old, came = group.stack, group.stack.t, weights[0], weights[1:]
     left: dict[str, list[np.ndarray]] = {name: [] for name in WITHOUT}
     for moving, values, start in zip((stack.moving_mean, stack.moving_var), population, START.values(), strict=True):
-        m, p = moving[:, b].flatten(1).double().cpu().numpy(), values[-1]
+        m, p = moving[:, b, 0].double().numpy(), values[-1]
         warm_up = old * (start - p)
         lag = averaged(steps, values, came) - (1 - old) * p if t else 0 * p
         for name, part in zip(WITHOUT, (0 * p, warm_up, lag, m - p - warm_up - lag, m - p), strict=True):
             left[name].append(m - part)
     pairs = [[q.astype(np.float32)[:, None] for q in (mean, np.maximum(var, 0))] for mean, var in left.values()]
-    return [float(scored(group, "test", *pair, only=slots)[0][slots.start]) for pair in pairs]
+    return [float(scored(group, "test", *pair, only=slot)[0][slot]) for pair in pairs]
 
 
 @WITHOUT_WARNING
@@ -126,8 +126,8 @@ def path(group: Group, seen: Seen) -> tuple[int, np.ndarray, np.ndarray, np.ndar
 def measured(group: Group) -> tuple[np.ndarray, np.ndarray]:
     """Population means and variances [L, B, d] of the weights as they are; in float32, as a gap is far larger."""
     x, found = group.splits["train"][0], []
-    for _, networks, b in group.alike:
+    for _, networks, b in group.one_by_one:
         if b is not None:
-            _, used = networks.forward(x.unsqueeze(0))
+            _, used = networks.forward(x[None])
             found.append([torch.stack(q)[:, :, 0] for q in used])
     return tuple(torch.cat(q, 1).cpu().numpy() for q in zip(*found, strict=True))

@@ -25,20 +25,19 @@ def look(group: Group, batch_size: int) -> dict[str, np.ndarray]:
     found |= {name: np.full(S, np.nan) for name in ("loss_population", "loss_mini_batches")}
     x, _ = group.splits["train"]
     x_test, y_test = group.splits["test"]
-    for slots, networks, b in group.alike:
+    for slot, networks, b in group.one_by_one:
         if b is None:
             continue
-        count = slots.stop - slots.start
-        _, exact = population(networks, x.expand(count, *x.shape))
-        other = of_mini_batches(networks, x.expand(count, *x.shape), batch_size)
+        _, exact = population(networks, x[None])
+        other = of_mini_batches(networks, x[None], batch_size)
         for l in range(L):
             scale = (exact.var[l] + networks.delta).sqrt()
             off = (other.mean[l] - exact.mean[l]) / scale
             ratio = (other.var[l] + networks.delta).sqrt() / scale
-            found["mean_off"][slots, l] = off.square().mean((1, 2)).sqrt().numpy()
-            found["std_ratio"][slots, l] = ratio.log().mean((1, 2)).exp().numpy()
+            found["mean_off"][slot, l] = off.square().mean((1, 2)).sqrt().item()
+            found["std_ratio"][slot, l] = ratio.log().mean((1, 2)).exp().item()
         for name, given in (("loss_population", exact), ("loss_mini_batches", other)):
             used = Statistics([m.to(x.dtype) for m in given.mean], [v.to(x.dtype) for v in given.var])
-            outputs, _ = networks.forward(x_test.expand(count, *x_test.shape), used)
-            found[name][slots] = group.stack.criterion(outputs, y_test.expand(count, -1))[0].numpy()
+            outputs, _ = networks.forward(x_test[None], used)
+            found[name][slot] = group.stack.criterion(outputs, y_test[None])[0].item()
     return found

@@ -37,16 +37,14 @@ def look(group: Group) -> dict[str, np.ndarray]:
     units, with mini-batches of K and of 2; NaN without batch norm and where it is frozen, which lets all pass."""
     S, L = group.stack.S, group.stack.L
     alone, in_training, whole, of_two = np.zeros(S), np.zeros(S), *np.full((2, S, L), np.nan)
-    test = group.splits["test"][0][:32]
-    for slots, networks, b in group.alike:
-        count = slots.stop - slots.start
-        x = test.expand(count, *test.shape)
-        averages = (group.stack.moving_mean[:, b], group.stack.moving_var[:, b]) if b else None
-        given = Statistics(*(q.unbind(0) for q in averages)) if b else None
+    x = group.splits["test"][0][None, :32]
+    for slot, networks, b in group.one_by_one:
+        averages = group.stack.moving_averages
+        given = None if b is None else Statistics(*(q[:, b : b + 1].unbind(0) for q in averages))
         for into, used in ((alone, given), (in_training, given if group.stack.frozen else None)):
             together = networks.forward(x, used)[0]
             each = torch.cat([networks.forward(x[:, i : i + 1], used)[0] for i in range(x.shape[1])], 1)
-            into[slots] = (together - each).abs().amax((1, 2)).numpy()
+            into[slot] = (together - each).abs().max().item()
     x, y = group.mini_batch(group.stack.t)
     for slot in () if group.stack.frozen else range(group.stack.batch.start, group.stack.batch.stop):
         one, two = (with_batch(group, slot, K) for K in (group.stack.K, 2))
