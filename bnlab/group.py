@@ -15,7 +15,7 @@ from .mlp import Statistics
 from .population import population
 from .quantities import Rows
 from .registry import Late
-from .sampling import DRAWN, mini_batches, parts
+from .sampling import DRAWN, mini_batches, parts_of_at_most
 from .stack import Stack
 from .state import State
 from .trace import Population, Score, batch_slots, layout
@@ -151,7 +151,7 @@ class Group:
                     yield self.score(name, "none", slot, [networks.forward(x)[0]])
                 continue
             for name, x in whole.items() if self.stack.K > 1 else ():  # an example alone has no variance
-                split_up = x.tensor_split(parts(x.shape[1], self.stack.K), dim=1)
+                split_up = x.tensor_split(parts_of_at_most(self.stack.K, x.shape[1]), dim=1)
                 yield self.score(name, "batch", slot, [networks.forward(part)[0] for part in split_up])
             moving = Statistics(*(q[:, b : b + 1].unbind(0) for q in self.stack.moving_averages))
             for name, x in whole.items():

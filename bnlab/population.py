@@ -73,9 +73,10 @@ def population(networks: Networks, x: Tensor) -> tuple[Tensor, Statistics]:
     return outputs.to(dtype), found
 
 
-def of_mini_batches(networks: Networks, x: Tensor, K: int) -> Statistics:
-    """The practitioner's: pooled over mini-batches of K, each normalized below by its own statistics. Float64."""
-    parts = [(part.shape[1], networks.forward(part)[1]) for part in x.tensor_split(max(1, x.shape[1] // K), 1)]
+def of_mini_batches(networks: Networks, x: Tensor, count: int) -> Statistics:
+    """The practitioner's: pooled over `count` near-equal mini-batches, each normalized below by its own statistics, of
+    x [S, N, n_in]. Float64."""
+    parts = [(part.shape[1], networks.forward(part)[1]) for part in x.tensor_split(count, 1)]
     layers = range(len(networks.weight))
     pairs = [pooled([(n, used.mean[l], used.var[l]) for n, used in parts]) for l in layers]
     return Statistics([mean for mean, _ in pairs], [var for _, var in pairs])

@@ -27,10 +27,15 @@ def mini_batches(settings: Settings, seed: int, first: int) -> np.ndarray:
     return orders[at : at + DRAWN * K].reshape(DRAWN, K)
 
 
-def parts(n: int, K: int) -> int:
-    """How many near-equal mini-batches of at most K a split of n examples makes. For K = 2 and an odd n one has 3: an
-    example alone has no variance."""
+def parts_of_at_most(K: int, n: int) -> int:
+    """How many near-equal mini-batches of at most K a split of n examples makes, for scoring as in training. For K = 2
+    and an odd n one has 3: an example alone has no variance."""
     return max(1, min(ceil(n / K), n // 2)) if K > 1 else n
+
+
+def parts_of_at_least(K: int, n: int) -> int:
+    """The same of at least K, or of all n: as many as an epoch has, for the practitioner's population statistics."""
+    return max(1, n // K)
 
 
 @lru_cache(64)

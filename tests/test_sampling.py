@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 from bnlab.data import split
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.group import Group
-from bnlab.sampling import DRAWN, mini_batches, parts
+from bnlab.sampling import DRAWN, mini_batches, parts_of_at_least, parts_of_at_most
 
 
 def settings(K, sampling="epochs"):
@@ -96,9 +96,11 @@ def test_a_training_that_goes_on_anywhere_sees_the_mini_batches_it_would_have_se
 
 
 @pytest.mark.parametrize("K", [2, 3, 16, 113, 114])
-def test_a_split_is_cut_into_near_equal_mini_batches_and_no_example_is_alone(K):
+def test_a_split_is_cut_into_near_equal_mini_batches_of_at_most_or_at_least_k_and_no_example_is_alone(K):
     for n in (36, 89, 114, 142, 353, 360, 455, 1437):
-        sizes = [len(part) for part in np.array_split(np.arange(n), parts(n, K))]
+        sizes = [len(part) for part in np.array_split(np.arange(n), parts_of_at_most(K, n))]
         plain = [len(part) for part in np.array_split(np.arange(n), -(-n // K))]
         assert min(sizes) >= 2 and (sizes == plain or 1 in plain)
         assert max(sizes) <= K or (K == 2 and n % 2 and sizes.count(3) == 1)
+        larger = [len(part) for part in np.array_split(np.arange(n), parts_of_at_least(K, n))]
+        assert min(larger) >= min(K, n) and (len(larger) + 1) * K > n, "as many as can be"

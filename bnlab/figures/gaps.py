@@ -9,9 +9,11 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from .. import lineage, moving
+from ..sampling import parts_of_at_least
 from ..settings import about
 from . import style
 from .alphas import standing, unknown
+from .inference import each_of
 from .looks import NOT_FINITE, NOT_YET, finished, left_out, missing, newest_snapshot, seen
 from .means import present
 from .moving import NO_BATCH_NORM
@@ -163,7 +165,7 @@ PRACTICE = (8, 32, 128)  # beside the run's own K
 def sizes(settings: Settings) -> dict[int, str]:
     """The mini-batch sizes that are looked at, each with what it is called; of two that divide alike the run's own."""
     N, K = settings.n_train, settings.mini_batch
-    found = {max(1, N // size): size for size in (*PRACTICE, *([K] if K > 1 else []))}
+    found = {parts_of_at_least(size, N): size for size in (*PRACTICE, *([K] if K > 1 else []))}
     return {
         size: pieces(N, size) + (f" (for the run's K = {K:,})" if size == K else "") for size in sorted(found.values())
     }
@@ -177,10 +179,9 @@ def practice_needs(trace: Trace, *, arm: int, step: int) -> list[tuple[str, int,
 
 def pieces(N: int, K: int) -> str:
     """Into what the practitioner's pass divides N examples where mini-batches of about K are asked for."""
-    count = max(1, N // K)
-    if count == 1:
-        return f"all {N:,} examples at once"
-    return f"{count} mini-batches of {N // count}" + (f" or {N // count + 1}" if N % count else "")
+    count = parts_of_at_least(K, N)
+    each = each_of(N, count)
+    return f"{count:,} mini-batches of {each}" if count > 1 else f"{each} examples at once"
 
 
 def in_practice(trace: Trace, *, arm: int, step: int) -> go.Figure:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from .. import lineage
 from ..data import DATASETS
 from ..moving import age
-from ..sampling import parts
+from ..sampling import parts_of_at_most
 from . import style
 from .looks import NOT_FINITE, left_out
 from .means import present
@@ -173,24 +173,26 @@ def explained(told: Three, settings: Settings, found: Cause | None) -> str:
         )
     if K == 1:
         return f"{said} There is none with mini-batch statistics: one example has no variance."
-    own = mini_batch(DATASETS[settings.data].n_test, K)
+    n = DATASETS[settings.data].n_test
+    count = parts_of_at_most(K, n)
+    own = each_of(n, count)
+    own += f" (for the run's K = {K:,})" * (own != f"{K:,}")
     said += f" With mini-batch statistics every example is normalized by its own mini-batch of {own}"
     said += ", as in training" * (settings.statistics == "batch")
     last = int(np.flatnonzero(np.isfinite(told.population))[-1])
     batch, population = told.batch[last], told.population[last]
     when = "the newest step" if last == len(told.steps) - 1 else f"step {told.steps[last]:,}"
     said += f": {amount(batch)} at {when}, against {amount(population)} with the population's"
-    n = DATASETS[settings.data].n_test
-    few = n // parts(n, K) < 64 and np.isfinite(batch) and np.isfinite(population) and batch > 1.1 * population
-    each = "noisy statistics, another for each mini-batch" if parts(n, K) > 1 else "noisy statistics"
+    few = n // count < 64 and np.isfinite(batch) and np.isfinite(population) and batch > 1.1 * population
+    each = "noisy statistics, another for each mini-batch" if count > 1 else "noisy statistics"
     return f"{said}; so few examples make {each}." if few else f"{said}."
 
 
-def mini_batch(n: int, K: int) -> str:
-    """How large the mini-batches are in which a split of n examples is scored, in words."""
-    count = parts(n, K)
-    each = f"all {n:,}" if count == 1 else f"{n // count:,}" + (f" or {n // count + 1:,}" if n % count else "")
-    return each if each == f"{K:,}" else f"{each} (for the run's K = {K:,})"
+def each_of(n: int, count: int) -> str:
+    """How many examples each of `count` near-equal mini-batches of n examples holds, in words."""
+    if count == 1:
+        return f"all {n:,}"
+    return f"{n // count:,}" + (f" or {n // count + 1:,}" if n % count else "")
 
 
 def widest(told: Three) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from ..mlp import Networks, Statistics
 from ..moving import START
 from ..registry import Late
-from ..sampling import parts
+from ..sampling import parts_of_at_most
 from .inference import averages
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
         whole = x[None]
         moved = whole + shift
         in_training = {
-            name: [given(networks, part, frozen) for part in examples.tensor_split(parts(x.shape[0], K), 1)]
+            name: [given(networks, part, frozen) for part in examples.tensor_split(parts_of_at_most(K, len(x)), 1)]
             for name, examples in {
                 "train mode": whole[:, in_order],
                 "shifted, batch": moved,
@@ -125,7 +125,7 @@ def blended(group: Group, networks: Networks, slot: int, right: list[Tensor], x:
     """The averages after training mode has seen x [1, n, n_in] in mini-batches; frozen ones stand still."""
     averages = [q.clone() for q in right]
     alpha = group.stack.alpha[slot].to(x.dtype)
-    for part in () if group.stack.frozen else x.tensor_split(parts(x.shape[1], group.stack.K), 1):
+    for part in () if group.stack.frozen else x.tensor_split(parts_of_at_most(group.stack.K, x.shape[1]), 1):
         for q, new in zip(averages, networks.forward(part)[1], strict=True):
             q.copy_(alpha * q + (1 - alpha) * torch.stack(new))
     return averages

@@ -8,17 +8,18 @@ import numpy as np
 
 from ..mlp import Statistics
 from ..population import of_mini_batches, population
+from ..sampling import parts_of_at_least
 
 if TYPE_CHECKING:
     from ..group import Group
 
 
 def look(group: Group, batch_size: int) -> dict[str, np.ndarray]:
-    """How far the practitioner's statistics with mini-batches of `batch_size` are from the population's, per layer.
+    """How far the practitioner's statistics with mini-batches of at least `batch_size` are from the population's.
 
-    `mean_off` [S, L]: root mean square over units of the difference of means, in population standard deviations;
-    `std_ratio` [S, L]: geometric mean over units of the ratio of standard deviations; and the `test_loss` [S] with
-    either. NaN without batch norm.
+    Per layer `mean_off` [S, L]: root mean square over units of the difference of means, in population standard
+    deviations; `std_ratio` [S, L]: geometric mean over units of the ratio of standard deviations; and the test losses
+    `loss_population` and `loss_mini_batches` [S] with either. NaN without batch norm.
     """
     S, L = group.stack.S, group.stack.L
     found = {"mean_off": np.full((S, L), np.nan), "std_ratio": np.full((S, L), np.nan)}
@@ -29,7 +30,7 @@ def look(group: Group, batch_size: int) -> dict[str, np.ndarray]:
         if b is None:
             continue
         _, exact = population(networks, x[None])
-        other = of_mini_batches(networks, x[None], batch_size)
+        other = of_mini_batches(networks, x[None], parts_of_at_least(batch_size, len(x)))
         for l in range(L):
             scale = (exact.var[l] + networks.delta).sqrt()
             off = (other.mean[l] - exact.mean[l]) / scale
