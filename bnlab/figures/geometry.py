@@ -9,7 +9,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..probes.invariance import FACTORS, POWERS
+from ..optimizers import OPTIMIZERS
+from ..probes.invariance import FACTORS
 from ..trace import EVERYTHING
 from . import style
 from .lasting import confine, lasting, parted
@@ -34,7 +35,7 @@ def invariant(settings: Settings) -> bool:
 
 def counting(settings: Settings) -> str:
     """The learning rate that counts below a norm: what the angle of an update goes with."""
-    return "η/‖W‖" + {1: "", 2: "²"}[POWERS[settings.optimizer]]
+    return "η/‖W‖" + {1: "", 2: "²"}[OPTIMIZERS[settings.optimizer].power]
 
 
 def invariance(trace: Trace, *, step: int, layer: int, c: float) -> go.Figure:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..mlp import Networks, Statistics
-from ..optimizers import MOMENTUM
+from ..optimizers import OPTIMIZERS
 from ..registry import Late
 from .weights import spectrum
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 torch = Late("torch")
 
-LIMITS = {"sgd": 2.0, "momentum": 2 * (1 + MOMENTUM), "adam": np.nan}  # of stability, times the learning rate
 NOISE = 0.1  # share of a random direction in the first one, which is the gradient's otherwise: it may lack the top's
 KEPT = 40  # numbers of float64 autograd keeps for each unit and example, about
 VECTORS = 14  # of all parameters, about, beside two an iteration: its own, and as much that is not given back
@@ -38,7 +37,7 @@ TOGETHER, MOST = 2**30, 2**32  # bytes of all that: for networks that are looked
 def limit(settings: Settings) -> float:
     """What the eigenvalue has to be below for gradient descent on a quadratic to be stable: 2/eta, with momentum m
     2 (1 + m)/eta, less the weight decay; NaN for Adam, whose steps are scaled parameter by parameter."""
-    return LIMITS[settings.optimizer] / settings.learning_rate - settings.weight_decay
+    return OPTIMIZERS[settings.optimizer].stable / settings.learning_rate - settings.weight_decay
 
 
 def look(group: Group, iterations: int) -> Generator[None, None, dict[str, np.ndarray]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..optimizers import OPTIMIZERS
 from ..registry import Late
 from .weights import weight_gradient
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 torch = Late("torch")
 
-POWERS = {"sgd": 2, "momentum": 2, "adam": 1}  # of ||W||, which eta is divided by in the rate that counts
 FACTORS = (0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
 
 
@@ -35,7 +35,7 @@ def look(group: Group, layer: int) -> dict[str, np.ndarray]:
     x, y = group.mini_batch(stack.t)
     own, bias = stack.layers[l].weight, stack.p["bias"][l]
     before, bias_before = own.clone(), bias.clone()
-    power = torch.tensor([POWERS[s.optimizer] for s in stack.settings])
+    power = torch.tensor([OPTIMIZERS[s.optimizer].power for s in stack.settings])
     told = []
     for c in FACTORS:
         torch.mul(before, c, out=own)
