@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ..settings import Settings
 
 
+POINTS = 300  # of a line over the training
+
+
 def invariant(settings: Settings) -> bool:
     """Whether the scale of a layer's weights is divided out by the norm that follows: right behind the layer, or behind
     an activation that a positive factor passes through. Frozen moving averages do not follow the scale."""
@@ -151,7 +154,9 @@ def scale_over_time(trace: Trace, *, layer: int) -> go.Figure:
     figure, missed, drawn = make_subplots(1, 3, horizontal_spacing=0.1), False, ([], [], [])
     for arm in having(trace, layer):
         try:
-            told = [trace.read(quantity, arm, layer=layer, points=300) for quantity in ("weight_norm", "update_ratio")]
+            told = [
+                trace.read(quantity, arm, layer=layer, points=POINTS) for quantity in ("weight_norm", "update_ratio")
+            ]
         except KeyError:
             return style.said(NOT_YET)
         turned = angles(trace, arm, layer)
@@ -174,7 +179,7 @@ def scale_over_time(trace: Trace, *, layer: int) -> go.Figure:
     return finished(figure, style.HEIGHT, note, several, lower(trace, layer).strip(), *parted(trace, any(confined)))
 
 
-def angles(trace: Trace, arm: int, layer: int, points: int = 300) -> tuple[np.ndarray, np.ndarray]:
+def angles(trace: Trace, arm: int, layer: int) -> tuple[np.ndarray, np.ndarray]:
     """Steps [n] and degrees [n, seeds] by which each of their updates turns a layer's weights, mean over the steps that
     a point stands for. Only of steps that are kept as recorded, the following one too."""
     windows = trace.exact(arm, "layers")
@@ -191,7 +196,7 @@ def angles(trace: Trace, arm: int, layer: int, points: int = 300) -> tuple[np.nd
         square = (update.mean[here] * before) ** 2 - (after - before) ** 2
         angle = np.rad2deg(2 * np.arcsin(np.sqrt(np.clip(square / (4 * before * after), 0, 1))))
     steps = norm.steps[here]
-    edges = np.arange(0, len(steps), max(1, -(-len(steps) // points)))
+    edges = np.arange(0, len(steps), max(1, -(-len(steps) // POINTS)))
     if not len(edges):
         return steps, angle
     return steps[edges], np.add.reduceat(angle, edges) / np.diff(edges, append=len(steps))[:, None]
