@@ -5,6 +5,7 @@ All on the test set, at the weights of one step; the networks themselves are nev
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -59,66 +60,60 @@ def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
     the test set. `unshifted_loss`, `unshifted_accuracy` [S]: in training mode, without the shift. `outlier` [S]: how
     much the probabilities (or outputs) of the other examples of a mini-batch change, at most, when one becomes an
     outlier, in training mode; NaN for K = 1, where there are no others."""
-    S, K = group.stack.S, group.stack.K
-    loss, accuracy = np.full((2, S, len(MISTAKES)), np.nan, np.float32)
-    control, *unshifted, outlier = np.full((4, S), np.nan, np.float32)
-    x, y = group.splits["test"]
-    in_order = torch.argsort(y, stable=True)
-    x_train, y_train = group.splits["train"]
-    other = torch.argsort(y_train, stable=True)  # as many, of all labels, in their order
-    other = other[torch.linspace(0, len(other) - 1, len(x), dtype=torch.float64).round().long()]
-    shift = x_train.std(0, correction=0)
+    stack, t = group.stack, group.stack.t
+    loss, accuracy = np.full((2, stack.S, len(MISTAKES)), np.nan, np.float32)
+    control, unshifted_loss, unshifted_accuracy, outlier = np.full((4, stack.S), np.nan, np.float32)
     try:
-        swapped = swapped_averages(group, seen) if group.stack.B else []
+        swapped = swapped_averages(group, seen) if stack.B else []
     except ValueError:  # what it needs is not recorded here; the other mistakes need nothing of it
-        swapped = None
+        swapped = []
     for slot, networks, b in group.one_by_one:
-        right = None if b is None else list(group.stack.moving_averages[:, :, b : b + 1])
-        frozen = right if group.stack.frozen else None  # what such an arm normalizes with in training mode too
-        if K > 1:
-            outlier[slot] = change(networks, group.mini_batch(group.stack.t)[0][slot : slot + 1], frozen)
+        right = None if b is None else list(stack.moving_averages[:, :, b : b + 1])
+        if stack.K > 1:
+            outlier[slot] = change(networks, group.mini_batch(t)[0][slot : slot + 1], right if stack.frozen else None)
         if b is None:
             continue
-        whole = x[None]
-        moved = whole + shift
-        in_training = {
-            name: [given(networks, part, frozen) for part in examples.tensor_split(parts_of_at_most(K, len(x)), 1)]
-            for name, examples in {
-                "train mode": whole[:, in_order],
-                "shifted, batch": moved,
-                "unshifted": whole,
-            }.items()
-        }
-        fresh = [torch.full_like(q, start) for q, start in zip(right, START.values(), strict=True)]
-        start = torch.tensor(seen.weights(b, group.stack.t)[0], dtype=x.dtype)  # what is left of the 1
-        outputs = {
-            "right": given(networks, whole, right),
-            "polluted": given(networks, whole, blended(group, networks, slot, right, whole[:, in_order])),
-            "never updated": given(networks, whole, fresh),
-            "alpha swapped": swapped and given(networks, whole, [q[:, b : b + 1] for q in swapped]),
-            "unbiased": given(networks, whole, [right[0], start + (right[1] - start) * (K / max(1, K - 1))]),
-            "shifted": given(networks, moved, right),
-            **{name: torch.cat(parts, 1) for name, parts in in_training.items()},
-            "control": given(networks, whole, blended(group, networks, slot, right, x_train[None, other])),
-        }
-        for name, out in outputs.items():
-            if out is None:
-                continue
-            labels = (y[in_order] if name == "train mode" else y)[None]
-            e, share, _ = group.stack.criterion(out, labels)
-            if name in MISTAKES:
-                i = list(MISTAKES).index(name)
-                into = loss[slot : slot + 1, i], accuracy[slot : slot + 1, i]
-            else:
-                into = (
-                    (control[slot : slot + 1], np.empty(1))
-                    if name == "control"
-                    else [q[slot : slot + 1] for q in unshifted]
-                )
-            for place, values in zip(into, (e, share), strict=True):
-                place[:] = np.nan if values is None else values.numpy()
-    told = {"loss": loss, "accuracy": accuracy, "control": control, "outlier": outlier}
-    return told | dict(zip(("unshifted_loss", "unshifted_accuracy"), unshifted, strict=True))
+        told = dict.fromkeys(MISTAKES, (np.nan, np.nan))
+        anew = [q[:, b : b + 1] for q in swapped], float(seen.weights(b, t)[0])
+        for name, out, labels in outputs(group, networks, slot, right, *anew):
+            e, share, _ = stack.criterion(out, labels)
+            told[name] = e.item(), np.nan if share is None else share.item()
+        loss[slot], accuracy[slot] = zip(*(told[name] for name in MISTAKES), strict=True)
+        control[slot], _ = told["control"]
+        unshifted_loss[slot], unshifted_accuracy[slot] = told["unshifted"]
+    found = {"loss": loss, "accuracy": accuracy, "control": control, "outlier": outlier}
+    return found | {"unshifted_loss": unshifted_loss, "unshifted_accuracy": unshifted_accuracy}
+
+
+def outputs(
+    group: Group, networks: Networks, slot: int, right: list[Tensor], swapped: list[Tensor], start: float
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Outputs [1, n, n_out] and labels [1, n] of one network with each of MISTAKES, of `control` and of `unshifted`.
+    `right` and `swapped`, empty where not known, are its averages [L, 1, 1, d]; in these the start weighs `start`."""
+    K = group.stack.K
+    (x, y), (x_train, y_train) = ([q[None] for q in group.splits[name]] for name in ("test", "train"))
+    in_order, other = (torch.argsort(q[0], stable=True) for q in (y, y_train))
+    as_many = torch.linspace(0, len(other) - 1, len(in_order), dtype=torch.float64).round().long()  # of all labels
+    shifted = x + x_train[0].std(0, correction=0)
+    frozen = right if group.stack.frozen else None  # what such an arm normalizes with in training mode too
+
+    def in_training(x: Tensor) -> Tensor:
+        pieces = x.tensor_split(parts_of_at_most(K, x.shape[1]), 1)
+        return torch.cat([given(networks, piece, frozen) for piece in pieces], 1)
+
+    fresh = [torch.full_like(q, cold) for q, cold in zip(right, START.values(), strict=True)]
+    unbiased = [right[0], start + (right[1] - start) * (K / max(1, K - 1))]  # the start's 1 is none of a mini-batch
+    yield "right", given(networks, x, right), y
+    yield "train mode", in_training(x[:, in_order]), y[:, in_order]
+    yield "polluted", given(networks, x, blended(group, networks, slot, right, x[:, in_order])), y
+    yield "never updated", given(networks, x, fresh), y
+    if swapped:
+        yield "alpha swapped", given(networks, x, swapped), y
+    yield "unbiased", given(networks, x, unbiased), y
+    yield "shifted", given(networks, shifted, right), y
+    yield "shifted, batch", in_training(shifted), y
+    yield "unshifted", in_training(x), y
+    yield "control", given(networks, x, blended(group, networks, slot, right, x_train[:, other[as_many]])), y
 
 
 def blended(group: Group, networks: Networks, slot: int, right: list[Tensor], x: Tensor) -> list[Tensor]:
