@@ -1,11 +1,9 @@
-"""Which looks are kept and shown: of long runs, of runs that still train, of networks that diverged."""
+"""Which looks are kept and shown: of long runs, and of runs that still train."""
 
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import pytest
-import torch
 from looked_at import BN, SMALL, taken
 
 from bnlab import figures, looking, scorings
@@ -15,11 +13,7 @@ from bnlab.figures import dials
 from bnlab.figures.looks import MARKS
 from bnlab.lineage import seen
 from bnlab.looking import look
-from bnlab.probes import PROBES, Copies
 from bnlab.reading import Trace
-from bnlab.train import train
-
-DIVERGES = Arm(label="diverges", changes={"learning_rate": 50.0})
 
 
 def finite(trace, name: str) -> bool:
@@ -125,27 +119,6 @@ def test_lists_of_looks_that_are_held_are_few(store):
     for step in range(45, 45 + 5 * 40, 5):
         trace.looks("shift", 0, at=[step])
     assert len(trace.seen) == scorings.MOST_SEEN
-
-
-@pytest.mark.parametrize("name", [n for n, p in PROBES.items() if not p.back])
-def test_a_network_that_diverged_takes_nothing_from_the_others(name):
-    arms = (Arm(label="plain"), BN, Arm(label="LN", changes={"norm": "layer"}))
-    whole = Experiment(settings=SMALL, arms=(*arms, DIVERGES))
-    record = next(iter(train(whole)))
-    copies = Copies(whole)
-    (vector,) = record.weights
-    slots = copies.groups[0].stack
-    place = [n.arm for n in whole.stacks[0]].index(3)
-    options = {q: asked.default for q, asked in PROBES[name].options.items()}
-    (right,) = copies.look(name, options, 0, [vector])
-    slots.restore(0, vector)
-    slots.p["weight"].select(-3, place).fill_(torch.nan)
-    slots.p["readout"][place, 0, 0] = torch.inf
-    (found,) = copies.look(name, options, 0, [slots.snapshot()])
-    others = [slot for slot in range(slots.S) if slot != place]
-    for q, values in found.items():
-        assert np.array_equal(values[others], right[q][others], equal_nan=True), q
-        assert values.dtype.kind != "f" or np.isnan(values[place]).all()
 
 
 def test_while_a_run_trains_its_newest_look_is_shown(store):

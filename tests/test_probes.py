@@ -6,7 +6,7 @@ import torch
 from twins import Twin, group
 
 from bnlab import Arm, Experiment, Settings, lineage, train
-from bnlab.probes import PROBES, Copies, at_once, checked, schedule
+from bnlab.probes import PROBES, Copies, checked, schedule
 from bnlab.probes.weights import inner, spread
 
 BN = {"norm": "batch"}
@@ -27,38 +27,31 @@ def test_a_fresh_copy_and_a_used_one_see_the_same_noise(name):
         assert np.isfinite(values).any(), key
 
 
-def test_a_network_that_is_not_finite_leaves_the_others_their_numbers(why_trace):
-    step = why_trace.snapshots()[-1]
-    for name, probe in PROBES.items():
-        if probe.place.split(".")[0] not in (
-            "shift",
-            "gradient_line",
-            "curvature",
-            "jacobian",
-            "rank",
-            "landscape",
-            "invariance",
-            "undo",
-        ):
-            continue
-        copies, options = Copies(why_trace.experiment), checked(name, {})
-        if "points" in options:
-            options["points"] = 5
-        (made,) = copies.groups
-        broken = made.stack.networks.index((0, 0))
-        seen = lineage.seen(why_trace) if probe.back else ()
+@pytest.mark.parametrize("arm", [0, 1], ids=["without", "with batch norm"])
+@pytest.mark.parametrize("name", PROBES)
+def test_a_network_that_diverged_takes_nothing_from_the_others(why_trace, name, arm):
+    experiment, step = why_trace.experiment, why_trace.snapshots()[2]
+    copies, options = (
+        Copies(experiment),
+        checked(name, {}) | ({"points": 5} if "points" in PROBES[name].options else {}),
+    )
+    stack, place = copies.groups[0].stack, experiment.stacks[0].index((arm, 0))
+    (finite,) = why_trace.snapshot(step)
+    stack.restore(step, finite)
+    stack.p["weight"].select(-3, place).fill_(torch.nan)
+    stack.p["readout"][place, 0, 0] = torch.inf
+    lost = stack.snapshot()
 
-        def looked(infinite, made=made, broken=broken, probe=probe, options=options, seen=seen):
-            with torch.no_grad():
-                made.stack.restore(step, why_trace.snapshot(step)[0])
-                if infinite:
-                    made.stack.layers[1].weight[broken] = torch.inf
-                return at_once(probe.look(made, *seen, **options))
+    def looked(now):
+        back = lineage.seen(why_trace) if PROBES[name].back else ()
+        back = [s._replace(vector=lambda t, s=s: now if t == step else s.vector(t)) for s in back]
+        return copies.look(name, options, step, [now], back)[0]
 
-        alone, rest = looked(False), looked(True)
-        for key, values in alone.items():
-            others = [i for i in range(len(values)) if i != broken]
-            np.testing.assert_array_equal(rest[key][others], values[others], err_msg=f"{name} {key}")
+    right, found = looked(finite), looked(lost)
+    others = [slot for slot in range(stack.S) if slot != place]
+    for q, values in found.items():
+        np.testing.assert_array_equal(values[others], right[q][others], err_msg=q)
+        assert values.dtype.kind != "f" or (np.isnan(values[place]).all() and np.isfinite(right[q][others]).any()), q
 
 
 def test_inner_products_and_moves_go_network_by_network():
