@@ -47,14 +47,15 @@ def test_a_unit_is_followed_and_its_gap_is_taken_where_the_population_is_known(t
     assert told.noise == pytest.approx(np.sqrt(0.2 / 1.8 * trace.whole[1][2][-1, 1, 1, 3] / 32))
 
 
-def test_the_noise_of_the_moving_mean_is_what_a_simulation_finds():
+def test_the_noise_of_the_moving_mean_is_what_a_simulation_finds(trace):
+    """The arm's own: alpha 0.8, K = 32, and the variance it ends with."""
+    whole = trace.whole[1][2][-1, 1, 1, 3]
     rng = np.random.default_rng(1)
-    means = rng.normal(0, np.sqrt(2 / 32), size=(4000, 50))
+    means = rng.normal(0, np.sqrt(whole / 32), size=(4000, 50))
     average = np.zeros(4000)
     for t in range(50):
         average = 0.8 * average + 0.2 * means[:, t]
-    assert moving.noise(0.8, 2.0, 32) == pytest.approx(average.std(), rel=0.05)
-    assert np.isnan(moving.noise(0.8, float("nan"), 32))
+    assert moving.moving(trace, 1, 1, 2, 3).noise == pytest.approx(average.std(), rel=0.05)
 
 
 def test_long_lines_are_thinned_and_keep_their_ends():

@@ -9,6 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..moving import noise_left
 from ..problems import enumeration
 from ..trace import evenly
 from . import style
@@ -37,7 +38,8 @@ class Line(NamedTuple):
 class Moving(NamedTuple):
     """Mean and variance of one unit over time, and what alpha means for them.
 
-    noise: what noise() says for the last population variance; 0 where averages are frozen or mini-batches all alike.
+    noise: standard deviation of the moving mean of independent mini-batches with the last population variance; 0 where
+    averages are frozen or mini-batches all alike.
     """
 
     mean: Line
@@ -65,12 +67,8 @@ def moving(trace: Trace, arm: int, seed: int, layer: int, unit: int) -> Moving:
     spread = float(lines[1].population[-1]) if len(some) else nan
     alike = settings.sampling == "epochs" and settings.mini_batch == settings.n_train
     noisy = settings.statistics == "batch" and not alike
-    return Moving(*lines, settings.alpha, noise(settings.alpha, spread, settings.mini_batch) if noisy else 0.0)
-
-
-def noise(alpha: float, var: float, K: int) -> float:
-    """Standard deviation of a moving average of independent mini-batch means, sqrt((1-alpha)/(1+alpha) var/K)."""
-    return sqrt((1 - alpha) / (1 + alpha) * var / K) if var >= 0 else nan
+    noise = noise_left(settings.alpha) * sqrt(spread / settings.mini_batch) if noisy else 0.0
+    return Moving(*lines, settings.alpha, noise)
 
 
 class Overview(NamedTuple):
