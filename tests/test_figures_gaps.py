@@ -182,7 +182,7 @@ def test_the_lines_of_the_gap_are_its_parts_and_the_note_tells_their_least_and_t
 def test_steps_that_are_not_trained_again_are_told_with_what_they_weigh(store, monkeypatch):
     monkeypatch.setattr("bnlab.probes.off.REPLAYED", 10)
     note = shown(recorded(store, alpha=0.8), "why_off").layout.meta["note"]
-    assert "The last 10 steps were trained again for this" in note
+    assert "Over the last 10 steps, trained again for this to the last bit, the population was measured" in note
     assert f"which hold {0.8**10:.1g} of the average at α = 0.8, are interpolated between scorings" in note
 
 

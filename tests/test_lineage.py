@@ -35,14 +35,14 @@ def test_the_newest_change_of_a_setting_is_told_and_only_of_those_that_changed(g
     ],
 )
 def test_the_start_weighs_what_every_alpha_on_the_way_has_left_of_it(grandchild, t, kept, changed):
-    assert lineage.start_left(grandchild, 0, t) == pytest.approx(kept)
-    assert lineage.start_left(grandchild, 1, t) == pytest.approx(changed)
+    assert lineage.weights(grandchild, 0, t)[0] == pytest.approx(kept)
+    assert lineage.weights(grandchild, 1, t)[0] == pytest.approx(changed)
 
 
 def test_the_start_is_known_where_the_parent_was_deleted_but_its_averages_were_not_frozen(store):
     child = forked(store, recorded(store, alpha=0.8), learning_rate=0.05)
     store.delete(store.origin(child.run.id)[0])
-    assert lineage.start_left(child, 0, 30) == pytest.approx(0.8**30)
+    assert lineage.weights(child, 0, 30)[0] == pytest.approx(0.8**30)
 
 
 def test_rows_before_a_step_end_there_also_where_that_is_before_the_fork(grandchild):
@@ -67,7 +67,7 @@ def test_what_a_probe_looks_back_at_is_of_the_same_network_seed_by_seed_and_arm_
             np.testing.assert_array_equal(found[:, :, place], true[:, :, at])
         for found, true in zip(mine.population, theirs.population, strict=True):
             np.testing.assert_array_equal(found[:, :, place], true[:, :, at])
-        assert mine.left(40)[place] == pytest.approx(0.8**40 if arm == 0 else 0.8**20 * 0.5**20)
+        assert mine.weights(place, 40)[0] == pytest.approx(0.8**40 if arm == 0 else 0.8**20 * 0.5**20)
     assert mine.scored.tolist() == theirs.scored.tolist() == [0, 10, 20, 30, 40]
     for place in (stack, deep):  # of two depths
         np.testing.assert_array_equal(lineage.seen(whole)[place].vector(10), whole.snapshot(10)[place])

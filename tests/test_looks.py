@@ -4,6 +4,7 @@ import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 from looked_at import BN, SMALL, taken
 
 from bnlab import figures, looking, scorings
@@ -13,6 +14,7 @@ from bnlab.figures import dials
 from bnlab.figures.looks import MARKS
 from bnlab.lineage import seen
 from bnlab.looking import look
+from bnlab.probes import PROBES
 from bnlab.reading import Trace
 
 
