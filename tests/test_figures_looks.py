@@ -96,7 +96,7 @@ def test_one_layer_has_none_below_and_says_so(tmp_path):
     run = trained(tmp_path, Settings(depth=1, width=6, steps=20, data="wine", batch_size=16), ARMS)
     note = seen(*run, "dials").layout.meta["note"]
     assert "one of the two cannot be measured here" in note and "nan" not in note
-    assert "depth is 1" in seen(*run, "jacobians").layout.annotations[0].text
+    assert "Raise depth" in seen(*run, "jacobians").layout.annotations[0].text
 
 
 def test_losses_have_the_unit_of_the_curves(why_run, tmp_path):

@@ -119,3 +119,17 @@ def test_the_loss_surface_begins_with_two_arms_that_last(store):
         "arm 0",
         "arm 1: diverged",
     ]
+
+
+@pytest.mark.parametrize("name", ["jacobians", "spectra", "conditions"])
+def test_an_arm_of_one_layer_takes_the_jacobians_of_no_other(store, name):
+    trace = recorded(store, ({"depth": 1}, {"depth": 4}, {"depth": 3, "norm": "batch"}), steps=4)
+    drawn = shown(trace, name)
+    assert {t.name for t in drawn.data if t.mode == "lines+markers"} >= {"arm 1", "arm 2"}
+    assert "arm 0 has 1 layer and is left out." in drawn.layout.meta["note"]
+    assert "not finite" not in drawn.layout.meta["note"]
+
+
+def test_where_every_arm_has_one_layer_the_jacobians_say_what_to_do(store):
+    trace = recorded(store, ({"depth": 1}, {"depth": 1, "norm": "batch"}), steps=4)
+    assert "Jacobians between hidden layers need 2 or more" in shown(trace, "jacobians").layout.meta["said"]

@@ -13,7 +13,7 @@ from . import style
 from .lasting import room
 from .looks import OLD, absent, each, finished, line, middle, mode, newest, seeds, titled
 from .means import present
-from .options import STEP, About
+from .options import STEP, About, having, lower
 from .predicted import of
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LAYER, PRODUCT = "J<sub>l</sub>", "J<sub>L</sub> … J<sub>l+1</sub>"
 WIDE = f"Layers wider than {WIDEST} units are not taken apart one by one."
+SHALLOW = "Jacobians between hidden layers need 2 or more of them. Raise depth."
 Arms = list[tuple[int, str, dict[str, np.ndarray]]]
 
 
@@ -30,7 +31,8 @@ def wide(trace: Trace) -> bool:
 
 def measured(trace: Trace, step: int) -> tuple[int, Arms] | go.Figure:
     """The step and (arm, label, what was seen), or the figure that says why there is nothing."""
-    told = each(trace, "jacobian", step)
+    deep = having(trace, 2)
+    told = each(trace, "jacobian", step, deep) if deep else style.said(SHALLOW)
     if isinstance(told, tuple) and any("layer_condition" not in found for *_, found in told[1]):
         return style.said(OLD)
     return told
@@ -42,6 +44,11 @@ def one_by_one(trace: Trace, step: int) -> tuple[int, Arms] | go.Figure:
     if isinstance(told, tuple) and wide(trace):
         return style.said(WIDE)
     return told
+
+
+def left(trace: Trace, at: int, arms: Arms) -> list[str]:
+    """What to say of the networks that are not drawn."""
+    return [*absent(trace, at, arms, having(trace, 2)), lower(trace, 2).strip()]
 
 
 def jacobians(trace: Trace, *, step: int) -> go.Figure:
@@ -77,7 +84,7 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
     frozen = mode(trace).startswith("training with frozen")
     rings = "Rings: the law of random initial networks, the factors of the signal gradient multiplied." * (at == 0)
     return finished(
-        figure, 440, f"Step {at:,}.", words, "" if frozen else coupled, rings, seeds(trace), *absent(trace, at, arms)
+        figure, 440, f"Step {at:,}.", words, "" if frozen else coupled, rings, seeds(trace), *left(trace, at, arms)
     )
 
 
@@ -97,7 +104,7 @@ def spectra(trace: Trace, *, step: int) -> go.Figure:
     at, arms = told
     figure = make_subplots(
         2, len(arms), shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.02, vertical_spacing=0.06,
-        column_titles=[name for _, name, _ in arms],
+        column_titles=[style.title(trace, arm) for arm, *_ in arms],
     )  # fmt: skip
     for column, (arm, name, found) in enumerate(arms, 1):
         layers = np.arange(1, found["layer"].shape[1] + 1)
@@ -135,7 +142,7 @@ def spectra(trace: Trace, *, step: int) -> go.Figure:
             "that shrink some directions more than others lose them with depth; one layer loses those behind a unit "
             "without a slope."
         )
-    return finished(figure, 560, words, *absent(trace, at, arms))
+    return finished(figure, 560, words, *left(trace, at, arms))
 
 
 def conditions(trace: Trace, *, step: int) -> go.Figure:
@@ -159,7 +166,7 @@ def conditions(trace: Trace, *, step: int) -> go.Figure:
         "below 10⁻¹² of the greatest: median over the examples. A product with lost directions has no condition number "
         "of its own; this one is near 10¹²."
     )
-    return finished(figure, style.HEIGHT, words, seeds(trace), *absent(trace, at, arms))
+    return finished(figure, style.HEIGHT, words, seeds(trace), *left(trace, at, arms))
 
 
 def lost_share(found: dict[str, np.ndarray]) -> str:

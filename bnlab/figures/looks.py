@@ -118,13 +118,13 @@ def some(trace: Trace, probe: str) -> str:
     return f"Of {there:,} looks {drawn:,} are drawn, evenly chosen." if drawn < there else ""
 
 
-def each(trace: Trace, probe: str, step: int, **options: object):
-    """The step and (arm, label, what the probe saw) of every arm of which a network is finite, or the figure that says
-    why there is nothing."""
+def each(trace: Trace, probe: str, step: int, of: Iterable[int] | None = None, **options: object):
+    """The step and (arm, label, what the probe saw) of every arm, or of those `of` them, of which a network is finite,
+    or the figure that says why there is nothing."""
     at = moment(trace, step, probe, **options)
     if at is None:
         return style.said(NOT_YET)
-    found = {arm: trace.look(probe, arm, at, **options) for arm in range(len(trace.experiment.arms))}
+    found = {arm: trace.look(probe, arm, at, **options) for arm in of or range(len(trace.experiment.arms))}
     for one in found.values():
         if wrong := missing(one):
             return wrong

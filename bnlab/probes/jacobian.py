@@ -50,14 +50,14 @@ def look(group: Group) -> Generator[None, None, dict[str, np.ndarray]]:
 
     `training`, `training_error` [S, L - 1]: root mean square of the singular values of the same products over the
     mini-batch in training mode, and its standard error. Of layers wider than WIDEST only these two, the others are
-    NaN, as is what no direction is left for. Raises ValueError for networks of one layer."""
+    NaN, as is what no direction is left for. Networks of one layer have none."""
     stack = group.stack
-    if stack.L < 2:
-        raise ValueError("depth is 1; Jacobians between hidden layers need 2 or more of them. Raise it.")
     x, _ = group.mini_batch(stack.t)
     shape = stack.S, stack.L - 1
     found = {name: np.full((*shape, len(QUANTILES)), np.nan) for name in ("layer", "product")}
     found |= {f"{name}_{what}": np.full(shape, np.nan) for what in ("rms", "lost", "condition") for name in found}
+    if stack.L < 2:
+        return found | {name: np.empty(shape) for name in ("training", "training_error")}
     for slot, networks, b in group.one_by_one if stack.d <= WIDEST else ():
         given = None if b is None else norms(group, networks, b)
         some = x[slot : slot + 1, : examples(stack.d, stack.L)]
