@@ -33,7 +33,7 @@ with st.container(horizontal=True):
     alpha = controls.number("alpha", own.alpha, 0.0, 1.0, 0.01, key)
     K = controls.number("batch_size", max(2, own.mini_batch), 2, own.n_train, 1, key)
 for row in conventions(alpha, own.delta, K, own.width):
-    st.code(row.line, language="python", wrap_lines=True)
+    st.code(row.line, language=None, wrap_lines=True)  # the light theme's color of a number is too pale
     times = "" if row.factor == 1 else f", times (K-1)/K = {row.factor:.6g},"
     st.caption(f"**{row.library}** averages the {row.averages} variance; its moving variance{times} is the lab's.")
 st.caption(

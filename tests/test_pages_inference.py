@@ -26,6 +26,7 @@ def test_every_view_opens(lab):
 def told(at):
     """Each library's line of code, and what is said below it."""
     words = [text.value for text in at.caption if "averages the" in text.value]
+    assert {code.language for code in at.code} == {"plaintext"}, "Streamlit's colors of code are too pale on white"
     return dict(zip((code.value for code in at.code), words, strict=True))
 
 
