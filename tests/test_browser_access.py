@@ -1,7 +1,9 @@
-"""What a visitor without a mouse or with weak eyes relies on, in a real browser: focus that is seen."""
+"""What a visitor without a mouse or with weak eyes relies on, in a real browser: focus, contrast, names, headings."""
+
+import re
 
 import pytest
-from lab_browser import opened
+from lab_browser import button, opened
 from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
@@ -12,3 +14,26 @@ def test_the_page_link_that_has_the_focus_is_outlined(page, server):
     link = page.get_by_role("navigation").get_by_role("link", name="Runs")
     link.focus()
     expect(link).to_have_css("outline", "rgba(29, 36, 51, 0.8) solid 2px")
+
+
+def light(color: str) -> float:
+    """The relative luminance of "rgb(85, 103, 222)" (WCAG 2)."""
+    parts = [int(part) / 255 for part in re.findall(r"\d+", color)]
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize(("scheme", "text"), [("dark", "rgb(230, 233, 240)"), ("light", "rgb(29, 36, 51)")])
+def test_what_is_chosen_and_the_button_that_stands_out_can_be_read_in_both_themes(page, server, scheme, text):
+    page.emulate_media(color_scheme=scheme)
+    opened(page, server)
+    for chosen in (".st-key-view [data-selected] p", "[data-testid=stSidebar] [data-testid=stSliderThumbValue] p"):
+        expect(page.locator(chosen).first).to_have_css("color", text)
+    train = button(page, "Train")
+    train.hover()
+    for state in ("hovered", "at rest"):
+        back = train.evaluate("button => getComputedStyle(button).backgroundColor")
+        assert 1.05 / (light(back) + 0.05) >= 4.5, f"white on the button, {state}"
+        page.mouse.move(0, 0)
+        page.wait_for_timeout(300)  # the color changes slowly
+    expect(train.locator("kbd")).to_have_css("opacity", "1")
