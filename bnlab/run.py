@@ -150,14 +150,22 @@ def shortened(name: str) -> str:
 
 
 def described(experiment: Experiment) -> str:
-    """A name that says what is asked: data, size, what else is not as by default, arms."""
-    s, usual = experiment.settings, Settings()
+    """A name that says what is asked: data, size, what else is not as by default, where all arms have it; arms."""
+    first, usual = experiment.arm_settings[0], Settings().model_dump()
+    alike = {
+        name: value
+        for name, value in first.model_dump().items()
+        if all(getattr(settings, name) == value for settings in experiment.arm_settings)
+    }
     said = ("data", "depth", "width", "activation", *SHARED)  # how long it trains stands beside the name
-    others = [name for name in Settings.model_fields if name not in said and getattr(s, name) != getattr(usual, name)]
-    more = "".join(f", {briefly(name, getattr(s, name))}" for name in others)
+    data = DATASETS[alike["data"]].label if "data" in alike else ""
+    size = f"{alike['depth']} × {alike['width']}" if "depth" in alike and "width" in alike else ""
+    network = f"{size} {alike.get('activation', '')}".strip()
+    others = [briefly(name, value) for name, value in alike.items() if name not in said and value != usual[name]]
+    asked = ", ".join(filter(None, (data, network, *others)))
     seeds = f", {len(experiment.seeds)} seeds" if len(experiment.seeds) > 1 else ""
     arms = ", ".join(arm.label for arm in experiment.arms)
-    return f"{DATASETS[s.data].label}, {s.depth} × {s.width} {s.activation}{more}: {arms}{seeds}"
+    return f"{asked}: {arms}{seeds}" if asked else f"{arms}{seeds}"
 
 
 def briefly(name: str, value: Any) -> str:

@@ -192,7 +192,7 @@ def test_a_transaction_that_cannot_be_committed_is_undone(store):
 def test_runs_are_listed_renamed_and_deleted(store):
     first, second = store.create(REAL), store.create(REAL, name="Mine")
     assert [run.id for run in store.runs()] == [second.id, first.id]
-    assert first.name == "Wine, 3 × 5 tanh, K = 16: none, before, after, wider, deeper, 2 seeds"
+    assert first.name == "Wine, tanh, K = 16: none, before, after, wider, deeper, 2 seeds"
     assert second.name == "Mine"
     assert first.experiment == REAL and first.status == "queued" and first.step == -1 and not first.ended
     assert all(store.create(REAL).id.isalnum() for _ in range(20)), "a command line takes -x for an option"
@@ -251,6 +251,20 @@ def test_an_unknown_run_is_said_in_a_sentence(store, ask):
 def test_a_run_is_named_for_what_is_not_as_by_default(store, more, words):
     name = store.create(Experiment(settings=Settings(activation="tanh", **more), arms=(Arm(label="a"),))).name
     assert name == f"Digits, 20 × 64 tanh{words}: a"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "name"),
+    [
+        ({"depth": 3}, {"width": 128}, "Digits, sigmoid: a, b"),
+        ({"depth": 3, "width": 8}, {"depth": 3, "width": 8, "activation": "relu"}, "Digits, 3 × 8: a, b"),
+        ({"data": "wine", "batch_size": 32}, {"batch_size": 32}, "20 × 64 sigmoid, K = 32: a, b"),
+        ({"data": "wine", "depth": 3, "activation": "relu"}, {}, "a, b"),
+    ],
+)
+def test_a_name_says_of_size_and_settings_only_what_all_arms_have(store, one, other, name):
+    arms = (Arm(label="a", changes=one), Arm(label="b", changes=other))
+    assert store.create(Experiment(arms=arms)).name == name
 
 
 def test_every_setting_can_stand_in_a_name():
