@@ -9,10 +9,10 @@ me = session.begin()
 
 with st.sidebar:
     asking = st.container()  # what the controls ask is known when all are read
-    st.subheader("Arms")
+    st.header("Arms")
     places = arms.editor(me)
     places |= controls.seeds(me)
-    st.subheader("Shared settings")
+    st.header("Shared settings")
     places |= controls.settings(me)
 experiment, wrong = me.asked()
 with asking:

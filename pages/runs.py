@@ -35,7 +35,7 @@ def row(me: Session, run: Run, label: str) -> None:
     name, actions = st.columns([3, 2], vertical_alignment="center")
     with name:
         when, _, called = label.partition(" · ")
-        st.subheader(f"{escaped(when)} · **{escaped(called)}**", anchor=False)
+        st.header(f"{escaped(when)} · **{escaped(called)}**", anchor=False)
         asked = run.experiment
         networks = several(len(asked.arms), "arm") + ", " + several(len(asked.seeds), "seed")
         steps = f"step {run.made:,} of {asked.settings.steps:,}"

@@ -199,7 +199,7 @@ def test_the_list_of_runs_follows_those_that_train_and_the_keyboard_renames_and_
     other.keyboard.press("Escape")
     expect(name).to_have_count(0)
     expect(row).to_have_role("group")
-    expect(row).to_have_accessible_name(row.get_by_role("heading", level=3).inner_text())
+    expect(row).to_have_accessible_name(row.get_by_role("heading", level=2).inner_text())
     button(page, "Reset").click()  # stops it, and there is another row
     expect(row).to_contain_text("Stopped, step")
     other.locator("[class*=st-key-row-]").nth(1).wait_for(timeout=SLOW)

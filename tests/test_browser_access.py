@@ -3,8 +3,8 @@
 import re
 
 import pytest
-from lab_browser import button, opened
-from playwright.sync_api import expect
+from lab_browser import RESTED, SLOW, button, drawn, opened, until
+from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.browser
 
@@ -37,3 +37,28 @@ def test_what_is_chosen_and_the_button_that_stands_out_can_be_read_in_both_theme
         page.mouse.move(0, 0)
         page.wait_for_timeout(300)  # the color changes slowly
     expect(train.locator("kbd")).to_have_css("opacity", "1")
+
+
+def outline(page: Page) -> list[tuple[int, str]]:
+    """The levels and words of the headings, in their order."""
+    found = page.locator(":is(h1, h2, h3, h4, h5, h6):visible").all()
+    return [(int(head.evaluate("head => head.tagName[1]")), head.inner_text()) for head in found]
+
+
+def test_the_headings_are_an_outline_of_the_page(page, server):
+    opened(page, server)
+    drawn(page)
+    until(page, "document.querySelectorAll('.board-card').length === 3")
+    asking, shown = [(2, "Arms"), (2, "Shared settings")], [(2, "Loss"), (2, "Accuracy")]
+    cards = [(3, label) for label in ("no norm", "BN before", "BN after")]
+    done = (2, page.locator(".board").get_by_role("status").inner_text())
+    assert outline(page) == [*asking, (1, "Batch Normalization Lab"), done, *cards, *shown]
+    page.goto(f"{server}/inference")
+    page.get_by_role("heading", name="Conventions").wait_for(timeout=SLOW)
+    page.wait_for_selector(RESTED, timeout=SLOW)
+    assert outline(page) == [
+        (1, "Inference"),
+        (2, "Three statistics, one network"),
+        (2, "Fork this run"),
+        (2, "Conventions"),
+    ]

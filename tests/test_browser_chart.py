@@ -201,11 +201,11 @@ def test_views_that_wrap_on_a_telephone_have_corners_and_edges_of_their_own(page
 
 COVERED = """() => { const over = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 0.5
         && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 0.5;
-      const things = [...document.querySelectorAll('[data-testid=stMain] :is(button, input, [role=slider], h3)')];
+      const things = [...document.querySelectorAll('[data-testid=stMain] :is(button, input, [role=slider], h2)')];
       const boxes = things.filter(e => !e.closest('.modebar') && e.checkVisibility()).map(e => {
         const range = document.createRange();  // of a heading the words
         range.selectNodeContents(e);
-        return [e.textContent || e.ariaLabel, (e.tagName === 'H3' ? range : e).getBoundingClientRect()]; });
+        return [e.textContent || e.ariaLabel, (e.tagName === 'H2' ? range : e).getBoundingClientRect()]; });
       return [...document.querySelectorAll('.live-plot .modebar-btn')].flatMap(button =>
         boxes.filter(([, box]) => over(box, button.getBoundingClientRect())).map(([name]) => name)); }"""
 

@@ -105,7 +105,7 @@ def test_runs_of_one_name_are_told_apart_in_the_list_of_all():
     at = page()
     at.switch_page("runs.py")
     drawn(at)
-    titles = [text.value.replace("\\", "").replace("\u2060", "") for text in at.subheader if "twin" in text.value]
+    titles = [text.value.replace("\\", "").replace("\u2060", "") for text in at.header if "twin" in text.value]
     assert len(set(titles)) == 3 and all(" · **twin" in title for title in titles)
     assert titles[0].startswith(f"{store.run(runs[2].id).created:%b %d 1970, %H:%M:%S}")
 
@@ -147,7 +147,7 @@ def test_a_page_switch_keeps_the_question_and_the_run():
     (run,) = opened.store().runs()
     at.switch_page("runs.py")
     drawn(at)
-    assert any(run.name in m.value.replace("\\", "") for m in at.subheader)
+    assert any(run.name in m.value.replace("\\", "") for m in at.header)
     at.switch_page("lab.py")
     drawn(at)
     assert widget(at, "depth").value == 11

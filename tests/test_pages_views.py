@@ -34,7 +34,7 @@ def group(at: AppTest, key: str):
 
 def below(at: AppTest) -> list[str]:
     """The page's headings and its options' labels, from top to bottom."""
-    kinds = {"button_group": "option-", "slider": "option-", "selectbox": "option-", "subheader": None}
+    kinds = {"button_group": "option-", "slider": "option-", "selectbox": "option-", "header": None}
     found = [w for w in at.main if w.type in kinds and (kinds[w.type] is None or (w.key or "").startswith("option-"))]
     return [getattr(w, "label", None) or w.value for w in found if getattr(w, "value", "") not in OTHERS]
 

@@ -23,7 +23,7 @@ def show(me: session.Session, run: Run) -> None:
     made is shown by the Lab, where it trains."""
     if me.take("forked"):
         st.switch_page("lab.py")
-    st.subheader(
+    st.header(
         "Fork this run",
         help="An arm goes on from the exact weights of a step, once as it was and once changed. Where nothing is "
         "changed, both are equal to the last bit.",

@@ -128,7 +128,7 @@ def load(me: session.Session) -> None:
 
 def show(me: session.Session) -> None:
     """Those of the page Why it works, each with its question."""
-    st.subheader("Experiments worth training", anchor=False)
+    st.header("Experiments worth training", anchor=False)
     for name, (question, experiment) in WHY.items():
         left, right = st.columns([1, 3], vertical_alignment="center")
         help = "Loads it into the Lab."

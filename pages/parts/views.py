@@ -67,7 +67,7 @@ def show(run_id: str, views: dict[str, tuple[str, ...]] = LAB) -> None:
     above, own = placed(list(figures))
     row("options", above, view, run, chosen)
     for name, figure in figures.items():
-        st.subheader(figure.label, help=figure.help, anchor=False)
+        st.header(figure.label, help=figure.help, anchor=False)
         if own[name]:
             row(f"options-{name}", own[name], view, run, chosen)
         query = {o.name: chosen[o.name] for o in figure.options if chosen.get(o.name) is not None}

@@ -34,14 +34,15 @@ const write = (element, text) => { if (element.textContent !== text) element.tex
 export default function ({ data, parentElement, setTriggerValue }) {
   let me = boards.get(parentElement);
   if (!me) {
-    me = { root: make("div", "board"), state: make("span", "board-state"), facts: make("span", "board-facts"),
+    me = { root: make("div", "board"), state: make("span"), facts: make("span", "board-facts"),
       bar: make("div", "board-bar"), done: make("div", "board-done"), cards: make("div", "board-cards"), told: [] };
-    const line = make("div", "board-line");
+    const line = make("div", "board-line"), head = make("h2", "board-state"); // above the cards, whose heads are h3
     me.state.setAttribute("role", "status");
     me.bar.setAttribute("role", "progressbar");
     me.bar.setAttribute("aria-label", "Steps done");
     me.bar.append(me.done);
-    line.append(me.state, me.facts);
+    head.append(me.state);
+    line.append(head, me.facts);
     me.root.append(line, me.bar, me.cards);
     parentElement.append(me.root);
     boards.set(parentElement, me);

@@ -3,7 +3,7 @@
 const BUTTON = "button, summary", FIELD = "button, input, textarea";
 const POPOVER = "[data-testid=stPopoverBody]", OPENER = "[data-testid=stPopoverButton][aria-expanded=true]";
 const REGION = "[data-testid=stMain], [data-testid=stSidebar]";
-const ROW = "[class*=st-key-row-]", HEADING = "h2, h3";
+const ROW = "[class*=st-key-row-]", HEADING = "h2";
 const BUSY = ".board:is([data-status=queued], [data-status=running]), [data-testid=stApp]:not([data-test-script-state=notRunning])";
 const LOOK = 250, QUIET = 4; // Step is disabled while it makes its step, and then the focus belongs there, not on Stop
 const usable = (element) => !element.disabled && element.checkVisibility();
