@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from lab_browser import RESTED, SLOW, button, drawn, opened, until
+from lab_browser import RESTED, SHORT, SLOW, button, drawn, opened, trained, until
 from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.browser
@@ -62,3 +62,14 @@ def test_the_headings_are_an_outline_of_the_page(page, server):
         (2, "Fork this run"),
         (2, "Conventions"),
     ]
+
+
+def test_every_row_of_runs_is_a_group_by_its_name_before_it_has_the_focus(page, server):
+    trained(page, server, SHORT, "done")
+    trained(page, server, SHORT, "done")
+    page.get_by_role("link", name="Runs").click()
+    rows = page.locator("[class*=st-key-row-]")
+    rows.nth(1).wait_for(timeout=SLOW)
+    for row in rows.all():
+        expect(row).to_have_role("group")
+        expect(row).to_have_accessible_name(row.get_by_role("heading", level=2).inner_text())

@@ -88,16 +88,20 @@ addEventListener("keydown", (event) => {
 addEventListener("keyup", () => ((held = false), handOn()), true);
 addEventListener("pointerdown", forget, true);
 
-// A run's row is a group by its name, and so is what opens from it
-let named = 0;
+// A run's row is a group by its name from when it is drawn, and so is what opens from it
+function nameRows() {
+  for (const row of document.querySelectorAll(ROW)) {
+    const heading = row.querySelector(HEADING); // it comes after its row, and under a new name has another id
+    if (heading && row.getAttribute("aria-labelledby") !== heading.id) {
+      row.setAttribute("role", "group");
+      row.setAttribute("aria-labelledby", heading.id);
+    }
+  }
+}
+new MutationObserver(nameRows).observe(document.body, { subtree: true, childList: true, attributes: true, attributeFilter: ["id"] });
 addEventListener("focusin", ({ target }) => {
-  const popover = target.closest(POPOVER), opener = popover && opened();
-  const row = (opener ?? target).closest(ROW), heading = row?.querySelector(HEADING);
-  if (!heading) return;
-  heading.id ||= `run-${++named}`;
-  row.setAttribute("role", "group");
-  row.setAttribute("aria-labelledby", heading.id);
-  popover?.setAttribute("aria-label", `${popover.getAttribute("aria-label").split(":")[0]}: ${heading.innerText}`);
+  const popover = target.closest(POPOVER), heading = popover && opened()?.closest(ROW)?.querySelector(HEADING);
+  if (heading) popover.setAttribute("aria-label", `${popover.getAttribute("aria-label").split(":")[0]}: ${heading.innerText}`);
 }, true);
 
 export default () => {};
