@@ -32,7 +32,9 @@ def listing(me: Session, followed: bool) -> None:
 
 def row(me: Session, run: Run, label: str) -> None:
     """One run: what it is, how far, and what can be done with it."""
-    name, actions = st.columns([3, 2], vertical_alignment="center")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        name = st.container(width="stretch")
+        actions = st.container(horizontal=True, width="content")
     with name:
         when, _, called = label.partition(" · ")
         st.header(f"{escaped(when)} · **{escaped(called)}**", anchor=False)
@@ -42,7 +44,7 @@ def row(me: Session, run: Run, label: str) -> None:
         st.caption(f"{run.status.capitalize()}, {steps}; {networks}; {run.trained_on}")
         if run.ended and (told := outcome(run.id, run.version)):
             st.caption(escaped(told))
-    with actions, st.container(horizontal=True, horizontal_alignment="right"):
+    with actions:
         if st.button("Open", icon=":material/open_in_new:", key=f"open-{run.id}"):
             me.open_run(run.id)
             st.switch_page("lab.py")

@@ -73,3 +73,15 @@ def test_every_row_of_runs_is_a_group_by_its_name_before_it_has_the_focus(page, 
     for row in rows.all():
         expect(row).to_have_role("group")
         expect(row).to_have_accessible_name(row.get_by_role("heading", level=2).inner_text())
+
+
+def test_in_a_window_of_900_pixels_no_name_is_cut_and_no_button_drops_below_the_others(page, server):
+    page.set_viewport_size({"width": 900, "height": 900})
+    trained(page, server, SHORT, "done")
+    page.goto(f"{server}/runs")
+    row = page.locator("[class*=st-key-row-]").first
+    buttons = [row.get_by_role("button", name=name) for name in ("Open", "Rename", "Delete")]
+    assert len({button.bounding_box()["y"] for button in buttons}) == 1
+    page.goto(f"{server}/why")
+    name = page.locator("[class*=st-key-preset-]").get_by_text("ReLU: He, Xavier, batch norm").locator("visible=true")
+    assert name.evaluate("words => words.parentElement.scrollWidth <= words.parentElement.clientWidth")
