@@ -117,6 +117,18 @@ def test_panels_on_a_telephone_stand_in_their_order(page, server):
     until(page, f"(titles => titles.length === 5 && {rows} < 5)({titles})")
 
 
+def test_a_legend_of_many_rows_on_a_telephone_is_seen_as_a_whole_and_takes_no_room_from_the_curves(page, server):
+    arms = "&".join(f"arm=an+arm+with+a+name+{i}" + (";norm=batch" if i % 2 else "") for i in range(6))
+    page.set_viewport_size({"width": 390, "height": 900})
+    trained(page, server, f"depth=2&width=4&batch_size=16&steps=20&{arms}", "done")
+    page.wait_for_selector(RESTED, timeout=SLOW)
+    plot = page.locator(".live-plot").first
+    expect(plot.locator(".legendtoggle")).to_have_count(12)
+    last, around = plot.locator(".legendtoggle").last.bounding_box(), plot.locator(".legend .bg").bounding_box()
+    assert last["y"] + last["height"] <= around["y"] + around["height"] + 1
+    assert around["height"] > 200 and plot.locator(".nsewdrag").bounding_box()["height"] > 300
+
+
 def test_an_axis_whose_range_was_given_chooses_its_own_again(page, server):
     opened(page, f"{server}/?{SHORT}")
     for scale in ("log", "linear", "log"):  # the accuracy's linear axis is given

@@ -32,7 +32,7 @@ load(FLAT).catch(() => {}); // begins before the first figure is asked for
 export default function ({ data, parentElement, setTriggerValue }) {
   let me = charts.get(parentElement);
   if (!me) {
-    me = { plot: document.createElement("div"), note: document.createElement("p"), words: document.createElement("p"), updates: 0 };
+    me = { plot: document.createElement("div"), note: document.createElement("p"), words: document.createElement("p"), updates: 0, legend: 0 };
     me.plot.className = "live-plot";
     me.note.className = "live-note";
     me.words.className = "live-words";
@@ -122,7 +122,7 @@ const look = (element) => {
 const screenful = (me) => (document.fullscreenElement === me.root ? innerHeight : 0); // pixels
 const narrow = (element) => element.clientWidth < 560; // pixels, too few for panels side by side
 
-async function draw(me) {
+async function draw(me, again = false) {
   const address = me.data.address; // the visitor may choose another run while this is drawn
   const { layout } = me.figure, c = look(me.plot);
   const data = me.figure.data.map((line) => (hidden.get(address)?.has(entry(line)) ? { ...line, visible: "legendonly" } : { ...line }));
@@ -136,13 +136,18 @@ async function draw(me) {
   };
   const usual = layout.height ?? HEIGHT;
   me.screen = screenful(me);
+  me.narrow = narrow(me.plot);
   const shown = {
     ...layout, template: { ...layout.template, layout: theme }, autosize: true,
-    height: me.screen ? Math.max(me.screen - AROUND - me.note.offsetHeight, SQUEEZED * usual) : usual,
+    height: me.screen ? SQUEEZED * usual : usual,
     uirevision: layout.uirevision ?? address, legend: { ...layout.legend, uirevision: me.updates }, // plotly's own memory counts lines
   };
-  me.narrow = narrow(me.plot);
-  if (me.narrow) Object.assign(shown, stacked(layout, usual), { margin: { ...layout.margin, l: 48, r: 8 } });
+  if (me.narrow) {
+    Object.assign(shown, stacked(layout, usual), { margin: { ...layout.margin, l: 48, r: 8 } });
+    shown.legend.maxheight = 1; // the whole of it is seen, and takes nothing from the curves
+    shown.height += me.legend;
+  }
+  if (me.screen) shown.height = Math.max(shown.height, me.screen - AROUND - me.note.offsetHeight);
   for (const name of Object.keys(shown).filter((name) => /^[xy]axis/.test(name))) { // said outright: plotly keeps a given range's "no"
     shown[name] = { ...shown[name], autorange: shown[name].autorange ?? !shown[name].range };
   }
@@ -156,6 +161,8 @@ async function draw(me) {
     me.plot.on("plotly_restyle", () => hide(me));
     if (zooms.has(address)) await plotly.react(me.plot, data, zoomed(address, shown), config);
   }
+  const { margin, legend } = me.plot._fullLayout, beyond = Math.max(0, (legend?._height ?? 0) - margin.t); // pixels
+  if (me.narrow && beyond !== me.legend && !again) return draw(Object.assign(me, { legend: beyond }), true);
   keepHover(me);
   me.look = c.text;
   me.plot.style.minHeight = `${shown.height}px`; // the page does not jump while another figure is on its way
