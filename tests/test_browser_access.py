@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from lab_browser import RESTED, SHORT, SLOW, button, drawn, opened, trained, until
+from lab_browser import RESTED, SHORT, SLOW, button, drawn, opened, redrawn, stopped, trained, until
 from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.browser
@@ -85,3 +85,50 @@ def test_in_a_window_of_900_pixels_no_name_is_cut_and_no_button_drops_below_the_
     page.goto(f"{server}/why")
     name = page.locator("[class*=st-key-preset-]").get_by_text("ReLU: He, Xavier, batch norm").locator("visible=true")
     assert name.evaluate("words => words.parentElement.scrollWidth <= words.parentElement.clientWidth")
+
+
+def test_the_legend_is_gone_through_by_keys_while_its_chart_is_drawn_anew(page, server):
+    trained(page, server)
+    plot = page.locator(".live-plot").first
+    expect(plot).to_have_role("group")
+    expect(plot).to_have_accessible_name(re.compile("^Loss"))
+    legend = plot.get_by_role("toolbar", name="Loss: legend")
+    entries = legend.get_by_role("button")
+    expect(entries).to_have_count(4)
+    assert legend.locator("[tabindex='0']").count() == 1, "one stop of Tab"
+    entries.first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    focused = page.get_by_role("button", name="no norm: test", exact=True).first
+    expect(focused).to_be_focused()
+    expect(focused).to_have_css("outline", "rgb(29, 36, 51) solid 2px")
+    for key, pressed in (("Enter", "false"), ("Space", "true")):
+        expect(focused).to_have_attribute("aria-pressed", "true" if pressed == "false" else "false")
+        page.keyboard.press(key)
+        expect(focused).to_have_attribute("aria-pressed", pressed)
+        redrawn(page)
+        expect(focused).to_be_focused()
+        expect(focused).to_have_attribute("tabindex", "0")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")  # as a double-click: this one alone
+    expect(legend.locator("[aria-pressed=true]")).to_have_count(1)
+    redrawn(page)
+    expect(legend.locator("[aria-pressed=true]")).to_have_text("no norm: test")
+    expect(focused).to_be_focused()
+    stopped(page)
+
+
+def test_a_chart_s_toolbar_bears_its_title_and_is_one_stop_of_tab(page, server):
+    opened(page, server)
+    drawn(page)
+    bar = page.get_by_role("toolbar", name="Loss", exact=True)
+    expect(bar.get_by_role("button", name="Zoom", exact=True)).to_have_attribute("tabindex", "0")
+    assert bar.locator("[tabindex='0']").count() == 1
+    bar.get_by_role("button", name="Zoom", exact=True).focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator(":focus")).to_have_attribute("aria-label", "Full screen")
+    hidden = "document.querySelectorAll('.live-plot [aria-hidden=true] :is(button, a, [tabindex])').length"
+    assert page.evaluate(hidden) == 0, "nothing hidden can have the focus"
+    read = page.locator(".live-plot").first.aria_snapshot()
+    assert "ln 10" not in read and "img" not in read and 'button "no norm: test" [pressed]' in read, read

@@ -43,8 +43,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     me.root.addEventListener("fullscreenchange", () => (me.wake = true));
     charts.set(parentElement, me);
   }
-  me.plot.setAttribute("role", "img");
-  me.plot.setAttribute("aria-label", data.label);
+  Object.assign(me.plot, { role: "group", ariaLabel: data.label });
   me.root.dataset.title = data.title;
   me.tell = () => setTriggerValue("deleted", true);
   const asked = JSON.stringify(data);
@@ -159,10 +158,12 @@ async function draw(me, again = false) {
   if (anew) { // at first without a zoom, so that a double-click finds the figure's own ranges
     me.plot.on("plotly_relayout", (changed) => remember(me, changed));
     me.plot.on("plotly_restyle", () => hide(me));
+    me.plot.on("plotly_afterplot", () => label(me));
     if (zooms.has(address)) await plotly.react(me.plot, data, zoomed(address, shown), config);
   }
   const { margin, legend } = me.plot._fullLayout, beyond = Math.max(0, (legend?._height ?? 0) - margin.t); // pixels
   if (me.narrow && beyond !== me.legend && !again) return draw(Object.assign(me, { legend: beyond }), true);
+  label(me);
   keepHover(me);
   me.look = c.text;
   me.plot.style.minHeight = `${shown.height}px`; // the page does not jump while another figure is on its way
@@ -253,6 +254,23 @@ function stacked(layout, height) {
     found.coloraxis = { ...layout.coloraxis, colorbar: { ...bar, title: { ...bar.title, side: "top" } } };
   }
   return found;
+}
+
+// What is read aloud of a chart: whose toolbar it is, and the legend's entries as buttons; ticks and marks are not. Of each
+// bar one button is reached by Tab, the others from there (keyboard.js). plotly keeps what is set here
+function label({ plot, data }) {
+  const drawing = ".main-svg:not(:has(> .infolayer)), .main-svg > :not(.infolayer), .infolayer > :not(.legend), .gl-container, .modebar svg";
+  for (const part of plot.querySelectorAll(drawing)) part.ariaHidden = "true";
+  plot.querySelector(".main-svg:has(> .infolayer)").role = "none"; // of an image some readers read nothing but its name
+  for (const entry of plot.querySelectorAll(".legend .traces")) {
+    Object.assign(entry, { role: "button", ariaPressed: String(entry.style.opacity === "1") });
+  }
+  for (const [at, words] of [[".modebar", data.title], [".legend", `${data.title}: legend`]]) {
+    const bar = plot.querySelector(at), buttons = [...(bar?.querySelectorAll("button, [role=button]") ?? [])];
+    if (bar) Object.assign(bar, { role: "toolbar", ariaLabel: words });
+    const first = buttons.find((button) => button.getAttribute("tabindex") === "0") ?? buttons[0];
+    for (const button of buttons) button.tabIndex = button === first ? 0 : -1;
+  }
 }
 
 function remember(me, changed) {

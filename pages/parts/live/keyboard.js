@@ -1,5 +1,5 @@
 // What the keyboard needs and Streamlit lacks: Tab leads into an open popover, a button that is pressed and goes away hands
-// the focus on, and a run's buttons say whose they are.
+// the focus on, a run's buttons say whose they are, and a chart's toolbar and legend are gone through by arrows.
 const BUTTON = "button, summary", FIELD = "button, input, textarea";
 const POPOVER = "[data-testid=stPopoverBody]", OPENER = "[data-testid=stPopoverButton][aria-expanded=true]";
 const REGION = "[data-testid=stMain], [data-testid=stSidebar]";
@@ -87,6 +87,23 @@ addEventListener("keydown", (event) => {
 }, true);
 addEventListener("keyup", () => ((held = false), handOn()), true);
 addEventListener("pointerdown", forget, true);
+
+// In a chart's toolbar and its legend arrows lead from button to button, and Tab comes back to the last one. An entry of
+// the legend, which is no HTML, does at Enter or Space what it does at a click
+const BAR = ".live-plot [role=toolbar]", ENTRY = ".legend [role=button]";
+const WAYS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
+const inside = (bar) => [...bar.querySelectorAll("button, [role=button]")];
+addEventListener("keydown", (event) => {
+  const { target, key } = event, bar = target.closest?.(BAR), entry = target.matches?.(ENTRY) && ["Enter", " "].includes(key);
+  if (!bar || event.ctrlKey || event.metaKey || event.altKey || !(WAYS[key] || entry)) return;
+  event.preventDefault();
+  const buttons = inside(bar), toggle = target.querySelector(".legendtoggle");
+  if (WAYS[key]) buttons.at((buttons.indexOf(target) + WAYS[key]) % buttons.length).focus();
+  else if (!event.repeat) for (const kind of ["mousedown", "mouseup"]) toggle.dispatchEvent(new MouseEvent(kind));
+}, true);
+addEventListener("focusin", ({ target }) => {
+  for (const button of target.closest(BAR) ? inside(target.closest(BAR)) : []) button.tabIndex = button === target ? 0 : -1;
+}, true);
 
 // A run's row is a group by its name from when it is drawn, and so is what opens from it
 function nameRows() {
