@@ -12,7 +12,7 @@ from .. import lineage, moving
 from ..trace import evenly
 from . import style
 from .inference import SHOWN, three
-from .looks import NOT_FINITE, NOT_YET, left_out, missing, newest_snapshot, seen
+from .looks import NOT_YET, left_out, missing, newest_snapshot, not_finite, seen
 from .moving import NO_BATCH_NORM, subject
 from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, Option
 from .style import NOTHING
@@ -163,7 +163,7 @@ def alpha_inference(trace: Trace, *, arm: int, alpha: float) -> go.Figure:
         return wrong
     there = seen(found)
     if not there.any():
-        return style.said(NOT_FINITE.format(step))
+        return not_finite(step, style.label(trace, arm), now=False)
     averaged, losses = found["step"][there][0], found["loss"][there].mean(0)
     told = three(trace, arm, "test", "loss")
     figure, few = go.Figure(), evenly(len(told.steps), SHOWN)
@@ -207,7 +207,7 @@ def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
         return wrong
     there = seen(found)
     if not there.any():
-        return style.said(NOT_FINITE.format(at))
+        return not_finite(at, style.label(trace, arm))
     figure, best, alike = go.Figure(), [], []
     names = [f"{alpha:g}" for alpha in moving.ALPHAS]
     for split, dash in (("train", "dot"), ("test", "solid")):

@@ -14,7 +14,7 @@ from ..settings import about
 from . import style
 from .alphas import standing, unknown
 from .inference import each_of
-from .looks import NOT_FINITE, NOT_YET, finished, left_out, missing, newest_snapshot, seen
+from .looks import NOT_YET, finished, left_out, missing, newest_snapshot, not_finite, seen
 from .means import present
 from .moving import NO_BATCH_NORM
 from .options import BATCH_ARM, LAYER, STEP, About, choice
@@ -87,7 +87,7 @@ def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.
         return wrong
     there = seen(found)
     if not there.any():
-        return style.said(NOT_FINITE.format(at))
+        return not_finite(at, style.label(trace, arm))
     found = {name: values[there] for name, values in found.items()}
     figure = make_subplots(1, 2, horizontal_spacing=0.13)
     names, best, measured = [f"{alpha:g}" for alpha in moving.ALPHAS], [], []
@@ -199,7 +199,7 @@ def in_practice(trace: Trace, *, arm: int, step: int) -> go.Figure:
             return wrong
         there = seen(found)
         if not there.any():
-            return style.said(NOT_FINITE.format(at))
+            return not_finite(at, style.label(trace, arm))
         found = {name: values[there] for name, values in found.items()}
         means, ratios = (found[name].mean(0) for name in ("mean_off", "std_ratio"))
         layers, own = np.arange(1, len(means) + 1), settings.mini_batch == K

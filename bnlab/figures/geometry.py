@@ -14,7 +14,20 @@ from ..probes.invariance import FACTORS
 from ..trace import EVERYTHING
 from . import style
 from .lasting import confine, lasting, parted
-from .looks import NOT_FINITE, NOT_YET, absent, each, finished, layered, line, middle, mode, seeds, titled
+from .looks import (
+    NOT_YET,
+    WITH_BATCH_NORM,
+    absent,
+    each,
+    finished,
+    layered,
+    line,
+    middle,
+    mode,
+    not_finite,
+    seeds,
+    titled,
+)
 from .losses import measure, unit
 from .means import present
 from .options import LAYER, STEP, About, Option, having, lower
@@ -115,7 +128,7 @@ def undone(trace: Trace, *, step: int, layer: int) -> go.Figure:
     at, there = told
     there = [one for one in there if one[0] in normed]
     if not there:
-        return style.said(NOT_FINITE.format(at))
+        return not_finite(at, WITH_BATCH_NORM)
     most = max(trace.experiment.arm_settings[arm].depth for arm in normed)
     instead = f"No arm with batch norm has more layers than {most}: layer {most} is shown." if most < layer else ""
     layer = min(layer, most)

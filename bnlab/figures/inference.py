@@ -12,7 +12,7 @@ from ..data import DATASETS
 from ..moving import age
 from ..sampling import parts_of_at_most
 from . import style
-from .looks import NOT_FINITE, left_out
+from .looks import left_out, not_finite
 from .means import present
 from .moving import NO_BATCH_NORM
 from .options import BATCH_ARM, About, choice
@@ -67,7 +67,7 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
         return style.said(NOTHING if trace.step < 0 else UNSCORED)
     test = told if (split, quantity) == ("test", "loss") else three(trace, arm, "test", "loss")
     if not told.there.any() or not test.there.any():
-        return style.said(NOT_FINITE.format(int(told.steps[0])))
+        return not_finite(int(told.steps[0]), style.label(trace, arm), now=False)
     figure, seeds = go.Figure(), len(trace.experiment.seeds)
     ends = (np.fmin.reduce, np.fmax.reduce)
     band = [three(trace, arm, split, quantity, over) for over in ends] if seeds > 1 else []

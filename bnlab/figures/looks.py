@@ -21,10 +21,7 @@ COMING = "The lab is looking. This takes a moment."
 OLD = "An older version of the lab looked at this step and measured less. Choose another step."
 NOT_YET = "No snapshot of the weights yet; they come with the scores."
 ALL_LOST = "Every network had diverged by step {:,}. Choose an earlier step, or a lower learning rate."
-NOT_FINITE = (
-    "At step {:,} weights or moving averages of every network are not finite. Choose an earlier step, or a lower "
-    "learning rate."
-)
+WITH_BATCH_NORM = "every network with batch norm"
 MARKS = 100  # looks that are drawn over time, at most, and the newest
 Needs = list[tuple[str, int, dict]]
 
@@ -52,6 +49,12 @@ def missing(found: dict[str, np.ndarray] | None) -> go.Figure | None:
     if found is None:
         return style.said(COMING)
     return style.said(f"This could not be looked at: {found['wrong'][0]}") if "wrong" in found else None
+
+
+def not_finite(at: int, whose: str = "every network", now: bool = True) -> go.Figure:
+    """What to say where no network `whose` figure it is has finite weights; `now`: of a step that can be chosen."""
+    do = "Choose an earlier step, or a lower learning rate." if now else "Train with a lower learning rate."
+    return style.said(f"At step {at:,} weights or moving averages of {whose} are not finite. {do}")
 
 
 def seen(found: dict[str, np.ndarray]) -> np.ndarray:
@@ -130,7 +133,9 @@ def each(trace: Trace, probe: str, step: int, of: Iterable[int] | None = None, *
             return wrong
     lasts = [arm for arm in found if not wholly(trace, arm, at)]
     left = [(arm, style.label(trace, arm), found[arm]) for arm in lasts if seen(found[arm]).any()]
-    return (at, left) if left else style.said((NOT_FINITE if lasts else ALL_LOST).format(at))
+    if left:
+        return at, left
+    return not_finite(at) if lasts else style.said(ALL_LOST.format(at))
 
 
 def absent(trace: Trace, at: int, drawn: list[tuple], asked: Iterable[int] | None = None) -> list[str]:
