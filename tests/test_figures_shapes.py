@@ -130,6 +130,17 @@ def test_an_arm_of_one_layer_takes_the_jacobians_of_no_other(store, name):
     assert "not finite" not in drawn.layout.meta["note"]
 
 
-def test_where_every_arm_has_one_layer_the_jacobians_say_what_to_do(store):
+SHALLOW = {
+    "jacobians": "need 2 or more",
+    "spectra": "need 2 or more",
+    "conditions": "need 2 or more",
+    "covariate_shift": "no arm has more than one",
+    "dials": "no arm has more than one",
+}
+
+
+@pytest.mark.parametrize("name", SHALLOW)
+def test_where_every_arm_has_one_layer_a_figure_of_several_says_so_and_draws_no_empty_axes(store, name):
     trace = recorded(store, ({"depth": 1}, {"depth": 1, "norm": "batch"}), steps=4)
-    assert "Jacobians between hidden layers need 2 or more" in shown(trace, "jacobians").layout.meta["said"]
+    said = shown(trace, name).layout.meta["said"]
+    assert SHALLOW[name] in said and said.endswith("Raise depth.")

@@ -12,11 +12,11 @@ from plotly.subplots import make_subplots
 
 from ..probes.curvature import limit
 from . import style
-from .dials import ROUGHNESS
+from .dials import NONE_BELOW, ROUGHNESS
 from .lasting import bounds, confine, finite, lasting, lost, parted, room, ruling
 from .looks import ALL_LOST, Needs, each, finished, line, looks, middle, mode, newest, often, seeds, some, titled
 from .losses import measure
-from .options import STEP, About, choice
+from .options import STEP, About, choice, having
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -63,6 +63,8 @@ def smoothness(trace: Trace, *, direction: str) -> go.Figure:
 
 def covariate_shift(trace: Trace, *, step: int) -> go.Figure:
     """How much each layer's gradient changes when the layers below take their update, and how far inputs drift."""
+    if not having(trace, 2):
+        return style.said(NONE_BELOW)
     told = each(trace, "shift", step)
     if isinstance(told, go.Figure):
         return told

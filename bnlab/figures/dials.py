@@ -21,7 +21,7 @@ from .lasting import lost, wholly
 from .looks import COMING, NOT_YET, Needs, finished, missing, mode
 from .losses import chance_loss
 from .means import geometric, present
-from .options import About
+from .options import About, having
 from .smoothing import smoothed
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ DIALS = ("shift", "gradient_line")  # the probes
 MOMENTS = 8  # snapshots at which both look, at most
 SMOOTHING = 10  # steps over which the newest loss is averaged
 ROUGHNESS = "roughness ‖Δg‖/‖Δw‖ (less is smoother)"
+NONE_BELOW = "Covariate shift comes from the layers below, and here no arm has more than one. Raise depth."
 NAMES = {"shift": "covariate shift", "rough": "the roughness of the loss"}  # of the dials
 ALIKE = 0.1  # relative difference below which two arms say the same
 LEARNS = 0.9  # of the loss of guessing: a network learns where its newest loss is below
@@ -158,6 +159,8 @@ def clearly(one: np.ndarray, other: np.ndarray) -> int:
 
 def dials(trace: Trace) -> go.Figure:
     """Both dials of every arm: shift across, smoothness up; how fast it learned beside its name."""
+    if not having(trace, 2):
+        return style.said(NONE_BELOW)
     looks = {step: [trace.look(probe, 0, step) for probe in DIALS] for step in moments(trace)}
     if not looks:
         return style.said(NOT_YET)

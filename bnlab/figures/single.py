@@ -22,7 +22,7 @@ def alone(trace: Trace, *, step: int) -> go.Figure:
     at = newest_snapshot(trace, step)
     if at is None:
         return style.said(NOT_YET)
-    names = [style.label(trace, arm) for arm in range(len(trace.experiment.arms))]
+    names = [style.title(trace, arm) for arm in range(len(trace.experiment.arms))]
     figure, top, colors = go.Figure(), 0.0, [style.color(arm) for arm in range(len(names))]
     told: dict[str, list[float]] = {"alone_in_training": [], "alone": []}
     kept = {}
@@ -44,7 +44,7 @@ def alone(trace: Trace, *, step: int) -> go.Figure:
         )  # fmt: skip
     figure.update_layout(barmode="group")
     figure.update_xaxes(title="greatest difference of an output", range=[0, 1.15 * max(top, 1.0)])
-    figure.update_yaxes(range=[len(names) - 0.5, -0.5])
+    figure.update_yaxes(ticklabelstandoff=8, range=[len(names) - 0.5, -0.5])
     note = (
         f"Step {at:,}. Each of 32 test examples computed alone, against all at once. In inference mode there is only "
         "rounding between them: a single example needs no mini-batch. In training mode batch norm subtracts a lone "
