@@ -200,9 +200,8 @@ def outlier(trace: Trace, *, step: int) -> go.Figure:
     title = f"greatest change of a {'prediction (in deviations of the target)' if regression else 'probability'}"
     top = max(1.0, *(v for v in values if np.isfinite(v)), 0)
     figure.update_xaxes(title=title, range=[0, 1.12 * top])  # room for the number behind the bar
-    figure.update_yaxes(
-        ticklabelstandoff=8, range=[len(labels) - 0.5, -0.5]
-    )  # explicit: what is drawn first must not decide it
+    figure.update_yaxes(ticklabelstandoff=8)
+    figure.update_yaxes(range=[len(labels) - 0.5, -0.5])  # explicit: what is drawn first must not decide it
     note = (
         f"Step {at:,}. The inputs of one example grow a hundredfold; these are the others of its mini-batch. "
         "Only batch norm lets it through, and only where it normalizes with the mini-batch."
