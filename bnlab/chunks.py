@@ -116,7 +116,7 @@ class Table:
             at += steps[pick].tolist()
             db.execute("delete from chunks where id = ?", (place,))
             while len(at) >= self.capacity or (place == places[-1][0] and at):
-                joined = np.concatenate(kept, 1)
-                self.put(db, at[0], stride, np.ascontiguousarray(joined[:, : self.capacity]))
-                kept, at = [joined[:, self.capacity :]], at[self.capacity :]
+                rows = np.concatenate(kept, 1)
+                self.put(db, at[0], stride, np.ascontiguousarray(rows[:, : self.capacity]))
+                kept, at = [rows[:, self.capacity :]], at[self.capacity :]
         self.reopen()

@@ -41,7 +41,7 @@ FILE = "runs.sqlite"  # of a directory
 OF_A_RUN = ("chunks", "summary", "scores", "population", "snapshots", "looks", "forks")  # tables beside `runs`
 PATIENCE = 30_000  # milliseconds to wait for another writer
 FULL = "The disk is full: nothing more can be kept. Delete runs or other files; what is recorded can be read as before."
-PIECE = 2000  # pages given back at once
+PAGES = 2000  # pages given back at once
 
 
 class Full(sqlite3.OperationalError, ValueError):
@@ -114,7 +114,7 @@ class Database:
         try:
             (left,) = db.execute("pragma freelist_count").fetchone()
             while left:
-                db.execute(f"pragma incremental_vacuum({PIECE})").fetchall()
+                db.execute(f"pragma incremental_vacuum({PAGES})").fetchall()
                 before, (left,) = left, db.execute("pragma freelist_count").fetchone()
                 if left >= before:  # a file of an older version keeps its size; or others delete as fast
                     break

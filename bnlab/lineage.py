@@ -96,8 +96,8 @@ def seen(trace: Trace) -> list[Seen]:
             stack, _ = of.slots(arm, "units")
             earlier, here = seen(of)[stack], batch_slots(of.experiment, stack)
             pick = [here.index(of.experiment.stacks[stack].index((arm, n.seed))) for n in slots]
-            both = joined(earlier.steps, (earlier.batch_mean, earlier.batch_var), pick, trace.first, both)
-            measured = joined(earlier.scored, earlier.population, pick, trace.first, measured)
+            both = continued(earlier.steps, (earlier.batch_mean, earlier.batch_var), pick, trace.first, both)
+            measured = continued(earlier.scored, earlier.population, pick, trace.first, measured)
             steps = np.concatenate([earlier.steps[earlier.steps < trace.first], steps])
             scored = np.concatenate([earlier.scored[earlier.scored < trace.first], scored])
         vector = lambda step, i=i: trace.snapshot(step)[i]  # noqa: E731
@@ -106,6 +106,6 @@ def seen(trace: Trace) -> list[Seen]:
     return found
 
 
-def joined(steps: np.ndarray, earlier, pick: list[int], first: int, later) -> list[np.ndarray]:
+def continued(steps: np.ndarray, earlier, pick: list[int], first: int, later) -> list[np.ndarray]:
     """Arrays [n, L, B, d] of a parent's slots `pick` before the step `first`, and then a fork's."""
     return [np.concatenate([a[steps < first][:, :, pick], b]) for a, b in zip(earlier, later, strict=True)]

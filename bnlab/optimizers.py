@@ -30,7 +30,6 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 OPTIMIZERS: Registry[type] = Registry("optimizer")
 
 
-@OPTIMIZERS.named("sgd")
 class Sgd:
     """d = g: plain stochastic gradient descent."""
 
@@ -45,7 +44,6 @@ class Sgd:
         return g, 1.0
 
 
-@OPTIMIZERS.named("momentum")
 class Momentum:
     """d = 0.9 d + g: SGD with momentum, as torch.optim.SGD(momentum=0.9) (Polyak 1964)."""
 
@@ -60,7 +58,6 @@ class Momentum:
         return d.mul_(MOMENTUM).add_(g), 1.0
 
 
-@OPTIMIZERS.named("adam")
 class Adam:
     """d = m / (sqrt(v / (1 - 0.999^(t+1))) + 1e-8), c = 1 / (1 - 0.9^(t+1)): Kingma and Ba 2015, alg. 1, t from 0."""
 
@@ -78,3 +75,8 @@ class Adam:
         torch.sqrt(v, out=self.d).mul_((1 - BETA2 ** (t + 1)) ** -0.5).add_(EPSILON)
         torch.div(m, self.d, out=self.d)
         return self.d, 1 / (1 - BETA1 ** (t + 1))
+
+
+OPTIMIZERS["sgd"] = Sgd
+OPTIMIZERS["momentum"] = Momentum
+OPTIMIZERS["adam"] = Adam

@@ -30,11 +30,11 @@ def pooled(parts: list[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         (n, mean.double(), n * var.double()) for n, mean, var in parts
     ]  # the third: sums of squares about the mean
     while len(parts) > 1:
-        joined = []
+        merged = []
         for (n, mean, square), (m, other, more) in zip(parts[::2], parts[1::2], strict=False):
             apart = other - mean
-            joined.append((n + m, mean + apart * (m / (n + m)), square + more + apart**2 * (n * m / (n + m))))
-        parts = joined + parts[2 * len(joined) :]
+            merged.append((n + m, mean + apart * (m / (n + m)), square + more + apart**2 * (n * m / (n + m))))
+        parts = merged + parts[2 * len(merged) :]
     ((n, mean, square),) = parts
     return mean, square / n
 

@@ -10,7 +10,7 @@ import numpy as np
 from .run import Run
 from .scorings import Scorings
 from .store import RunStore
-from .summary import WHERE, joined
+from .summary import WHERE, combined
 from .trace import EVERYTHING, TABLES
 
 NAMES = {q: (table, q) for table, quantities in TABLES.items() for q in quantities if table != "samples"}
@@ -55,7 +55,7 @@ class Series(NamedTuple):
         return Series(steps, mean, *([mean] * 2 if before.exact and later.exact else ends))
 
 
-class Piece(NamedTuple):
+class Chunk(NamedTuple):
     """A chunk on disk: n rows, or buckets, at the steps first, first + stride, ..."""
 
     id: int
@@ -85,7 +85,7 @@ class Trace(Scorings):
     def exact(self, arm: int, table: str) -> list[tuple[int, int]]:
         """The windows [start, stop) of steps of which rows of a table are kept as recorded, in order."""
         stack, _ = self.slots(arm, table)
-        return [(chunk.first, chunk.end) for chunk in self.pieces("chunks", stack, table, 0, EVERYTHING)]
+        return [(chunk.first, chunk.end) for chunk in self.on_disk("chunks", stack, table, 0, EVERYTHING)]
 
     def forget(self) -> None:
         """Let go of what was read."""
@@ -147,9 +147,9 @@ class Trace(Scorings):
                 break
         else:
             raise KeyError("nothing is recorded yet.")
-        chunk = Piece(*row)
+        chunk = Chunk(*row)
         there = chunk.first + chunk.stride * int(np.clip((step - chunk.first) // chunk.stride, 0, chunk.n - 1))
-        found, buckets = range(there, there + 1), self.pieces("summary", stack, table, step, step + 1)
+        found, buckets = range(there, there + 1), self.on_disk("summary", stack, table, step, step + 1)
         if there != step and buckets:  # a scalar's exact row is gone
             start = step - (step - buckets[0].first) % buckets[0].stride
             found, there = range(start, start + buckets[0].stride), step
@@ -158,7 +158,7 @@ class Trace(Scorings):
     def columns(self, stack, table, name, layer, unit, start, stop, points) -> Series:
         """One quantity of all slots of a stack, from the exact rows or, where too many or gone, the summary."""
         offset, shape = self.place(stack, table, name, layer, unit)
-        chunks = self.pieces("chunks", stack, table, start, stop)
+        chunks = self.on_disk("chunks", stack, table, start, stop)
         buckets = self.buckets(chunks, stack, table, start, stop, points)
         edge = buckets[-1].end if buckets else start  # an exact row that a bucket holds already is not shown twice
         chunks = [chunk for chunk in chunks if chunk.end > edge]
@@ -188,15 +188,15 @@ class Trace(Scorings):
             raise KeyError(f"unit is {unit}; the layer has units 0 to {shape[-1] - 1}.")
         return offset, shape
 
-    def pieces(self, source: str, stack: int, table: str, start: int, stop: int) -> list[Piece]:
+    def on_disk(self, source: str, stack: int, table: str, start: int, stop: int) -> list[Chunk]:
         """What `source` (chunks or summary) has of a table of the steps start..stop - 1, in order."""
         where = f"{WHERE} and first < ? and first + stride * n > ? order by first"
         ask = f"select id, first, stride, n from {source} where {where}"
-        return [Piece(*row) for row in self.store.db.execute(ask, (self.run.id, stack, table, stop, start))]
+        return [Chunk(*row) for row in self.store.db.execute(ask, (self.run.id, stack, table, stop, start))]
 
-    def buckets(self, chunks: list[Piece], stack, table, start, stop, points) -> list[Piece]:
+    def buckets(self, chunks: list[Chunk], stack, table, start, stop, points) -> list[Chunk]:
         """The pieces of the summary to read in place of `chunks`: where they are too many, or some are gone."""
-        found = self.pieces("summary", stack, table, start, stop)  # of units and samples there are none
+        found = self.on_disk("summary", stack, table, start, stop)  # of units and samples there are none
         rows, reach = sum(min(stop, c.end) - max(start, c.first) for c in chunks), start
         for chunk in chunks:
             reach = chunk.end if chunk.first <= reach else reach
@@ -206,13 +206,13 @@ class Trace(Scorings):
         coarse = found and (stop - start) // found[-1].stride < points
         return [] if coarse and not gone and rows <= 32 * points else found  # they would blur the window
 
-    def rows(self, source: str, piece: Piece, offset: int, size: int) -> Series:
+    def rows(self, source: str, piece: Chunk, offset: int, size: int) -> Series:
         with self.store.db.blobopen(source, "data", piece.id, readonly=True) as blob:
             blob.seek(4 * offset * piece.n)
             values = np.frombuffer(blob.read(4 * size * piece.n), np.float32).reshape(size, piece.n).T
         return Series(piece.first + piece.stride * np.arange(piece.n), values, values, values)
 
-    def summary(self, piece: Piece, offset: int, size: int) -> Series:
+    def summary(self, piece: Chunk, offset: int, size: int) -> Series:
         flat = self.rows("summary", piece, 3 * offset, 3 * size)
         return Series(flat.steps, *(flat.mean[:, i::3] for i in range(3)))
 
@@ -228,4 +228,4 @@ def bucketed(series: Series, points: int, weight: np.ndarray) -> Series:
     stride = int(weight.max())
     w = next(stride * f for f in WIDTHS if (steps[-1] - steps[0]) / (stride * f) <= points)
     edges = np.flatnonzero(np.diff(steps // w, prepend=-1))
-    return Series(steps[edges], *joined(*series[1:], weight, edges))
+    return Series(steps[edges], *combined(*series[1:], weight, edges))

@@ -15,27 +15,20 @@ T = TypeVar("T")
 
 
 class Registry(dict[str, T], Generic[T]):
-    """Things of one kind by name; `kind` is what an error message calls them.
+    """Things of one kind by name, each registered once (else ValueError); `kind` is what an error message calls them.
 
     >>> NORMS = Registry("norm")
-    >>> @NORMS.named("batch")
-    ... class BatchNorm: ...
+    >>> NORMS["batch"] = Norm("Batch norm", 1)
     """
 
     def __init__(self, kind: str):
         super().__init__()
         self.kind = kind
 
-    def named(self, name: str):
-        """Decorator: register what is decorated under `name`. Raises ValueError if the name is taken."""
-
-        def add(thing: T) -> T:
-            if name in self:
-                raise ValueError(f"{self.kind} {name!r} is registered twice.")
-            self[name] = thing
-            return thing
-
-        return add
+    def __setitem__(self, name: str, thing: T) -> None:
+        if name in self:
+            raise ValueError(f"{self.kind} {name!r} is registered twice.")
+        super().__setitem__(name, thing)
 
     def __missing__(self, name: str) -> T:
         raise KeyError(f"{name!r} is not a known {self.kind}; known are {', '.join(self)}.")

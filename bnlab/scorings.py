@@ -30,7 +30,7 @@ class Scorings:
     def __init__(self, store: RunStore, run: Run):
         self.store, self.run, self.experiment = store, run, run.experiment
         self.layouts = [layout(self.experiment, i) for i in range(len(self.experiment.stacks))]
-        self.told: dict[int, list] = {}  # the arms of a stack share the scores that were read
+        self.scores_read: dict[int, list] = {}  # the arms of a stack share the scores that were read
         self.seen: dict[tuple, tuple] = {}  # and the looks
         self.horizon: int | None = None  # snapshots after it are left out
 
@@ -87,20 +87,20 @@ class Scorings:
 
     def scored(self, points: int) -> list[tuple[int, int, dict]]:
         """(stack, step, {(split, statistics): {slot: (loss, accuracy)}}) of evenly chosen scorings and newest ones."""
-        if points not in self.told:
+        if points not in self.scores_read:
             of_run = "from scores where run = ?"  # of a stack that diverged as a whole there are fewer
             steps = self.store.db.execute(f"select distinct step {of_run} order by step", (self.run.id,))
             steps = [step for (step,) in steps]
             chosen = json.dumps([*steps[:: -(-len(steps) // points) or 1], *steps[-1:], *self.ends()])
             those = f"select stack, step, data {of_run} and step in (select value from json_each(?)) order by step"
-            self.told[points] = []
+            self.scores_read[points] = []
             for stack, step, data in self.store.db.execute(those, (self.run.id, chosen)):
                 scored: dict[tuple[str, str], dict] = {}
                 for split, statistics, slots, losses, accuracies in json.loads(data):
                     values = zip(losses, accuracies or [None] * len(losses), strict=True)
                     scored.setdefault((split, statistics), {}).update(zip(slots, values, strict=True))
-                self.told[points].append((stack, step, scored))
-        return self.told[points]
+                self.scores_read[points].append((stack, step, scored))
+        return self.scores_read[points]
 
     def ends(self) -> Iterator[int]:
         """The newest scoring of each arm all networks of which have diverged: they have none in those that follow."""
@@ -174,7 +174,7 @@ class Scorings:
         if at is None:
             steps = self.saw(probe, arm, **options)
             at = (*steps[:: -(-len(steps) // marks) or 1], *steps[-1:])
-        key = (probe, told(probe, options), stack, json.dumps([*at]))
+        key = (probe, options_key(probe, options), stack, json.dumps([*at]))
         if key not in self.seen:
             if len(self.seen) == MOST_SEEN:
                 self.seen.pop(next(iter(self.seen)))
@@ -194,12 +194,12 @@ class Scorings:
 
     def saw(self, probe: str, arm: int, **options: object) -> list[int]:
         """Steps at which a probe looked at an arm with these options and saw something."""
-        key = (self.run.id, probe, told(probe, options), self.slots(arm, "steps")[0])
+        key = (self.run.id, probe, options_key(probe, options), self.slots(arm, "steps")[0])
         return [step for (step,) in self.store.db.execute(f"select step {GOOD} order by step", key)]
 
     def looked(self, probe: str, **options: object) -> list[int]:
         """Steps at which a probe looked with these options, up to the horizon."""
-        key = (self.run.id, probe, told(probe, options))
+        key = (self.run.id, probe, options_key(probe, options))
         of = "select distinct step from looks where run = ? and probe = ? and options = ? order by step"
         rows = self.store.db.execute(of, key)
         return [step for (step,) in rows if self.horizon is None or step <= self.horizon]
@@ -208,7 +208,7 @@ class Scorings:
         """What a probe saw at exactly this step, arrays [seeds, ...] by name; None where it did not look."""
         stack, slots = self.slots(arm, "steps")
         ask = "select data from looks where run = ? and probe = ? and options = ? and stack = ? and step = ?"
-        row = self.store.db.execute(ask, (self.run.id, probe, told(probe, options), stack, step)).fetchone()
+        row = self.store.db.execute(ask, (self.run.id, probe, options_key(probe, options), stack, step)).fetchone()
         return {name: values[slots] for name, values in loaded(row[0]).items()} if row else None
 
 
@@ -218,6 +218,6 @@ def loaded(data: bytes) -> dict[str, np.ndarray]:
         return {name: arrays[name] for name in arrays.files}
 
 
-def told(probe: str, options: dict) -> str:
+def options_key(probe: str, options: dict) -> str:
     """A probe's options as they are kept, defaults filled in."""
     return json.dumps(checked(probe, options), sort_keys=True)

@@ -109,7 +109,7 @@ class Summary:
             pairs = both.shape[2] // 2
             both, left = both[:, :, : 2 * pairs], both[:, :, 2 * pairs :]
             values = (both[:, i].T for i in range(3))
-            merged = np.stack(joined(*values, np.ones(2 * pairs), np.arange(0, 2 * pairs, 2)), 2).transpose(1, 2, 0)
+            merged = np.stack(combined(*values, np.ones(2 * pairs), np.arange(0, 2 * pairs, 2)), 2).transpose(1, 2, 0)
             for i in range(merged.shape[2]):
                 if not self.done:
                     self.first = self.origin + self.buckets * self.stride
@@ -123,7 +123,7 @@ class Summary:
         self.restart(self.origin + self.buckets * self.stride)
 
 
-def joined(
+def combined(
     mean: np.ndarray, low: np.ndarray, high: np.ndarray, weight: np.ndarray, edges: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean, min and max of buckets [n, ...], each counting as weight[i], from one of `edges` to the next: of what is

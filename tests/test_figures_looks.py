@@ -92,11 +92,12 @@ def test_no_steps_are_no_error(tmp_path):
     assert "path needs two snapshots" in seen(*run, "surface", {"plane": "path"}).layout.annotations[0].text
 
 
-def test_one_layer_has_none_below_and_says_so(tmp_path):
-    run = trained(tmp_path, Settings(depth=1, width=6, steps=20, data="wine", batch_size=16), ARMS)
+def test_beside_deeper_arms_one_layer_has_none_below_and_is_not_compared(tmp_path):
+    arms = (*ARMS[:2], Arm(label="shallow", changes={"depth": 1}))
+    run = trained(tmp_path, Settings(depth=3, width=6, steps=20, data="wine", batch_size=16), arms)
     note = seen(*run, "dials").layout.meta["note"]
-    assert "one of the two cannot be measured here" in note and "nan" not in note
-    assert "Raise depth" in seen(*run, "jacobians").layout.annotations[0].text
+    (line,) = (words for words in note.splitlines() if words.startswith("shallow: "))
+    assert "shift not measurable" in line and "hollow, not compared" in line and "nan" not in note
 
 
 def test_losses_have_the_unit_of_the_curves(why_run, tmp_path):

@@ -182,7 +182,7 @@ def test_a_look_back_belongs_to_one_moment_of_a_run_whose_rows_make_room(store, 
     """It said "no such rowid: 934" in place of a chart, for good."""
     run = store.create(Experiment(settings=SMALL, arms=(BN,)))
     execute(store, run.id, lambda: None)
-    whole, (expected,) = Trace.pieces, seen(store.trace(run.id))
+    whole, (expected,) = Trace.on_disk, seen(store.trace(run.id))
 
     def thinned_meanwhile(trace, source, *where):
         found = whole(trace, source, *where)
@@ -195,7 +195,7 @@ def test_a_look_back_belongs_to_one_moment_of_a_run_whose_rows_make_room(store, 
             other.submit(thin).result()
         return found
 
-    monkeypatch.setattr(Trace, "pieces", thinned_meanwhile)
+    monkeypatch.setattr(Trace, "on_disk", thinned_meanwhile)
     (found,) = seen(store.trace(run.id))
     np.testing.assert_array_equal(found.batch_var, expected.batch_var)
 

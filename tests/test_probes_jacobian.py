@@ -94,7 +94,7 @@ def test_what_is_lost_is_told_by_the_examples_own_greatest_singular_value():
     """Deep products are of any size, and examples of unlike ones."""
     values = torch.tensor([[8.0, 4.0, 2.0], [9.0, 3.0, 1e-14], [0.0, 0.0, 0.0], [5e15, 5e15, 1e15]]).double()
     for scale in (1.0, 1e-40, 1e40):
-        found = jacobian.told(scale * values)
+        found = jacobian.summarized(scale * values)
         assert found["_lost"] == pytest.approx(4 / 12)  # the rounding of one, and all of another
         assert found["_condition"] == pytest.approx(4)  # the median of 4, 3 and 5
         assert found[""][0] == pytest.approx(2 * scale) and found[""][-1] == pytest.approx(5e15 * scale)

@@ -39,10 +39,10 @@ def write(trace: Trace, to: str, directory: Path) -> list[Path]:
     KeyError for an unknown format.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    pieces = {table: measured(trace, table) for table in KEYS}
-    pieces |= {f"{table}_summary": summarized(trace, table) for table in ("steps", "layers")}
-    pieces |= {"scores": scores(trace), "population": population(trace)}
-    files = {directory / f"{name}.{to}": rows for name, rows in pieces.items()}
+    tables = {table: measured(trace, table) for table in KEYS}
+    tables |= {f"{table}_summary": summarized(trace, table) for table in ("steps", "layers")}
+    tables |= {"scores": scores(trace), "population": population(trace)}
+    files = {directory / f"{name}.{to}": rows for name, rows in tables.items()}
     with trace.store.reading():  # a run that is being trained is exported as it was at one moment
         return [path for path, rows in files.items() if written(rows, FORMATS[to], path)]
 
@@ -51,7 +51,7 @@ def written(rows: Iterator[pa.Table], form: type, path: Path) -> Path | None:
     """The file of these rows, None if there are none; where it cannot be written to its end, what was there stays."""
     beside, writer = path.with_name(path.name + ".part"), None
     try:
-        for table in joined(rows):
+        for table in larger(rows):
             writer = writer or form(beside, table.schema)
             writer.write_table(table)
         if writer is None:
@@ -68,7 +68,7 @@ def written(rows: Iterator[pa.Table], form: type, path: Path) -> Path | None:
     return path
 
 
-def joined(rows: Iterator[pa.Table]) -> Iterator[pa.Table]:
+def larger(rows: Iterator[pa.Table]) -> Iterator[pa.Table]:
     """Larger pieces of the same rows."""
     held: list[pa.Table] = []
     for table in rows:

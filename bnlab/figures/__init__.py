@@ -58,7 +58,7 @@ for more in (
     surface,
 ):
     for name, about in more.ABOUT.items():
-        FIGURES.named(name)(about)
+        FIGURES[name] = about
 
 
 def check(name: str, trace: Trace, query: Mapping[str, str]) -> None:

@@ -167,7 +167,7 @@ def sizes(settings: Settings) -> dict[int, str]:
     N, K = settings.n_train, settings.mini_batch
     found = {parts_of_at_least(size, N): size for size in (*PRACTICE, *([K] if K > 1 else []))}
     return {
-        size: pieces(N, size) + (f" (for the run's K = {K:,})" if size == K else "") for size in sorted(found.values())
+        size: cut(N, size) + (f" (for the run's K = {K:,})" if size == K else "") for size in sorted(found.values())
     }
 
 
@@ -177,7 +177,7 @@ def practice_needs(trace: Trace, *, arm: int, step: int) -> list[tuple[str, int,
     return [("practice", at, {"batch_size": K}) for K in sizes(settings)] if there else []
 
 
-def pieces(N: int, K: int) -> str:
+def cut(N: int, K: int) -> str:
     """Into what the practitioner's pass divides N examples where mini-batches of about K are asked for."""
     count = parts_of_at_least(K, N)
     each = each_of(N, count)

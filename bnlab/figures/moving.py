@@ -118,7 +118,7 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
     thin = {"mode": mode, "line": {"color": color, "width": 1}, "opacity": 0.8}
     solid = {"mode": mode, "line": {"color": color, "width": 3, "dash": style.dash(arm)}}
     marks = {"mode": "markers", "marker": {"color": style.GRAY, "size": 7, "symbol": "diamond-open"}}
-    joined = marks | {"mode": "lines+markers", "line": {"color": style.GRAY, "width": 1.5}}
+    linked = marks | {"mode": "lines+markers", "line": {"color": style.GRAY, "width": 1.5}}
     figure = make_subplots(2, 2, shared_xaxes=True, vertical_spacing=0.05, horizontal_spacing=0.13, row_heights=[3, 2])
     unseen = []
     for column, name in enumerate(SYMBOLS, 1):
@@ -128,7 +128,7 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
             (1, "moving average", mean, one.steps, one.moving, solid),
             (1, "population", whole, one.checked, one.population, marks),
             (2, "moving − mini-batch", f"|{mean} − {now}|", one.steps, np.abs(one.moving - one.batch), thin),
-            (2, "moving − population", f"|{mean} − {whole}|", one.checked, one.gap, joined),
+            (2, "moving − population", f"|{mean} − {whole}|", one.checked, one.gap, linked),
         ):
             hover = f"step %{{x}}: {symbol} = %{{y:,.4g}}<extra>{label}</extra>"
             figure.add_scatter(

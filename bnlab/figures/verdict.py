@@ -67,16 +67,11 @@ def verdict(trace: Trace, arm: int, step: int | None = None) -> Verdict:
     when = ""
     if gone:
         first, place = outbreak(broke[i] for i in gone)
-        when = f"diverged at step {first:,}, first in {place}"
-        if len(seeds) > 1:
-            several = (
-                f"{len(gone)} of {len(seeds)} seeds"
-                if len(live)
-                else "both seeds"
-                if len(seeds) == 2
-                else f"all {len(seeds)} seeds"
-            )
-            when = f"{several} diverged, first at step {first:,} in {place}"
+        n, of = len(gone), len(seeds)
+        which = f"{n} of {of} seeds" if n < of else "both seeds" if of == 2 else f"all {of} seeds"
+        when = f"{which} diverged, first at step {first:,} in {place}"
+        if of == 1:
+            when = f"diverged at step {first:,}, first in {place}"
     if not len(live):
         return Verdict(at, np.nan, np.nan, "diverged", when, UNDEFINED)
     dead = sum(map(silent, live)) if norms.shape[1] > 1 else 0

@@ -98,8 +98,8 @@ def outputs(
     frozen = right if group.stack.frozen else None  # what such an arm normalizes with in training mode too
 
     def in_training(x: Tensor) -> Tensor:
-        pieces = x.tensor_split(parts_of_at_most(K, x.shape[1]), 1)
-        return torch.cat([given(networks, piece, frozen) for piece in pieces], 1)
+        split_up = x.tensor_split(parts_of_at_most(K, x.shape[1]), 1)
+        return torch.cat([given(networks, part, frozen) for part in split_up], 1)
 
     fresh = [torch.full_like(q, cold) for q, cold in zip(right, START.values(), strict=True)]
     unbiased = [right[0], start + (right[1] - start) * (K / max(1, K - 1))]  # the start's 1 is none of a mini-batch

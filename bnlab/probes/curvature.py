@@ -48,13 +48,13 @@ def look(group: Group, iterations: int) -> Generator[None, None, dict[str, np.nd
     x, y = group.mini_batch(stack.t)
     x, y = x.double(), y.double() if y.is_floating_point() else y
     top = np.full(stack.S, np.nan)
-    for slots in pieces(group, iterations):
+    for slots in spans(group, iterations):
         product, first = hessian(group, slots, x[slots], y[slots])
         top[slots] = (yield from largest(product, first, iterations)).numpy()
     return {"top": top, "limit": np.array([limit(s) for s in stack.settings])}
 
 
-def pieces(group: Group, iterations: int) -> Iterator[slice]:
+def spans(group: Group, iterations: int) -> Iterator[slice]:
     """Adjacent networks of one norm and placement, as many as may be looked at together."""
     stack = group.stack
     parameters = stack.parameters.numel() // stack.S
@@ -96,11 +96,11 @@ def hessian(group: Group, slots: slice, x: Tensor, y: Tensor) -> tuple[Callable[
         along = [q.reshape(part.shape) for q, part in zip(v.split(sizes, 1), own, strict=True)]
         with torch.enable_grad():
             found = torch.autograd.grad(gradient, own, along, retain_graph=True)
-        return joined(found) * free
+        return flat(found) * free
 
     seeds = [network.seed for network in stack.networks[slots]]
     drawn = np.stack([np.random.default_rng([seed, 4]).standard_normal(sum(sizes)) for seed in seeds])
-    return product, normalized(joined(gradient) * free) + NOISE * normalized(torch.from_numpy(drawn) * free)
+    return product, normalized(flat(gradient) * free) + NOISE * normalized(torch.from_numpy(drawn) * free)
 
 
 def noisy(group: Group, slots: slice, gamma: list[Tensor], beta: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -136,7 +136,7 @@ def largest(product: Callable[[Tensor], Tensor], first: Tensor, iterations: int)
     return spectrum(torch.linalg.eigvalsh, tridiagonal)[:, -1]
 
 
-def joined(parts: list[Tensor]) -> Tensor:
+def flat(parts: list[Tensor]) -> Tensor:
     """All parameters of each network as one vector, [S, n]."""
     return torch.cat([part.flatten(1) for part in parts], 1).detach()
 

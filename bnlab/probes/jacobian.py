@@ -67,13 +67,13 @@ def look(group: Group) -> Generator[None, None, dict[str, np.ndarray]]:
             product = each[l] if product is None else product @ each[l]
             for name, matrices in (("layer", each[l]), ("product", product)):
                 values = spectrum(torch.linalg.svdvals, matrices)[0]  # [E, d], the greatest first
-                for what, value in told(values).items():
+                for what, value in summarized(values).items():
                     found[f"{name}{what}"][slot, l] = value.numpy()
             yield
     return found | (yield from in_training(group, x))
 
 
-def told(values: Tensor) -> dict[str, Tensor]:
+def summarized(values: Tensor) -> dict[str, Tensor]:
     """What `look` tells of the singular values [E, d] of E examples, each in descending order."""
     if not values.isfinite().all():
         return {}

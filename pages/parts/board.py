@@ -53,7 +53,7 @@ def looked_at(me: Session) -> Run | None:
         try:
             return opened.holder(me.run).run(me.run)
         except KeyError as error:
-            me.said, me.run = me.told(error, me.run), None
+            me.said, me.run = me.sentence(error, me.run), None
     return opened.example_run()
 
 
@@ -149,7 +149,7 @@ def look_at(me: Session, run_id: str) -> None:
     try:
         me.open_run(run_id)
     except KeyError as error:
-        me.said = me.told(error, run_id)
+        me.said = me.sentence(error, run_id)
 
 
 def rename_box(me: Session, run: Run | None) -> None:
@@ -169,7 +169,7 @@ def rename(me: Session, run_id: str) -> None:
     try:
         opened.store().rename(run_id, session.value(f"name-{run_id}"))
     except KeyError as error:
-        me.said = me.told(error, run_id)
+        me.said = me.sentence(error, run_id)
     except Full as error:
         me.said = str(error)
     except ValueError:
@@ -256,7 +256,7 @@ def begin(me: Session, asked: Experiment | str, how: str) -> bool:
     try:
         run = opened.store().again(asked) if isinstance(asked, str) else opened.store().create(asked)
     except (KeyError, ValueError) as error:
-        me.said = me.told(error, asked) if isinstance(asked, str) else str(error.args[0])
+        me.said = me.sentence(error, asked) if isinstance(asked, str) else str(error.args[0])
         return False
     if begun := let_train(me, run, how):
         me.run = run.id
@@ -277,7 +277,7 @@ def steer(me: Session, what: str, run_id: str) -> bool:
     try:
         getattr(opened.jobs(), what)(run_id)
     except (KeyError, ValueError) as error:
-        me.said = me.told(error, run_id)
+        me.said = me.sentence(error, run_id)
         return False
     if what in ("start", "resume", "step") and run_id not in me.begun:
         me.begun.append(run_id)
@@ -292,6 +292,6 @@ def delete(me: Session, run: Run) -> None:
         me.said = str(error.args[0])
         return
     except KeyError as error:  # it was deleted in another tab
-        me.said = me.told(error, run.id)
+        me.said = me.sentence(error, run.id)
     if me.run == run.id:
         me.run = None

@@ -121,7 +121,7 @@ def fork(me: session.Session, run_id: str, arm: int, step: int, changes: dict, m
     try:
         run = opened.store().fork(run_id, arm, step, changes, more)
     except (KeyError, ValueError) as error:
-        me.unforked = me.told(error, run_id)
+        me.unforked = me.sentence(error, run_id)
         return
     if board.let_train(me, run, "start"):
         me.open_run(run.id)

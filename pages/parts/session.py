@@ -104,7 +104,7 @@ class Session:
             self.wrong_address = []
         return self.wrong_address
 
-    def told(self, error: Exception, run_id: str) -> str:
+    def sentence(self, error: Exception, run_id: str) -> str:
         """What went wrong with a run; of one that is gone with the name that this session knew it by."""
         if isinstance(error, KeyError) and run_id in self.names:
             return f"The run {self.names[run_id]!r} was deleted. Choose another run."
@@ -159,7 +159,7 @@ def opened_address(me: Session, asked: Query) -> list[str]:
         try:
             me.open_run(run_id)
         except KeyError as error:
-            said.append(me.told(error, run_id))
+            said.append(me.sentence(error, run_id))
     pairs = [pair for pair in asked if pair[0] != RUN]
     if pairs:
         me.show(question(pairs))
