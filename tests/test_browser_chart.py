@@ -303,7 +303,7 @@ def test_what_follows_a_run_goes_on_when_a_call_ends_that_another_has_followed(p
           let asked = 0;
           const fetched = window.fetch;
           window.fetch = (...words) => { asked += String(words[0]).includes("nowhere"); return fetched(...words); };
-          const asks = async (more) => { const from = asked; for (let i = 0; i < 100 && asked < from + more; i++)
+          const asks = async (more) => { const from = asked; for (let i = 0; i < 600 && asked < from + more; i++)
             await new Promise((done) => setTimeout(done, 50)); return asked - from; };
           const first = call(), second = call();
           first();
