@@ -153,3 +153,7 @@ def test_the_name_of_a_line_is_at_the_end_where_no_curve_is():
     assert free_end(falling) == free_end(falling, nothing) == "end"
     assert free_end(falling, back) == "start" and free_end(falling, back[::-1]) == "end"
     assert free_end([1.0]) == "end", "one layer"
+
+
+def test_the_decades_of_values_are_counted_also_where_their_quotient_is_beyond_float32():
+    assert style.decades(np.array([1e-30, 1e30], np.float32)) == pytest.approx(60)

@@ -233,7 +233,7 @@ def decades(*values: np.ndarray) -> float:
     """How many powers of ten the positive ones of the values span."""
     there = np.concatenate(values)
     there = there[np.isfinite(there) & (there > 0)]
-    return log10(there.max() / there.min()) if there.size else 0
+    return log10(there.max()) - log10(there.min()) if there.size else 0  # float32 has no quotient of 10³⁸ and 10⁻³⁸
 
 
 def logarithmic(spanned: float) -> dict[str, object]:
