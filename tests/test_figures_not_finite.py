@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from looked_at import trained
+from looked_at import recorded, shown, trained
 
 from bnlab import Arm, Settings, figures
 from bnlab.looking import look
@@ -73,7 +73,7 @@ def test_where_every_seed_is_lost_the_figure_says_so_without_a_nan(run, name):
     assert not re.search(r"\bnan\b", told)
     kinds = {option.kind for option in figures.FIGURES[name].options}
     one = "arm" in kinds or "batch arm" in kinds
-    whose = r"of BN are not finite\." if one else r"of every network( with batch norm)? are not finite\."
+    whose = r"of BN are not finite\." if one else r"of every network are not finite\."
     assert re.search(whose, told) or "not finite: all seeds of BN." in told
     assert "step" in kinds or "earlier step" not in told, "there is none to be chosen"
     assert "diverged" not in told and "wider than" not in told
@@ -127,3 +127,20 @@ def test_the_cause_is_told_of_the_other_seeds(run):
     steps, loss, _ = trace.scores(0, "test", "moving")
     assert t > 0 and f": {loss[list(steps).index(t), LEFT].mean():.3g} with moving averages" in note
     assert f"; {trace.look('off', 0, t)['loss'][LEFT, 4].mean():.3g} without all three" in note
+
+
+DIVERGES = {"norm": "batch", "learning_rate": 100.0, "weight_decay": 1.0}
+
+
+@pytest.mark.parametrize("name", ["mistakes", "two_examples", "undone"])
+def test_of_batch_norm_that_diverged_beside_an_arm_that_lasts_the_arm_is_named(store, name):
+    trace = recorded(store, ({}, DIVERGES), steps=40)
+    assert {arm for arm, _ in trace.diverged} == {1}
+    said = shown(trace, name).layout.meta["said"]
+    assert "every network" not in said and "arm 1" in said and said.endswith("or a lower learning rate.")
+
+
+def test_where_no_step_can_be_chosen_none_is_spoken_of(store):
+    trace = recorded(store, ({"depth": 30, "activation": "linear", "init_gain": 100},), steps=5)
+    said = shown(trace, "smoothness").layout.meta["said"]
+    assert said == f"By step {trace.step} every network had diverged. Train with a lower learning rate."

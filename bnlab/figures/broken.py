@@ -12,7 +12,7 @@ from ..data import DATASETS
 from ..probes.broken import MISTAKES
 from . import style
 from .alphas import unknown
-from .looks import NOT_YET, WITH_BATCH_NORM, left_out, missing, newest_snapshot, not_finite, seen
+from .looks import NOT_YET, left_out, missing, newest_snapshot, not_finite, seen, those
 from .losses import measure
 from .options import STEP, About, Option, no_batch_norm
 
@@ -87,7 +87,7 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
         stems.append((name, color, *ends))
         symptoms.append(symptom(trace, arm, at, cost, chosen))
     if not stems:
-        return not_finite(at, WITH_BATCH_NORM)
+        return not_finite(at, those(trace, arms))
     for name, color, x, y in stems:  # from what it should be to what it is
         figure.add_scatter(
             x=style.numbers(x), y=style.numbers(y), mode="lines", line={"color": color, "width": 2}, opacity=0.4,

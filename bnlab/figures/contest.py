@@ -14,7 +14,7 @@ from ..probes.curvature import limit
 from . import style
 from .dials import NONE_BELOW, ROUGHNESS
 from .lasting import bounds, confine, finite, lasting, lost, parted, room, ruling
-from .looks import ALL_LOST, Needs, each, finished, line, looks, middle, mode, newest, often, seeds, some, titled
+from .looks import AGAIN, LOST, Needs, each, finished, line, looks, middle, mode, newest, often, seeds, some, titled
 from .losses import measure
 from .options import STEP, About, choice, having
 
@@ -44,7 +44,7 @@ def smoothness(trace: Trace, *, direction: str) -> go.Figure:
         for all_arms, values in zip(drawn, three, strict=True):
             all_arms.append((arm, values[:, lasting(trace, arm)]))
     if not any(np.isfinite(one.y).any() for one in figure.data):
-        return style.said(ALL_LOST.format(trace.step))
+        return style.said(f"{LOST.format(trace.step, 'every network')} {AGAIN}")
     loss_title = f"{measure(trace, 'loss')} along the {DIRECTIONS[direction]}"
     titled(figure, "step", loss_title, "change of the gradient ‖Δg‖", ROUGHNESS)
     confined = [confine(figure, trace, all_arms, column, log=True) for column, all_arms in enumerate(drawn, 1)]

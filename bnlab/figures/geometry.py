@@ -14,20 +14,7 @@ from ..probes.invariance import FACTORS
 from ..trace import EVERYTHING
 from . import style
 from .lasting import confine, lasting, parted
-from .looks import (
-    NOT_YET,
-    WITH_BATCH_NORM,
-    absent,
-    each,
-    finished,
-    layered,
-    line,
-    middle,
-    mode,
-    not_finite,
-    seeds,
-    titled,
-)
+from .looks import NOT_YET, absent, each, finished, layered, line, middle, mode, seeds, titled
 from .losses import measure, unit
 from .means import present
 from .options import LAYER, STEP, About, Option, having, lower
@@ -122,13 +109,10 @@ def undone(trace: Trace, *, step: int, layer: int) -> go.Figure:
     normed = [arm for arm, settings in enumerate(trace.experiment.arm_settings) if settings.norm == "batch"]
     if not normed:
         return style.said("No arm has batch norm, so there is nothing to undo.")
-    told = each(trace, "undo", step, layer=layer)
+    told = each(trace, "undo", step, normed, layer=layer)
     if isinstance(told, go.Figure):
         return told
     at, there = told
-    there = [one for one in there if one[0] in normed]
-    if not there:
-        return not_finite(at, WITH_BATCH_NORM)
     most = max(trace.experiment.arm_settings[arm].depth for arm in normed)
     instead = f"No arm with batch norm has more layers than {most}: layer {most} is shown." if most < layer else ""
     layer = min(layer, most)

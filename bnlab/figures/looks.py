@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
 
+from ..problems import enumeration
 from ..trace import evenly
 from ..train import scheduled
 from . import style
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 COMING = "The lab is looking. This takes a moment."
 OLD = "An older version of the lab looked at this step and measured less. Choose another step."
 NOT_YET = "No snapshot of the weights yet; they come with the scores."
-ALL_LOST = "Every network had diverged by step {:,}. Choose an earlier step, or a lower learning rate."
-WITH_BATCH_NORM = "every network with batch norm"
+LOST = "By step {:,} {} had diverged."
+EARLIER = "Choose an earlier step, or a lower learning rate."
+AGAIN = "Train with a lower learning rate."  # where no step can be chosen
 MARKS = 100  # looks that are drawn over time, at most, and the newest
 Needs = list[tuple[str, int, dict]]
 
@@ -53,8 +55,15 @@ def missing(found: dict[str, np.ndarray] | None) -> go.Figure | None:
 
 def not_finite(at: int, whose: str = "every network", now: bool = True) -> go.Figure:
     """What to say where no network `whose` figure it is has finite weights; `now`: of a step that can be chosen."""
-    do = "Choose an earlier step, or a lower learning rate." if now else "Train with a lower learning rate."
+    do = EARLIER if now else AGAIN
     return style.said(f"At step {at:,} weights or moving averages of {whose} are not finite. {do}")
+
+
+def those(trace: Trace, arms: Collection[int]) -> str:
+    """Whose networks those of the arms are: 'every network', or by the names of some arms."""
+    if len(arms) == len(trace.experiment.arms):
+        return "every network"
+    return enumeration([style.label(trace, arm) for arm in arms])
 
 
 def seen(found: dict[str, np.ndarray]) -> np.ndarray:
@@ -135,7 +144,8 @@ def each(trace: Trace, probe: str, step: int, of: Iterable[int] | None = None, *
     left = [(arm, style.label(trace, arm), found[arm]) for arm in lasts if seen(found[arm]).any()]
     if left:
         return at, left
-    return not_finite(at) if lasts else style.said(ALL_LOST.format(at))
+    whose = those(trace, found)
+    return not_finite(at, whose) if lasts else style.said(f"{LOST.format(at, whose)} {EARLIER}")
 
 
 def absent(trace: Trace, at: int, drawn: list[tuple], asked: Iterable[int] | None = None) -> list[str]:

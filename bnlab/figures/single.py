@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from ..settings import ALONE
 from . import style
-from .looks import NOT_YET, WITH_BATCH_NORM, left_out, missing, newest, newest_snapshot, not_finite, seen
+from .looks import NOT_YET, left_out, missing, newest, newest_snapshot, not_finite, seen, those
 from .means import present
 from .options import STEP, About, no_batch_norm
 
@@ -81,7 +81,7 @@ def two_examples(trace: Trace, *, step: int) -> go.Figure:
                     hovertemplate=f"layer %{{x}}: %{{y:,.3g}}<extra>{name}, K = {K}</extra>",
                 )  # fmt: skip
     if not figure.data:
-        return not_finite(at, WITH_BATCH_NORM)
+        return not_finite(at, those(trace, there))
     figure.update_xaxes(title="layer l (1 is next to the input)")
     figure.update_yaxes(title="share of the gradient that passes the norm", range=[-0.03, 1.03])
     note = (
