@@ -153,3 +153,17 @@ def test_what_is_said_of_frozen_averages_stays_when_another_arm_was_looked_at(tm
             said = seen(store, run_id, name, {"arm": arm}).layout.annotations
             frozen = bool(said) and said[0].text.startswith("This arm trains with its moving averages frozen")
             assert frozen == (arm == "1"), name
+
+
+@pytest.mark.parametrize(
+    "lost", [{"learning_rate": 100.0, "weight_decay": 1.0}, {"learning_rate": 3.0, "weight_decay": 1.0}]
+)
+def test_of_an_arm_that_is_lost_the_steps_before_are_drawn(store, lost):
+    trace = recorded(store, ({}, {"norm": "batch", "activation": "relu"} | lost), steps=40)
+    steps, losses, _ = trace.scores(1, "test", "moving")
+    fine = steps[np.isfinite(losses[:, 0])]
+    assert 0 < fine[-1] < trace.snapshots()[-1]
+    drawn = shown(trace, "alpha_inference", arm="1")
+    line = next(line for line in drawn.data if line.name == "α = 0.99")
+    assert list(line.x) == list(fine) and np.isfinite(line.y).all()
+    assert f"Drawn up to step {fine[-1]}, the last at which arm 1 has finite losses." in drawn.layout.meta["note"]

@@ -12,6 +12,7 @@ from .. import lineage, moving
 from ..trace import evenly
 from . import style
 from .inference import SHOWN, three
+from .lasting import wholly
 from .looks import NOT_YET, left_out, missing, newest_snapshot, not_finite, seen
 from .moving import NO_BATCH_NORM, subject
 from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, Option
@@ -145,15 +146,23 @@ def stored(trace: Trace, arm: int) -> str:
     )
 
 
+def last_snapshot(trace: Trace, arm: int) -> int | None:
+    """The newest snapshot; of an arm that came to have no finite loss, at the last step at which it had one."""
+    told = three(trace, arm, "test", "loss")
+    fine = told.steps[told.there.any(1)] if len(told.steps) else told.steps
+    over = len(fine) and (wholly(trace, arm) or fine[-1] < told.steps[-1])
+    return newest_snapshot(trace, int(fine[-1]) if over else None)
+
+
 def inference_needs(trace: Trace, *, arm: int, alpha: float) -> list[tuple[str, int, dict]]:
-    step = newest_snapshot(trace)
+    step = last_snapshot(trace, arm)
     there = step is not None and unknown(trace, arm, step) is None
     return [("inference", step, {"alpha": alpha})] if there else []
 
 
 def alpha_inference(trace: Trace, *, arm: int, alpha: float) -> go.Figure:
     """Test loss at the recorded snapshots with the moving averages of the chosen alpha."""
-    step = newest_snapshot(trace)
+    step = last_snapshot(trace, arm)
     if wrong := unknown(trace, arm, step or 0):
         return style.said(wrong)
     if step is None:
@@ -184,6 +193,8 @@ def alpha_inference(trace: Trace, *, arm: int, alpha: float) -> go.Figure:
     figure.update_xaxes(title="step t: the weights before update t")
     figure.update_yaxes(title="test loss E in inference mode", type="log")
     note = "The weights are those of the training; only the averages are made anew."
+    if step != newest_snapshot(trace):
+        note += f" Drawn up to step {step:,}, the last at which {style.label(trace, arm)} has finite losses."
     return style.finished(figure, note=f"{note} {left_out(trace, {arm: there})}".strip())
 
 
