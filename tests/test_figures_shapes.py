@@ -144,3 +144,15 @@ def test_where_every_arm_has_one_layer_a_figure_of_several_says_so_and_draws_no_
     trace = recorded(store, ({"depth": 1}, {"depth": 1, "norm": "batch"}), steps=4)
     said = shown(trace, name).layout.meta["said"]
     assert SHALLOW[name] in said and said.endswith("Raise depth.")
+
+
+@pytest.mark.parametrize("name", ["surface", "spectra", "gradient_heatmap", "distributions"])
+def test_two_lines_of_a_long_label_fit_above_its_panel(tmp_path, name):
+    """Of plotly's own 16 pixels the upper one was cut off."""
+    long = ("a label of forty characters, with words!", "one more of as many characters, as well.")
+    arms = tuple(Arm(label=label, changes={}) for label in long)
+    run = trained(tmp_path, Settings(depth=3, width=6, data="wine", batch_size=16, steps=4), arms)
+    drawn = seen(*run, name)
+    titles = [words for words in drawn.layout.annotations if "<br>" in words.text]
+    room = drawn.layout.template.layout.margin.t
+    assert titles and all(2 * 1.3 * words.font.size < room for words in titles)

@@ -106,6 +106,7 @@ def spectra(trace: Trace, *, step: int) -> go.Figure:
         2, len(arms), shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.02, vertical_spacing=0.06,
         column_titles=[style.title(trace, arm) for arm, *_ in arms],
     )  # fmt: skip
+    figure.update_annotations(font_size=13)
     for column, (arm, name, found) in enumerate(arms, 1):
         layers = np.arange(1, found["layer"].shape[1] + 1)
         for row, (key, x) in enumerate((("layer", layers + 1), ("product", layers)), 1):

@@ -55,6 +55,7 @@ def surface(trace: Trace, *, step: int, plane: str, look: str, arm: int, beside:
     solid = look == "surface"
     kind = {"type": "surface" if solid else "xy"}
     figure = make_subplots(1, len(asked), specs=[[kind] * len(asked)], subplot_titles=titles)
+    figure.update_annotations(font_size=13)
     every = np.log10(np.maximum(np.concatenate([found["loss"][0].ravel() for found in shown.values()]), 1e-9))
     low, high = (float(q) for q in np.quantile(every[np.isfinite(every)], (0, CLIPPED)))
     kind_of = "direction" if plane == "landscape" else "principal direction"
