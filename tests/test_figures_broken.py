@@ -76,7 +76,8 @@ def test_a_shift_stays_after_the_activation_and_its_line_begins_at_the_unshifted
 
 def test_an_outlier_moves_predictions_of_a_regression_and_none_where_it_is_alone(store):
     drawn = shown(recorded(store, data="diabetes", steps=5), "outlier")
-    assert drawn.layout.xaxis.title.text == "greatest change of a prediction (in deviations of the target)"
+    title = drawn.layout.xaxis.title.text.replace("<br>", " ")
+    assert title == "greatest change of a prediction, in deviations of the target"
     assert drawn.layout.xaxis.range[1] > 1
     drawn = shown(recorded(store, batch_size=2, steps=5, arms=({"norm": "batch"}, {})), "outlier")
     assert tuple(drawn.layout.xaxis.range) == (0, 1.12)  # of a probability, however little it changes

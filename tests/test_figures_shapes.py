@@ -156,3 +156,10 @@ def test_two_lines_of_a_long_label_fit_above_its_panel(tmp_path, name):
     titles = [words for words in drawn.layout.annotations if "<br>" in words.text]
     room = drawn.layout.template.layout.margin.t
     assert titles and all(2 * 1.3 * words.font.size < room for words in titles)
+
+
+@pytest.mark.parametrize("name", ["outlier", "alone"])
+def test_the_axis_of_bars_has_its_title_in_lines_that_fit_beside_long_names(store, name):
+    for data in ("wine", "diabetes"):
+        drawn = shown(recorded(store, ({"norm": "batch"},), data=data, steps=4), name)
+        assert max(map(len, drawn.layout.xaxis.title.text.split("<br>"))) < 25
