@@ -163,3 +163,10 @@ def test_the_axis_of_bars_has_its_title_in_lines_that_fit_beside_long_names(stor
     for data in ("wine", "diabetes"):
         drawn = shown(recorded(store, ({"norm": "batch"},), data=data, steps=4), name)
         assert max(map(len, drawn.layout.xaxis.title.text.split("<br>"))) < 25
+
+
+def test_arms_of_one_layer_are_left_out_of_the_covariate_shift_by_name(store):
+    trace = recorded(store, ({"depth": 1}, {"depth": 3}), steps=4)
+    drawn = shown(trace, "covariate_shift")
+    assert {t.name for t in drawn.data if t.mode == "lines+markers"} == {"arm 1"}
+    assert "arm 0 has 1 layer and is left out." in drawn.layout.meta["note"]

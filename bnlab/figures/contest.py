@@ -16,7 +16,7 @@ from .dials import NONE_BELOW, ROUGHNESS
 from .lasting import bounds, confine, finite, lasting, lost, parted, room, ruling
 from .looks import AGAIN, LOST, Needs, each, finished, line, looks, middle, mode, newest, often, seeds, some, titled
 from .losses import measure
-from .options import STEP, About, choice, having
+from .options import STEP, About, choice, having, lower
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -63,9 +63,8 @@ def smoothness(trace: Trace, *, direction: str) -> go.Figure:
 
 def covariate_shift(trace: Trace, *, step: int) -> go.Figure:
     """How much each layer's gradient changes when the layers below take their update, and how far inputs drift."""
-    if not having(trace, 2):
-        return style.said(NONE_BELOW)
-    told = each(trace, "shift", step)
+    deep = having(trace, 2)
+    told = each(trace, "shift", step, deep) if deep else style.said(NONE_BELOW)
     if isinstance(told, go.Figure):
         return told
     at, arms = told
@@ -89,7 +88,7 @@ def covariate_shift(trace: Trace, *, step: int) -> go.Figure:
         "rounding is left of a spread there is none."
         + (" Noisy batch norm: afterwards with the noise of the next step, as the next step sees it." if noisy else "")
     )
-    return finished(figure, 440, note, seeds(trace), *lost(trace, at).values())
+    return finished(figure, 440, note, seeds(trace), *lost(trace, at).values(), lower(trace, 2).strip())
 
 
 def curvature(trace: Trace) -> go.Figure:
