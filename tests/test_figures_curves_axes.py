@@ -84,7 +84,7 @@ def test_moving_averages_into_which_nothing_has_come_do_not_rule_the_axis(trace,
     trace.scored[1, "test", "moving"][1][0] = 1e10
     figure = figures.draw("loss", trace, {})
     assert log(10) < figure.layout.yaxis.range[1] < 3
-    told = "for the networks that did not diverge" if diverged else "1·10¹⁰ nats of <b>BN</b> at step 0, lies above"
+    told = "for the networks that did not diverge" if diverged else "1×10¹⁰ nats of <b>BN</b> at step 0, lies above"
     assert told in figure.layout.meta["note"]
 
 

@@ -136,7 +136,7 @@ def test_great_losses_of_an_undone_norm_are_written_as_powers_of_ten(tmp_path, m
     great = {"loss_with": np.array([1.75729e15]), "loss_without": np.array([41.2345678e9])}
     monkeypatch.setattr(trace, "look", lambda *a, **o: whole(*a, **o) | great)
     note = figures.draw("undone", trace, {}).layout.meta["note"]
-    assert "BN 1.75729·10¹⁵ and 4.12346·10¹⁰ nats" in note and "e+" not in note
+    assert "BN 1.75729×10¹⁵ and 4.12346×10¹⁰ nats" in note and "e+" not in note
 
 
 def test_every_norm_behind_an_activation_that_bends_is_said_to_move(tmp_path):

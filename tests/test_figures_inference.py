@@ -98,7 +98,7 @@ def test_the_cause_is_the_lag_where_the_weights_run_away(store):
 
 
 def test_averages_that_never_move_are_not_some_steps_behind(store):
-    """1/(1-α) was told as 1·10¹² steps, of a run of 40."""
+    """1/(1-α) was told as 1×10¹² steps, of a run of 40."""
     said = note(recorded(store, alpha=1.0))
     assert "without their lag (with α = 1 they never move)" in said and "steps behind" not in said
 

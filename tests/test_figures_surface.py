@@ -46,7 +46,7 @@ def test_the_end_of_the_colors_is_written_as_one_would(why_run, monkeypatch):
 
     monkeypatch.setattr(trace, "look", great)
     note = figures.draw("surface", trace, {}).layout.meta["note"]
-    assert "Colors end at 4.96·10⁶ nats, which 98% of the points stay below." in note
+    assert "Colors end at 4.96×10⁶ nats, which 98% of the points stay below." in note
 
 
 @pytest.mark.parametrize("look", ["contour", "surface"])

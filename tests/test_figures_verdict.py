@@ -35,7 +35,7 @@ def test_a_fitted_factor_that_points_the_other_way_is_not_said():
 @pytest.mark.parametrize(
     ("factor", "words"),
     [
-        (0.24, "vanishing: ×0.24 per layer in the middle, layer 1 gets 1.7·10⁻¹² of layer 20's signal"),  # 0.24**19
+        (0.24, "vanishing: ×0.24 per layer in the middle, layer 1 gets 1.7×10⁻¹² of layer 20's signal"),  # 0.24**19
         (1.0, "healthy gradient: layer 1 gets as much signal as layer 20"),
         (1.9, "exploding: ×1.90 per layer in the middle, layer 1 gets 200,000 times layer 20's signal"),
     ],
@@ -73,7 +73,7 @@ def test_the_verdict_names_what_is_no_number():
     ("factor", "depth", "tone", "arrives"),
     [
         (0.86, 4, "healthy", "0.64 of"),
-        (0.86, 100, "vanishing", "3.3·10⁻⁷ of"),
+        (0.86, 100, "vanishing", "3.3×10⁻⁷ of"),
         (1.26, 4, "healthy", "2 times"),
         (1.26, 60, "exploding", "840,000 times"),
         (1.01, 100, "healthy", "2.7 times"),
@@ -133,14 +133,14 @@ def test_the_mean_over_the_seeds_is_geometric():
     [
         (
             [1.5, *0.82 ** np.arange(98, 0, -1), 1],
-            "vanishing: ×0.82 per layer in the middle, dips to 3.6·10⁻⁹ of layer 100's signal at",
+            "vanishing: ×0.82 per layer in the middle, dips to 3.6×10⁻⁹ of layer 100's signal at",
         ),
         (
             [0.01, *1.2 ** np.arange(98, 0, -1), 1],
-            "exploding: ×1.20 per layer in the middle, rises to 5.8·10⁷ times layer 100's signal",
+            "exploding: ×1.20 per layer in the middle, rises to 5.8×10⁷ times layer 100's signal",
         ),
         ([0.04, 0.2, 1], "vanishing: ×0.20 per layer, layer 1 gets 0.04 of layer 3's signal"),
-        ([0.00256**2, 0.00256, 1], "vanishing: ×0.0026 per layer, layer 1 gets 6.6·10⁻⁶ of layer 3's signal"),
+        ([0.00256**2, 0.00256, 1], "vanishing: ×0.0026 per layer, layer 1 gets 6.6×10⁻⁶ of layer 3's signal"),
         ([0.998, 1.001, 0.999, 1], "healthy gradient: layer 1 gets as much signal as layer 4"),
         ([130 * 0.5, 30, 8, 1, 0.5], "exploding: ×3.72 per layer, layer 1 gets 130 times layer 5's signal"),
     ],
@@ -183,7 +183,7 @@ def test_threefold_per_layer_is_steep(factor, tone):
     assert verdict.verdict(flowing(factor, 1, depth=3), 0).tone == tone
 
 
-@pytest.mark.parametrize(("end", "words"), [(2e-4, "layer 1 gets 2·10⁻⁴ of"), (4e-4, "dips to 1·10⁻⁴ of")])
+@pytest.mark.parametrize(("end", "words"), [(2e-4, "layer 1 gets 2×10⁻⁴ of"), (4e-4, "dips to 1×10⁻⁴ of")])
 def test_a_signal_that_ends_near_its_dip_is_told_where_it_ends(end, words):
     norms = np.array([end, 1e-4, 1e-2, 1])
     assert words in verdict.verdict(shaped(norms, norms), 0).words

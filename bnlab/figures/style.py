@@ -75,14 +75,14 @@ def whole(n: int) -> int | None:
 
 
 def amount(value: float, digits: int = 3) -> str:
-    """A number as one would write it: 290, 1,440, 0.0399, 8.1·10⁻⁶."""
+    """A number as one would write it: 290, 1,440, 0.0399, 8.1×10⁻⁶."""
     if value == 0 or not np.isfinite(value) or 1e-3 <= abs(value) < 1e6:
         text = f"{value:,.{digits}g}"
         return f"{float(text):,.0f}" if "e+" in text else text
     mantissa, power = f"{value:.{digits - 1}e}".split("e")
     mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
     raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{mantissa}·10{raised}"
+    return f"{mantissa}×10{raised}"  # the sign of plotly's own ticks
 
 
 def mode(values: np.ndarray) -> str:
@@ -174,7 +174,7 @@ def written(value: float, plain: bool) -> str:
     if plain or 1 <= value <= 10:
         return f"{value:,g}"
     mantissa, power = f"{value:.1e}".replace(".0e", "e").split("e")
-    return ("" if mantissa == "1" else f"{mantissa}·") + f"10<sup>{int(power)}</sup>".replace("-", "−")
+    return ("" if mantissa == "1" else f"{mantissa}×") + f"10<sup>{int(power)}</sup>".replace("-", "−")
 
 
 def ticked(figure: go.Figure, least: dict[str, object] | None = None) -> None:

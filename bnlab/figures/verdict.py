@@ -161,7 +161,7 @@ def steepest(norms: np.ndarray) -> tuple[float, int, int]:
 
 
 def share(ratio: float, layer: int) -> str:
-    """A share of a layer's signal in words: '8.9·10⁻¹³ of layer 20's signal', 'as much signal as layer 20'."""
+    """A share of a layer's signal in words: '8.9×10⁻¹³ of layer 20's signal', 'as much signal as layer 20'."""
     told = rounded(ratio)
     if told == "1":
         return f"as much signal as layer {layer}"
@@ -169,7 +169,7 @@ def share(ratio: float, layer: int) -> str:
 
 
 def rounded(value: float, decimals: int = 0) -> str:
-    """Two digits that count: 0.0026, 1.4, 130, 1.2·10⁻⁸; between 0.1 and 100 at least so many decimals."""
+    """Two digits that count: 0.0026, 1.4, 130, 1.2×10⁻⁸; between 0.1 and 100 at least so many decimals."""
     return f"{value:.{decimals}f}" if decimals and 0.0995 <= value < 99.5 else amount(value, 2)
 
 
