@@ -67,12 +67,13 @@ def test_the_headings_are_an_outline_of_the_page(page, server):
 def test_every_row_of_runs_is_a_group_by_its_name_before_it_has_the_focus(page, server):
     trained(page, server, SHORT, "done")
     trained(page, server, SHORT, "done")
-    page.get_by_role("link", name="Runs").click()
     rows = page.locator("[class*=st-key-row-]")
-    rows.nth(1).wait_for(timeout=SLOW)
-    for row in rows.all():
-        expect(row).to_have_role("group")
-        expect(row).to_have_accessible_name(row.get_by_role("heading", level=2).inner_text())
+    for way in ("link", "address"):
+        page.get_by_role("link", name="Runs").click() if way == "link" else page.goto(f"{server}/runs")
+        rows.nth(1).wait_for(timeout=SLOW)
+        for row in rows.all():
+            expect(row).to_have_role("group", timeout=SLOW)
+            expect(row).to_have_accessible_name(row.get_by_role("heading", level=2).inner_text())
 
 
 def test_in_a_window_of_900_pixels_no_name_is_cut_and_no_button_drops_below_the_others(page, server):

@@ -317,3 +317,17 @@ def test_what_follows_a_run_goes_on_when_a_call_ends_that_another_has_followed(p
         script(name),
     )
     assert asked[0] >= 3 and asked[1] == 0
+
+
+def test_a_legend_that_needs_fewer_rows_in_a_wider_window_does_not_lie_on_the_curves(page, server):
+    """plotly placed it by the margin of the narrower one."""
+    page.set_viewport_size({"width": 1100, "height": 900})
+    opened(page, server)
+    drawn(page)
+    below = """() => { const bottom = document.querySelector('.live-plot .legend').getBoundingClientRect().bottom;
+      return bottom - document.querySelector('.live-plot .nsewdrag').getBoundingClientRect().top; }"""
+    assert page.evaluate(below) <= 0
+    width = page.evaluate("document.querySelector('.live-plot').clientWidth")
+    page.set_viewport_size({"width": 1500, "height": 900})
+    until(page, f"document.querySelector('.live-plot .main-svg').clientWidth > {width + 300}")
+    until(page, f"({below})() <= 0")

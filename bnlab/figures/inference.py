@@ -150,7 +150,7 @@ def explained(told: Three, settings: Settings, found: Cause | None) -> str:
     top = widest(told)
     worst = top if found is None else int(np.flatnonzero(told.steps == found.t)[0])
     t, K, alpha = int(told.steps[worst]), settings.mini_batch, settings.alpha
-    among = "after step 0" if told.steps[top] == 0 else "of the steps whose weights are kept"
+    among = "after step 0" if told.steps[top] == 0 else "of the steps that can be looked into"
     said = f"Test loss at step {t:,}, where they are widest apart{'' if worst == top else f' ({among})'}: "
     said += f"{amount(told.moving[worst])} with moving averages, "
     said += f"{amount(told.population[worst])} with population statistics."

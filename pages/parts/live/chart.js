@@ -92,7 +92,7 @@ async function ask(me) {
     await draw(me);
     say(me, figure.layout.meta?.said);
   } else if (answer.status === 204) {
-    const same = me.look === look(me.plot).text && me.narrow === narrow(me.plot) && me.screen === screenful(me);
+    const same = me.look === look(me.plot).text && me.width === me.plot.clientWidth && me.screen === screenful(me);
     if (me.figure && !same) await draw(me); // the theme or the window has changed
     say(me, me.figure?.layout.meta?.said);
   } else {
@@ -161,6 +161,8 @@ async function draw(me, again = false) {
     me.plot.on("plotly_afterplot", () => label(me));
     if (zooms.has(address)) await plotly.react(me.plot, data, zoomed(address, shown), config);
   }
+  if (me.width && me.width !== me.plot.clientWidth) await plotly.redraw(me.plot); // it places a legend of fewer rows by the old margin
+  me.width = me.plot.clientWidth;
   const { margin, legend } = me.plot._fullLayout, beyond = Math.max(0, (legend?._height ?? 0) - margin.t); // pixels
   if (me.narrow && beyond !== me.legend && !again) return draw(Object.assign(me, { legend: beyond }), true);
   label(me);

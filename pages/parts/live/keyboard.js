@@ -116,6 +116,7 @@ function nameRows() {
   }
 }
 new MutationObserver(nameRows).observe(document.body, { subtree: true, childList: true, attributes: true, attributeFilter: ["id"] });
+nameRows(); // those that were there before
 addEventListener("focusin", ({ target }) => {
   const popover = target.closest(POPOVER), heading = popover && opened()?.closest(ROW)?.querySelector(HEADING);
   if (heading) popover.setAttribute("aria-label", `${popover.getAttribute("aria-label").split(":")[0]}: ${heading.innerText}`);
