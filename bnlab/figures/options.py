@@ -22,9 +22,9 @@ class Option(NamedTuple):
     where it has some. `buttons`: the choices all stand there to be pressed. `when` (another option, its value): it is
     asked only then, as it makes no difference else.
 
-    default None: the first (seed, unit), the first that lasts (arm; "1": the second of those), the newest (step), the
-    first choice; for a layer the middle one, as the first one's inputs are standardized, which hides what is to be
-    seen; "last" for the highest.
+    default None: the first (seed, unit), the first that lasts (arm; "1": the second of those, or the only one), the
+    newest (step), the first choice; for a layer the middle one, as the first one's inputs are standardized, which hides
+    what is to be seen; "last" for the highest.
     """
 
     name: str
@@ -124,7 +124,8 @@ def lacking(about: About, run: Run | Trace) -> str:
 
 def first_arm(option: Option, run: Run | Trace) -> int:
     """The arm that is shown unless asked otherwise: of one that has diverged there may be nothing to see."""
-    arms = sorted(fitting(option, run) or [0], key=lambda arm: wholly(run, arm))
+    arms = fitting(option, run) or [0]
+    arms = [arm for arm in arms if not wholly(run, arm)] or arms
     return arms[min(int(option.default or 0), len(arms) - 1)]
 
 

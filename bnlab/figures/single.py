@@ -43,7 +43,7 @@ def alone(trace: Trace, *, step: int) -> go.Figure:
             hovertemplate="%{y}: %{text}<extra>" + mode + "</extra>",
         )  # fmt: skip
     figure.update_layout(barmode="group")
-    figure.update_xaxes(title="greatest difference<br>of an output", range=[0, 1.15 * max(top, 1.0)])
+    figure.update_xaxes(title="greatest difference<br>of an output", range=[0, 1.3 * max(top, 1.0)])
     figure.update_yaxes(ticklabelstandoff=8, range=[len(names) - 0.5, -0.5])
     note = (
         f"Step {at:,}. Each of 32 test examples computed alone, against all at once. In inference mode there is only "

@@ -125,8 +125,7 @@ def surface(trace: Trace, *, step: int, plane: str, look: str, arm: int, beside:
         + (", batch norm's statistics taken anew at every point" if fresh else "")
         + f". Colors end at {style.amount(10**high)}{nats}, which {CLIPPED:.0%} of the points stay below."
     )
-    gone = lost(trace, at)
-    return finished(figure, 480, note, *(gone[a] for a in asked if a in gone))
+    return finished(figure, 480, note, *lost(trace, at).values())
 
 
 def round_losses(low: float, high: float) -> dict[str, object]:
