@@ -135,8 +135,8 @@ SHALLOW = {
     "jacobians": "need 2 or more",
     "spectra": "need 2 or more",
     "conditions": "need 2 or more",
-    "covariate_shift": "no arm has more than one",
-    "dials": "no arm has more than one",
+    "covariate_shift": "no arm here has more than one layer",
+    "dials": "no arm here has more than one layer",
 }
 
 
@@ -186,3 +186,17 @@ def test_beside_an_arm_that_alone_lasts_the_loss_surface_has_no_blank_half(store
     drawn = shown(trace, "surface")
     assert [words.text for words in drawn.layout.annotations] == ["arm 0"]
     assert "arm 1 diverged at step" in drawn.layout.meta["note"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "arms"),
+    [
+        ("dials", "Of no arm both", ({"depth": 3, "learning_rate": 100.0, "weight_decay": 1.0}, {"depth": 1})),
+        ("covariate_shift", "No gradient changes.", ({"depth": 3, "learning_rate": 1e-30},)),
+    ],
+)
+def test_panels_without_a_point_say_what_is_missing_on_no_invented_axes(store, name, words, arms):
+    drawn = shown(recorded(store, arms, steps=40), name)
+    told = [one for one in drawn.layout.annotations if one.text.startswith(words)]
+    assert len(told) == 1 and told[0].xref == "x domain"
+    assert drawn.layout.xaxis.tickvals == drawn.layout.yaxis.tickvals == ()

@@ -14,7 +14,7 @@ from ..probes.curvature import limit
 from . import style
 from .dials import NONE_BELOW, ROUGHNESS
 from .lasting import bounds, confine, finite, lasting, lost, parted, room, ruling
-from .looks import AGAIN, LOST, Needs, each, finished, line, looks, middle, mode, newest, often, seeds, some, titled
+from .looks import Needs, all_lost, each, empty, finished, line, looks, middle, mode, newest, often, seeds, some, titled
 from .losses import measure
 from .options import STEP, About, choice, having, lower
 
@@ -44,7 +44,7 @@ def smoothness(trace: Trace, *, direction: str) -> go.Figure:
         for all_arms, values in zip(drawn, three, strict=True):
             all_arms.append((arm, values[:, lasting(trace, arm)]))
     if not any(np.isfinite(one.y).any() for one in figure.data):
-        return style.said(f"{LOST.format(trace.step, 'every network')} {AGAIN}")
+        return all_lost(trace.step, now=False)
     loss_title = f"{measure(trace, 'loss')} along the {DIRECTIONS[direction]}"
     titled(figure, "step", loss_title, "change of the gradient ‖Δg‖", ROUGHNESS)
     confined = [confine(figure, trace, all_arms, column, log=True) for column, all_arms in enumerate(drawn, 1)]
@@ -78,8 +78,9 @@ def covariate_shift(trace: Trace, *, step: int) -> go.Figure:
     for column, title in enumerate(titles, 1):
         figure.update_xaxes(title="layer l", row=1, col=column)
         figure.update_yaxes(title=title, row=1, col=column)
-    for column in (1, 3):
+    for column, words in ((1, "No gradient changes."), (3, "No input drifts.")):
         figure.update_yaxes(type="log", row=1, col=column)
+        empty(figure, column, words)
     noisy = any(s.noise_shift or s.noise_scale for s in trace.experiment.arm_settings)
     note = (
         f"Step {at:,}, {mode(trace)}. G is a layer's weight gradient, G′ the same after only the layers below took "

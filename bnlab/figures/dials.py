@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from ..problems import enumeration
 from ..train import scheduled
 from . import style
 from .lasting import lost, wholly
-from .looks import COMING, NOT_YET, Needs, finished, missing, mode
+from .looks import COMING, NOT_YET, Needs, empty, finished, missing, mode
 from .losses import chance_loss
 from .means import geometric, present
 from .options import About, having
@@ -32,7 +33,7 @@ DIALS = ("shift", "gradient_line")  # the probes
 MOMENTS = 8  # snapshots at which both look, at most
 SMOOTHING = 10  # steps over which the newest loss is averaged
 ROUGHNESS = "roughness ‖Δg‖/‖Δw‖ (less is smoother)"
-NONE_BELOW = "Covariate shift comes from the layers below, and here no arm has more than one. Raise depth."
+NONE_BELOW = "Covariate shift comes from the layers below, and no arm here has more than one layer. Raise depth."
 NAMES = {"shift": "covariate shift", "rough": "the roughness of the loss"}  # of the dials
 ALIKE = 0.1  # relative difference below which two arms say the same
 LEARNS = 0.9  # of the loss of guessing: a network learns where its newest loss is below
@@ -171,7 +172,7 @@ def dials(trace: Trace) -> go.Figure:
         return next(filter(None, map(missing, next(iter(looks.values())))))
     told = {style.label(trace, arm): dial(trace, arm, at) for arm in range(len(trace.experiment.arms))}
     kinds = Counter(d.kind for d in told.values() if not d.out)
-    figure, lines = go.Figure(), []
+    figure, lines = make_subplots(1, 1), []
     for arm, (name, found) in enumerate(told.items()):
         shift, rough = (float(geometric(values)) for values in (found.shift, found.rough))
         there = np.isfinite(shift) and np.isfinite(rough)
@@ -191,6 +192,7 @@ def dials(trace: Trace) -> go.Figure:
     figure.update_layout(legend={"itemsizing": "constant"})  # the marks of two lines would touch
     figure.update_xaxes(title="covariate shift ‖G − G′‖/‖G‖", type="log")
     figure.update_yaxes(title=ROUGHNESS, type="log")
+    empty(figure, 1, "Of no arm both can be measured.")
     lines += [words for arm, words in lost(trace, trace.step).items() if not wholly(trace, arm, trace.step)]
     lines += [caution(trace), HOW.format(steps=listed(at), mode=mode(trace))]
     return finished(figure, 480, "\n".join(filter(None, [verdict(told), *lines])))

@@ -14,7 +14,7 @@ from ..probes.invariance import FACTORS
 from ..trace import EVERYTHING
 from . import style
 from .lasting import confine, lasting, parted
-from .looks import NOT_YET, absent, each, finished, layered, line, middle, mode, seeds, titled
+from .looks import NOT_YET, absent, each, empty, finished, layered, line, middle, mode, seeds, titled
 from .losses import measure, unit
 from .means import present
 from .options import LAYER, STEP, About, Option, having, lower
@@ -93,15 +93,6 @@ def invariance(trace: Trace, *, step: int, layer: int, c: float) -> go.Figure:
     angles = ", ".join(f"{name} {amount(angle, 2)}°" for name, angle in turned.items() if np.isfinite(angle))
     update = f"The coming update turns the layer's weights by: {angles}." if angles else ""
     return finished(figure, style.HEIGHT, note, *numbers, *moves, law, update, seeds(trace), *left)
-
-
-def empty(figure: go.Figure, column: int, words: str) -> None:
-    """Say in a panel where nothing is drawn why that is; plotly would invent ticks for it."""
-    if not any(np.isfinite(drawn.y).any() for drawn in figure.select_traces(row=1, col=column)):
-        for axis in (*figure.select_xaxes(row=1, col=column), *figure.select_yaxes(row=1, col=column)):
-            axis.update(tickvals=[], showgrid=False)
-        place = {"xref": f"x{column} domain", "yref": f"y{column} domain", "x": 0.5, "y": 0.5}
-        figure.add_annotation(text=words, showarrow=False, **place)
 
 
 def undone(trace: Trace, *, step: int, layer: int) -> go.Figure:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 COMING = "The lab is looking. This takes a moment."
 OLD = "An older version of the lab looked at this step and measured less. Choose another step."
 NOT_YET = "No snapshot of the weights yet; they come with the scores."
-LOST = "By step {:,} {} had diverged."
 EARLIER = "Choose an earlier step, or a lower learning rate."
 AGAIN = "Train with a lower learning rate."  # where no step can be chosen
 MARKS = 100  # looks that are drawn over time, at most, and the newest
@@ -57,6 +56,11 @@ def not_finite(at: int, whose: str = "every network", now: bool = True) -> go.Fi
     """What to say where no network `whose` figure it is has finite weights; `now`: of a step that can be chosen."""
     do = EARLIER if now else AGAIN
     return style.said(f"At step {at:,} weights or moving averages of {whose} are not finite. {do}")
+
+
+def all_lost(at: int, whose: str = "every network", now: bool = True) -> go.Figure:
+    """The same where they had diverged."""
+    return style.said(f"By step {at:,} {whose} had diverged. {EARLIER if now else AGAIN}")
 
 
 def those(trace: Trace, arms: Collection[int]) -> str:
@@ -145,7 +149,7 @@ def each(trace: Trace, probe: str, step: int, of: Iterable[int] | None = None, *
     if left:
         return at, left
     whose = those(trace, found)
-    return not_finite(at, whose) if lasts else style.said(f"{LOST.format(at, whose)} {EARLIER}")
+    return not_finite(at, whose) if lasts else all_lost(at, whose)
 
 
 def absent(trace: Trace, at: int, drawn: list[tuple], asked: Iterable[int] | None = None) -> list[str]:
@@ -164,6 +168,15 @@ def titled(figure: go.Figure, across: str, *up: str, log: bool = True) -> None:
         figure.update_yaxes(title=title, row=1, col=column)
         if log:
             figure.update_yaxes(type="log", row=1, col=column)
+
+
+def empty(figure: go.Figure, column: int, words: str) -> None:
+    """Say in a panel where nothing is drawn why that is; plotly would invent ticks for it."""
+    if not any(np.isfinite(np.asarray(drawn.y, float)).any() for drawn in figure.select_traces(row=1, col=column)):
+        for axis in (*figure.select_xaxes(row=1, col=column), *figure.select_yaxes(row=1, col=column)):
+            axis.update(tickvals=[], showgrid=False)
+        place = {"xref": "x domain", "yref": "y domain", "x": 0.5, "y": 0.5}  # those of the panel
+        figure.add_annotation(text=words, showarrow=False, **place, row=1, col=column)
 
 
 def mode(trace: Trace) -> str:
