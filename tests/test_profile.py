@@ -5,6 +5,7 @@ from math import sqrt
 import numpy as np
 import pytest
 import torch
+from plain_networks import passed
 from torch.nn import functional as F
 
 from bnlab.profile import profile
@@ -28,20 +29,13 @@ def measured(x, activation, norm, placement, depth, width, gain=1.0, batch=None,
             parts = z.split(batch or len(z))
             return torch.cat([F.batch_norm(part, None, None, training=True) for part in parts])
 
-        z, seen, weights, outputs, read = x, [], [], [], []
-        for _ in range(depth):
-            weights.append((gain * draw(z.shape[1], width) / sqrt(z.shape[1])).requires_grad_())
-            read.append(z.detach())
-            a = z @ weights[-1]
-            a.retain_grad()
-            seen.append(a)
-            u = normed(a) if norm != "none" and placement == "before" else a
-            z = ACTIVATION[activation](u)
-            z = normed(z) if norm != "none" and placement == "after" else z
-            z.retain_grad()
-            outputs.append(z)
+        fans = (x.shape[1], *[width] * (depth - 1))
+        weights = [gain * draw(fan, width) / sqrt(fan) for fan in fans]
+        layers = passed(x, weights, ACTIVATION[activation], normed if norm != "none" else None, placement)
+        seen, outputs = zip(*layers, strict=True)
+        read = x, *(z.detach() for z in outputs[:-1])
         v = draw(len(x), width)
-        (z * v).sum().backward()
+        (outputs[-1] * v).sum().backward()
         squares = [[a.grad.square().sum() for a in seen], [w.grad.square().sum() for w in weights]]
         squares += [[a.detach().square().mean() for a in seen]]
         squares += [[z.grad.square().sum() / v.square().sum() for z in outputs]]

@@ -6,6 +6,7 @@ from math import exp, pi
 import numpy as np
 import pytest
 import torch
+from plain_networks import passed
 from scipy.integrate import quad
 from torch.nn import functional as F
 
@@ -30,17 +31,13 @@ def gradients(activation, s2, norm, placement, depth=18, width=200, sizes=(1.0,)
     def normed(x):
         return F.batch_norm(x, None, None, training=True) if norm == "batch" else F.layer_norm(x, (width,))
 
-    x, seen, weights = draw(200, width), [], []
+    x = draw(200, width)
     x = x * torch.tensor(sizes, dtype=torch.float64).sqrt().repeat(200 // len(sizes))[:, None]
-    for _ in range(depth):
-        weights.append((draw(width, width) * (s2 / width) ** 0.5).requires_grad_())
-        a = x @ weights[-1]
-        a.retain_grad()
-        seen.append(a)
-        u = normed(a) if norm != "none" and placement == "before" else a
-        x = ORACLE[activation](u)
-        x = normed(x) if norm != "none" and placement == "after" else x
-    (x * draw(200, width)).sum().backward()
+    weights = [draw(width, width) * (s2 / width) ** 0.5 for _ in range(depth)]
+    seen, outputs = zip(
+        *passed(x, weights, ORACLE[activation], normed if norm != "none" else None, placement), strict=True
+    )
+    (outputs[-1] * draw(200, width)).sum().backward()
     rows = [[a.grad.square().sum() for a in seen], [w.grad.square().sum() for w in weights]]
     return torch.tensor([*rows, [a.detach().square().mean() for a in seen]]).numpy()
 
