@@ -6,10 +6,10 @@ import re
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from looked_at import recorded, seen, shown
+from looked_at import SMALL, recorded, seen, shown, trained
 from plotly.subplots import make_subplots
 
-from bnlab import figures
+from bnlab import Arm, figures
 from bnlab.figures import style
 
 
@@ -128,6 +128,19 @@ def test_the_page_gets_the_words_of_an_empty_chart_as_plain_text():
     figure = style.said("R&amp;D &lt;b&gt;:<br>nothing.")
     assert figure.layout.meta["said"] == "R&D <b>: nothing." and figure.layout.meta["note"] == ""
     assert figure.layout.annotations[0].text.startswith("R&amp;D")
+
+
+@pytest.fixture(scope="module")
+def strange_run(tmp_path_factory):
+    """A run of one arm, whose label begins as the name of a sign does in HTML."""
+    return trained(tmp_path_factory.mktemp("store"), SMALL, (Arm(label="BN&notch", changes={"norm": "batch"}),))
+
+
+@pytest.mark.parametrize("name", figures.FIGURES)
+def test_an_arm_is_called_in_every_note_as_the_visitor_called_it(strange_run, name):
+    """Two notes said BN¬ch."""
+    meta = seen(*strange_run, name).layout.meta
+    assert "¬" not in meta["note"] + meta.get("said", "")
 
 
 def test_thousands_are_parted_by_commas_on_every_axis_and_in_every_note(store):

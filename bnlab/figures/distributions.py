@@ -199,7 +199,7 @@ def histograms(trace: Trace, *, which: str, over: str, arm: int, layer: int, ste
     figure.update_yaxes(title="layer" if over == "layers" else "", zeroline=False)
     figure.update_xaxes(title=which if over == "layers" else f"{which}, layer {layer}")
     size = max((one.size for *_, one in ridges), default=0)
-    what = trace.experiment.arms[arm].label if over == "layers" else f"layer {layer}"
+    what = style.label(trace, arm) if over == "layers" else f"layer {layer}"
     note = f"{NAMES[which].capitalize()} of {what} at {named(found)}: a sample of {size:,} values each"
     note += " over the seeds" * (len(trace.experiment.seeds) > 1)
     note += ", scaled to equal height." + lower(trace, layer) * (over == "arms") + departed(trace)

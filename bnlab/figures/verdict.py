@@ -9,7 +9,7 @@ import numpy as np
 from ..run import outbreak
 from .means import geometric_norm
 from .points import moment
-from .style import NOTHING, amount, nothing
+from .style import NOTHING, amount, label, nothing
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -174,6 +174,6 @@ def rounded(value: float, decimals: int = 0) -> str:
 
 
 def spoken(trace: Trace, arm: int, step: int) -> str:
-    """The verdict as a sentence: 'BN: healthy gradient ...' or 'BN diverged at ...'."""
+    """The verdict as a sentence for a note: 'BN: healthy gradient ...' or 'BN diverged at ...'."""
     told = verdict(trace, arm, step).words
-    return f"{trace.experiment.arms[arm].label}{'' if told.startswith('diverged') else ':'} {told}."
+    return f"{label(trace, arm)}{'' if told.startswith('diverged') else ':'} {told}."
