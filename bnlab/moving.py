@@ -44,7 +44,7 @@ def age(n: int, alpha: float) -> float:
     """How many steps the mini-batches that came in, of n, are behind the weights on average, the newest being one
     behind: 1/(1 - alpha) after many steps. NaN where nothing came in: n = 0 or alpha = 1."""
     came = weights(n, alpha)
-    return float(came @ np.arange(n, 0.0, -1) / came.sum()) if came.any() else float("nan")
+    return float(came @ np.arange(n, 0.0, -1) / came.sum()) if came.any() else nan
 
 
 @WITHOUT_WARNING
@@ -178,15 +178,15 @@ class Convention(NamedTuple):
 
 def conventions(alpha: float, delta: float, K: int, width: int) -> list[Convention]:
     """The same batch norm in other libraries' words. K at least 2."""
-    biased, new = "biased (1/K)", f"{1 - alpha:.6g}"
+    biased, old, new = "biased (1/K)", f"{alpha:.15g}", f"{1 - alpha:.6g}"
     return [
-        Convention("This lab", f"moving = {alpha:g} * moving + {new} * batch", biased, 1.0),
+        Convention("This lab", f"moving = {old} * moving + {new} * batch", biased, 1.0),
         Convention(
             "PyTorch",
             f"torch.nn.BatchNorm1d({width}, eps={delta:g}, momentum={new})",
             "unbiased (1/(K-1))",
             (K - 1) / K,
         ),
-        Convention("Keras", f"keras.layers.BatchNormalization(momentum={alpha:g}, epsilon={delta:g})", biased, 1.0),
-        Convention("Flax", f"flax.linen.BatchNorm(momentum={alpha:g}, epsilon={delta:g})", biased, 1.0),
+        Convention("Keras", f"keras.layers.BatchNormalization(momentum={old}, epsilon={delta:g})", biased, 1.0),
+        Convention("Flax", f"flax.linen.BatchNorm(momentum={old}, epsilon={delta:g})", biased, 1.0),
     ]

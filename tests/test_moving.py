@@ -1,5 +1,6 @@
 """Moving averages of any alpha against training with that alpha, a slower loop and the law of independent noise."""
 
+import re
 from math import isnan
 
 import numpy as np
@@ -189,6 +190,14 @@ def test_the_line_for_pytorch_gives_the_labs_moving_averages(K):
     np.testing.assert_allclose((norm.running_var.numpy() - left) * told.factor, lab - left, rtol=1e-6)
     assert told.factor == (K - 1) / K
     assert all(c.factor == 1 for c in conventions(alpha, delta, K, 5) if c.library != "PyTorch")
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1, 0.93, 0.999, 0.9999999, 1.0])
+def test_the_lines_of_code_hold_alpha_to_its_last_digit(alpha):
+    """Keras and Flax were told momentum=1 for 0.9999999, with which nothing ever comes in."""
+    lines = {c.library: c.line for c in conventions(alpha, 1e-5, 16, 5)}
+    assert eval(lines["This lab"].partition("=")[2], {"moving": 1.0, "batch": 0.0}) == alpha
+    assert [float(re.search(r"momentum=([^,]+),", lines[name])[1]) for name in ("Keras", "Flax")] == [alpha] * 2
 
 
 def test_what_is_not_finite_stays_with_its_unit_and_warns_nobody():
