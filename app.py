@@ -11,7 +11,7 @@ from bnlab import api, opened
 from bnlab.connections import answer_at_once
 from bnlab.files import Files
 
-HOSTS = os.environ.get("BNLAB_HOSTS", "localhost,127.0.0.1").split(",")
+HOSTS = ["localhost", "127.0.0.1", *filter(None, os.environ.get("BNLAB_HOSTS", "").split(","))]
 
 
 @asynccontextmanager
