@@ -167,8 +167,9 @@ class Jobs:
 
     def fill(self, size: int) -> None:
         """Have at least so many workers, unless the server ends, and give them what waits."""
-        while len(self.workers) < size and not self.closing:
-            self.workers.append(Process(self))
+        with suppress(OSError):  # no more processes, or memory: those that are there go on, and watch() tries again
+            while len(self.workers) < size and not self.closing:
+                self.workers.append(Process(self))
         self.dispatch()
 
     def dispatch(self) -> None:

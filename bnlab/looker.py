@@ -25,7 +25,7 @@ class Looker:
 
     def look(self, store: RunStore, run_id: str, probe: str, options: Mapping, step: int, wait: float = 0) -> None:
         """Have a probe look at a stored run before update `step`; waits for it at most `wait` seconds. Raises
-        ValueError with a sentence when too many looks are waiting."""
+        ValueError with a sentence when too many looks are waiting, and as tell() does."""
         where = str(store.directory)
         message = {"look": probe, "run": run_id, "options": dict(options), "step": step, "directory": where}
         key = json.dumps(message, sort_keys=True)
@@ -36,19 +36,20 @@ class Looker:
                 raise ValueError("The lab is looking at too much already. Try again in a moment.")
             done = self.waiting.get(key)
             if done is None:
+                self.tell(**message)  # first: where it cannot be told, nothing waits, and it can be asked for again
                 done = self.waiting[key] = threading.Event()
-                self.tell(**message)
         done.wait(wait)
 
     def score(self, run_id: str, step: int) -> None:
         """Score a run that was stopped while it rested at a step."""
         message = {"run": run_id, "score": step}
-        with self.lock:
+        with self.lock, suppress(OSError):  # it is stopped all the same
             if not self.asleep and (key := json.dumps(message, sort_keys=True)) not in self.waiting:
-                self.waiting[key] = threading.Event()
                 self.tell(**message)
+                self.waiting[key] = threading.Event()
 
     def tell(self, **message: object) -> None:
+        """Raises OSError where no process can be started."""
         self.process = self.process or Process(self)
         self.process.tell(**message)
 
@@ -87,8 +88,11 @@ class Looker:
             if first:
                 self.looked(first)
             for message in waiting:
-                if message != first:
-                    self.tell(**message)
+                try:
+                    if message != first:
+                        self.tell(**message)
+                except OSError:  # nobody is there to take it: a figure that needs it will ask again
+                    self.looked(message)
 
     def close(self) -> list[Process]:
         """Look no more; the process that is to end, if there is one."""

@@ -12,6 +12,7 @@ from at_work import LONG, SHORT, becomes, started, status, until
 from bnlab.database import FULL, OF_A_RUN, Full
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.jobs import LONGEST_QUEUE, Jobs
+from bnlab.process import Process
 from bnlab.store import RunStore
 
 pytestmark = pytest.mark.xdist_group("jobs")  # in one process: the workers are started once
@@ -250,6 +251,27 @@ def test_where_no_worker_comes_up_runs_say_why_and_the_next_one_tries_again(tmp_
     jobs.start(late)
     becomes(jobs, late, "done")
     until(lambda: len(jobs.workers) == 2)
+    jobs.close()
+
+
+def test_where_no_more_workers_can_be_started_those_that_are_there_go_on(tmp_path, monkeypatch):
+    """The first was heard no more, so that what waited was never trained."""
+    tried = []
+
+    def few(jobs):
+        tried.append(jobs)
+        if len(tried) == 2:  # a machine with no more processes to give
+            raise BlockingIOError("Resource temporarily unavailable")
+        return Process(jobs)
+
+    monkeypatch.setattr("bnlab.jobs.Process", few)
+    jobs = Jobs(RunStore(tmp_path), 2)
+    runs = [jobs.store.create(SHORT).id for _ in range(2)]
+    for run_id in runs:
+        jobs.start(run_id)
+    for run_id in runs:
+        becomes(jobs, run_id, "done")
+    assert len(tried) == 2 and len(jobs.workers) == 1
     jobs.close()
 
 

@@ -106,6 +106,32 @@ def test_on_a_full_disk_a_process_that_dies_takes_no_other_look_with_it(store, j
     assert "wrong" not in store.trace(run.id).look("rank", 0, 20)
 
 
+def no_more(*_):
+    """As a machine answers that has no more processes to give."""
+    raise BlockingIOError("Resource temporarily unavailable")
+
+
+def test_what_no_process_can_be_started_for_is_asked_for_again(store, jobs, monkeypatch):
+    """It waited for good, told to nobody."""
+    run = store.create(Experiment(settings=SMALL, arms=(BN,)))
+    execute(store, run.id, lambda: None)
+    with monkeypatch.context() as patched:
+        patched.setattr("bnlab.looker.Process", no_more)
+        with pytest.raises(OSError):
+            jobs.looker.look(store, run.id, "rank", {}, 20)
+        jobs.looker.score(run.id, 40)
+        assert not jobs.looker.waiting
+    for probe, options in (("landscape", {"points": 41}), ("rank", {})):
+        jobs.looker.look(store, run.id, probe, options, 20)
+    with monkeypatch.context() as patched:
+        patched.setattr("bnlab.looker.Process", no_more)
+        jobs.looker.process.popen.kill()
+        until(lambda: not jobs.looker.waiting)
+    assert store.trace(run.id).look("rank", 0, 20) is None
+    jobs.looker.look(store, run.id, "rank", {}, 20, wait=60)
+    assert "wrong" not in store.trace(run.id).look("rank", 0, 20)
+
+
 @pytest.mark.parametrize("first", ["score", "look"])
 def test_a_process_that_dies_over_a_scoring_blames_no_look_and_one_that_dies_over_a_look_loses_no_scoring(
     store, jobs, first
