@@ -6,7 +6,7 @@ import re
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from looked_at import SMALL, recorded, seen, shown, trained
+from looked_at import SMALL, forked, recorded, seen, shown, thinned, trained
 from plotly.subplots import make_subplots
 
 from bnlab import Arm, figures
@@ -147,11 +147,17 @@ def test_thousands_are_parted_by_commas_on_every_axis_and_in_every_note(store):
     """But not in what a visitor types, nor below a thousand."""
     assert [style.written(v, plain=True) for v in (500, 2e3, 1e4)] == ["500", "2,000", "10,000"]
     assert style.LOOK.layout.xaxis.separatethousands and style.LOOK.layout.yaxis.separatethousands
-    trace = recorded(store, ({}, {"norm": "batch"}), steps=2100, score_every=700)
+    trace = recorded(store, ({}, {"norm": "batch"}), steps=2100, score_every=700, budget_mb=2000)
+    child = forked(store, trace, 1400, 1, learning_rate=0.2)
+    wide = recorded(store, data="digits", batch_size=1024, steps=5)
+    drawn = [shown(child, "recomputed"), shown(wide, "two_examples"), shown(wide, "why_off", layer="1")]
     for name in ("loss", "gradient_flow", "moving_averages", "units_overview", "distributions", "histograms", "dials"):
-        said = json.dumps(shown(trace, name).to_plotly_json(), default=str, ensure_ascii=False)
+        drawn.append(shown(trace, name))
+    drawn.append(shown(thinned(store, trace, 1024), "moving_averages"))
+    for figure in drawn:
+        said = json.dumps(figure.to_plotly_json(), default=str, ensure_ascii=False)
         words = re.findall(r'"(?:note|text|said|hovertemplate|name)": "([^"]*)"', said)
-        assert not [word for word in words if re.search(r"(?<![\d.])\d{4,}", word)], name
+        assert not [word for word in words if re.search(r"(?<![\d.])\d{4,}", word)]
     assert shown(trace, "loss").layout.xaxis.unifiedhovertitle.text == "step %{x:,d}"  # plotly writes 14464
 
 

@@ -129,7 +129,7 @@ def recomputed(trace: Trace, *, arm: int, seed: int, layer: int, unit: int, alph
         "does; the charts below have the plain average, as training has. " + stored(trace, arm)
     )
     if trace.first:
-        note += f" The steps before {trace.first} are those of the run that this one was forked from."
+        note += f" The steps before {trace.first:,} are those of the run that this one was forked from."
     return style.finished(figure, note=note)
 
 
@@ -141,7 +141,7 @@ def stored(trace: Trace, arm: int) -> str:
     told = f"{size / 1e6:.0f} MB" if size >= 1e7 else f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
     return (
         "Kept for it are mean and variance of every unit over the mini-batch, at every step, 8 bytes together: "
-        f"{told} of this arm, a part of the run's budget of {trace.experiment.settings.budget_mb} MB. Where that is "
+        f"{told} of this arm, a part of the run's budget of {trace.experiment.settings.budget_mb:,} MB. Where that is "
         "used up, steps are thinned, and this chart says so instead."
     )
 

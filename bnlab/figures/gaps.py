@@ -129,7 +129,7 @@ def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.
     notes = [said, "Root mean square over the units."]
     if measured:
         notes.append(
-            f"At α = {names[nearest]} what mini-batches of {settings.mini_batch} make is {' and '.join(measured)}."
+            f"At α = {names[nearest]} what mini-batches of {settings.mini_batch:,} make is {' and '.join(measured)}."
         )
     drawn = "in epochs" if settings.sampling == "epochs" else "with replacement"
     notes.append(f"The law is layer 1's, noise and bias, of mini-batches drawn {drawn}; for σ̄² of normal values.")

@@ -75,10 +75,10 @@ def two_examples(trace: Trace, *, step: int) -> go.Figure:
             lines = {settings.mini_batch: ("passing", "solid"), 2: ("passing_of_two", "dot")}  # one line for K = 2
             for K, (key, dash) in lines.items():
                 figure.add_scatter(
-                    x=layers, y=style.numbers(present(found[key])), name=f"{name}, K = {K}", mode="lines+markers",
+                    x=layers, y=style.numbers(present(found[key])), name=f"{name}, K = {K:,}", mode="lines+markers",
                     line={"color": style.color(arm), "dash": dash},
                     marker={"symbol": style.symbol(arm) + ("-open" if dash == "dot" else "")},
-                    hovertemplate=f"layer %{{x}}: %{{y:,.3g}}<extra>{name}, K = {K}</extra>",
+                    hovertemplate=f"layer %{{x}}: %{{y:,.3g}}<extra>{name}, K = {K:,}</extra>",
                 )  # fmt: skip
     if not figure.data:
         return not_finite(at, those(trace, there))
