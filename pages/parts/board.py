@@ -10,13 +10,12 @@ import streamlit as st
 from bnlab import opened
 from bnlab.database import Full
 from bnlab.experiment import Experiment
-from bnlab.run import UNDER_WAY, Run, checked_name
+from bnlab.run import RESTING, UNDER_WAY, Run, checked_name
 
 from . import live, session
 from .session import Session
 from .words import escaped, several
 
-RESUMABLE = ("paused", "interrupted", "stopped", "failed")
 NEWEST = 30  # runs offered in the list; the page Runs has all
 BESIDE = 3  # runs that train beside the one shown, each with a button
 
@@ -191,7 +190,7 @@ def buttons(me: Session, run: Run | None, wrong: list[str], other: bool) -> None
             help="Train a new run with these settings. A fork whose settings are unchanged starts again from the "
             f"weights it was forked from.{goes_on}",
         )  # fmt: skip
-        if status in RESUMABLE:
+        if status in RESTING:
             st.button(
                 "Resume", icon=":material/resume:", key="resume", on_click=steer, args=(me, "resume", run.id),
                 type="primary" if resumes else "secondary",
@@ -204,7 +203,7 @@ def buttons(me: Session, run: Run | None, wrong: list[str], other: bool) -> None
             )  # fmt: skip
         st.button(
             "Step", icon=":material/skip_next:", key="step", on_click=step, args=(me, run, status),
-            disabled=alive or (status not in RESUMABLE and bool(wrong)),
+            disabled=alive or (status not in RESTING and bool(wrong)),
             help="Make a single update. Without a paused run: start one and hold after its first step.",
         )  # fmt: skip
         st.button(
@@ -239,7 +238,7 @@ def grant(me: Session, experiment: Experiment | None) -> None:
 
 
 def step(me: Session, run: Run | None, status: str) -> None:
-    if status in RESUMABLE:
+    if status in RESTING:
         steer(me, "step", run.id)
     else:
         wish(me, "step")
