@@ -96,8 +96,7 @@ def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
     for column, what in enumerate(("saturated values", "dead units"), 1):
         figure.update_xaxes(title="layer" + f",{when}" * alone, row=1, col=column)
         figure.update_xaxes(title=f"step, layer {layer}", row=2, col=column)
-        figure.update_yaxes(title=what if column == 1 else "", tickformat=".0%", range=[-0.03, 1.03], col=column)
-        figure.update_yaxes(title=f"share of {what}", col=column)
+        figure.update_yaxes(title=f"share of {what}", tickformat=".0%", range=[-0.03, 1.03], col=column)
     none = "No value here is saturated and no unit is dead. " if most == 0 else ""
     above = "" if alone else f"Upper charts{when}. "
     if wide > 1:

@@ -1,4 +1,4 @@
-"""Words for the page: a visitor's own words made harmless, and a run's state said in words."""
+"""Words for the page: a visitor's own words made harmless, and how many there are of a thing."""
 
 from __future__ import annotations
 
