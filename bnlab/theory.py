@@ -93,7 +93,6 @@ def apart(variance: float) -> Units:
 class Layer(NamedTuple):
     """What one layer does: a row of the table above, for each example."""
 
-    divisor: np.ndarray  # the variance that the norm divides by, with delta; 1 without a norm
     growth: np.ndarray  # of the squared signal gradient, from the next layer to this one
     square: np.ndarray  # mean square of the next layer's a
     variance: np.ndarray  # the same, but less the mini-batch's mean where batch norm will take that out
@@ -129,7 +128,7 @@ def layer(net: Net, variance: np.ndarray, common: float = 0.0) -> Layer:
         read = gain * square / divisor
         output, slope = read + shifted, gain * slope
         read = read if batch else output
-    return Layer(divisor, net.s2 * slope / divisor, net.s2 * output, net.s2 * read)
+    return Layer(net.s2 * slope / divisor, net.s2 * output, net.s2 * read)
 
 
 def resting_point(following: Callable[[float], float], start: float) -> float:
@@ -164,16 +163,7 @@ class Growth(NamedTuple):
     forward_variance: float  # variance of a over examples and units; 0 or infinity where it sinks or grows for ever
     lost_at_depth: float  # layers after which the norm of the signal is 1e-6 of the top's; infinity above FALLING
     parting: float  # factor per layer on the difference in size between examples; the law supposes it does not exceed 1
-    source: str
     note: str
-
-
-SOURCES = {
-    "none": "Schoenholz et al. 2017; for ReLU He et al. 2015",
-    "before": "Yang et al. 2019",
-    "after": "derived as in Yang et al. 2019, checked against simulation",
-    "layer": "derived as in Yang et al. 2019, checked against simulation",
-}
 
 
 @lru_cache(1024)
@@ -215,7 +205,6 @@ def growth(
         forward_variance=limit * few.square,
         lost_at_depth=log(LOST) / log(signal) if signal < FALLING else inf,
         parting=growing,
-        source=SOURCES["layer" if norm == "layer" else placement if norm == "batch" else "none"],
         note=note.strip(),
     )
 

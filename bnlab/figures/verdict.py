@@ -24,14 +24,13 @@ class Verdict(NamedTuple):
     """How the signal gradient changes from layer to layer towards the input, at one step or in the mean of some, over
     the seeds that live.
 
-    factor: fitted per layer; ratio: layer 1 over layer L. tone: vanishing or exploding where it falls or rises more
-    than HEALTHY on its way through the layers or STEEP per layer, else healthy; or dead, diverged, unknown. Where some
-    seeds are dead or have diverged it is not called healthy. words say it short, help at length.
+    factor: fitted per layer. tone: vanishing or exploding where it falls or rises more than HEALTHY on its way through
+    the layers or STEEP per layer, else healthy; or dead, diverged, unknown. Where some seeds are dead or have diverged
+    it is not called healthy. words say it short, help at length.
     """
 
     steps: range
     factor: float
-    ratio: float
     tone: str
     words: str
     help: str
@@ -53,7 +52,7 @@ def fitted_factor(norms: np.ndarray) -> float:
 
 def verdict(trace: Trace, arm: int, step: int | None = None) -> Verdict:
     """The verdict on an arm's signal gradient at a step, by default the newest."""
-    unknown = Verdict(range(0), np.nan, np.nan, "unknown", "–", nothing(trace) or NOTHING)
+    unknown = Verdict(range(0), np.nan, "unknown", "–", nothing(trace) or NOTHING)
     if trace.step < 0:
         return unknown
     try:
@@ -73,7 +72,7 @@ def verdict(trace: Trace, arm: int, step: int | None = None) -> Verdict:
         if of == 1:
             when = f"diverged at step {first:,}, first in {place}"
     if not len(live):
-        return Verdict(at, np.nan, np.nan, "diverged", when, UNDEFINED)
+        return Verdict(at, np.nan, "diverged", when, UNDEFINED)
     dead = sum(map(silent, live)) if norms.shape[1] > 1 else 0
     none = f"{dead} of {len(seeds)} seeds {'has' if dead == 1 else 'have'} no gradient"
     told = of_the_living(live, at)
@@ -113,12 +112,12 @@ def of_the_living(norms: np.ndarray, at: range) -> Verdict:
     middle = geometric_norm(norms)
     depth, there = len(middle), np.flatnonzero(middle > 0)
     if depth < 2:
-        return Verdict(at, 1.0, 1.0, "healthy", "one hidden layer", "Nothing is passed down.")
+        return Verdict(at, 1.0, "healthy", "one hidden layer", "Nothing is passed down.")
     factor = fitted_factor(middle)
     if silent(middle) or not np.isfinite(factor):
         until = f"below layer {there[0] + 1}" if len(there) else "in any layer"
         help = f"{moment(at).capitalize()} no signal gradient is recorded {until}."
-        return Verdict(at, 0.0, 0.0, "dead", f"no gradient {until}", help)
+        return Verdict(at, 0.0, "dead", f"no gradient {until}", help)
     left_out = ", less the first and the last three" if depth >= DEEP else ""
     how = f"Factor of ‖dE/da‖ from layer to layer towards the input, fitted {moment(at)}{left_out}."
     rule = f"Healthy is less than threefold per layer and less than a hundredfold over all {depth} layers."
@@ -126,21 +125,20 @@ def of_the_living(norms: np.ndarray, at: range) -> Verdict:
     per_layer = f"×{rounded(factor, 2)} per layer{' in the middle' if depth >= DEEP else ''}"
     if middle[0] == 0:  # what is left above it goes on falling
         words = f"vanishing: {per_layer}, layer 1's signal is below what float32 holds"
-        return Verdict(at, factor, 0.0, "vanishing", words, help)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = float(middle[0] / middle[-1])
+        return Verdict(at, factor, "vanishing", words, help)
     if np.isinf(middle).any():
         words = f"exploding: {per_layer}, above what float32 holds in layer {np.flatnonzero(np.isinf(middle))[-1] + 1}"
-        return Verdict(at, factor, ratio, "exploding", words, help)
+        return Verdict(at, factor, "exploding", words, help)
     fall, rise = steepest(middle), steepest(1 / middle)
     tone = "healthy" if max(fall[0], rise[0]) <= HEALTHY else "vanishing" if fall[0] > rise[0] else "exploding"
     if min(fall[0], rise[0]) > HEALTHY or not 1 / STEEP < factor < STEEP:  # the lines' slope decides
         tone = "vanishing" if factor < 1 else "exploding"
     if tone == "healthy":  # the fitted factor may point the other way than the ends, and does not matter here
+        ratio = float(middle[0] / middle[-1])
         mean = rounded(ratio ** (1 / (depth - 1)), 2)
         mean = "" if mean == "1.00" else f", ×{mean} per layer on average"
         help = f"Factors of ‖dE/da‖ towards the input {moment(at)}. {rule}"
-        return Verdict(at, factor, ratio, tone, f"healthy gradient: layer 1 gets {share(ratio, depth)}{mean}", help)
+        return Verdict(at, factor, tone, f"healthy gradient: layer 1 gets {share(ratio, depth)}{mean}", help)
     _, low, high = fall if tone == "vanishing" else rise
     low = 0 if 1 / STEEP < middle[0] / middle[low] < STEEP else low
     far = middle[low] / middle[-1]
@@ -149,7 +147,7 @@ def of_the_living(norms: np.ndarray, at: range) -> Verdict:
     turn = "dips" if tone == "vanishing" else "rises"
     end = f"layer 1 gets {end}" if low == 0 else f"{turn} to {end} at layer {low + 1}"
     per_layer = f"{per_layer}, " if (factor < 1) == (tone == "vanishing") else ""  # a factor that points the other way
-    return Verdict(at, factor, ratio, tone, f"{tone}: {per_layer}{end}", help)
+    return Verdict(at, factor, tone, f"{tone}: {per_layer}{end}", help)
 
 
 def steepest(norms: np.ndarray) -> tuple[float, int, int]:
