@@ -20,10 +20,11 @@ import numpy as np
 from ..data import DATASETS
 from ..experiment import Experiment
 from ..group import Group
-from ..registry import Registry
+from ..registry import Late, Registry
 from ..settings import Settings
 from ..train import score_interval
 
+torch = Late("torch")
 T = TypeVar("T")
 LOOKING_SHARE = 0.15  # of the training time, for all live probes together
 
@@ -220,17 +221,15 @@ class Copies:
     """Copies of all stacks of an experiment, on the processor, made once and restored for each look."""
 
     def __init__(self, experiment: Experiment):
-        import torch
-
-        self.experiment, self.torch = experiment, torch
+        self.experiment = experiment
 
     @cached_property
     def groups(self) -> list[Group]:
-        return [Group(self.experiment, i, "cpu", self.torch.float32) for i in range(len(self.experiment.stacks))]
+        return [Group(self.experiment, i, "cpu", torch.float32) for i in range(len(self.experiment.stacks))]
 
     @cached_property
     def double(self) -> list[Group]:
-        return [Group(self.experiment, i, "cpu", self.torch.float64) for i in range(len(self.experiment.stacks))]
+        return [Group(self.experiment, i, "cpu", torch.float64) for i in range(len(self.experiment.stacks))]
 
     def look(
         self, name: str, options: Mapping, step: int, vectors: list[np.ndarray], seen: Sequence[Seen] = ()
@@ -249,26 +248,27 @@ class Copies:
         found = []
         groups = self.double if PROBES[name].double else self.groups
         for i, (group, vector) in enumerate(zip(groups, vectors, strict=True)):
-            with self.torch.no_grad():
+            with torch.no_grad():
                 group.stack.restore(step, vector)
                 lost = [slot for slot in range(group.stack.S) if not finite(group, slot)]
             pieces = PROBES[name].look(group, *([seen[i]] if PROBES[name].back else []), **options)
-            arrays = yield from self.without_gradients(pieces)
+            arrays = yield from without_gradients(pieces)
             for values in arrays.values():
                 if values.dtype.kind == "f":
                     values[lost] = np.nan
             found.append(arrays)
         return found
 
-    def without_gradients(self, pieces: Generator[None, None, T]) -> Generator[None, None, T]:
-        """The same without autograd, which between the pieces is as it was."""
-        while True:
-            with self.torch.no_grad():
-                try:
-                    next(pieces)
-                except StopIteration as end:
-                    return end.value
-            yield
+
+def without_gradients(pieces: Generator[None, None, T]) -> Generator[None, None, T]:
+    """The same without autograd, which between the pieces is as it was."""
+    while True:
+        with torch.no_grad():
+            try:
+                next(pieces)
+            except StopIteration as end:
+                return end.value
+        yield
 
 
 def finite(group: Group, slot: int) -> bool:
