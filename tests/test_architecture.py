@@ -1,6 +1,7 @@
 """The house stands: imports only go down, and the process that shows pages loads no torch."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,11 @@ def test_imports_only_go_down(file):
     assert not higher, f"{name} ({FLOOR[name]}) imports {higher}, which stand above it."
     wrong = used(file) & (NEVER[FLOOR[name]] | NEVER.get(name, set())) - ALSO.get(name, set())
     assert not wrong, f"{name} ({FLOOR[name]}) uses {wrong}, which belong elsewhere."
+
+
+def test_only_the_session_touches_streamlits_state_and_nobody_shows_words_as_html():
+    told = [f.name for f in FILES if re.search(r"\bst\.(session_state|query_params)|unsafe_allow_html", f.read_text())]
+    assert told == ["session.py"]
 
 
 def test_the_process_that_shows_pages_loads_no_torch():
