@@ -54,6 +54,17 @@ def test_where_no_seed_has_a_gradient_the_note_says_0(tmp_path):
     assert drawn.layout.yaxis.tickvals != ()
 
 
+@pytest.mark.parametrize(("loss", "told"), [(0.0, "loss 0 nats,"), (np.inf, "loss not finite,")])
+def test_a_loss_that_has_no_place_on_the_axis_is_told_in_the_note(why_run, monkeypatch, loss, told):
+    """It was nan nats."""
+    seen(*why_run, "invariance")
+    trace = why_run[0].trace(why_run[1])
+    whole = trace.look
+    monkeypatch.setattr(trace, "look", lambda *a, **o: whole(*a, **o) | {"loss": np.full((2, 9), loss)})
+    note = figures.draw("invariance", trace, {}).layout.meta["note"]
+    assert note.count(told) == 3 and "nan" not in note
+
+
 def test_weights_that_are_0_have_no_rate_that_counts_and_no_gap_to_take_apart(tmp_path):
     """The rate is without bound, and the population has no spread to measure the gap in; numpy warns of nothing."""
     settings = Settings(data="wine", depth=2, width=1, batch_size=32, activation="relu", weight_decay=1.0, steps=30)

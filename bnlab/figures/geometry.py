@@ -64,13 +64,10 @@ def invariance(trace: Trace, *, step: int, layer: int, c: float) -> go.Figure:
                 marker={"color": style.color(arm), "symbol": f"{style.symbol(arm)}-open", "size": 15},
                 hoverinfo="skip", row=1, col=column,
             )  # fmt: skip
-        loss, gradient, rate = (float(middle(values[:, here])) for values in (loss, gradient, rate))
-        if np.isnan(gradient):  # 0 has no place in a geometric mean
-            gradient = float(present(found["gradient"][:, here]))
+        rate = float(middle(rate[:, here]))
         effective = f", {counting(settings)} {amount(rate)}" if fixed and np.isfinite(rate) else ""
-        numbers.append(
-            f"{name}: loss {amount(loss, 4)}{unit(trace, 'loss', arm)}, ‖dE/dW‖ {amount(gradient)}{effective}."
-        )
+        both = seeds_mean(loss[:, here], 4, unit(trace, "loss", arm)), seeds_mean(gradient[:, here])
+        numbers.append("{}: loss {}, ‖dE/dW‖ {}{}.".format(name, *both, effective))
         if settings.norm != "none" and not fixed:
             frozen = settings.norm == "batch" and settings.statistics == "moving"
             moves.append(f"{name} moves: " + ("its moving averages stand still." if frozen else "h stands in between."))
@@ -93,6 +90,12 @@ def invariance(trace: Trace, *, step: int, layer: int, c: float) -> go.Figure:
     angles = ", ".join(f"{name} {amount(angle, 2)}°" for name, angle in turned.items() if np.isfinite(angle))
     update = f"The coming update turns the layer's weights by: {angles}." if angles else ""
     return finished(figure, style.HEIGHT, note, *numbers, *moves, law, update, seeds(trace), *left)
+
+
+def seeds_mean(values: np.ndarray, digits: int = 3, unit: str = "") -> str:
+    """The middle() of the seeds' values [seeds] in words; where all are 0, which has no place in it, 0."""
+    mean = float(middle(values) if (values > 0).any() else present(values))
+    return f"{amount(mean, digits)}{unit}" if np.isfinite(mean) else "not finite"
 
 
 def undone(trace: Trace, *, step: int, layer: int) -> go.Figure:
