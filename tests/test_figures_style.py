@@ -132,15 +132,18 @@ def test_the_page_gets_the_words_of_an_empty_chart_as_plain_text():
 
 @pytest.fixture(scope="module")
 def strange_run(tmp_path_factory):
-    """A run of one arm, whose label begins as the name of a sign does in HTML."""
-    return trained(tmp_path_factory.mktemp("store"), SMALL, (Arm(label="BN&notch", changes={"norm": "batch"}),))
+    """A run of one arm, in whose label are the beginning of a sign's name in HTML and a place for a value in plotly."""
+    arm = Arm(label="BN&notch %{x}", changes={"norm": "batch"})
+    return trained(tmp_path_factory.mktemp("store"), SMALL, (arm,))
 
 
 @pytest.mark.parametrize("name", figures.FIGURES)
-def test_an_arm_is_called_in_every_note_as_the_visitor_called_it(strange_run, name):
-    """Two notes said BN¬ch."""
-    meta = seen(*strange_run, name).layout.meta
-    assert "¬" not in meta["note"] + meta.get("said", "")
+def test_an_arm_is_called_in_every_note_and_below_the_mouse_as_the_visitor_called_it(strange_run, name):
+    """Two notes said BN¬ch; below the mouse plotly put a step in place of %{x}."""
+    figure = seen(*strange_run, name)
+    meta = figure.layout.meta
+    assert "¬" not in meta["note"] + meta.get("said", "") and "&#37;" not in meta["note"] + meta.get("said", "")
+    assert not [line for line in figure.data if "notch %{x}" in (line.hovertemplate or "")]
 
 
 def test_thousands_are_parted_by_commas_on_every_axis_and_in_every_note(store):

@@ -49,8 +49,8 @@ def faded(rgb: str, opacity: float) -> str:
 
 
 def label(trace: Trace, arm: int) -> str:
-    """An arm's label, safe where plotly reads HTML."""
-    return escape(trace.experiment.arms[arm].label, quote=False)
+    """An arm's label, safe where plotly reads HTML or puts values in, as in a hover's %{x}."""
+    return escape(trace.experiment.arms[arm].label, quote=False).replace("%{", "&#37;{")
 
 
 def title(trace: Trace, arm: int) -> str:
