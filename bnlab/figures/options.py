@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 class Option(NamedTuple):
     """One question. kind: "arm", "batch arm" (one with batch norm), "seed", "layer", "unit", "step" take their range
-    from the run; "choice" has `choices` (value -> label); "number" lies between low and high, and is offered at `marks`
-    where it has some. `buttons`: the choices all stand there to be pressed. `when` (another option, its value): it is
-    asked only then, as it makes no difference else.
+    from the run; "choice" has `choices` (value -> label); "number" lies between low and high, and is offered at
+    `marks`. `buttons`: the choices all stand there to be pressed. `when` (another option, its value): it is asked only
+    then, as it makes no difference else.
 
     default None: the first (seed, unit), the first that lasts (arm; "1": the second of those, or the only one), the
     newest (step), the first choice; for a layer the middle one, as the first one's inputs are standardized, which hides

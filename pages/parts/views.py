@@ -120,14 +120,9 @@ def asked(option: Option, view: str, run: Run) -> str | None:
         return st.segmented_control(
             options=values, format_func=option.choices.get, default=values[first], required=True, **look
         )
-    if option.kind == "number" and option.marks:
-        first = float(option.default or option.low)
-        return f"{st.select_slider(options=option.marks, value=first, format_func='{:g}'.format, width=320, **look):g}"
     if option.kind == "number":
         first = float(option.default or option.low)
-        return (
-            f"{st.slider(min_value=float(option.low), max_value=float(option.high), value=first, width=200, **look):g}"
-        )
+        return f"{st.select_slider(options=option.marks, value=first, format_func='{:g}'.format, width=320, **look):g}"
     if option.kind in ("arm", "batch arm"):
         return arm(option, run, look)
     if option.kind == "seed":
