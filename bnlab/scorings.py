@@ -91,7 +91,7 @@ class Scorings:
             of_run = "from scores where run = ?"  # of a stack that diverged as a whole there are fewer
             steps = self.store.db.execute(f"select distinct step {of_run} order by step", (self.run.id,))
             steps = [step for (step,) in steps]
-            chosen = json.dumps([*steps[:: -(-len(steps) // points) or 1], *steps[-1:], *self.ends()])
+            chosen = json.dumps([*spaced(steps, points), *self.ends()])
             those = f"select stack, step, data {of_run} and step in (select value from json_each(?)) order by step"
             self.scores_read[points] = []
             for stack, step, data in self.store.db.execute(those, (self.run.id, chosen)):
@@ -172,8 +172,7 @@ class Scorings:
         """
         stack, slots = self.slots(arm, "steps")
         if at is None:
-            steps = self.saw(probe, arm, **options)
-            at = (*steps[:: -(-len(steps) // marks) or 1], *steps[-1:])
+            at = spaced(self.saw(probe, arm, **options), marks)
         key = (probe, options_key(probe, options), stack, json.dumps([*at]))
         if key not in self.seen:
             if len(self.seen) == MOST_SEEN:
@@ -210,6 +209,11 @@ class Scorings:
         ask = "select data from looks where run = ? and probe = ? and options = ? and stack = ? and step = ?"
         row = self.store.db.execute(ask, (self.run.id, probe, options_key(probe, options), stack, step)).fetchone()
         return {name: values[slots] for name, values in loaded(row[0]).items()} if row else None
+
+
+def spaced(steps: list[int], most: int) -> list[int]:
+    """About `most` of the steps, evenly chosen, and the newest."""
+    return [*steps[:: -(-len(steps) // most) or 1], *steps[-1:]]
 
 
 def loaded(data: bytes) -> dict[str, np.ndarray]:
