@@ -124,7 +124,7 @@ def moment(trace: Trace, told: Three, arm: int) -> int | None:
     settings = trace.experiment.arm_settings[arm]
     if settings.statistics == "moving" or any(lineage.changed(trace, arm, name) is not None for name in ONE_KIND):
         return None
-    there = np.isin(told.steps, [*trace.snapshots(), *trace.looks("off", arm)[0]]) & (told.steps > trace.first)
+    there = np.isin(told.steps, [*trace.snapshots(), *trace.saw("off", arm)]) & (told.steps > trace.first)
     there &= np.isfinite(told.moving) & np.isfinite(told.population)
     return int(told.steps[there][widest(Three(*(q[there] for q in told)))]) if there.any() else None
 
