@@ -37,6 +37,21 @@ def test_titles_of_axes_are_short_and_the_note_says_the_mode(tmp_path):
         assert f"{mode}." in drawn.layout.meta["note"]
 
 
+@pytest.mark.parametrize("gain", [1.0, 30.0])
+def test_of_a_hundred_layers_all_products_are_drawn_that_were_measured(tmp_path, gain):
+    """Below 1e-45 and above 1e38, where float32 ends, they were not."""
+    settings = Settings(depth=100, width=4, data="wine", batch_size=16, steps=0, init_gain=gain)
+    settings = settings.model_copy(update={"activation": "sigmoid" if gain == 1 else "linear"})
+    store, run_id = trained(tmp_path, settings, (Arm(label="deep"),))
+    drawn = {(line.name, line.yaxis): line.y for line in seen(store, run_id, "jacobians").data}
+    found = store.trace(run_id).look("jacobian", 0, 0)
+    assert found["product_rms"].min() < 1e-60 if gain == 1 else found["product_rms"].max() > 1e60
+    for name, values in (("deep", found["product_rms"]), ("deep, greatest", found["product"][..., 4])):
+        np.testing.assert_allclose(drawn[name, "y2"], values[0], rtol=1e-6)
+    median = [line.y for line in seen(store, run_id, "spectra").data if line.mode == "lines+markers"][1]
+    np.testing.assert_allclose(median, found["product"][0, :, 2], rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["jacobians", "spectra", "conditions"])
 def test_every_axis_says_by_itself_what_it_is(why_run, name):
     """On a telephone the panels stand one below the other: no title may go on from the one beside it."""

@@ -61,12 +61,15 @@ def title(trace: Trace, arm: int) -> str:
 
 
 def numbers(values: np.ndarray) -> np.ndarray:
-    """As a typed array that plotly sends in few bytes: float32, or the smallest whole numbers that hold it."""
+    """As a typed array that plotly sends in few bytes: float32 where that holds all of them, or the smallest whole
+    numbers that do."""
     values = np.asarray(values)
     if values.dtype.kind in "iu":
         top = int(np.abs(values).max()) if values.size else 0
         return values.astype(np.int16 if top < 2**15 else np.int32)
-    return values.astype(np.float32)
+    size, single = np.abs(values[np.isfinite(values) & (values != 0)]), np.finfo(np.float32)
+    beyond = values.dtype == float and ((size < single.tiny) | (size > single.max)).any()  # as of a hundred layers
+    return values if beyond else values.astype(np.float32)
 
 
 def whole(n: int) -> int | None:
