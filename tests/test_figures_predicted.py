@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from looked_at import ARMS, seen, trained
+from looked_at import ARMS, recorded, seen, trained
 
 from bnlab import Arm, Experiment, Settings, figures, theory
 from bnlab.figures import predicted
@@ -132,6 +132,15 @@ def test_mini_batches_of_two_have_no_line_and_it_is_said_why(tmp_path):
     note = figures.draw("predicted", trace, {}).layout.meta["note"]
     assert "too few layers" not in note and "whose mean growth is infinite in theory" in note
     assert "In mini-batches of 2 or 3 the mean growth is infinite." in note
+
+
+def test_infinite_growth_of_no_gradient_warns_nobody(store):
+    """One unit behind a batch norm of two examples: nothing comes to layer L."""
+    one = {"width": 1, "activation": "tanh", "init_gain": 30.0, "batch_size": 2, "data": "moons", "steps": 1}
+    trace = recorded(store, **one, noise_shift=0.5, noise_scale=0.25, sampling="replacement")
+    told = predicted.prediction(trace, 0)
+    assert told.measured[0][-1] == 0 and np.isinf(told.limit)
+    assert "whose mean growth is infinite in theory" in figures.draw("predicted", trace, {}).layout.meta["note"]
 
 
 def test_the_depth_at_which_the_signal_is_lost_is_that_of_the_drawn_law(tmp_path):

@@ -13,6 +13,16 @@ RATES = tuple(
 )
 
 
+def test_a_band_of_which_all_have_diverged_has_no_width_and_warns_nobody(tmp_path):
+    wild = {"init_gain": 30.0, "activation": "relu"}
+    arms = tuple(Arm(label=f"η = {rate:g}", changes=wild | {"learning_rate": rate}) for rate in (50.0, 100.0))
+    store, run_id = trained(tmp_path, Settings(depth=3, width=8, data="diabetes", steps=12), arms)
+    trace = store.trace(run_id)
+    assert {arm for arm, _ in trace.diverged} == {0, 1}
+    (band,) = rates.bands(trace)
+    assert np.isinf(band.low[-1]) and "at the end" not in figures.draw("learning_rates", trace, {}).layout.meta["note"]
+
+
 def test_the_band_over_learning_rates_spans_the_losses_of_the_arms(tmp_path):
     settings = Settings(depth=6, width=32, activation="relu", init="he", steps=30)
     store, run_id = trained(tmp_path, settings, RATES)

@@ -91,7 +91,8 @@ def learning_rates(trace: Trace) -> go.Figure:
                 hovertemplate=f"step %{{x}}: %{{y:,.4g}}<extra>{name}</extra>",
             )  # fmt: skip
         rates = ", ".join(f"{rate:g}" for rate in sorted(one.rates))
-        end = one.high[-1] / one.low[-1] if len(one.high) else np.nan
+        with np.errstate(divide="ignore", invalid="ignore"):  # all have diverged, or a loss is 0
+            end = one.high[-1] / one.low[-1] if len(one.high) else np.nan
         wide = "" if np.isnan(end) else "without a top" if np.isinf(end) else f"×{style.amount(end)} wide"
         notes.append(f"{name}: η = {rates}{', at the end ' + wide if wide else ''}.")
     figure.update_xaxes(title="step t (updates)")
