@@ -225,3 +225,10 @@ def test_the_bars_of_a_score_reach_from_the_least_to_the_greatest_seed(quantity)
     bars = drawn(trace, quantity, splits="train+test")["none: test"]
     np.testing.assert_allclose(bars.y + bars.error_y.array, values.max(1))
     np.testing.assert_allclose(bars.y - bars.error_y.arrayminus, values.min(1))
+
+
+def test_a_score_that_is_infinite_with_one_seed_has_no_bar_and_warns_nobody(trace):
+    _, losses, _ = trace.scored[0, "test", "none"]
+    losses[1, 0] = np.inf
+    bar = drawn(trace, splits="train+test")["none: test"]
+    assert bar.y[1] == np.inf and np.isfinite(bar.error_y.array).tolist() == [True, False, True]

@@ -96,6 +96,20 @@ def test_the_practitioners_mini_batches_are_called_by_their_real_sizes(store):
     assert "as much as 240 training steps with K = 2; in time fewer where" in drawn.layout.meta["note"]
 
 
+@pytest.mark.parametrize(("population", "mini_batches"), [("not finite", "not finite"), (0.5, 0.25)])
+def test_losses_that_are_not_finite_are_told_so_and_are_in_no_mean(
+    inference_run, monkeypatch, population, mini_batches
+):
+    """The note said nan of all, also where another seed had a loss."""
+    trace = inference_run[0].trace(inference_run[1])
+    shown(trace, "in_practice", arm="1")
+    whole, lost = trace.look, lambda one, other: np.array([other if one == "not finite" else one, np.inf])
+    losses = {"loss_population": lost(population, np.nan), "loss_mini_batches": lost(mini_batches, np.inf)}
+    monkeypatch.setattr(trace, "look", lambda *a, **o: whole(*a, **o) | losses)
+    note = figures.draw("in_practice", trace, {"arm": "1"}).layout.meta["note"]
+    assert f"Test loss {population} with the population's statistics; {mini_batches} with " in note
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("depth", [1, 2])
 def test_layer_1_is_told_what_it_is(store, optimizer, depth):

@@ -117,7 +117,7 @@ def test_panels_of_layers_end_at_the_same_one_and_many_layers_have_few_ticks():
 @pytest.mark.parametrize(
     ("value", "text"),
     [(293.4, "293"), (2.9e2, "290"), (1437, "1,440"), (123456, "123,000"), (0.0399, "0.0399"), (8.1e-6, "8.1×10⁻⁶"),
-     (0, "0"), (-3.2e-8, "-3.2×10⁻⁸"), (2.5e9, "2.5×10⁹"), (np.nan, "nan")],
+     (0, "0"), (-3.2e-8, "-3.2×10⁻⁸"), (2.5e9, "2.5×10⁹"), (np.nan, "not finite"), (np.inf, "not finite")],
 )  # fmt: skip
 def test_numbers_are_written_as_one_would(value, text):
     assert style.amount(value) == text

@@ -191,7 +191,7 @@ def outlier(trace: Trace, *, step: int) -> go.Figure:
             x=values,
             orientation="h",
             marker={"color": colors},
-            text=[style.amount(v) if np.isfinite(v) else "not finite" for v in values],
+            text=[style.amount(v) for v in values],
             textposition="outside",
             cliponaxis=False,
             hovertemplate="%{y}: %{text}<extra></extra>",

@@ -185,15 +185,9 @@ def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str,
         return np.empty(0, int), np.empty((0, len(trace.experiment.seeds)))
     name = f"{style.label(trace, arm)}: {split}" + (f", {STATISTICS[kind]}" if kind != "none" else "")
     with np.errstate(invalid="ignore"):
-        low, high = np.fmin.reduce(values, 1), np.fmax.reduce(values, 1)
-    middle = living(values)
+        low, middle, high = np.fmin.reduce(values, 1), living(values), np.fmax.reduce(values, 1)
+        spread = {"array": style.numbers(high - middle), "arrayminus": style.numbers(middle - low)}
     symbol = style.symbol(arm) + ("" if split == "test" else "-open")
-    spread = {
-        "array": style.numbers(high - middle),
-        "arrayminus": style.numbers(middle - low),
-        "thickness": 1,
-        "width": 2,
-    }
     figure.add_scatter(
         x=style.numbers(steps),
         y=style.numbers(middle),
@@ -202,7 +196,7 @@ def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str,
         legendgroup=name,
         line={"color": style.color(arm), "width": 1, "dash": "dot"},
         marker={"size": 7, "symbol": symbol},
-        error_y=spread if values.shape[1] > 1 else None,
+        error_y=spread | {"thickness": 1, "width": 2} if values.shape[1] > 1 else None,
         hovertemplate=hover(name, unit(trace, quantity, arm)),
     )
     return steps, values

@@ -212,7 +212,7 @@ def in_practice(trace: Trace, *, arm: int, step: int) -> go.Figure:
                 marker={"symbol": style.SYMBOLS[i]},
                 hovertemplate=f"layer %{{x}}: %{{y:,.4g}}<extra>{size}</extra>",
             )  # fmt: skip
-        told.append(f"{style.amount(found['loss_mini_batches'].mean())} with {size}")
+        told.append(f"{style.amount(present(found['loss_mini_batches']))} with {size}")
         if len(layers) > 1 and np.isfinite(means).all() and np.isfinite(ratios).all():
             off.append((size, int(means.argmax()) + 1, int(np.abs(np.log(ratios)).argmax()) + 1))
     figure.update_xaxes(title="layer l (1 is next to the input)")
@@ -222,7 +222,7 @@ def in_practice(trace: Trace, *, arm: int, step: int) -> go.Figure:
     style.reference(figure, 1.0, "the population's", column=2, where=style.free_end(ratios, 1.0))
     N, K = settings.n_train, settings.mini_batch
     note = (
-        f"Step {at:,}. Test loss {style.amount(found['loss_population'].mean())} with the population's statistics; "
+        f"Step {at:,}. Test loss {style.amount(present(found['loss_population']))} with the population's statistics; "
         f"{', '.join(told)}. "
     )
     if off:

@@ -95,7 +95,7 @@ def invariance(trace: Trace, *, step: int, layer: int, c: float) -> go.Figure:
 def seeds_mean(values: np.ndarray, digits: int = 3, unit: str = "") -> str:
     """The middle() of the seeds' values [seeds] in words; where all are 0, which has no place in it, 0."""
     mean = float(middle(values) if (values > 0).any() else present(values))
-    return f"{amount(mean, digits)}{unit}" if np.isfinite(mean) else "not finite"
+    return amount(mean, digits) + unit * bool(np.isfinite(mean))
 
 
 def undone(trace: Trace, *, step: int, layer: int) -> go.Figure:

@@ -39,7 +39,7 @@ def alone(trace: Trace, *, step: int) -> go.Figure:
         figure.add_bar(
             y=names, x=style.numbers(np.array(told[key])), name=mode, orientation="h", cliponaxis=False,
             marker={"color": colors, "pattern": {"shape": pattern}, "line": {"color": colors, "width": 1}},
-            text=[style.amount(v, 2) if np.isfinite(v) else "not finite" for v in told[key]], textposition="outside",
+            text=[style.amount(v, 2) for v in told[key]], textposition="outside",
             hovertemplate="%{y}: %{text}<extra>" + mode + "</extra>",
         )  # fmt: skip
     figure.update_layout(barmode="group")

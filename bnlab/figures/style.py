@@ -78,8 +78,10 @@ def whole(n: int) -> int | None:
 
 
 def amount(value: float, digits: int = 3) -> str:
-    """A number as one would write it: 290, 1,440, 0.0399, 8.1×10⁻⁶."""
-    if value == 0 or not np.isfinite(value) or 1e-3 <= abs(value) < 1e6:
+    """A number as one would write it: 290, 1,440, 0.0399, 8.1×10⁻⁶; not finite."""
+    if not np.isfinite(value):
+        return "not finite"
+    if value == 0 or 1e-3 <= abs(value) < 1e6:
         text = f"{value:,.{digits}g}"
         return f"{float(text):,.0f}" if "e+" in text else text
     mantissa, power = f"{value:.{digits - 1}e}".split("e")
