@@ -28,8 +28,7 @@ class Table:
         self.width = sum(prod(shape) for _, shape in columns.values())  # numbers in a row
         self.capacity = int(np.clip(CHUNK_BYTES // (4 * self.width), 1, CHUNK_ROWS))
         self.reopen()
-        origin = store.origin(run_id)
-        self.origin = origin[2] if origin else 0
+        self.origin = store.run(run_id).first
         self.summary = Summary(self) if kind not in HEAVY else None
 
     def reopen(self) -> None:

@@ -45,14 +45,15 @@ class Run(NamedTuple):
     diverged: dict[tuple[int, int], tuple[int, int]]
     version: int
     newest: int | None  # step of the newest snapshot
+    first: int  # the first step: 0, or where it was forked from another
 
     @property
     def made(self) -> int:
         """How many updates were made: one more than the last recorded step, which is seen before its update; not one
-        more where the run rests before that, in its first scoring."""
+        more where the run rests before that, in its first scoring. Of a fork the parent's count, too."""
         if self.newest == self.step and self.status in RESTING:
             return self.step
-        return min(self.step + 1, self.experiment.settings.steps)
+        return max(self.first, min(self.step + 1, self.experiment.settings.steps))
 
     @property
     def trained_on(self) -> str:
@@ -115,7 +116,7 @@ def parsed(text: str) -> Experiment:
 
 def run_in(row: tuple) -> Run:
     """The run that a row of the table `runs` holds."""
-    run_id, name, text, status, reason, step, created, updated, device, rate, diverged, version, newest = row
+    run_id, name, text, status, reason, step, created, updated, device, rate, diverged, version, newest, first = row
     return Run(
         run_id,
         name,
@@ -130,6 +131,7 @@ def run_in(row: tuple) -> Run:
         {(arm, seed): (at, layer) for arm, seed, at, layer in json.loads(diverged)},
         version,
         newest,
+        first,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from math import inf
 from threading import Lock
 
@@ -39,11 +38,10 @@ class Scorings:
         """The last recorded step, -1 before the first."""
         return self.run.step
 
-    @cached_property
+    @property
     def first(self) -> int:
         """The first step: 0, or where the run was forked from another."""
-        origin = self.store.origin(self.run.id)
-        return origin[2] if origin else 0
+        return self.run.first
 
     @property
     def diverged(self) -> dict[tuple[int, int], tuple[int, int]]:

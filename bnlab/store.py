@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from .keeping import Writer
     from .reading import Trace
 
-RUNS = "select *, (select max(step) from snapshots where run = runs.id) from runs"
+RUNS = (
+    "select *, (select max(step) from snapshots where run = runs.id), "
+    "coalesce((select step from forks where run = runs.id), 0) from runs"
+)
 MOST_LOOKS = 400  # of one probe in a run; older ones asked for by hand make room
 GONE = (
     "the weights of step {:,} that this fork began with are gone: the run it came from was deleted, or has made room. "

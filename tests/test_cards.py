@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 from known_rows import written
+from looked_at import recorded
 
 from bnlab import cards, figures
 from bnlab.activations import ACTIVATIONS
@@ -253,3 +254,15 @@ def test_the_board_says_every_status_in_words(trace):
             of = len(run.experiment.networks)
             run = run._replace(diverged={(0, run.experiment.seeds[0]): (3, 1)})
             assert cards.words(run, 2) == f"{words}; 1 of {of} networks diverged"
+
+
+def test_a_fork_that_has_not_taken_a_step_yet_stands_where_it_was_forked(store):
+    """It stood at step 0, and was interrupted before its first step."""
+    child = store.fork(recorded(store).run.id, 0, 20, {"alpha": 0.5})
+    assert child.made == 20 and cards.state(store.trace(child.id))["facts"][0] == "step 20 of 40"
+    store.change(child.id, status="interrupted")
+    assert cards.words(store.run(child.id), None).startswith("Interrupted after 20 steps.")
+    again = store.again(child.id)
+    assert again.made == 20
+    execute(store, child.id, lambda: None)
+    assert store.run(child.id).made == 40
