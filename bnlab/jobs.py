@@ -154,9 +154,9 @@ class Jobs:
                     self.looker.score(run_id, run.step)
 
     def position(self, run_id: str) -> int | None:
-        """How many runs are ahead of it in the queue; None if it does not wait."""
-        with self.lock:
-            return next((i for i, (waiting, _) in enumerate(self.queue) if waiting == run_id), None)
+        """How many runs are ahead of it in the queue; None if it does not wait. Never waits: the server's one thread
+        asks, and whoever holds the lock may be waiting for the disk."""
+        return next((i for i, (waiting, _) in enumerate(self.queue.copy()) if waiting == run_id), None)
 
     def stop_again(self, run_id: str) -> None:
         """Stop a run that came to rest before its worker read that it was to stop."""

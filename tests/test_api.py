@@ -259,3 +259,26 @@ def test_a_run_that_moves_up_in_the_queue_is_told_anew(recorded):
 def test_a_step_ahead_is_the_newest(recorded):
     newest, ahead = together(*(f"/api/runs/{recorded}/gradient_flow{step}" for step in ("", "?step=999999")))
     assert ahead.status_code == 200 and ahead.json() == newest.json()
+
+
+def test_a_run_that_waits_is_told_while_the_queue_is_held_by_who_waits_for_the_disk(recorded):
+    """These answers come from the server's one thread, which would wait there with every visitor."""
+    run, jobs = opened.store().create(ASKED).id, opened.jobs()
+    jobs.start(run)
+    held, told = threading.Event(), threading.Event()
+
+    def hold():
+        with jobs.lock:
+            held.set()
+            waited_in_vain.append(not told.wait(20))
+
+    waited_in_vain = []
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    cards, again = together(f"/api/runs/{run}", f"/api/runs/{run}?seen=1")
+    told.set()
+    holder.join()
+    assert waited_in_vain == [False]
+    assert cards.json()["words"] == "Waiting; next in the queue" and again.status_code == 200
+    jobs.stop(run)
