@@ -107,7 +107,7 @@ def main() -> int:
         text = error.args[0] if isinstance(error, KeyError) else error
         if isinstance(error, OSError) and error.filename:
             text = f"{error.filename}: {error.strerror}."
-        if isinstance(error, DatabaseError):
+        if isinstance(error, DatabaseError) and not isinstance(error, ValueError):  # of those the sentence says all
             text = f"{(asked.out if asked.command == 'train' else asked.directory) / FILE}: {error}."
         print("python -m bnlab:", " ".join(str(text).split()), file=sys.stderr)
         return 2

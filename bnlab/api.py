@@ -25,6 +25,7 @@ from starlette.routing import Route
 
 from . import cards, figures, opened
 from .data import DATASETS
+from .database import Error, told
 from .figures import data
 from .problems import allowed
 from .run import Run
@@ -112,6 +113,8 @@ async def answer(request: Request, view: str, body: Callable[[str], bytes]) -> R
         run = await current(run_id)
     except KeyError as error:
         return PlainTextResponse(error.args[0], 404)
+    except Error as error:
+        return PlainTextResponse(told(error), 503)
     version = str(run.version)
     if run.status == "queued":  # its place in the queue is no part of the run, but of what is shown
         version += f".{opened.jobs().position(run_id)}"
@@ -120,6 +123,8 @@ async def answer(request: Request, view: str, body: Callable[[str], bytes]) -> R
         return Response(status_code=204, headers=headers)
     try:
         content = await BODIES.get((run_id, version, view, options), partial(body, run_id))
+    except Error as error:  # first: some are ValueErrors, too
+        return PlainTextResponse(told(error), 503)
     except (KeyError, ValueError) as error:
         return PlainTextResponse(error.args[0], 400)
     return sent(request, content, headers)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from sqlite3 import Error
 
 SCHEMA = """
 create table if not exists runs (
@@ -41,11 +42,35 @@ FILE = "runs.sqlite"  # of a directory
 OF_A_RUN = ("chunks", "summary", "scores", "population", "snapshots", "looks", "forks")  # tables beside `runs`
 PATIENCE = 30_000  # milliseconds to wait for another writer
 FULL = "The disk is full: nothing more can be kept. Delete runs or other files; what is recorded can be read as before."
+BUSY = (
+    f"Another process has been writing to the file of the runs for {PATIENCE // 1000} seconds, so nothing was kept. "
+    "Try again in a moment."
+)
+UNUSABLE = (
+    "The file of the runs cannot be used: {}. It may be gone, damaged or read-only. Put it right, then start the lab "
+    "anew."
+)
+TOLD = {sqlite3.SQLITE_FULL: FULL, sqlite3.SQLITE_BUSY: BUSY}  # else UNUSABLE
 PAGES = 2000  # pages given back at once
 
 
-class Full(sqlite3.OperationalError, ValueError):
-    """The disk is full. A ValueError as all that is said to a person, who can make room."""
+class Unkept(sqlite3.OperationalError, ValueError):
+    """Nothing can be written. A ValueError as all that is said to a person, who can put it right."""
+
+
+class Full(Unkept):
+    """The disk is full."""
+
+
+def told(error: Error) -> str:
+    """What a person is told where the file cannot be read or written."""
+    return str(error) if isinstance(error, Unkept) else TOLD.get(code(error), UNUSABLE.format(error))
+
+
+def code(error: BaseException) -> int | None:
+    """SQLite's code of an error, less its details; None where it has none."""
+    found = getattr(error, "sqlite_errorcode", None)
+    return found and found & 0xFF
 
 
 class Database:
@@ -75,18 +100,17 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of it or nothing. Raises Full where the disk is."""
-        db = self.db
+        """All of it or nothing. Raises Full where the disk is, and Unkept where else nothing can be written."""
         try:
-            db.execute("begin immediate")
-            yield db
-            db.execute("commit")
+            self.db.execute("begin immediate")
+            yield self.db
+            self.db.execute("commit")
         except BaseException as error:
-            if db.in_transaction:  # where the disk is full SQLite may have rolled it back by itself
-                db.execute("rollback")
-            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-                raise Full(FULL) from error
-            raise
+            if hasattr(self.local, "db") and self.db.in_transaction:  # SQLite itself rolls back where the disk is full
+                self.db.execute("rollback")
+            if code(error) in (None, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT):  # a mistake, ours
+                raise
+            raise (Full if code(error) == sqlite3.SQLITE_FULL else Unkept)(told(error)) from error
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

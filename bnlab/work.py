@@ -20,6 +20,7 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+from .database import Unkept
 from .executing import score, train_run
 from .experiment import Experiment, Settings
 from .looking import look, look_at
@@ -104,6 +105,8 @@ def main(directory: Path | str) -> None:
                     look_at(store, run_id, due, gone.is_set)
             except Taken:  # others train it, or have trained or stopped it while this process came up
                 pass
+            except Unkept as error:  # a sentence already
+                failed(store, run_id, str(error))
             except MemoryError:
                 failed(store, run_id, "the memory was used up. Lower depth, width, batch_size, arms or seeds.")
             except Exception as error:

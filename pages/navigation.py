@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.parts import live, session
+from pages.parts import board, live, session
 
 st.set_page_config(page_title="Batch Normalization Lab", page_icon="📈", layout="wide", initial_sidebar_state=360)
 page = st.navigation(
@@ -15,6 +15,7 @@ page = st.navigation(
     position="top",
 )
 session.turn(page.url_path)
-page.run()
+with board.what_cannot_be_read():
+    page.run()
 live.history()  # last: these have no size, but what follows them a gap
 live.keyboard()

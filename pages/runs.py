@@ -75,4 +75,4 @@ def under_way() -> bool:
 me = session.begin()
 st.title("Runs", anchor=False)
 followed = under_way()
-st.fragment(listing, run_every=EVERY if followed else None)(me, followed)
+st.fragment(board.what_cannot_be_read()(listing), run_every=EVERY if followed else None)(me, followed)

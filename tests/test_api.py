@@ -11,7 +11,7 @@ import plotly
 import pytest
 from starlette.applications import Starlette
 
-from bnlab import api, figures, looking, opened
+from bnlab import api, database, figures, looking, opened
 from bnlab.executing import execute
 from bnlab.experiment import Arm, Experiment
 from bnlab.settings import Settings
@@ -282,3 +282,12 @@ def test_a_run_that_waits_is_told_while_the_queue_is_held_by_who_waits_for_the_d
     assert waited_in_vain == [False]
     assert cards.json()["words"] == "Waiting; next in the queue" and again.status_code == 200
     jobs.stop(run)
+
+
+def test_a_store_that_cannot_be_read_is_a_sentence(recorded, monkeypatch, tmp_path):
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"no database at all" * 1000)
+    monkeypatch.setattr(opened.store(), "path", broken)
+    monkeypatch.setattr(opened.store(), "local", threading.local())
+    for answer in together(f"/api/runs/{recorded}", f"/api/runs/{recorded}/{view()}"):
+        assert answer.status_code == 503 and answer.text == database.UNUSABLE.format("file is not a database")

@@ -2,12 +2,14 @@
 
 import pytest
 from lab_page import address, button, chooser, drawn, errors, page, typed, widget
+from lab_page import opened as another
 
-from bnlab import opened
+from bnlab import database, opened
 from bnlab.database import FULL, Full
 from bnlab.experiment import Experiment
 from bnlab.run import run_in
 from bnlab.settings import Settings
+from bnlab.store import RunStore
 
 pytestmark = pytest.mark.usefixtures("lab")
 
@@ -246,3 +248,27 @@ def test_a_fork_says_where_it_was_forked_from_with_a_way_there_while_it_is_there
     at = page(("run", fork.id))
     assert said(at) == ["Forked at step 50 of a run that was deleted."]
     assert not [b for b in at.button if b.key.startswith("origin-")]
+
+
+@pytest.mark.parametrize("file", ["lab.py", "inference.py", "why.py", "runs.py"])
+def test_a_store_that_cannot_be_read_is_a_sentence_on_every_page(file, monkeypatch, tmp_path):
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"no database at all" * 1000)
+    monkeypatch.setattr(opened.store(), "path", broken)
+    at = page(closed=True) if file == "lab.py" else another(file)
+    assert at.error[0].value.replace("\\", "") == (
+        "The file of the runs cannot be used: file is not a database. It may be gone, damaged or read-only. Put it "
+        "right, then start the lab anew."
+    )
+
+
+@pytest.mark.parametrize("key", ["train", "stop"])
+def test_a_click_while_another_process_writes_is_answered_with_a_sentence(key, monkeypatch):
+    run = opened.store().create(Experiment(settings=Settings(depth=3)))
+    at = page(("run", run.id), closed=True)
+    monkeypatch.setattr(database, "PATIENCE", 50)
+    other = RunStore(opened.directory())
+    opened.store().close()
+    with other.transaction():
+        at = drawn(button(at, key).click())
+    assert [error.value.replace("\\", "") for error in at.error] == [database.BUSY]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 
 import streamlit as st
 
 from bnlab import opened
-from bnlab.database import Full
+from bnlab.database import Error, Unkept, told
 from bnlab.experiment import Experiment
 from bnlab.run import RESTING, UNDER_WAY, Run, checked_name
 
@@ -44,6 +46,16 @@ def say(me: Session) -> None:
     with st.container():
         if said := me.take("said"):
             st.error(escaped(said), icon=":material/error:")
+
+
+@contextmanager
+def what_cannot_be_read() -> Iterator[None]:
+    """Says in its place what is wrong with the file of the runs, where that keeps a page from being drawn."""
+    try:
+        yield
+    except Error as error:
+        logging.getLogger(__name__).exception("A page could not be drawn")
+        st.error(escaped(told(error)), icon=":material/error:")
 
 
 def looked_at(me: Session) -> Run | None:
@@ -169,7 +181,7 @@ def rename(me: Session, run_id: str) -> None:
         opened.store().rename(run_id, session.value(f"name-{run_id}"))
     except KeyError as error:
         me.said = me.sentence(error, run_id)
-    except Full as error:
+    except Unkept as error:
         me.said = str(error)
     except ValueError:
         pass  # said below the name
@@ -265,7 +277,7 @@ def begin(me: Session, asked: Experiment | str, how: str) -> bool:
 def let_train(me: Session, run: Run, how: str) -> bool:
     """Let a run that was just made train; one that cannot, as the queue is full, is gone again, and why is said."""
     if not steer(me, how, run.id):
-        with suppress(KeyError, Full):  # it was deleted meanwhile; or nobody holds it, and it is interrupted later
+        with suppress(KeyError, Unkept):  # it was deleted meanwhile; or nobody holds it, and it is interrupted later
             opened.store().delete(run.id)
         return False
     return True
