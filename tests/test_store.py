@@ -162,6 +162,18 @@ def test_a_store_that_is_there_is_opened_and_read_without_writing(store, monkeyp
     other.close()
 
 
+def test_to_delete_a_run_takes_little_room(store):
+    """As on a disk that is nearly full; whatever SQLite was built with."""
+    run = store.create(REAL)
+    for step in range(20):
+        store.db.execute("insert into snapshots values (?, 0, ?, randomblob(1000000))", (run.id, step))
+    store.db.execute("pragma wal_checkpoint(truncate)").fetchall()
+    with store.transaction() as db:
+        db.execute("delete from snapshots")
+    log = store.path.with_name(f"{store.path.name}-wal")
+    assert log.stat().st_size < 1_000_000
+
+
 def test_a_file_that_keeps_its_size_is_left_after_one_try_to_shrink_it(tmp_path):
     """As one of an older version; SQLite is interrupted where it is tried on and on."""
     old = sqlite3.connect(tmp_path / database.FILE)
