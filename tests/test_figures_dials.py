@@ -237,6 +237,14 @@ def test_a_divergence_of_some_seeds_is_said_and_they_are_out(tmp_path):
     assert np.isnan(dials.dial(store.trace(run_id), 0, dials.moments(trace)).shift[gone]).all()
 
 
+def test_dials_that_are_measured_stand_on_axes_without_a_word_between_them(why_run):
+    figure = seen(*why_run, "dials")
+    assert any(np.isfinite(np.asarray(mark.y, float)).all() for mark in figure.data)
+    assert not figure.layout.annotations
+    for axis in (figure.layout.xaxis, figure.layout.yaxis):
+        assert axis.tickvals != () and axis.showgrid is not False
+
+
 def test_the_marks_of_its_legend_do_not_touch(why_run):
     drawn = seen(*why_run, "dials")
     assert drawn.data[0].marker.size > 12 and drawn.layout.legend.itemsizing == "constant"

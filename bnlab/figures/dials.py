@@ -185,7 +185,7 @@ def dials(trace: Trace) -> go.Figure:
             x=[shift if there else None], y=[rough if there else None],
             name=f"{name}: {when}", mode="markers", showlegend=True,
             marker={"color": style.color(arm), "symbol": symbol, "size": 16, "line": {"width": 2}}, cliponaxis=False,
-            hovertemplate="shift {}, roughness {}".format(*both) + f"<extra>{name}: {when}</extra>",
+            hovertemplate="shift {}, roughness {}".format(*both) + f"<extra>{name}: {when}</extra>", row=1, col=1,
         )  # fmt: skip
         why = f" (hollow, not compared: {out})" if out else ""
         lines.append("{}: shift {}, roughness {}, {}{}.".format(name, *both, when, why))
