@@ -180,3 +180,22 @@ def test_the_axis_is_not_that_of_the_last_network_of_an_arm_of_which_most_diverg
     low, high = figure.layout.yaxis.range
     assert -100 < low < high < 100
     assert "did not diverge, without those of arms of which most did: none." in figure.layout.meta["note"]
+
+
+def test_an_arm_that_is_far_wider_does_not_press_the_others_to_lines():
+    rng = np.random.default_rng(0)
+    arms = tuple(Arm(label=str(i), changes={"learning_rate": 0.1 + i}) for i in range(3))
+    sizes = (1000, 1, 1e-4)  # the last has collapsed, and shall look like it
+    values = {
+        ("a_sample", i): (size * rng.normal(size=(9, SEEDS, L, M))).astype(np.float32) for i, size in enumerate(sizes)
+    }
+    figure = figures.draw("distributions", KnownTrace(EXPERIMENT.model_copy(update={"arms": arms}), values), {})
+    axes = [figure.layout.yaxis, figure.layout.yaxis2, figure.layout.yaxis3]
+    assert [axis.matches for axis in axes] == [None, None, "y2"]
+    assert all(axis.showticklabels for axis in axes)
+    assert "On an axis of its own, as it is more than tenfold wider: 0." in figure.layout.meta["note"]
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 4), (1, 1e-4), (0.3, 1e-6, 1e-9)])
+def test_arms_of_like_widths_or_collapsed_ones_share_an_axis(sizes):
+    assert distributions.wide({i: size * np.array([[-1.0, 1]]) for i, size in enumerate(sizes)}) == []

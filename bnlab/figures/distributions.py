@@ -23,6 +23,7 @@ POINTS = 90  # of a line over time; six arms of five lines fit an update
 POOLED = 16  # steps whose samples make one histogram
 BINS = 30
 LAYERS = 24  # ridges in one picture
+WIDE = 10  # fold: values that reach so much farther than the other arms' would press these to lines
 
 
 class Spread(NamedTuple):
@@ -111,6 +112,14 @@ def arm_histograms(trace: Trace, which: str, layer: int, step: int) -> tuple[np.
     return steps, {arm: histogram(values) for arm, (_, values) in found.items()}
 
 
+def wide(bands: dict[int, np.ndarray]) -> list[int]:
+    """The arms whose values reach more than WIDE times as far as those of the middle arm, or as 1, about what a norm
+    gives: beside them alone a layer that has collapsed shall look like it."""
+    spans = {arm: float(np.ptp(there)) for arm, one in bands.items() if (there := one[np.isfinite(one)]).size}
+    middle = float(np.percentile([*spans.values()], 50, method="lower")) if spans else 0.0
+    return [arm for arm, span in spans.items() if span > WIDE * max(middle, 1.0)]
+
+
 NAMES = {"a": "pre-activations a", "z": "activations z"}
 
 
@@ -119,20 +128,21 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
     if nothing(trace):
         return style.said(nothing(trace))
     arms = having(trace, layer)
+    found = {arm: spread(trace, which, arm, layer) for arm in arms}
+    ends = bounds(trace, [(arm, one.bands) for arm, one in found.items()])
+    apart = [] if ends else wide({arm: one.bands for arm, one in found.items()})
     columns = min(3, len(arms))
     rows = -(-len(arms) // columns)
-    gaps = {"horizontal_spacing": 0.04, "vertical_spacing": 0.11}
+    gaps = {"horizontal_spacing": 0.08 if apart else 0.04, "vertical_spacing": 0.11}
     gaps["subplot_titles"] = [style.title(trace, arm) for arm in arms]
     figure = make_subplots(rows, columns, shared_xaxes="all", shared_yaxes="all", **gaps)
-    most, drawn = (0, 0, 0), []
-    for i, arm in enumerate(arms):
-        told, color, place = (
-            spread(trace, which, arm, layer),
-            style.color(arm),
-            {"row": i // columns + 1, "col": i % columns + 1},
-        )
+    most, first = (0, 0, 0), next(i for i, arm in enumerate(arms) if arm not in apart)
+    for i, (arm, told) in enumerate(found.items()):
+        color, place = style.color(arm), {"row": i // columns + 1, "col": i % columns + 1}
         x, most = style.numbers(told.steps), max(most, told[2:])
-        drawn.append((arm, told.bands))
+        if apart:
+            match = None if arm in apart or i == first else f"y{first + 1}" if first else "y"
+            figure.update_yaxes(matches=match, showticklabels=True, **place)
         for low, high, label in ((0, 4, "5 to 95%"), (1, 3, "15 to 85%")):
             style.band(figure, x, told.bands[:, low], told.bands[:, high], color, label, False, **place)
         figure.add_scatter(
@@ -149,13 +159,16 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
     for i in range(max(0, len(arms) - columns), len(arms)):  # those that have no panel below them
         figure.update_xaxes(title="step", showticklabels=True, row=i // columns + 1, col=i % columns + 1)
     figure.update_annotations(font_size=13)
-    size, together, apart = most
-    over = f"{together} steps" + f" that are up to {apart:,} apart" * (apart > 1) if together > 1 else "one step"
+    size, together, gap = most
+    over = f"{together} steps" + f" that are up to {gap:,} apart" * (gap > 1) if together > 1 else "one step"
     note = f"{NAMES[which].capitalize()}: median, 15 to 85% and 5 to 95%, each of a sample of {size:,} values of "
     note += over + (" over the seeds." if len(trace.experiment.seeds) > 1 else ".")
-    if ends := bounds(trace, drawn):
+    if ends:
         figure.update_yaxes(range=room(*ends))
         note += ruled(trace, arms)
+    if apart:
+        names = ", ".join(style.label(trace, arm) for arm in apart)
+        note += f" On an axis of its own, as it is more than tenfold wider: {names}."
     note += lower(trace, layer) + departed(trace)
     return style.finished(figure, height=250 * rows + 110, note=note)
 
