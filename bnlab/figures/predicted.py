@@ -18,7 +18,7 @@ from .looks import finished
 from .means import geometric_norm
 from .options import About, no_steps
 from .style import nothing
-from .verdict import fitted_factor
+from .verdict import HEALTHY, fitted_factor
 
 if TYPE_CHECKING:
     from ..experiment import Settings
@@ -202,7 +202,11 @@ def ending(told: Prediction) -> str:
     if told.lost_at_depth < inf:
         return f"In theory the signal has fallen to a millionth after {told.lost_at_depth:,.0f} layers{far}"
     if min(law, told.limit) > RISING:
-        return f"In theory the signal grows a millionfold in {log(1e6) / log(law):,.0f} layers: it explodes{far}"
+        depth, millionfold = len(told.predicted[0]), f"a millionfold in {log(1e6) / log(law):,.0f}"
+        if law ** (depth - 1) > HEALTHY:
+            return f"In theory the signal explodes: it grows {millionfold} layers{far}"
+        here = f"×{style.amount(law ** (depth - 1), 2)} over these {depth} layers"
+        return f"In theory the signal grows {here}, {millionfold}{far}"
     return f"In theory the signal is never lost{far}"
 
 
