@@ -1,5 +1,7 @@
 """The figure of saturation shows the shares that plain numpy finds in the recorded ones."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from known_trace import KnownTrace
@@ -41,3 +43,12 @@ def test_nothing_saturated_and_nothing_dead_is_said_in_words(trace):
     figure = figures.draw("saturation", trace, {})
     assert words in figure.layout.meta["note"]
     assert figure.layout.xaxis.range == (0.5, L + 0.5), "no tick at a layer that does not exist"
+
+
+def test_the_note_has_the_sign_of_the_axes_and_says_where_few_examples_saturate_healthy_units():
+    def told(**changes):
+        arms = (Arm(label="a"), Arm(label="b", changes=changes))
+        return saturation.flat(SimpleNamespace(experiment=Experiment(arms=arms)))
+
+    assert "(sigmoid below −4.36 or above 4.36)" in told(norm="batch") and "by chance" not in told(norm="batch")
+    assert told(batch_size=2).endswith(" With K = 2 healthy units are, too, by chance.")

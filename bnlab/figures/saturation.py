@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..activations import ACTIVATIONS
+from ..problems import enumeration
 from . import style
 from .lasting import departed
 from .means import living
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ..reading import Trace
 
 SHARE_POINTS = 50
+FEW = 6  # examples that half of the time saturate a unit, all of them in 1 of 2 ** FEW mini-batches
 OVER_STEPS = "steps %{x:,d} to %{customdata[0]:,d}: mean %{y:.1%}, %{customdata[1]:.1%} to %{customdata[2]:.1%}"
 
 
@@ -115,9 +117,12 @@ def flat(trace: Trace) -> str:
         below, above = ACTIVATIONS[settings.activation].flat
         ends = [f"below {below:.3g}"] * (below > -np.inf) + [f"above {above:.3g}"] * (above < np.inf)
         told[settings.activation] = " or ".join(ends) or "never"
-    where = "; ".join(f"{name} {ends}" for name, ends in told.items())
+    where = "; ".join(f"{name} {ends}" for name, ends in told.items()).replace("-", "−")  # the sign of the axes
+    few = sorted({s.mini_batch for s in trace.experiment.arm_settings if s.mini_batch <= FEW})
+    chance = f" With K = {enumeration([*map(str, few)])} healthy units are, too, by chance." if few else ""
     return (
         f"Saturated: the activation is flat there ({where}). A unit is dead where all of the mini-batch saturates it."
+        + chance
     )
 
 
