@@ -99,7 +99,7 @@ def overview(trace: Trace, arm: int, seed: int, layer: int, step: int) -> Overvi
 def rows_kept(steps: np.ndarray) -> str:
     """What to add where not every step of the unit statistics is drawn; steps [n]."""
     most = int(np.diff(steps).max()) if len(steps) > 1 else 1
-    return f" Of the units' statistics steps are drawn up to {most:,} apart." if most > 1 else ""
+    return f" The units' statistics are drawn at steps up to {most:,} apart." if most > 1 else ""
 
 
 NO_BATCH_NORM = "This arm has no batch norm, so it has no {}. Choose or train an arm with batch norm."
