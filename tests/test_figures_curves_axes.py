@@ -159,3 +159,13 @@ def test_a_spike_downwards_does_not_rule_an_axis_either(trace):
     assert -1 < spiked[0] <= low and spiked[1] == high
     values[100], values[0] = 1.5, -1e6
     assert lasting.bounds(trace, [(0, values), (1, values)])[0] == -1e6, "how it began is shown"
+
+
+@pytest.mark.parametrize("y", ["linear", "log"])
+def test_an_accuracy_is_written_in_percent_as_on_the_cards(y):
+    figure = figures.draw("accuracy", scored(), {"y": y})
+    assert figure.layout.yaxis.tickformat == style.SHARE
+    assert all(text.endswith("%") for text in figure.layout.yaxis.ticktext or [])
+    assert y == "linear" or figure.layout.yaxis.ticktext
+    assert all("%{y:.1%}" in line.hovertemplate for line in figure.data if line.hovertemplate)
+    assert figures.draw("loss", scored(), {"y": y}).layout.yaxis.tickformat != style.SHARE

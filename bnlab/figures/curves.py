@@ -12,7 +12,7 @@ from ..problems import enumeration
 from ..run import outbreaks
 from . import style
 from .lasting import bounds, crowded, departed, gone, lasting, room, ruled
-from .losses import chance, classifies, measure, unit
+from .losses import chance, classifies, measure, tick_format, unit, value_format
 from .means import living
 from .options import AXIS, About, choice
 from .points import spanning
@@ -81,7 +81,7 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
     guessing = [value for value, _ in chance(trace, quantity)]
     figure.update_xaxes(title="step t (updates)", type=x, unifiedhovertitle={"text": "step %{x:,d}"})
     figure.update_layout(hovermode="x unified")
-    figure.update_yaxes(title=measure(trace, quantity), type=y)
+    figure.update_yaxes(title=measure(trace, quantity), type=y, tickformat=tick_format(quantity))
     told = note(trace, splits.split("+"), window, wide, even=x == "linear")
     if x == "log" and style.without_0(figure):
         told += " A logarithmic axis has no place for step 0, which is left out."
@@ -165,14 +165,16 @@ def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, series:
         legendgroup=name,
         line={"color": rgb, "width": 2, "dash": style.dash(arm)},
         customdata=None if series.exact else style.numbers(told.last),
-        hovertemplate=hover(name + ("" if series.exact else ", to step %{customdata:,d}"), unit(trace, quantity, arm)),
+        hovertemplate=hover(
+            name + ("" if series.exact else ", to step %{customdata:,d}"), quantity, unit(trace, quantity, arm)
+        ),
     )
     return np.stack([told.raw if series.exact else told.greatest, told.high], 1)
 
 
-def hover(name: str, unit: str) -> str:
+def hover(name: str, quantity: str, unit: str) -> str:
     """What a curve says below the mouse, with its name: plotly itself sets a colon after an <extra> between blanks."""
-    return f"{name}: %{{y:,.4~g}}{unit}<extra></extra>"
+    return f"{name}: %{{y:{value_format(quantity)}}}{unit}<extra></extra>"
 
 
 def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str, statistics: str) -> tuple:
@@ -197,7 +199,7 @@ def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str,
         line={"color": style.color(arm), "width": 1, "dash": "dot"},
         marker={"size": 7, "symbol": symbol},
         error_y=spread | {"thickness": 1, "width": 2} if values.shape[1] > 1 else None,
-        hovertemplate=hover(name, unit(trace, quantity, arm)),
+        hovertemplate=hover(name, quantity, unit(trace, quantity, arm)),
     )
     return steps, values
 

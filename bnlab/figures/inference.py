@@ -13,6 +13,7 @@ from ..moving import age
 from ..sampling import parts_of_at_most
 from . import style
 from .looks import left_out, not_finite
+from .losses import tick_format, value_format
 from .means import present
 from .moving import NO_BATCH_NORM
 from .options import BATCH_ARM, About, choice
@@ -87,11 +88,11 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
             else f"{split} set, {words} (α = {settings.alpha:g})",
             line={"color": style.color(arm) if kind == "moving" else style.GRAY, "dash": dash, "width": 2},
             marker={"symbol": symbol, "size": 7},
-            hovertemplate=f"step %{{x}}: %{{y:,.4g}}<extra>{words}</extra>",
+            hovertemplate=f"step %{{x}}: %{{y:{value_format(quantity)}}}<extra>{words}</extra>",
         )
     figure.update_xaxes(title="step t: the weights before update t")
     unit = "mean squared error" if DATASETS[settings.data].task == "regression" else "cross-entropy E (nats)"
-    log = {"type": "log"} if quantity == "loss" else {}
+    log = {"type": "log"} if quantity == "loss" else {"tickformat": tick_format(quantity)}
     figure.update_yaxes(title=unit if quantity == "loss" else "accuracy (share of examples)", **log)
     at = moment(trace, test, arm)
     note = explained(test, settings, cause(trace, arm, at))

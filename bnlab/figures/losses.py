@@ -6,6 +6,7 @@ from math import log
 from typing import TYPE_CHECKING
 
 from ..data import DATASETS
+from .style import SHARE
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -28,6 +29,16 @@ def measure(trace: Trace, quantity: str) -> str:
 def unit(trace: Trace, quantity: str, arm: int) -> str:
     """What follows a value: ' nats' for a cross-entropy, else nothing."""
     return " nats" if quantity == "loss" and classifies(trace, arm) else ""
+
+
+def tick_format(quantity: str) -> str | None:
+    """How the ticks of its axis are written: an accuracy as on the cards, in percent."""
+    return SHARE if quantity == "accuracy" else None
+
+
+def value_format(quantity: str) -> str:
+    """How a value of it is written below the mouse."""
+    return ".1%" if quantity == "accuracy" else ",.4~g"
 
 
 def chance_loss(settings: Settings) -> float:

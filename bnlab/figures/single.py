@@ -78,12 +78,12 @@ def two_examples(trace: Trace, *, step: int) -> go.Figure:
                     x=layers, y=style.numbers(present(found[key])), name=f"{name}, K = {K:,}", mode="lines+markers",
                     line={"color": style.color(arm), "dash": dash},
                     marker={"symbol": style.symbol(arm) + ("-open" if dash == "dot" else "")},
-                    hovertemplate=f"layer %{{x}}: %{{y:,.3g}}<extra>{name}, K = {K:,}</extra>",
+                    hovertemplate=f"layer %{{x}}: %{{y:.1%}}<extra>{name}, K = {K:,}</extra>",
                 )  # fmt: skip
     if not figure.data:
         return not_finite(at, those(trace, there))
     figure.update_xaxes(title="layer l (1 is next to the input)")
-    figure.update_yaxes(title="share of the gradient that passes the norm", range=[-0.03, 1.03])
+    figure.update_yaxes(title="share of the gradient that passes the norm", tickformat=".0%", range=[-0.03, 1.03])
     note = (
         f"Step {at:,}. Batch norm's backward pass takes two of the K dimensions of each unit's gradient away: its "
         "mean, and its component along â. Of two examples nothing is left but for δ."

@@ -174,6 +174,9 @@ def ticks(low: float, high: float) -> dict[str, object] | None:
     return {"tickvals": values, "ticktext": [written(v, plain) for v in values]}
 
 
+SHARE = ".1~%"  # how the ticks of a share are written: 20%, 0.5%
+
+
 def written(value: float, plain: bool) -> str:
     """0.02, 5, 2,000; or as a power of ten what is far from 1: numbers of one axis are written alike."""
     if plain or 1 <= value <= 10:
@@ -199,6 +202,8 @@ def ticked(figure: go.Figure, least: dict[str, object] | None = None) -> None:
                 other = least if axis.range is None else None  # a range that is given is one of logarithms
                 few = {"dtick": None, "tickformat": axis.tickformat or ",~g"}  # at 1, 2 and 5 there may be none
                 axis.update(ticks(values.min(), values.max()) or other or few)
+                if axis.tickformat == SHARE and axis.tickvals:
+                    axis.ticktext = [f"{100 * value:,g}%" for value in axis.tickvals]
 
 
 def along(figure: go.Figure, what: str) -> Iterator[tuple[list[go.layout.XAxis], np.ndarray]]:
