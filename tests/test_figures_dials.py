@@ -258,6 +258,13 @@ def test_arms_are_enumerated_with_commas_where_no_label_has_one(name, words):
     assert words in dials.verdict(told)
 
 
+def test_where_each_arm_is_compared_with_some_it_is_not_said_that_only_all_of_them_are():
+    """'Compared are only a, b, c and d, as ...' of four arms named all there are."""
+    a, b = dials_of((1, 1, 10, "x"), (2, 2, 20, "x")).values()
+    told = dials.verdict({"a": a, "b": b, "c": a._replace(kind="y"), "d": b._replace(kind="y")})
+    assert told.startswith(f"Arms are compared only within one {dials.SAME}, on which both dials depend. 2 pairs of")
+
+
 def test_the_mean_loss_counts_a_point_as_often_as_it_stands_for_steps():
     class Sparse(KnownTrace):
         """A long run of which buckets of unlike lengths are read."""
