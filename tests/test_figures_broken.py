@@ -74,6 +74,11 @@ def test_a_shift_stays_after_the_activation_and_its_line_begins_at_the_unshifted
         assert begins == pytest.approx(trace.scores(arm, "test", "batch")[1][-1, 0], rel=1e-5)
 
 
+def test_the_axis_of_a_probabilitys_change_has_no_number_above_1(store):
+    axis = shown(recorded(store, steps=5), "outlier").layout.xaxis
+    assert max(axis.tickvals) == 1 < axis.range[1]
+
+
 def test_an_outlier_moves_predictions_of_a_regression_and_none_where_it_is_alone(store):
     drawn = shown(recorded(store, data="diabetes", steps=5), "outlier")
     title = drawn.layout.xaxis.title.text.replace("<br>", " ")

@@ -200,6 +200,8 @@ def outlier(trace: Trace, *, step: int) -> go.Figure:
     of = "of a prediction, in<br>deviations of the target" if regression else "of a probability"
     top = max(1.0, *(v for v in values if np.isfinite(v)), 0)
     figure.update_xaxes(title=f"greatest change<br>{of}", range=[0, 1.3 * top])  # room for the number behind the bar
+    if not regression:
+        figure.update_xaxes(tickvals=np.arange(6) / 5)  # no probability changes by more than 1
     figure.update_yaxes(ticklabelstandoff=8)
     figure.update_yaxes(range=[len(labels) - 0.5, -0.5])  # explicit: what is drawn first must not decide it
     note = (
