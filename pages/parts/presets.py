@@ -47,7 +47,9 @@ LAB = {  # name -> (what it asks, the experiment): questions of the page Lab
         ),
     ),
     "Unscaled inputs": (
-        "Thirty measurements whose scales differ a thousandfold, as they come: a reason to normalize.",
+        "Thirty measurements whose scales differ a thousandfold, as they come: a reason to normalize. The cards "
+        "call what learns behind a norm vanishing: dE/da of layer 1 is small there because its a are large. Its weight "
+        "gradient is not: see Gradient flow.",
         Experiment(
             settings=Settings(
                 data="breast_cancer", standardize=False, depth=3, width=32, activation="relu", init="he",
