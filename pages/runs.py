@@ -50,9 +50,9 @@ def row(me: Session, run: Run, label: str) -> None:
             st.switch_page("lab.py")
         board.rename_box(me, run)
         alive = run.status in UNDER_WAY
-        why = STOP_FIRST if alive else "Asks once more before anything is gone."
+        why = STOP_FIRST if alive else "Asks for confirmation first."
         with st.popover("Delete", icon=":material/delete:", disabled=alive, help=why):
-            st.text(f"{run.name}\n\nIts {several(run.made, 'recorded step')} will be gone for good.")
+            st.text(f"{run.name}\n\nIts {several(run.made - run.first, 'recorded step')} will be gone for good.")
             st.button(  # not as Train looks, which is the way on
                 ":red[Delete for good]", icon=":material/delete_forever:", key=f"delete-{run.id}",
                 on_click=board.delete, args=(me, run),

@@ -6,6 +6,7 @@ from lab_page import opened as another
 
 from bnlab import database, opened
 from bnlab.database import FULL, Full
+from bnlab.executing import execute
 from bnlab.experiment import Experiment
 from bnlab.run import run_in
 from bnlab.settings import Settings
@@ -174,6 +175,19 @@ def test_runs_are_renamed_opened_and_deleted():
     assert button(at, f"delete-{run.id}").proto.type == "secondary", "Train is the one that stands out"
     drawn(button(at, f"delete-{run.id}").click())
     assert not store.runs()
+
+
+def test_to_delete_a_fork_is_told_to_lose_its_own_steps_not_its_parents():
+    store = opened.store()
+    parent = store.create(Experiment(settings=Settings(depth=2, width=4, steps=9)))
+    execute(store, parent.id, lambda: None)
+    fork = store.fork(parent.id, 0, 9, {"learning_rate": 0.01}, 3)
+    execute(store, fork.id, lambda: None)
+    at = page()
+    at.switch_page("runs.py")
+    drawn(at)
+    told = [text.value.splitlines()[-1] for text in at.text]
+    assert told == [f"Its {steps} recorded steps will be gone for good." for steps in (3, 9)]
 
 
 @pytest.mark.parametrize("name", ["x" * 121, " "])
