@@ -49,7 +49,7 @@ def pieces(
     for last in (False, True):
         try:
             if not weights:
-                raise ValueError(f"the weights of step {step:,} have made room. Raise budget_mb to keep more.")
+                raise ValueError(f"the weights of step {step:,} were thinned. Raise budget_mb to keep more.")
             back = seen(store.trace(run_id)) if PROBES[probe].back else ()
             found = yield from copies(store, run_id).looking(probe, options, step, weights, back)
         except Exception as error:  # looking changes nothing: a training goes on

@@ -183,7 +183,7 @@ class Stack(State):
         return vector[:low], vector[low:high].view(self.L - 1, self.S, blocks(self.d, self.d)), vector[high:]
 
     def direction(self) -> tuple[Tensor, float]:
-        """d and c of the coming update, w <- w - learning_rate c d, weight decay included."""
+        """d and c of the next update, w <- w - learning_rate c d, weight decay included."""
         g = self.gradients
         if self.decays:
             g = torch.addcmul(g, self.parameters, self.decay, out=self.decayed)
@@ -197,7 +197,7 @@ class Stack(State):
 
     def forward(self, x: Tensor, rows: Rows | None = None) -> Tensor:
         """Outputs [S, K, n_out] with batch statistics; every layer's a, m, x_hat and out stay in their buffers. Noisy
-        batch norm has the noise of the coming update."""
+        batch norm has the noise of the next update."""
         for noise in self.noise.values():
             noise.draw(self.t)
         act = self.act.forward

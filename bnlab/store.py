@@ -31,7 +31,7 @@ RUNS = (
 )
 MOST_LOOKS = 400  # of one probe in a run; older ones asked for by hand make room
 GONE = (
-    "the weights of step {:,} that this fork began with are gone: the run it came from was deleted, or has made room. "
+    "the weights of step {:,} that this fork began with are gone: the run it came from was deleted or thinned. "
     "Fork again from a run that has them."
 )
 

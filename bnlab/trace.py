@@ -33,7 +33,7 @@ class About(NamedTuple):
 
 STEPS = {
     "loss": About("Mini-batch loss", "E", "nats", "Training loss of the mini-batch, before the update."),
-    "accuracy": About("Mini-batch accuracy", "", "share", "Share of the mini-batch that is right, before the update."),
+    "accuracy": About("Mini-batch accuracy", "", "share", "Share classified correctly, before the update."),
 }
 LAYERS = {
     "grad_norm": About("Weight gradient", "‖dE/dW‖", "", "Euclidean norm of the loss gradient of the layer's weights."),

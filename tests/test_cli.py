@@ -150,7 +150,7 @@ def test_arms_that_diverged_are_told_after_the_training_and_in_the_list(tmp_path
 def test_the_command_takes_options_and_leaves_out_what_does_not_exist(why_trace, monkeypatch, capsys, tmp_path):
     probe = ("probe", why_trace.store.directory, "--step", 60)
     code, out, _ = here(monkeypatch, capsys, *probe, "--probe", "undo", "--set", "layer=3", "--out", tmp_path)
-    assert code == 0 and "undo at step 60, layer 3 (training mode, the coming mini-batch)" in out
+    assert code == 0 and "undo at step 60, layer 3 (training mode, the next mini-batch)" in out
     assert "BN" in out and "nan" not in out and "no norm" not in out
     assert "nan" not in (tmp_path / "undo.csv").read_text().lower()
     code, out, _ = here(monkeypatch, capsys, *probe, "--probe", "jacobian")

@@ -87,7 +87,7 @@ def test_as_text_numbers_stand_behind_what_they_belong_to(trace):
 def test_the_mode_is_that_of_the_arms(statistics, training, single):
     arms = tuple(Arm(label=s, changes={"norm": "batch", "statistics": s}) for s in statistics)
     experiment = Experiment(arms=arms)
-    assert looks.mode("rank", experiment) == f"{training}, the coming mini-batch"
+    assert looks.mode("rank", experiment) == f"{training}, the next mini-batch"
     assert (
         looks.mode("jacobian", experiment) == f"layer and product: inference mode with {single}; training: {training}"
     )

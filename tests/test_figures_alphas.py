@@ -28,7 +28,7 @@ def test_any_alpha_shows_the_corrected_average_beside_the_plain_one_and_what_is_
         "trained with α = 0.95", "α = 0.5", "α = 0.5, bias-corrected", "population",
     ]  # fmt: skip
     kept = 2 * 4 * 3 * 8 * 2 * 60  # mean and variance, float32, layers, units, seeds, steps
-    assert f"{kept / 1e3:.0f} kB of this arm, a part of the run's budget of 512 MB" in drawn.layout.meta["note"]
+    assert f"{kept / 1e3:.0f} kB for this arm, of the run's budget of 512 MB" in drawn.layout.meta["note"]
 
 
 def test_what_is_kept_is_counted_in_rows_of_this_run(store):
@@ -49,7 +49,7 @@ def test_what_is_kept_is_counted_in_rows_of_this_run(store):
         values = [trace.read(f"batch_{name}", arm).mean for name in ("mean", "var")]
         assert len(values[0]) == rows
         size = sum(q.astype(np.float32).nbytes for q in values)
-        assert f": {size / 1e3:.0f} kB of this arm" in stored(trace, arm)
+        assert f": {size / 1e3:.0f} kB for this arm" in stored(trace, arm)
 
 
 def test_the_unchanged_arm_of_a_fork_has_its_parents_history(store):

@@ -18,7 +18,7 @@ def test_the_loss_along_the_update_is_another_choice(tmp_path, optimizer):
     told = [np.array(f.data[-1].y, float) for f in (along, update)]
     assert np.allclose(*told) == (optimizer == "sgd")
     assert "along the update" in update.layout.yaxis.title.text
-    assert "the optimizer's own coming update" in update.layout.meta["note"]
+    assert "the optimizer's own next update" in update.layout.meta["note"]
 
 
 def test_one_quantity_has_one_name(why_run):

@@ -34,7 +34,7 @@ def test_both_dials_are_means_over_the_same_moments_in_a_run_too_short_for_live_
         assert drawn.data[arm].y[0] == pytest.approx(np.exp(np.log(rough).mean()), rel=1e-3)
         loss = np.array(trace.read("loss", arm, points=10**6).mean)
         assert f": mean loss {loss.mean():.3g}" in drawn.data[arm].name
-    assert "Both at steps 0, 20 and 40: training mode, the coming mini-batch" in drawn.layout.meta["note"]
+    assert "Both at steps 0, 20 and 40: training mode, the next mini-batch" in drawn.layout.meta["note"]
 
 
 def test_moments_are_few_and_those_of_a_shorter_training_are_among_them():

@@ -123,7 +123,7 @@ def look(probe, made, **options):
 
 
 def twins(made):
-    """The twin of every network of a group, and its coming mini-batch."""
+    """The twin of every network of a group, and its next mini-batch."""
     with torch.no_grad():
         x, y = made.mini_batch(made.stack.t)
         x = x.clone()

@@ -63,7 +63,7 @@ def mode(probe: str, experiment: Experiment) -> str:
     if probe == "jacobian":
         return f"layer and product: inference mode with {single}; training: {training}"
     rate = "; rate: eta/||W||^2, under Adam eta/||W||" * (probe == "invariance")
-    return f"{training}, the coming mini-batch{rate}"
+    return f"{training}, the next mini-batch{rate}"
 
 
 def looked(trace: Trace, probe: str, step: int, options: Mapping[str, object] = {}) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Any alpha, afterwards: moving averages made anew from the recorded batch statistics, and the losses they give."""
+"""Any alpha, afterwards: moving averages recomputed from the recorded batch statistics, and the losses they give."""
 
 from __future__ import annotations
 
@@ -140,8 +140,8 @@ def stored(trace: Trace, arm: int) -> str:
     size = 2 * 4 * s.depth * s.width * len(trace.experiment.seeds) * rows
     told = f"{size / 1e6:.0f} MB" if size >= 1e7 else f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
     return (
-        "Kept for it are mean and variance of every unit over the mini-batch, at every step, 8 bytes together: "
-        f"{told} of this arm, a part of the run's budget of {trace.experiment.settings.budget_mb:,} MB. Where that is "
+        "It needs every unit's mean and variance over the mini-batch at every step, 8 bytes together: "
+        f"{told} for this arm, of the run's budget of {trace.experiment.settings.budget_mb:,} MB. Once that is "
         "used up, steps are thinned, and this chart says so instead."
     )
 
@@ -192,7 +192,7 @@ def alpha_inference(trace: Trace, *, arm: int, alpha: float) -> go.Figure:
         )  # fmt: skip
     figure.update_xaxes(title="step t: the weights before update t")
     figure.update_yaxes(title="test loss E in inference mode", type="log")
-    note = "The weights are those of the training; only the averages are made anew."
+    note = "The weights are those of the training; only the averages are recomputed."
     if step != newest_snapshot(trace):
         note += f" Drawn up to step {step:,}, the last at which {style.label(trace, arm)} has finite losses."
     return style.finished(figure, note=f"{note} {left_out(trace, {arm: there})}".strip())
@@ -256,13 +256,13 @@ def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
 TENTHS, HUNDREDTHS, THOUSANDTHS = np.arange(0, 0.9, 0.1), np.arange(0.9, 0.99, 0.01), np.arange(0.99, 0.9995, 0.001)
 FINE = (*(round(x, 6) for x in (*TENTHS, *HUNDREDTHS, *THOUSANDTHS)), 0.9995, 0.9999, 1.0)  # finer towards 1
 ALPHA = Option(
-    "alpha", "number", "alpha α", "Weight of the old value in the moving averages made anew.",
+    "alpha", "number", "alpha α", "Weight of the old value in the recomputed moving averages.",
     low=0, high=1, default="0.99", marks=FINE,
 )  # fmt: skip
 ABOUT = {
     "recomputed": About(
         "Any alpha, afterwards",
-        "Moving averages play no role in training. Move alpha: the averages are made anew from recorded statistics.",
+        "Moving averages play no role in training. Move alpha: the averages are recomputed from recorded statistics.",
         recomputed,
         (BATCH_ARM, SEED, LAYER, UNIT, ALPHA),
     ),

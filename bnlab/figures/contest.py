@@ -50,9 +50,9 @@ def smoothness(trace: Trace, *, direction: str) -> go.Figure:
     confined = [confine(figure, trace, all_arms, column, log=True) for column, all_arms in enumerate(drawn, 1)]
     words, along = mode(trace), "1/2 to 4 learning rates along its gradient"
     if direction == "update_line":
-        along = "1/2 to 4 times the optimizer's own coming update, decay included"
+        along = "1/2 to 4 times the optimizer's own next update, decay included"
     note = (
-        f"{words[0].upper()}{words[1:]}, the coming mini-batch, steps of {along}: "
+        f"{words[0].upper()}{words[1:]}, the next mini-batch, steps of {along}: "
         "bands from the least to the greatest. A network with hardly any gradient changes hardly at all. Not the band "
         "over trainings with several learning rates, which is a chart of its own below."
     )
@@ -172,7 +172,7 @@ ABOUT = {
     ),
     "covariate_shift": About(
         "Internal covariate shift",
-        "How much the layers below, taking their own update, change what a layer's gradient is.",
+        "How much a layer's gradient changes when the layers below take their update.",
         covariate_shift,
         (STEP,),
         newest("shift"),

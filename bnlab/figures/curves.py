@@ -295,7 +295,7 @@ ABOUT = {
     ),
     "accuracy": About(
         "Accuracy",
-        "The share of examples that are right; the dotted line is guessing.",
+        "The share of examples that are classified correctly; the dotted line is guessing.",
         accuracy,
         (SPLITS, KIND, SMOOTHING, X, Y),
         lacks=no_accuracy,

@@ -204,7 +204,7 @@ HOW = (
     "Shift: how much the update of the layers below changes a layer's gradient, relative to that gradient. Roughness: "
     "the greatest change of the gradient per distance on 1/2 to 4 learning rates along it, Santurkar's effective "
     "smoothness. Both depend on the learning rate: it is how large the update is, and how far is looked. Both at "
-    "{steps}: {mode}, the coming mini-batch; geometric means over these, layers and seeds. An arm is faster where its "
+    "{steps}: {mode}, the next mini-batch; geometric means over these, layers and seeds. An arm is faster where its "
     f"mini-batch loss, mean over all steps so far, is less; a difference counts above {ALIKE:.0%} and where every seed "
     "agrees."
 )

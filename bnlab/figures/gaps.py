@@ -253,7 +253,7 @@ ABOUT = {
     "in_practice": About(
         "Population statistics in practice",
         "Pooled over mini-batches that normalize by themselves, instead of layer by layer over all examples: exact in "
-        "layer 1, whose inputs are the same, and above it off the more, the smaller the mini-batches.",
+        "layer 1, whose inputs are the same. Above it the error grows as the mini-batches get smaller.",
         in_practice,
         (BATCH_ARM, STEP),
         practice_needs,

@@ -88,7 +88,7 @@ def invariance(trace: Trace, *, step: int, layer: int, c: float) -> go.Figure:
         law += " Adam's steps do not shrink with the gradient: there it is η/‖W‖."
     turned = {name: present(q["angle"])[layer - 1] for _, name, q in arms}
     angles = ", ".join(f"{name} {amount(angle, 2)}°" for name, angle in turned.items() if np.isfinite(angle))
-    update = f"The coming update turns the layer's weights by: {angles}." if angles else ""
+    update = f"The next update turns the layer's weights by: {angles}." if angles else ""
     return finished(figure, style.HEIGHT, note, *numbers, *moves, law, update, seeds(trace), *left)
 
 

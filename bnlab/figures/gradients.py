@@ -203,8 +203,8 @@ WHICH = choice(
 COLUMN = choice(
     "column",
     "Column",
-    "What is shown of the steps of a column, where it stands for several: in their greatest a spike of one step keeps "
-    "its height, in their least a dip its depth.",
+    "What is shown where a column stands for several steps: their mean, their greatest value, in which a spike of one "
+    "step keeps its height, or their least, in which a dip keeps its depth.",
     {"mean": "mean", "high": "greatest", "low": "least"},
 )
 SCALE = choice("scale", "Vertical axis", "Scale of the norms.", AXIS)._replace(default="log")

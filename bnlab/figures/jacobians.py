@@ -188,7 +188,7 @@ def ranks(trace: Trace, *, step: int) -> go.Figure:
         line(figure, layers, found["rank"], name, arm, 1, True, log=False)
         line(figure, layers, found["cosine"], name, arm, 2, False, log=False)
     titled(figure, "layer l", "effective rank", "mean cosine of two examples", log=False)
-    note = f"Step {at:,}, the coming mini-batch, {mode(trace)}. Rank 1, cosine 1: all examples lie on one line."
+    note = f"Step {at:,}, the next mini-batch, {mode(trace)}. Rank 1, cosine 1: all examples lie on one line."
     if any((np.isnan(found["cosine"]) & np.isfinite(found["rank"])).any() for *_, found in arms):
         note += " No cosine where fewer than two examples have outputs other than 0; rank 0 where none has."
     return finished(figure, style.HEIGHT, note, seeds(trace, log=False), *absent(trace, at, arms))

@@ -139,7 +139,7 @@ PROBES["gradient_line"] = Probe(
 )
 PROBES["update_line"] = Probe(
     "Loss along the update",
-    "The same along the optimizer's own coming update, of its length: arms with different optimizers compare.",
+    "The same along the optimizer's own next update, of its length: arms with different optimizers compare.",
     "gradient_line.look_along_update",
     8.5,
     weights=0.35,

@@ -2,7 +2,7 @@
 
 H v is the derivative of <dE/dw, v>: autograd follows the loss twice, in float64. No differences are taken, which would
 step across the kinks of a ReLU. Batch norm is in training mode, or has its moving averages where they are frozen; noisy
-batch norm has the noise of the coming update. Weight decay is no part of the loss.
+batch norm has the noise of the next update. Weight decay is no part of the loss.
 
 Gradient descent with learning rate eta on a quadratic is stable along this direction while the eigenvalue is below
 2/eta (Cohen et al. 2021); with weight decay lambda, whose lambda w is added to the gradient, below 2/eta - lambda.
@@ -104,7 +104,7 @@ def hessian(group: Group, slots: slice, x: Tensor, y: Tensor) -> tuple[Callable[
 
 
 def noisy(group: Group, slots: slice, gamma: list[Tensor], beta: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """What gamma and beta are together with the coming update's noise: (gamma x + beta) scale + shift."""
+    """What gamma and beta are together with the next update's noise: (gamma x + beta) scale + shift."""
     stack = group.stack
     if not gamma or not any(slot in stack.noise for slot in range(slots.start, slots.stop)):
         return gamma, beta

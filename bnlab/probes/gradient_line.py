@@ -5,7 +5,7 @@ gradient there. Its l2 distance from the gradient at the start is the *gradient 
 that distance to the distance walked the *effective smoothness* (beta-smoothness of the loss in the direction that is
 taken). Batch norm is in training mode at every point. Source: Santurkar et al. 2018, sec. 3.2 and fig. 4.
 
-Momentum, Adam and weight decay take other steps than the gradient's; so beside it the same along the coming update
+Momentum, Adam and weight decay take other steps than the gradient's; so beside it the same along the next update
 itself, 1/2 to 4 times as long, which compares networks with different optimizers. For plain SGD both are the same.
 
 Not the band over several trainings with several learning rates, which is another thing.
@@ -39,7 +39,7 @@ def look(group: Group) -> dict[str, np.ndarray]:
 
 
 def look_along_update(group: Group) -> dict[str, np.ndarray]:
-    """The same along the coming update: length 1 is all of it."""
+    """The same along the next update: length 1 is all of it."""
     return along(group, type(group.stack).direction)
 
 

@@ -29,7 +29,7 @@ FACTORS = (0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
 
 def look(group: Group, layer: int) -> dict[str, np.ndarray]:
     """For n factors: `factor`, `loss`, `gradient` (norm of dE/dW of the layer), `rate` (eta/||W||^2, under Adam
-    eta/||W||), each [S, n]; and `angle` [S, L], degrees by which the coming update turns each layer's weights."""
+    eta/||W||), each [S, n]; and `angle` [S, L], degrees by which the next update turns each layer's weights."""
     stack = group.stack
     l = min(layer, stack.L) - 1
     x, y = group.mini_batch(stack.t)

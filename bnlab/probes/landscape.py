@@ -113,7 +113,7 @@ def unit_normalized(group: Group, which: int) -> Tensor:
 
 
 def grid(group: Group, start: Tensor, directions: list[Tensor], across: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """Losses [S, up, across] of the coming mini-batch at start + across * first + up * second; axes [points] or [S,
+    """Losses [S, up, across] of the next mini-batch at start + across * first + up * second; axes [points] or [S,
     points]."""
     stack = group.stack
     x, y = group.mini_batch(stack.t)

@@ -79,7 +79,7 @@ def show(me: session.Session, run: Run) -> None:
     controls.complain(places, wrong)
     why_not = "" if changed else "Choose something that differs first."
     if wrong:
-        why_not = "Put right what is wrong above first."
+        why_not = "Correct the fields above first."
     st.button(
         "Fork and train", type="primary", icon=":material/fork_right:", key="fork-train", on_click=fork,
         args=(me, run.id, arm, step, changed, more), disabled=bool(why_not),
