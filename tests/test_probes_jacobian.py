@@ -9,7 +9,7 @@ from twins import Twin, every_kind, group, grouped, look, twins
 
 from bnlab import Arm, Experiment, Settings
 from bnlab.group import Group
-from bnlab.probes import at_once, jacobian
+from bnlab.probes import Copies, at_once, jacobian
 
 BN = {"norm": "batch"}
 
@@ -173,3 +173,21 @@ def test_lost_directions_are_counted():
     assert found["layer_lost"][0, 0] == 1 and found["layer_rms"][0, 0] == 0
     assert np.isnan(found["layer_condition"][0, 0]) and np.isnan(found["layer"][0, 0]).all()
     assert found["training"][0, 0] == found["training_error"][0, 0] == 0, "known without an error"
+
+
+def test_what_a_hundred_layers_leave_of_a_signal_over_a_mini_batch_is_as_great_as_by_autograd():
+    """Below 1e-38, where float32 ends."""
+    settings = Settings(depth=100, width=6, batch_size=4, data="wine", activation="sigmoid")
+    made = grouped(Experiment(settings=settings, arms=(Arm(label="none"),)))
+    twin, x, _ = twins(made)[0]
+    outputs = []
+    for linear in twin.linear:
+        outputs.append(twin.activation(linear(outputs[-1] if outputs else x)))
+    squares = []
+    for which in range(16):
+        v = torch.from_numpy(np.random.default_rng([0, 5, which]).standard_normal((4, 6)))
+        below = torch.autograd.grad(outputs[-1], outputs[:-1], v, retain_graph=True)
+        squares.append([float(g.square().sum() / v.square().sum()) for g in below])
+    (found,) = Copies(made.experiment).look("jacobian", {}, 0, [made.stack.snapshot()])
+    assert 0 < found["training"][0, 0] < 1e-45
+    np.testing.assert_allclose(found["training"][0], np.mean(squares, 0) ** 0.5, rtol=1e-6)

@@ -63,7 +63,7 @@ class Probe(NamedTuple):
     back      whether it also wants what was recorded (Seen)
     weights   what each d/K adds to the cost: passes over the weights, of which a step of few examples makes few
     svd       whether it is singular values, whose cost follows the width and not K
-    double    whether it looks at a copy in float64, as it takes differences of what hardly differs
+    double    whether it looks at a copy in float64, for differences of what hardly differs, or products of many layers
     """
 
     label: str
@@ -171,6 +171,7 @@ PROBES["jacobian"] = Probe(
     38,
     live=True,
     svd=True,
+    double=True,
 )
 PROBES["landscape"] = Probe(
     "Loss surface",
