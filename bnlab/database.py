@@ -5,6 +5,7 @@ Write-ahead logging, so that a run is read while it grows; numbers as blobs of f
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ create table if not exists forks (
 FILE = "runs.sqlite"  # of a directory
 OF_A_RUN = ("chunks", "summary", "scores", "population", "snapshots", "looks", "forks")  # tables beside `runs`
 PATIENCE = 30_000  # milliseconds to wait for another writer
+MARGIN = 16_000_000  # bytes of the disk that no run takes: to stop and to delete runs some are needed
 FULL = "The disk is full: nothing more can be kept. Delete runs or other files; what is recorded can be read as before."
 BUSY = (
     f"Another process has been writing to the file of the runs for {PATIENCE // 1000} seconds, so nothing was kept. "
@@ -100,8 +102,11 @@ class Database:
         return self.local.db
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of it or nothing. Raises Full where the disk is, and Unkept where else nothing can be written."""
+    def transaction(self, grows: bool = False) -> Iterator[sqlite3.Connection]:
+        """All of it or nothing; what `grows` the file leaves MARGIN of the disk. Raises Full where the disk is, and
+        Unkept where else nothing can be written."""
+        if grows:
+            self.need_room()
         try:
             self.db.execute("begin immediate")
             yield self.db
@@ -112,6 +117,11 @@ class Database:
             if code(error) in (None, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT):  # a mistake, ours
                 raise
             raise (Full if code(error) == sqlite3.SQLITE_FULL else Unkept)(told(error)) from error
+
+    def need_room(self) -> None:
+        """Raises Full where no more than MARGIN of the disk is left."""
+        if shutil.disk_usage(self.directory).free < MARGIN:
+            raise Full(FULL)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

@@ -181,7 +181,8 @@ class Jobs:
                     run_id, steps = self.queue[0]
                     with suppress(KeyError):
                         if self.seen(run_id).status == "queued":
-                            self.store.hold([run_id])  # raises before a worker dies over what it cannot keep
+                            self.store.need_room()  # raises before a worker fails over what it cannot keep
+                            self.store.hold([run_id])
                             self.queue.popleft()
                             worker.run_id = run_id
                             worker.tell(run=run_id, steps=steps)

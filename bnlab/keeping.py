@@ -98,7 +98,7 @@ class Writer:
         if not records:
             return
         new = [r for r in records if r.step > self.step]
-        with self.store.transaction() as db:
+        with self.store.transaction(grows=True) as db:
             self.check()
             self.add(db, [r for r in new if r.parts])
             self.step = max(self.step, records[-1].step)
@@ -142,7 +142,7 @@ class Writer:
         """Keep the state from which training goes on at `step`, after all that is pending. Raises as check() does."""
         self.commit()
         rows = [(i, vector.astype(np.float32, copy=False).tobytes()) for i, vector in enumerate(vectors)]
-        with self.store.transaction() as db:
+        with self.store.transaction(grows=True) as db:
             self.check()
             scoring = self.counted("snapshots", step, rows)
             self.fit_the_rest(db)
@@ -152,7 +152,7 @@ class Writer:
         """Keep the scores and population rows of a run that was stopped, unless it was resumed or deleted meanwhile.
         Nothing makes room for them, and beyond the last step they go when it is resumed: it has the same rows then as
         if it had never been stopped."""
-        with self.store.transaction() as db:
+        with self.store.transaction(grows=True) as db:
             stands = "update runs set version = version + 1 where id = ? and status = 'stopped' and step = ?"
             if db.execute(stands, (self.run_id, self.step)).rowcount:
                 self.put(db, self.scorings_of(record._replace(weights=None)))  # these are kept where it rests

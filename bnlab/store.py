@@ -44,7 +44,7 @@ class RunStore(Database):
 
     def create(self, experiment: Experiment, name: str | None = None, device: str = "auto") -> Run:
         """Keep a new question, queued; its name is taken from the experiment unless given."""
-        with self.transaction() as db:
+        with self.transaction(grows=True) as db:
             run_id = add(db, experiment, name, device)
         return self.run(run_id)
 
@@ -62,7 +62,7 @@ class RunStore(Database):
             raise ValueError(f"{label!r} had diverged by step {step:,}; choose an earlier step, or another arm.")
         experiment = forked(parent.experiment, arm, step, changes, more)
         named = called(parent.experiment, arm, changes)  # first what differs: the end may be cut off
-        with self.transaction() as db:  # a run without its origin would train from initial weights
+        with self.transaction(grows=True) as db:  # a run without its origin would train from initial weights
             new = add(db, experiment, f"{named}, from step {step:,} of {parent.name}")
             db.execute("insert into forks values (?, ?, ?, ?)", (new, run_id, arm, step))
         return self.run(new)
@@ -79,7 +79,7 @@ class RunStore(Database):
         gone = not self.has_snapshot(parent, step)
         if gone and not self.has_snapshot(run_id, step):
             raise ValueError(GONE.format(step))
-        with self.transaction() as db:
+        with self.transaction(grows=True) as db:
             new = add(db, run.experiment, run.name)
             db.execute("insert into forks values (?, ?, ?, ?)", (new, *origin))
             if gone:
@@ -173,7 +173,7 @@ class RunStore(Database):
         Raises KeyError if the run was deleted meanwhile.
         """
         asked = json.dumps(options, sort_keys=True)
-        with self.transaction() as db:
+        with self.transaction(grows=True) as db:
             for stack, arrays in enumerate(found):
                 row = (run_id, stack, probe, asked, step, blob(arrays))
                 db.execute("insert or replace into looks values (?, ?, ?, ?, ?, ?)", row)

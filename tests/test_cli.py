@@ -45,10 +45,10 @@ def test_training_the_same_file_twice_leaves_two_runs_with_the_same_bits(tmp_pat
 def test_where_the_disk_is_full_and_stays_full_the_training_has_failed(tmp_path, capsys, monkeypatch):
     transaction, there = RunStore.transaction, RunStore(tmp_path / "runs")
 
-    def full(store):
+    def full(store, grows=False):
         if any(run.step >= 0 for run in there.runs()):
             raise Full(FULL)
-        return transaction(store)
+        return transaction(store, grows)
 
     monkeypatch.setattr(RunStore, "transaction", full)
     code, out, err = here(monkeypatch, capsys, "train", asked(tmp_path, TINY), "--out", tmp_path / "runs")

@@ -3,7 +3,9 @@
 import os
 import signal
 import sqlite3
+import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -280,10 +282,10 @@ class Filling(RunStore):
 
     full: str | None = None
 
-    def transaction(self):
+    def transaction(self, grows=False):
         if self.full:
             raise Full(FULL)
-        return super().transaction()
+        return super().transaction(grows)
 
     def run(self, run_id):
         if self.full == "read":
@@ -309,6 +311,18 @@ def test_after_a_full_disk_what_waited_is_trained_and_what_was_trained_can_go_on
     becomes(jobs, waiting, "done")
     store.db.execute("update runs set updated = updated - 40 where id = ?", (trained,))
     becomes(jobs, trained, "interrupted")
+    jobs.close()
+
+
+def test_a_run_that_waits_is_not_begun_while_its_disk_is_full(tmp_path, monkeypatch):
+    monkeypatch.setattr("bnlab.jobs.ALIVE", 0.3)  # how often it is tried again
+    jobs = Jobs(store := RunStore(tmp_path), 1)
+    run_id, tried = store.create(SHORT).id, threading.Event()
+    with monkeypatch.context() as full:
+        full.setattr("shutil.disk_usage", lambda of: [tried.set(), SimpleNamespace(free=0)][1])
+        jobs.start(run_id)
+        assert tried.wait(180) and status(jobs, run_id) == "queued" and jobs.position(run_id) == 0
+    becomes(jobs, run_id, "done")
     jobs.close()
 
 

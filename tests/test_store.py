@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -160,6 +161,28 @@ def test_a_store_that_is_there_is_opened_and_read_without_writing(store, monkeyp
             other.rename(run.id, "mine")
         assert isinstance(busy.value, sqlite3.OperationalError)
     other.close()
+
+
+def test_runs_leave_the_room_in_which_they_can_be_stopped_and_deleted(store, monkeypatch):
+    run, record = store.create(REAL), next(train(REAL))
+    left = SimpleNamespace(free=10_000_000)
+    monkeypatch.setattr("shutil.disk_usage", lambda directory: left)
+    writer = store.writer(run.id)
+    for grow in (
+        lambda: store.create(REAL),
+        lambda: store.again(run.id),
+        lambda: writer.keep(record),
+        lambda: writer.snapshot(0, record.weights),
+        lambda: store.keep_wrong(run.id, "rank", {}, 0, "why"),
+    ):
+        with pytest.raises(database.Full):
+            grow()
+    store.change(run.id, status="stopped")
+    store.rename(run.id, "mine")
+    assert [(kept.name, kept.status, kept.step) for kept in store.runs()] == [("mine", "stopped", -1)]
+    store.delete(run.id)
+    left.free = 20_000_000
+    assert store.runs() == [] and store.create(REAL)
 
 
 def test_to_delete_a_run_takes_little_room(store):
