@@ -9,6 +9,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from .data import DATASETS
 from .experiment import Experiment
 from .problems import enumeration
@@ -19,6 +21,7 @@ STOP_FIRST = "Stop the run first."  # it is not deleted while it is under way
 STEERED = ("paused", "stopped")  # by somebody, who may let it go on at once
 RESTING = (*STEERED, "interrupted", "failed")  # it can go on from its newest snapshot
 ENDED = ("done", "stopped", "diverged", "failed")
+FOREIGN = "The run {!r} was asked in another version of the lab and cannot be read in this one. Choose another run."
 LONGEST_NAME = 120  # characters
 ALIVE = 30.0  # seconds after its last sign in which a run that trains, or waits, is taken to be held by someone
 
@@ -115,12 +118,16 @@ def parsed(text: str) -> Experiment:
 
 
 def run_in(row: tuple) -> Run:
-    """The run that a row of the table `runs` holds."""
+    """The run that a row of the table `runs` holds. Raises KeyError with a sentence where its question is none here."""
     run_id, name, text, status, reason, step, created, updated, device, rate, diverged, version, newest, first = row
+    try:
+        experiment = parsed(text)
+    except ValidationError:
+        raise KeyError(FOREIGN.format(name)) from None
     return Run(
         run_id,
         name,
-        parsed(text),
+        experiment,
         status,
         reason,
         step,

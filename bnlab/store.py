@@ -9,6 +9,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from sqlite3 import Connection
 from typing import TYPE_CHECKING
@@ -103,7 +104,11 @@ class RunStore(Database):
         newest = "order by created desc, rowid desc"
         some = f"select rowid from runs {having(statuses)} {newest} limit ? offset ?"  # else all of all is sorted
         rows = self.db.execute(f"{RUNS} where rowid in ({some}) {newest}", (*statuses, limit, offset))
-        return [run_in(row) for row in rows]
+        found = []
+        for row in rows:
+            with suppress(KeyError):  # of another version, which must not hide all others
+                found.append(run_in(row))
+        return found
 
     def count(self, *statuses: str) -> int:
         """How many runs there are, or with one of these statuses."""

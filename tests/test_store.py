@@ -317,3 +317,16 @@ def test_a_long_name_is_cut_between_two_words(store):
     whole = f"Digits, 20 × 64 sigmoid: {', '.join(arm.label for arm in arms)}"
     assert whole.startswith(name[:-1]) and whole[len(name) - 1] in " ,"
     assert store.create(Experiment(), name="x" * 200).name == "x" * 119 + "…"
+
+
+def test_a_run_of_another_version_hides_no_other(store):
+    mine, other = store.create(REAL), store.create(REAL, name="from tomorrow")
+    asked = REAL.model_dump_json().replace('"settings":{', '"settings":{"dropout":0.5,')
+    store.db.execute("update runs set experiment = ? where id = ?", (asked, other.id))
+    assert [run.id for run in store.runs()] == [mine.id] and store.run(mine.id) == mine
+    with pytest.raises(KeyError) as error:
+        store.run(other.id)
+    assert error.value.args == (
+        "The run 'from tomorrow' was asked in another version of the lab and cannot be read in this one. "
+        "Choose another run.",
+    )
