@@ -199,3 +199,19 @@ def test_an_arm_that_is_far_wider_does_not_press_the_others_to_lines():
 @pytest.mark.parametrize("sizes", [(1, 1, 4), (1, 1e-4), (0.3, 1e-6, 1e-9)])
 def test_arms_of_like_widths_or_collapsed_ones_share_an_axis(sizes):
     assert distributions.wide({i: size * np.array([[-1.0, 1]]) for i, size in enumerate(sizes)}) == []
+
+
+def test_a_wide_arm_beside_one_that_diverged_leaves_the_others_their_axis(trace):
+    arms = tuple(Arm(label=str(i), changes={"learning_rate": 0.1 + i}) for i in range(3))
+    rng, sizes = np.random.default_rng(0), (1, 1e15, 1)
+    values = {
+        ("a_sample", i): (size * rng.normal(size=(9, SEEDS, L, M))).astype(np.float32) for i, size in enumerate(sizes)
+    }
+    values["a_sample", 0][1] = 1e30
+    values["a_sample", 0][2:] = np.nan
+    trace = KnownTrace(EXPERIMENT.model_copy(update={"arms": arms}), values)
+    trace.diverged = {(0, seed): (2, "layer 1") for seed in EXPERIMENT.seeds}
+    figure = figures.draw("distributions", trace, {})
+    axes = [figure.layout.yaxis, figure.layout.yaxis2, figure.layout.yaxis3]
+    assert [axis.matches for axis in axes] == [None, None, "y"]
+    assert max(axes[2].range) < 10 and axes[1].range is None

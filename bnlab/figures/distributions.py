@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from ..trace import evenly
 from . import style
-from .lasting import bounds, departed, lasting, room, ruled, wholly
+from .lasting import bounds, departed, lasting, room, ruled, ruling, wholly
 from .options import ARM, LAYER, STEP, About, choice, having, lower, no_steps
 from .points import percentiles
 from .style import nothing
@@ -129,8 +129,8 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
         return style.said(nothing(trace))
     arms = having(trace, layer)
     found = {arm: spread(trace, which, arm, layer) for arm in arms}
-    ends = bounds(trace, [(arm, one.bands) for arm, one in found.items()])
-    apart = [] if ends else wide({arm: one.bands for arm, one in found.items()})
+    apart = wide({arm: found[arm].bands for arm in ruling(trace, arms)})
+    ends = bounds(trace, [(arm, one.bands) for arm, one in found.items() if arm not in apart])
     columns = min(3, len(arms))
     rows = -(-len(arms) // columns)
     gaps = {"horizontal_spacing": 0.08 if apart else 0.04, "vertical_spacing": 0.11}
@@ -140,6 +140,8 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
     for i, (arm, told) in enumerate(found.items()):
         color, place = style.color(arm), {"row": i // columns + 1, "col": i % columns + 1}
         x, most = style.numbers(told.steps), max(most, told[2:])
+        if ends and arm not in apart:
+            figure.update_yaxes(range=room(*ends), **place)
         if apart:
             match = None if arm in apart or i == first else f"y{first + 1}" if first else "y"
             figure.update_yaxes(matches=match, showticklabels=True, **place)
@@ -164,8 +166,7 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
     note = f"{NAMES[which].capitalize()}: median, 15 to 85% and 5 to 95%, each of a sample of {size:,} values of "
     note += over + (" over the seeds." if len(trace.experiment.seeds) > 1 else ".")
     if ends:
-        figure.update_yaxes(range=room(*ends))
-        note += ruled(trace, arms)
+        note += ruled(trace, [arm for arm in arms if arm not in apart])
     if apart:
         names = ", ".join(style.label(trace, arm) for arm in apart)
         note += f" On an axis of its own, as it is more than tenfold wider: {names}."
