@@ -179,3 +179,10 @@ def test_the_name_of_a_line_is_at_the_end_where_no_curve_is():
 
 def test_the_decades_of_values_are_counted_also_where_their_quotient_is_beyond_float32():
     assert style.decades(np.array([1e-30, 1e30], np.float32)) == pytest.approx(60)
+
+
+def test_a_logarithmic_axis_of_a_single_value_has_ticks_that_do_not_touch():
+    """Of one layer the ticks of gradient flow lay on each other, 0.1, 0.09, 0.08."""
+    figure = go.Figure(go.Scatter(x=[1], y=[0.07]), {"yaxis": {"type": "log"}})
+    style.ticked(figure)
+    assert figure.layout.yaxis.dtick == "D2"

@@ -200,7 +200,8 @@ def ticked(figure: go.Figure, least: dict[str, object] | None = None) -> None:
             values = values[np.isfinite(values) & (values > 0)] if axis.range is None else 10.0 ** np.array(axis.range)
             if values.size:
                 other = least if axis.range is None else None  # a range that is given is one of logarithms
-                few = {"dtick": None, "tickformat": axis.tickformat or ",~g"}  # at 1, 2 and 5 there may be none
+                one = values.min() == values.max()  # plotly shows a decade on either side, with each digit a tick
+                few = {"dtick": "D2" if one else None, "tickformat": axis.tickformat or ",~g"}  # of 1, 2, 5 may be none
                 axis.update(ticks(values.min(), values.max()) or other or few)
                 if axis.tickformat == SHARE and axis.tickvals:
                     axis.ticktext = [f"{100 * value:,g}%" for value in axis.tickvals]
