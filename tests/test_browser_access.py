@@ -39,6 +39,22 @@ def test_what_is_chosen_and_the_button_that_stands_out_can_be_read_in_both_theme
     expect(train.locator("kbd")).to_have_css("opacity", "1")
 
 
+def test_what_a_background_alone_tells_is_told_in_colors_of_the_visitors_own_too(page, server):
+    page.emulate_media(forced_colors="active")
+    opened(page, server)
+    back = "(what, before) => getComputedStyle(what, before).backgroundColor"
+    chosen, other = (
+        page.locator(f".st-key-view [role=radio]{state}").first
+        for state in ("[data-selected]", ":not([data-selected])")
+    )
+    assert chosen.evaluate(back) != other.evaluate(back)
+    square = page.locator("[class*=st-key-][class*=arm-] summary").first
+    assert square.evaluate("what => getComputedStyle(what, '::before').backgroundColor") == "rgb(213, 101, 43)"
+    until(page, "document.querySelector('.board-done')")
+    assert page.locator(".board-done").evaluate(back) != page.locator(".board-bar").evaluate(back)
+    page.emulate_media(forced_colors="none")
+
+
 def outline(page: Page) -> list[tuple[int, str]]:
     """The levels and words of the headings, in their order."""
     found = page.locator(":is(h1, h2, h3, h4, h5, h6):visible").all()

@@ -112,7 +112,7 @@ def swatches(me: session.Session, run: Run | None) -> None:
         look = f"border:1px dashed {style.GRAY}" if place is None else f"background:{style.color(place)}"
         rules.append(
             f".st-key-{key} summary::before{{content:'';flex:none;width:.8rem;height:.8rem;"
-            f"box-sizing:border-box;border-radius:3px;margin-right:.5rem;{look}}}"
+            f"box-sizing:border-box;border-radius:3px;margin-right:.5rem;forced-color-adjust:none;{look}}}"
         )
     st.html(f"<style>{''.join(rules)}</style>")
 
