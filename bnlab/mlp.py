@@ -8,6 +8,7 @@ is stack.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import nan
 from typing import TYPE_CHECKING, NamedTuple
 
 from .activations import ACTIVATIONS
@@ -86,11 +87,13 @@ class Networks:
 
 
 def cross_entropy(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean cross-entropy in nats [S], accuracy [S] and dE/d(outputs) for outputs [S, K, C] and classes y [S, K]."""
+    """Mean cross-entropy in nats [S], accuracy [S], NaN where that is, and dE/d(outputs) for outputs [S, K, C] and
+    classes y [S, K]."""
     log_p = outputs.log_softmax(2)
     index = y.unsqueeze(2)
     loss = log_p.gather(2, index).sum((1, 2)).mul_(-1 / y.shape[1])
     right = (outputs.argmax(2) == y).sum(1).to(outputs.dtype).mul_(1 / y.shape[1])
+    right.masked_fill_(loss.isnan(), nan)  # NaN is in no class, but torch names the first
     gradient = log_p.exp().scatter_add_(2, index, log_p.new_full((1, 1, 1), -1.0).expand(*y.shape, 1))
     return loss, right, gradient.mul_(1 / y.shape[1])
 

@@ -1,10 +1,12 @@
 """The scores of whole splits are torch's, with every kind of statistics."""
 
+import numpy as np
 import pytest
 import torch
 from twins import Twin, every_kind, grouped
 
-from bnlab.experiment import Arm
+from bnlab import train
+from bnlab.experiment import Arm, Experiment
 
 
 def test_scores_are_torchs_in_train_and_eval_mode():
@@ -42,6 +44,19 @@ def test_scores_are_torchs_in_train_and_eval_mode():
                 assert loss == pytest.approx(torch.nn.functional.cross_entropy(outputs, y).item(), rel=1e-9)
                 assert accuracy == pytest.approx((outputs.argmax(1) == y).double().mean().item())
     assert len(scores) == 2 * (3 + 6)
+
+
+def test_outputs_that_are_no_numbers_are_in_no_class():
+    """torch names the first: the accuracy was that class's share, 0.44 beside a loss of NaN."""
+    settings = {"data": "circles", "depth": 30, "width": 8, "batch_size": 20, "steps": 2, "activation": "relu"}
+    arms = [{"label": n, "changes": {"norm": n, "init_gain": 100.0}} for n in ("none", "batch", "layer")]
+    told, tables = [], []
+    for record in train(Experiment.model_validate({"settings": settings | {"score_every": 1}, "arms": arms})):
+        told += [[*s.loss, *s.accuracy] for s in record.scores]
+        tables += [[record.value(q, arm).item() for q in ("loss", "accuracy")] for arm in range(3) if record.parts]
+    for loss, accuracy in (np.transpose(told), np.transpose(tables)):
+        assert 0 < np.isnan(loss).sum() < len(loss)
+        np.testing.assert_array_equal(np.isnan(loss), np.isnan(accuracy))
 
 
 def population(twin, x):

@@ -77,7 +77,7 @@ def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
         anew = [q[:, b : b + 1] for q in swapped], float(seen.weights(b, t)[0])
         for name, out, labels in outputs(group, networks, slot, right, *anew):
             e, share, _ = stack.criterion(out, labels)
-            told[name] = e.item(), np.nan if share is None or e.isnan() else share.item()  # NaN is in no class
+            told[name] = e.item(), np.nan if share is None else share.item()
         loss[slot], accuracy[slot] = zip(*(told[name] for name in MISTAKES), strict=True)
         control[slot], _ = told["control"]
         unshifted_loss[slot], unshifted_accuracy[slot] = told["unshifted"]

@@ -65,7 +65,7 @@ def scored(
         given = Statistics(*(torch.from_numpy(q).to(group.stack.dtype).unbind(0) for q in own))
         e, right, _ = group.stack.criterion(networks.forward(x[None], given)[0], y[None])
         loss[slot] = e.item()
-        accuracy[slot] = np.nan if right is None or e.isnan() else right.item()  # NaN is in no class
+        accuracy[slot] = np.nan if right is None else right.item()
     return loss, accuracy
 
 
