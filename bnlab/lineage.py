@@ -63,16 +63,26 @@ def population(
     return found
 
 
-def weights(trace: Trace, arm: int, t: int) -> np.ndarray:
+def weights(trace: Trace, arm: int, t: int, swapped: bool = False) -> np.ndarray:
     """What the start, 0 and 1, and then each step weighs in the arm's moving averages before update t, [1 + t]; NaN
-    where frozen ones came from a run that was deleted."""
+    where frozen ones came from a run that was deleted. `swapped`: had the old value always weighed 1 - alpha."""
     told, found = periods(trace, arm), np.ones(1)
     if told[0][0] > 0 and told[0][1].statistics == "moving":
         return np.full(1 + t, np.nan)
     begins = [0, *(min(step, t) for step, _ in told[1:]), t]
     for (_, settings), (begin, end) in zip(told, pairwise(begins), strict=True):
-        alpha = settings.alpha if settings.statistics == "batch" else 1.0  # frozen: the old value weighs all
+        alpha = 1 - settings.alpha if swapped else settings.alpha
+        alpha = alpha if settings.statistics == "batch" else 1.0  # frozen: the old value weighs all
         found = np.append(found * alpha ** (end - begin), moving.weights(end - begin, alpha))
+    return found
+
+
+def batch_sizes(trace: Trace, arm: int, t: int) -> np.ndarray:
+    """K of each step before update t, [t]; before a fork from a run that was deleted, the fork's own."""
+    told = periods(trace, arm)
+    found = np.full(t, float(told[0][1].mini_batch))
+    for step, settings in told:
+        found[step:] = settings.mini_batch
     return found
 
 
@@ -101,8 +111,9 @@ def seen(trace: Trace) -> list[Seen]:
             steps = np.concatenate([earlier.steps[earlier.steps < trace.first], steps])
             scored = np.concatenate([earlier.scored[earlier.scored < trace.first], scored])
         vector = lambda step, i=i: trace.snapshot(step)[i]  # noqa: E731
-        weigh = lambda b, t, slots=slots: weights(trace, slots[b].arm, t)  # noqa: E731
-        found.append(Seen(steps, *both, scored, tuple(measured), trace.snapshots(), vector, weigh))
+        weigh = lambda b, *of, slots=slots: weights(trace, slots[b].arm, *of)  # noqa: E731
+        sizes = lambda b, t, slots=slots: batch_sizes(trace, slots[b].arm, t)  # noqa: E731
+        found.append(Seen(steps, *both, scored, tuple(measured), trace.snapshots(), vector, weigh, sizes))
     return found
 
 

@@ -133,6 +133,30 @@ def test_the_start_that_is_left_follows_the_alphas_of_a_fork(tmp_path):
     assert np.isnan(lineage.weights(store.trace(trace.run.id), 1, 20)).all()
 
 
+@pytest.mark.parametrize("fork", [{"alpha": 0.5}, {"batch_size": 3}], ids=str)
+def test_mistakes_in_averages_are_those_of_every_step_of_a_fork(tmp_path, fork):
+    """Made anew from the rows by the plain recursion, with the alpha and the K of each step; before, with today's."""
+    store = RunStore(tmp_path)
+    found, trace = broken(store, (Arm(label="bn", changes=BN),), 15, fork)
+    rows = [lineage.rows(trace, f"batch_{q}", 1, stop=15)[1][:, 0].astype(float) for q in ("mean", "var")]
+    names, s, group = list(MISTAKES), trace.experiment.arm_settings[1], Copies(trace.experiment).groups[-1]
+    place = trace.slots(1, "steps")[1][0]
+    group.stack.restore(15, trace.snapshot(15)[-1])
+    x, y = group.splits["test"]
+    for name in ("alpha swapped", "unbiased"):
+        averages = [np.zeros_like(rows[0][0]), np.ones_like(rows[0][0])]
+        for t, new in enumerate(zip(*rows, strict=True)):
+            alpha, K = (s.alpha, s.mini_batch) if t >= 10 else (0.8, 16)
+            alpha, factor = (1 - alpha, 1) if name == "alpha swapped" else (alpha, K / (K - 1))
+            averages = [alpha * m + (1 - alpha) * q * f for m, q, f in zip(averages, new, (1, factor), strict=True)]
+        twin = Twin(group.stack, place).eval()
+        for norm, mean, var in zip(twin.norm, *averages, strict=True):
+            norm.running_mean.copy_(torch.from_numpy(mean))
+            norm.running_var.copy_(torch.from_numpy(var))
+        with torch.no_grad():
+            assert found["loss"][names.index(name)] == pytest.approx(float(twin.loss(x, y)), rel=2e-5), name
+
+
 def test_batch_norm_takes_a_shift_out_before_the_activation_and_not_after_it(tmp_path):
     for placement in ("before", "after"):
         arm = Arm(label="bn", changes=BN | {"placement": placement})

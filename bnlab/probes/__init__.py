@@ -41,8 +41,8 @@ class Seen(NamedTuple):
     """What a run has recorded of one stack, for the probes that look back: `steps` [n], their batch means and variances
     [n, L, B, d], from step 0 on also of a fork, NaN where they did not come into the averages, which were frozen; the
     `scored` steps [m], and the population's mean and variance there [m, L, B, d]; the steps that have a snapshot, and
-    the snapshot of a step. `weights`: what the start and each step before t weigh in the moving averages of a batch
-    norm, [1 + t], for its place in B and t."""
+    the snapshot of a step. For a batch norm's place in B and t: `weights`, what the start and each step before t weigh
+    in its moving averages, [1 + t], and with True, had alpha been swapped; `batch_sizes` of these steps, [t]."""
 
     steps: np.ndarray
     batch_mean: np.ndarray
@@ -51,7 +51,8 @@ class Seen(NamedTuple):
     population: tuple[np.ndarray, np.ndarray]
     snapshots: list[int]
     vector: Callable[[int], np.ndarray]
-    weights: Callable[[int, int], np.ndarray]
+    weights: Callable[..., np.ndarray]
+    batch_sizes: Callable[[int, int], np.ndarray]
 
 
 class Probe(NamedTuple):

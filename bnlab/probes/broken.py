@@ -14,7 +14,7 @@ from ..mlp import Networks, Statistics
 from ..moving import START
 from ..registry import Late
 from ..sampling import parts_of_at_most
-from .inference import averages
+from .inference import whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,17 +56,19 @@ OUTLIER = 100.0  # what the inputs of one other example are multiplied by
 
 def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
     """`loss` and `accuracy` [S, mistakes]: NaN without batch norm; alpha swapped also where not every step from the
-    first is recorded. `control` [S]: the loss where as many training examples have been blended in as `polluted` has of
-    the test set. `unshifted_loss`, `unshifted_accuracy` [S]: in training mode, without the shift. `outlier` [S]: how
-    much the probabilities (or outputs) of the other examples of a mini-batch change, at most, when one becomes an
-    outlier, in training mode; NaN for K = 1, where there are no others."""
+    first is recorded, and unbiased there where mini-batches were of two sizes. `control` [S]: the loss where as many
+    training examples have been blended in as `polluted` has of the test set. `unshifted_loss`, `unshifted_accuracy`
+    [S]: in training mode, without the shift. `outlier` [S]: how much the probabilities (or outputs) of the other
+    examples of a mini-batch change, at most, when one becomes an outlier, in training mode; NaN for K = 1, where there
+    are no others."""
     stack, t = group.stack, group.stack.t
     loss, accuracy = np.full((2, stack.S, len(MISTAKES)), np.nan, np.float32)
     control, unshifted_loss, unshifted_accuracy, outlier = np.full((4, stack.S), np.nan, np.float32)
     try:
-        swapped = swapped_averages(group, seen) if stack.B else []
-    except ValueError:  # what it needs is not recorded here; the other mistakes need nothing of it
-        swapped = []
+        whole(seen, t)
+        recorded = [seen.batch_mean[:t].astype(float), seen.batch_var[:t].astype(float)]  # [t, L, B, d]
+    except ValueError:  # what these two need is not recorded here; the other mistakes need nothing of it
+        recorded = []
     for slot, networks, b in group.one_by_one:
         right = None if b is None else list(stack.moving_averages[:, :, b : b + 1])
         if stack.K > 1:
@@ -74,7 +76,12 @@ def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
         if b is None:
             continue
         told = dict.fromkeys(MISTAKES, (np.nan, np.nan))
-        anew = [q[:, b : b + 1] for q in swapped], float(seen.weights(b, t)[0])
+        rows = [q[:, :, b : b + 1, None] for q in recorded]
+        swapped = zip(rows, [seen.weights(b, t, True)] * len(rows), START.values(), right, strict=False)
+        anew = (
+            [averaged(*of) for of in swapped],
+            unbiased(right[1], rows[1:], seen.weights(b, t), seen.batch_sizes(b, t)),
+        )
         for name, out, labels in outputs(group, networks, slot, right, *anew):
             e, share, _ = stack.criterion(out, labels)
             told[name] = e.item(), np.nan if share is None else share.item()
@@ -86,10 +93,11 @@ def look(group: Group, seen: Seen) -> dict[str, np.ndarray]:
 
 
 def outputs(
-    group: Group, networks: Networks, slot: int, right: list[Tensor], swapped: list[Tensor], start: float
+    group: Group, networks: Networks, slot: int, right: list[Tensor], swapped: list[Tensor], var: Tensor | None
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Outputs [1, n, n_out] and labels [1, n] of one network with each of MISTAKES, of `control` and of `unshifted`.
-    `right` and `swapped`, empty where not known, are its averages [L, 1, 1, d]; in these the start weighs `start`."""
+    `right` and `swapped`, empty where not known, are its averages [L, 1, 1, d]; `var`: unbiased, None where not
+    known."""
     K = group.stack.K
     (x, y), (x_train, y_train) = ([q[None] for q in group.splits[name]] for name in ("test", "train"))
     in_order, other = (torch.argsort(q[0], stable=True) for q in (y, y_train))
@@ -102,14 +110,14 @@ def outputs(
         return torch.cat([given(networks, part, frozen) for part in split_up], 1)
 
     fresh = [torch.full_like(q, cold) for q, cold in zip(right, START.values(), strict=True)]
-    unbiased = [right[0], start + (right[1] - start) * (K / max(1, K - 1))]  # the start's 1 is none of a mini-batch
     yield "right", given(networks, x, right), y
     yield "train mode", in_training(x[:, in_order]), y[:, in_order]
     yield "polluted", given(networks, x, blended(group, networks, slot, right, x[:, in_order])), y
     yield "never updated", given(networks, x, fresh), y
     if swapped:
         yield "alpha swapped", given(networks, x, swapped), y
-    yield "unbiased", given(networks, x, unbiased), y
+    if var is not None:
+        yield "unbiased", given(networks, x, [right[0], var]), y
     yield "shifted", given(networks, shifted, right), y
     yield "shifted, batch", in_training(shifted), y
     yield "unshifted", in_training(x), y
@@ -126,12 +134,22 @@ def blended(group: Group, networks: Networks, slot: int, right: list[Tensor], x:
     return averages
 
 
-def swapped_averages(group: Group, seen: Seen) -> list[Tensor]:
-    """Moving means and variances [L, B, 1, d] of the recorded statistics, each slot's old value weighing 1 - alpha."""
-    settings = group.stack.settings[group.stack.batch]
-    now = np.array([group.stack.t])
-    each = [[q[0][:, b] for q in averages(seen, 1 - s.alpha, now)] for b, s in enumerate(settings)]
-    return [torch.from_numpy(np.stack(q, 1)[:, :, None]).to(group.stack.dtype) for q in zip(*each, strict=True)]
+def averaged(rows: np.ndarray, weights: np.ndarray, start: float, like: Tensor) -> Tensor:
+    """The average [L, 1, 1, d] of recorded statistics [t, L, 1, 1, d]; the start and then each weigh `weights`."""
+    came = (weights[1:, None, None, None, None] * rows).sum(0)  # no matrix product, which may pass over 0 times NaN
+    return torch.from_numpy(weights[0] * start + came).to(like.dtype)
+
+
+def unbiased(right: Tensor, rows: list[np.ndarray], weights: np.ndarray, K: np.ndarray) -> Tensor | None:
+    """The moving variance [L, 1, 1, d] had each step of K examples brought in K/(K - 1) times its own; the start's 1 is
+    none of a mini-batch. None where it is not known."""
+    came = weights[1:] > 0  # not what was frozen
+    factors = (K / np.maximum(1, K - 1))[came]
+    different = {*factors.tolist()}
+    if len(different) < 2:  # no rows are needed
+        return weights[0] + (right - weights[0]) * max(different, default=1.0)
+    weights = weights[np.append(True, came)]
+    return averaged(rows[0][came] * factors[:, None, None, None, None], weights, START["var"], right) if rows else None
 
 
 def given(networks: Networks, x: Tensor, statistics: list[Tensor] | None) -> Tensor:

@@ -24,21 +24,23 @@ MOST_SNAPSHOTS = 24  # scored at once, spread over the run
 
 
 def averages(seen: Seen, alpha: float, steps: np.ndarray) -> list[np.ndarray]:
-    """Moving means and variances [n, L, B, d] of alpha as training finds them at `steps`.
+    """Moving means and variances [n, L, B, d] of alpha as training finds them at `steps`. Raises as whole() does."""
+    whole(seen, int(steps[-1]))
+    return [
+        moving_average_at(new, alpha, start, steps)
+        for new, start in zip((seen.batch_mean, seen.batch_var), START.values(), strict=True)
+    ]
 
-    Raises ValueError where the budget has left only some steps: an average of them is off by far more than what is
-    looked for.
-    """
-    used, most = seen.steps[seen.steps < steps[-1]], int(steps[-1])
+
+def whole(seen: Seen, most: int) -> None:
+    """Raises ValueError where the budget has left only some of the first `most` steps: an average of them is off by far
+    more than what is looked for."""
+    used = seen.steps[seen.steps < most]
     if len(used) < most or not complete(used):
         raise ValueError(
             f"only {len(used):,} of {most:,} steps of the unit statistics are kept in this run; another alpha needs "
             "all. Train the same again; if its recording budget was used up, with a larger one or for fewer steps."
         )
-    return [
-        moving_average_at(new, alpha, start, steps)
-        for new, start in zip((seen.batch_mean, seen.batch_var), START.values(), strict=True)
-    ]
 
 
 def averages_of(group: Group, seen: Seen, alpha: float, steps: np.ndarray) -> list:
