@@ -116,6 +116,15 @@ def test_a_run_goes_on_frozen_from_its_last_step(lab):
     assert lab.run(fork.id).status == "done"
 
 
+def test_a_fork_of_a_stopped_run_is_offered_the_steps_that_it_made(lab):
+    run_id = recorded(lab)
+    proposed = {}
+    for status in ("stopped", "interrupted"):
+        lab.change(run_id, status=status, step=29)
+        proposed[status] = page(run_id).number_input(key=f"fork-more-{run_id}-20").value
+    assert proposed == {"stopped": 10, "interrupted": 20}
+
+
 def test_an_arm_is_offered_only_what_can_change_it(lab):
     run_id = recorded(lab)
     at = page(run_id)

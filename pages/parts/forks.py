@@ -32,7 +32,8 @@ def show(me: session.Session, run: Run) -> None:
     with st.container():
         if said := me.take("unforked"):
             st.error(escaped(said), icon=":material/error:")
-    steps, end = opened.holder(run.id).trace(run.id).snapshots(), run.experiment.settings.steps
+    steps = opened.holder(run.id).trace(run.id).snapshots()
+    end = run.made if run.status == "stopped" else run.experiment.settings.steps
     if board.is_example(run):
         st.info("The example cannot be forked. Train a run of your own in the Lab.")
         return
@@ -62,8 +63,8 @@ def show(me: session.Session, run: Run) -> None:
         more = st.number_input(
             "Steps to train", 1, limits("steps")[1], end - step if step < end else max(1, end),
             key=f"fork-more-{run.id}-{step}", width=160,
-            help="As many as the run had left from there, unless you ask for others. From its last step the run is "
-            "continued.",
+            help="As many as the run made from there, or was to make, unless you ask for others. From its last step "
+            "the run is continued.",
         )  # fmt: skip
     settings = run.experiment.arm_settings[arm]
     beside = settings.model_dump()
