@@ -112,6 +112,13 @@ def test_notes_say_which_steps_are_pooled(trace):
     assert distributions.named(np.array([0, 4, 6])) == "steps 0 to 6, up to 4 apart"
 
 
+def test_of_many_layers_every_second_or_third_has_a_histogram_and_the_last(monkeypatch):
+    for depth, layers in ((24, range(1, 25)), (30, [*range(1, 30, 2), 30]), (50, [*range(1, 50, 3), 50])):
+        values = np.random.default_rng(0).normal(size=(2, 1, depth, 8))
+        monkeypatch.setattr(distributions, "pooled", lambda *_, values=values: (np.arange(2), values))
+        assert [*distributions.layer_histograms(None, "a", 0, 1)[1]] == [*layers]
+
+
 FIGURES = ("distributions", "histograms", "saturation")
 
 

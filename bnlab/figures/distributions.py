@@ -8,7 +8,6 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..trace import evenly
 from . import style
 from .lasting import bounds, departed, lasting, room, ruled, ruling, wholly
 from .options import ARM, LAYER, STEP, About, choice, having, lower, no_steps
@@ -99,10 +98,10 @@ def named(steps: np.ndarray) -> str:
 
 
 def layer_histograms(trace: Trace, which: str, arm: int, step: int) -> tuple[np.ndarray, dict[int, Histogram]]:
-    """The steps, and a histogram for each of at most LAYERS layers (1..L), evenly spread over the depth."""
+    """The steps, and a histogram for every layer (1..L), or every few and the last where there are more than LAYERS."""
     found, values = pooled(trace, which, arm, step)
-    layers = evenly(values.shape[2], LAYERS)
-    return found, {int(l) + 1: histogram(values[:, :, l]) for l in layers}
+    L = values.shape[2]
+    return found, {l + 1: histogram(values[:, :, l]) for l in sorted({*range(0, L, -(-L // LAYERS)), L - 1})}
 
 
 def arm_histograms(trace: Trace, which: str, layer: int, step: int) -> tuple[np.ndarray, dict[int, Histogram]]:
