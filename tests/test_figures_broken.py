@@ -51,6 +51,16 @@ def test_polluted_averages_are_judged_by_the_control(store, loss, control, told)
     assert ("suit these weights" in symptom(trace, 0, 1, cost, 1)) == (loss < 0.5)
 
 
+@pytest.mark.parametrize("chosen", range(1, len(MISTAKES)))
+@pytest.mark.parametrize(("loss", "was"), [(2100.0, np.inf), (np.inf, 2.3), (np.inf, np.inf), (np.nan, np.inf)])
+def test_of_a_loss_that_is_not_finite_nothing_is_concluded(store, chosen, loss, was):
+    """Of 2,100 instead of inf it said that the averages stand as they were, or that the mistake suits these weights."""
+    each, right, none = (np.full(len(MISTAKES), value) for value in (loss, was, np.nan))
+    said = symptom(recorded(store, steps=1), 0, 1, Costs(each, none, right, none, was), chosen)
+    words = [style.amount(value) if np.isfinite(value) else "not finite" for value in (loss, was)]
+    assert said.startswith("arm 0: not known. ") or said == f"arm 0: test loss {words[0]} instead of {words[1]}."
+
+
 def test_polluting_with_training_examples_does_as_much_on_moons(store):
     trace = recorded(store, data="moons", alpha=0.99, steps=60, depth=3, batch_size=32)
     drawn = shown(trace, "mistakes", mistake=str(POLLUTED))

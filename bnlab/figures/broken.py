@@ -122,7 +122,10 @@ def symptom(trace: Trace, arm: int, at: int, cost: Costs, chosen: int) -> str:
         return f"{name}: not known. {why.replace('<br>', ' ')}"
     accuracy, before = cost.accuracy[chosen], cost.right_accuracy[chosen]
     share = "" if np.isnan(accuracy + before) else f", {accuracy:.1%} right instead of {before:.1%}"
-    said = f"{name}: test loss {style.amount(loss)} instead of {style.amount(was)}{share}."
+    words = [style.amount(value) if np.isfinite(value) else "not finite" for value in (loss, was)]
+    said = f"{name}: test loss {words[0]} instead of {words[1]}{share}."
+    if not np.isfinite([loss, was]).all():  # nothing to compare
+        return said
     if chosen == IN_BATCHES:
         return said + shifted(trace.experiment.arm_settings[arm], loss, was)
     if chosen == POLLUTED:
