@@ -247,7 +247,7 @@ def test_a_picture_is_opaque_and_bears_the_title_and_the_run(page, server, tmp_p
     page.add_init_script("""const decode = HTMLImageElement.prototype.decode;
       HTMLImageElement.prototype.decode = function () { window.pictured = this.src; return decode.call(this); };""")
     trained(page, server, "depth=1&width=4&steps=20&arm=../<b>50%{x}%26</b>&arm=BN;norm=batch", "done")
-    page.wait_for_selector(RESTED, timeout=SLOW)
+    until(page, "document.querySelector('.live-plot')._fullData.some(line => line.x.at(-1) === 20)")  # the last scores
     look, plot = "plot => JSON.stringify([plot.layout, plot._fullLayout._size])", page.locator(".live-plot").first
     before = plot.evaluate(look)
     plot.hover()
