@@ -172,11 +172,11 @@ def dials_of(*each):
         (((1, 1, 10, (0.1,)), (2, 2, 20, (1.0,))), "No two of the arms that learn have the same learning rate"),
         (
             ((1, 1, 10, (0.1,)), (2, 2, 20, (0.1,)), (9, 9, 1, (1.0,))),
-            f"Compared are only a and b, as both dials depend on {dials.SAME}. a learns faster than b",
+            f"Only a and b are compared, as both dials depend on {dials.SAME}. a learns faster than b",
         ),
         (
             ((1, 1, 10), (2, 2, 20), (1, 1, 1, (), "it does not learn")),
-            "Compared are only a and b. a learns faster than b, with less covariate shift and a smoother loss",
+            "Only a and b are compared. a learns faster than b, with less covariate shift and a smoother loss",
         ),
     ],
 )
@@ -250,7 +250,7 @@ def test_the_marks_of_its_legend_do_not_touch(why_run):
     assert drawn.data[0].marker.size > 12 and drawn.layout.legend.itemsizing == "constant"
 
 
-@pytest.mark.parametrize(("name", "words"), [("b", "only a, b and c, as"), ("b, slow", "only a; b, slow and c, as")])
+@pytest.mark.parametrize(("name", "words"), [("b", "Only a, b and c are"), ("b, slow", "Only a; b, slow and c are")])
 def test_arms_are_enumerated_with_commas_where_no_label_has_one(name, words):
     """'BN noisy; BN after and LN after.' read as two sentences."""
     a, b, c = dials_of((1, 1, 10, "x"), (2, 2, 20, "x"), (3, 3, 30, "x")).values()
@@ -259,7 +259,7 @@ def test_arms_are_enumerated_with_commas_where_no_label_has_one(name, words):
 
 
 def test_where_each_arm_is_compared_with_some_it_is_not_said_that_only_all_of_them_are():
-    """'Compared are only a, b, c and d, as ...' of four arms named all there are."""
+    """'Only a, b, c and d are compared, as ...' of four arms named all there are."""
     a, b = dials_of((1, 1, 10, "x"), (2, 2, 20, "x")).values()
     told = dials.verdict({"a": a, "b": b, "c": a._replace(kind="y"), "d": b._replace(kind="y")})
     assert told.startswith(f"Arms are compared only within one {dials.SAME}, on which both dials depend. 2 pairs of")

@@ -114,7 +114,7 @@ def verdict(dials: dict[str, Dial]) -> str:
     among = list(dict.fromkeys(a for a, _ in able))
     parts = 0 < len(able) < len(told) * (len(told) - 1)
     names = enumeration(among, "; " if any("," in name for name in among) else ", ")
-    only = f"Compared are only {names}{f', as both dials depend on {SAME}' * parts}. "
+    only = f"Only {names} are compared{f', as both dials depend on {SAME}' * parts}. "
     if len(among) == len(dials):
         only = f"Arms are compared only within one {SAME}, on which both dials depend. " * parts
     pairs = [(a, b) for a, b in able if clearly(told[a].loss, told[b].loss) < 0]
