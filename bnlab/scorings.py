@@ -13,7 +13,7 @@ import numpy as np
 from .probes import checked
 from .run import Run
 from .store import RunStore
-from .trace import EVERYTHING, batch_slots, layout
+from .trace import EVERYTHING, batch_slots, layout, spaced
 
 ONE_AT_A_TIME = Lock()  # np.load parses headers as Python does, which Python 3.11 cannot in several threads at once
 GOOD = (  # looks that did not go wrong: a zip names its first array at its 31st byte
@@ -207,11 +207,6 @@ class Scorings:
         ask = "select data from looks where run = ? and probe = ? and options = ? and stack = ? and step = ?"
         row = self.store.db.execute(ask, (self.run.id, probe, options_key(probe, options), stack, step)).fetchone()
         return {name: values[slots] for name, values in loaded(row[0]).items()} if row else None
-
-
-def spaced(steps: list[int], most: int) -> list[int]:
-    """About `most` of the steps, evenly chosen, and the newest."""
-    return [*steps[:: -(-len(steps) // most) or 1], *steps[-1:]]
 
 
 def loaded(data: bytes) -> dict[str, np.ndarray]:

@@ -22,6 +22,11 @@ def evenly(n: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)) if n else np.arange(0)
 
 
+def spaced(places: Sequence[int], most: int) -> list[int]:
+    """Every few of the places, so that about `most` are left, and the last, which may stand there twice."""
+    return [*places[:: -(-len(places) // most) or 1], *places[-1:]]
+
+
 class About(NamedTuple):
     """What a recorded quantity is: its label, symbol, unit and one sentence."""
 

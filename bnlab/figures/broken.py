@@ -26,8 +26,9 @@ def broken_needs(trace: Trace, *, step: int, **_: object) -> list[tuple[str, int
     return [("broken", at, {})] if at is not None else []
 
 
-FROM_ROWS = tuple(list(MISTAKES).index(name) for name in ("alpha swapped", "unbiased"))  # what may need every step
-SWAPPED, POLLUTED, IN_BATCHES = (list(MISTAKES).index(name) for name in ("alpha swapped", "polluted", "shifted, batch"))
+SWAPPED, UNBIASED, POLLUTED, IN_BATCHES = map(
+    list(MISTAKES).index, ("alpha swapped", "unbiased", "polluted", "shifted, batch")
+)
 TOUCH = 1e-3  # relative: losses that are nearer than this are said to be the same
 
 
@@ -117,7 +118,8 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
 def symptom(trace: Trace, arm: int, at: int, cost: Costs, chosen: int) -> str:
     """What a mistake does to one arm, as a sentence."""
     name, (loss, was) = style.label(trace, arm), (q[chosen] for q in (cost.loss, cost.right))
-    why = unknown(trace, arm, at) if chosen in FROM_ROWS and np.isnan(loss) else None
+    needs_rows = chosen in (SWAPPED, UNBIASED)
+    why = unknown(trace, arm, at) if needs_rows and np.isnan(loss) else None
     if why:
         return f"{name}: not known. {why.replace('<br>', ' ')}"
     accuracy, before = cost.accuracy[chosen], cost.right_accuracy[chosen]

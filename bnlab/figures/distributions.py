@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..trace import spaced
 from . import style
 from .lasting import bounds, departed, lasting, room, ruled, ruling, wholly
 from .options import ARM, LAYER, STEP, About, choice, having, lower, no_steps
@@ -100,8 +101,7 @@ def named(steps: np.ndarray) -> str:
 def layer_histograms(trace: Trace, which: str, arm: int, step: int) -> tuple[np.ndarray, dict[int, Histogram]]:
     """The steps, and a histogram for every layer (1..L), or every few and the last where there are more than LAYERS."""
     found, values = pooled(trace, which, arm, step)
-    L = values.shape[2]
-    return found, {l + 1: histogram(values[:, :, l]) for l in sorted({*range(0, L, -(-L // LAYERS)), L - 1})}
+    return found, {l + 1: histogram(values[:, :, l]) for l in spaced(range(values.shape[2]), LAYERS)}
 
 
 def arm_histograms(trace: Trace, which: str, layer: int, step: int) -> tuple[np.ndarray, dict[int, Histogram]]:
