@@ -149,6 +149,35 @@ def test_back_and_forward_go_from_page_to_page_and_the_page_follows_the_address(
         at(path, run_id)
 
 
+def test_the_view_stands_in_the_address_where_reload_and_back_find_it(page, server):
+    def at(path: str, query: str, figure: str) -> None:
+        until(page, f"location.pathname === '/{path}' && location.search === '{query}'")
+        until(page, f"document.querySelector('.live-plot')?.dataset.address?.endsWith('/{figure}')")
+        page.wait_for_selector(RESTED, timeout=SLOW)
+
+    opened(page, server)
+    entries = page.evaluate("history.length")
+    page.get_by_role("radio", name="Gradient flow", exact=True).click()
+    at("", "?view=Gradient+flow", "gradient_flow")
+    assert page.evaluate("history.length") == entries, "Back does not go to a view chosen here before"
+    page.reload()
+    at("", "?view=Gradient+flow", "gradient_flow")
+    page.get_by_role("link", name="Inference").click()
+    at("inference", "", "three_losses")
+    page.get_by_role("radio", name="Population", exact=True).click()
+    at("inference", "?view=Population", "in_practice")
+    page.get_by_role("link", name="Lab").click()
+    at("", "?view=Gradient+flow", "gradient_flow")
+    page.get_by_role("radio", name="Distributions", exact=True).click()
+    at("", "?view=Distributions", "distributions")
+    page.go_back()
+    at("inference", "?view=Population", "in_practice")
+    page.go_back()
+    at("", "?view=Gradient+flow", "gradient_flow")
+    page.get_by_role("radio", name="Loss and accuracy", exact=True).click()
+    at("", "", "loss")
+
+
 def test_a_page_whose_run_is_deleted_in_another_tab_goes_on_to_the_example_by_itself(page, browser, server):
     run = trained(page, server, SHORT, "done")
     tabs = {where: browser.new_page() for where in ("inference", "why")}

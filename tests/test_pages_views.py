@@ -2,7 +2,7 @@
 difference."""
 
 import pytest
-from lab_page import drawn, opened
+from lab_page import address, drawn, opened, page
 from streamlit.testing.v1 import AppTest
 
 from bnlab import Arm, Experiment, Settings, figures
@@ -10,6 +10,7 @@ from bnlab.executing import execute
 from bnlab.figures.options import NONE_HAS_BATCH_NORM, STEP
 from bnlab.figures.style import NO_STEPS
 from pages.parts.views import INFERENCE, LAB
+from pages.parts.words import escaped
 
 OTHERS = ("Arms", "Shared settings", "Fork this run", "Conventions")  # headings that are no charts'
 
@@ -118,3 +119,25 @@ def test_an_arm_is_not_asked_where_all_are_drawn(lab):
     assert group(at, "option-arm") is None
     at = drawn(group(at, "option-Distributions-over").set_value("layers"))
     assert group(at, "option-arm") is not None
+
+
+def test_the_view_stands_in_the_address_and_its_address_opens_it(lab):
+    run_id = trained(lab, {"BN": {"norm": "batch"}})
+    at = page(("view", "Gradient flow"), ("run", run_id))
+    assert "Gradient over time" in below(at) and "Loss" not in below(at)
+    question = [pair for pair in address(at) if pair[0] != "view"]
+    assert address(at) == [*question, ("view", "Gradient flow")] and ("run", run_id) in question
+    assert address(view(at, "Distributions")) == [*question, ("view", "Distributions")]
+    assert address(view(at, "Loss and accuracy")) == question, "the first one needs no word"
+    at = drawn(at.switch_page("inference.py"))
+    assert address(view(at, "Population")) == [*question, ("view", "Population")]
+
+
+@pytest.mark.parametrize("said", ["Gradient", "[x](y)", "Curvature", ""])
+def test_a_view_that_there_is_not_is_told_until_another_is_chosen(lab, said):
+    told = escaped(f"The address asks for the view {said or 'empty'}, which is none of these.")
+    at = page(("width", "12"), ("view", said))
+    assert captions(at, told) == 1 and "Loss" in below(at)
+    assert address(at) == [("width", "12"), ("view", said)], "the visitor's own words can be put right in the bar"
+    at = view(at, "Distributions")
+    assert captions(at, told) == 0 and address(at) == [("width", "12"), ("view", "Distributions")]

@@ -18,7 +18,7 @@ from bnlab.experiment import Experiment
 from bnlab.problems import problems
 from bnlab.settings import MAX_ARMS, SHARED, Settings
 
-RUN = "run"
+RUN, VIEW = "run", "view"
 Query = list[tuple[str, str]]
 
 
@@ -35,6 +35,7 @@ class Session:
     page. forked: a fork was just made. unforked: why one was not. chosen: which arm, by the name of the choice.
     written: the query this session wrote last; another one in the address bar is a question to load, unless it is among
     late: the queries that the browser may still send because it has not heard of `written` yet. page: where it is.
+    to_open: the view that the address asks for, until it or another is open. view: this page's, None for its first.
     wrong_address: what is wrong with that of the bar and not shown by the controls. opened_as: the question and the run
     that it was opened as; while they are asked, it stays in the bar as the visitor wrote it.
     """
@@ -53,6 +54,8 @@ class Session:
     written: Query = field(default_factory=list)
     late: list[Query] = field(default_factory=list)
     page: str | None = None
+    to_open: str | None = None
+    view: str | None = None
     wrong_address: list[str] = field(default_factory=list)
     opened_as: tuple[Experiment | None, str | None] = (None, None)
 
@@ -129,7 +132,7 @@ def turn(page: str) -> None:
     browser went back to it."""
     me = mine()
     if me.page != page:
-        me.page, me.late = page, []
+        me.page, me.late, me.to_open, me.view = page, [], None, None
 
 
 def begin() -> Session:
@@ -153,14 +156,14 @@ def held(asked: dict[str, Any], but: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def opened_address(me: Session, asked: Query) -> list[str]:
     """Load the question and the run of an address; sentences on what is wrong with it that the controls do not show."""
-    run_id = dict(asked).get(RUN)
-    said = repeats([pair for pair in asked if pair[0] == RUN])
+    run_id, me.to_open = (dict(asked).get(name) for name in (RUN, VIEW))
+    said = repeats([pair for pair in asked if pair[0] in (RUN, VIEW)])
     if run_id is not None:
         try:
             me.open_run(run_id)
         except KeyError as error:
             said.append(me.sentence(error, run_id))
-    pairs = [pair for pair in asked if pair[0] != RUN]
+    pairs = [pair for pair in asked if pair[0] not in (RUN, VIEW)]
     if pairs:
         me.show(question(pairs))
         try:
@@ -172,12 +175,20 @@ def opened_address(me: Session, asked: Query) -> list[str]:
 
 
 def write_address(me: Session, experiment: Experiment | None) -> None:
-    """Put the question (None: as it was) and the run into the address bar; a wrong one stays until it is changed."""
+    """Put the question (None: as it was), the run and the view into the address bar; a wrong one stays until it is
+    changed."""
     if me.misread(experiment):
         pairs = me.written
     else:
         pairs = [p for p in me.written if p[0] != RUN] if experiment is None else to_query(experiment)
         pairs = pairs + ([(RUN, me.run)] if me.run else [])
+    write(me, pairs)
+
+
+def write(me: Session, pairs: Query) -> None:
+    """Put these pairs, and the view that is open or asked for in vain, into the address bar."""
+    view = me.view if me.to_open is None else me.to_open
+    pairs = [pair for pair in pairs if pair[0] != VIEW] + ([] if view is None else [(VIEW, view)])
     query = {name: [value for other, value in pairs if other == name] for name, _ in pairs}
     pairs = [(name, value) for name in query for value in query[name]]
     if pairs != me.written:
@@ -185,6 +196,19 @@ def write_address(me: Session, experiment: Experiment | None) -> None:
         me.written = pairs
     if {name: st.query_params.get_all(name) for name in st.query_params} != query:
         st.query_params.from_dict(query)
+
+
+def open_view(me: Session, key: str, views: list[str]) -> str | None:
+    """Let the widget with this key open on the view that the address asks for; returns it where it is none of these."""
+    if me.to_open in views:
+        st.session_state[key], me.to_open = me.to_open, None
+    return me.to_open
+
+
+def show_view(me: Session, key: str, first: str) -> None:
+    """Another view was chosen in the widget with this key: the address says so at once."""
+    me.to_open, me.view = None, value(key) if value(key) != first else None
+    write(me, me.written)
 
 
 def value(key: str) -> Any:

@@ -11,6 +11,7 @@ from bnlab.experiment import Experiment
 from bnlab.figures import FIGURES
 from bnlab.figures.lasting import wholly
 from bnlab.figures.options import Option, first_arm, first_layer, fitting, lacking
+from bnlab.problems import shown
 from bnlab.run import Run
 
 from . import live, session
@@ -51,16 +52,16 @@ def show(run_id: str, views: dict[str, tuple[str, ...]] = LAB) -> None:
         run = opened.holder(run_id).run(run_id)
     except KeyError:
         st.rerun()  # deleted in another tab: the whole page goes on to the example, and says so
-    first = next(iter(views))
+    me, first = session.mine(), next(iter(views))
+    key = f"view-{first}" if views is not LAB else "view"
+    unknown = session.open_view(me, key, list(views))
     view = st.segmented_control(
-        "View",
-        list(views),
-        default=first,
-        required=True,
-        key=f"view-{first}" if views is not LAB else "view",
-        label_visibility="collapsed",
-        persist_state="session",
-    )
+        "View", list(views), default=first, required=True, key=key, label_visibility="collapsed",
+        persist_state="session", on_change=session.show_view, args=(me, key, first),
+    )  # fmt: skip
+    me.view = view if view != first else None
+    if unknown is not None:
+        st.caption(escaped(f"The address asks for the view {shown(unknown)}, which is none of these."))
     why = {name: lacking(FIGURES[name], run) for name in views[view]}
     figures = {name: FIGURES[name] for name in views[view] if not why[name]}
     chosen: dict[str, str | None] = {}
