@@ -106,6 +106,13 @@ def test_the_note_has_one_line_for_each_arm_with_all_that_is_said_of_it(tmp_path
     assert lines[3].endswith(". The theory is for many examples in a mini-batch.")
 
 
+def test_arms_that_begin_alike_share_a_line(tmp_path):
+    arms = (Arm(label="slow"), ARMS[2], Arm(label="fast", changes={"learning_rate": 1.0}))
+    store, run_id = trained(tmp_path, Settings(depth=4, width=8, activation="tanh", steps=1), arms)
+    _, *lines = figures.draw("predicted", store.trace(run_id), {}).layout.meta["note"].split("\n")
+    assert [line.partition(":")[0] for line in lines] == ["slow and fast", "LN"]
+
+
 def test_seeds_without_a_gradient_take_no_line_from_those_that_have_one(tmp_path):
     small = {"data": "wine", "depth": 10, "width": 3, "batch_size": 16, "activation": "relu", "init": "he"}
     experiment = Experiment(settings=Settings(steps=1, **small), arms=(Arm(label="a"),), seeds=tuple(range(8)))

@@ -52,3 +52,13 @@ def test_the_note_has_the_sign_of_the_axes_and_says_where_few_examples_saturate_
 
     assert "(sigmoid below −4.36 or above 4.36)" in told(norm="batch") and "by chance" not in told(norm="batch")
     assert told(batch_size=2).endswith(" With K = 2 healthy units are, too, by chance.")
+
+
+def test_that_relu_saturates_half_of_centered_inputs_is_said():
+    def told(*activations):
+        arms = tuple(Arm(label=name, changes={"activation": name}) for name in activations)
+        return saturation.flat(SimpleNamespace(experiment=Experiment(arms=arms)))
+
+    usual = "about half is usual: of inputs centered at 0, half lie below."
+    assert f"For ReLU and Leaky ReLU {usual}" in told("relu", "tanh", "leaky_relu")
+    assert "usual" not in told("tanh", "silu")

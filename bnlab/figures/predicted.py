@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 
 from .. import theory
 from ..data import split
+from ..problems import enumeration
 from ..profile import Profile, profile
 from . import style
 from .looks import finished
@@ -117,7 +118,7 @@ PANELS = ("signal gradient ‖dE/da‖ (norm)", "weight gradient ‖dE/dW‖ (no
 
 def predicted(trace: Trace) -> go.Figure:
     """Points: the initial networks, measured. Lines: the theory."""
-    figure, lines = make_subplots(1, 3, horizontal_spacing=0.09), []
+    figure, lines = make_subplots(1, 3, horizontal_spacing=0.09), {}
     for arm, settings in enumerate(trace.experiment.arm_settings):
         told = prediction(trace, arm)
         if told is None:
@@ -145,11 +146,12 @@ def predicted(trace: Trace) -> go.Figure:
                 marker={"color": rgb, "symbol": "line-ew", "size": 22, "line": {"color": rgb, "width": 1.5}},
                 hovertemplate=f"layer %{{x}}: %{{y:,.3g}}<extra>{name}, predicted</extra>", row=1, col=column,
             )  # fmt: skip
-        lines.append(f"{name}: {words(told, len(trace.experiment.seeds))}")
+        lines.setdefault(words(told, len(trace.experiment.seeds)), []).append(name)  # arms may differ in η alone
     for column, title in enumerate(PANELS, 1):
         figure.update_xaxes(title="layer l", row=1, col=column)
         figure.update_yaxes(title=title, type="log", row=1, col=column)
-    return finished(figure, 440, "\n".join([SAID, *lines]))
+    said = [f"{enumeration(names)}: {line}" for line, names in lines.items()]
+    return finished(figure, 440, "\n".join([SAID, *said]))
 
 
 SAID = "Factors per layer at step 0, measured / predicted: of norms towards the input, of the variance towards the top."

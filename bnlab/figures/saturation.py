@@ -118,10 +118,13 @@ def flat(trace: Trace) -> str:
         ends = [f"below {below:.3g}"] * (below > -np.inf) + [f"above {above:.3g}"] * (above < np.inf)
         told[settings.activation] = " or ".join(ends) or "never"
     where = "; ".join(f"{name} {ends}" for name, ends in told.items()).replace("-", "−")  # the sign of the axes
+    half = [ACTIVATIONS[name].label for name in told if ACTIVATIONS[name].flat == (0, np.inf)]
+    usual = f" For {enumeration(half)} about half is usual: of inputs centered at 0, half lie below." if half else ""
     few = sorted({s.mini_batch for s in trace.experiment.arm_settings if s.mini_batch <= FEW})
     chance = f" With K = {enumeration([*map(str, few)])} healthy units are, too, by chance." if few else ""
     return (
         f"Saturated: the activation is flat there ({where}). A unit is dead where all of the mini-batch saturates it."
+        + usual
         + chance
     )
 
