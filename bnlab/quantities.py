@@ -71,6 +71,7 @@ class Rows:
                 errors=[(stack.da[span].flatten(2), layers["signal_grad_norm"][span])],
             )
         self.moments = torch.zeros_like(stack.moments[:2])  # of every norm: its mean and var + mean^2
+        self.mean, self.square = self.moments
         self.known, self.each = [], torch.full_like(self.both[:, :1, :1], 1 / (stack.K * stack.d))  # 1 / count of a sum
         for which, slots, moments in self.known_views():
             self.known.append((moments, self.both[which, :, :, slots]))
@@ -167,13 +168,14 @@ class Rows:
         known, ratio = [self.weight_grads, self.errors, self.weights], layers["update_ratio"]
         if d is s.gradients:
             self.mend(*known)
-            ratio.copy_(layers["grad_norm"])
+            norm = layers["grad_norm"]
         else:
             if self.updates is None:  # a rule's direction is always the same vector
                 self.updates = [first(s.views(d), ratio), *above(s.views(d), ratio, slice(0, s.L))]
             norms(self.updates)
             self.mend(*known, self.updates)
-        ratio.mul_(self.rate).mul_(c).div_(layers["weight_norm"].clamp_min(LEAST))
+            norm = ratio
+        torch.mul(norm, self.rate, out=ratio).mul_(c).div_(layers["weight_norm"].clamp_min(LEAST))
         self.spreads()
         if s.act.flat[0] > -inf:
             torch.eq(self.flat, self.K, out=self.all_flat)
@@ -209,8 +211,7 @@ class Rows:
         var + mean^2. The difference loses its digits where the values hardly differ; there they are centered first.
         """
         self.spread.square_()
-        means, squares = self.moments
-        torch.addcmul(self.stack.var, means.copy_(self.stack.mean), means, out=squares)
+        torch.addcmul(self.stack.var, self.mean.copy_(self.stack.mean), self.mean, out=self.square)
         for of, into in self.known:
             torch.sum(of, 3, out=into)
         self.both.mul_(self.each)

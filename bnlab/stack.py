@@ -65,7 +65,8 @@ class Stack(State):
         self.learning_rate, self.delta = (room(S, 1, 1).copy_(per_slot(q)) for q in ("learning_rate", "delta"))
         self.alpha = per_slot("alpha").to(device)
         below, _, above = self.parts(self.rate)  # a number a slot for the weights, in place of theirs: less to read
-        self.rate_parts = below, self.learning_rate[:, 0], above  # between the matrices, too, where d is 0
+        rates = below, self.learning_rate[:, 0], above  # between the matrices, too, where d is 0
+        self.moved = list(zip(self.parts(self.parameters), rates, strict=True))
 
         self.a, self.out, self.da = room(L, S, K, d), room(L, S, K, d), room(L, S, K, d)
         self.m, self.x_hat = room(L, N, K, d), room(L, N, K, d)  # between activation and norm; normalized
@@ -191,7 +192,7 @@ class Stack(State):
 
     def update(self, d: Tensor, c: float) -> None:
         """w <- w - learning_rate c d."""
-        for w, move, rate in zip(self.parts(self.parameters), self.parts(d), self.rate_parts, strict=True):
+        for (w, rate), move in zip(self.moved, self.parts(d), strict=True):
             w.addcmul_(move, rate, value=-c)
         self.t += 1
 
