@@ -5,6 +5,7 @@ const MOMENTS = 2000; // in which a new run has its first points
 const ALIVE = new Set(["queued", "running"]);
 const SCALE = 2; // points of a downloaded picture for one of the page
 const HEIGHT = 420; // pixels of a chart that asks for no other
+const FINGER = matchMedia("(hover: none) and (pointer: coarse)"); // it scrolls the page, also over a chart, until a button of the toolbar gives it to the chart
 const AROUND = 64, SQUEEZED = 0.7; // in full screen: pixels above and below a chart, and the least share of its usual height
 const CORNERS = { width: 24, height: 24, path: "M5 14H3v7h7v-2H5zM3 10h2V5h5V3H3zm16 9h-5v2h7v-7h-2zM14 3v2h5v5h2V3z" };
 const charts = new WeakMap();
@@ -41,6 +42,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
     me.root.className = "live-chart";
     me.root.append(me.plot, me.note, me.words);
     me.root.addEventListener("fullscreenchange", () => (me.wake = true));
+    me.plot.addEventListener("touchstart", (event) => leave(me, event), true);
+    me.plot.addEventListener("click", (event) => release(me, event), true);
     charts.set(parentElement, me);
   }
   Object.assign(me.plot, { role: "group", ariaLabel: data.label });
@@ -136,8 +139,10 @@ async function draw(me, again = false) {
   const usual = layout.height ?? HEIGHT;
   me.screen = screenful(me);
   me.narrow = narrow(me.plot);
+  const which = build(me.figure, me.build);
   const shown = {
     ...layout, template: { ...layout.template, layout: theme }, autosize: true,
+    ...(FINGER.matches && which === FLAT && { dragmode: false }), // what is 3-D is turned
     height: me.screen ? SQUEEZED * usual : usual,
     uirevision: layout.uirevision ?? address, legend: { ...layout.legend, uirevision: me.updates }, // plotly's own memory counts lines
   };
@@ -150,7 +155,7 @@ async function draw(me, again = false) {
   for (const name of Object.keys(shown).filter((name) => /^[xy]axis/.test(name))) { // said outright: plotly keeps a given range's "no"
     shown[name] = { ...shown[name], autorange: shown[name].autorange ?? !shown[name].range };
   }
-  const which = build(me.figure, me.build), plotly = await load(which), anew = me.build !== which;
+  const plotly = await load(which), anew = me.build !== which;
   const config = (me.config ??= configured(me, plotly));
   if (anew && me.build) (await load(me.build)).purge(me.plot); // one build cannot redraw what the other has drawn
   await plotly.react(me.plot, data, anew ? shown : zoomed(address, shown), config);
@@ -171,6 +176,18 @@ async function draw(me, again = false) {
   me.plot.style.minHeight = `${shown.height}px`; // the page does not jump while another figure is on its way
   write(me.note, layout.meta?.note ?? "");
   Object.assign(me.plot.dataset, { updates: ++me.updates, version: me.seen, address }); // for browser tests
+}
+
+// A finger that is the page's: plotly, which hears of it as well as of the mouse that follows, would take a tap for two
+function leave({ plot }, event) {
+  if (plot._fullLayout?.dragmode === false && event.target.closest(".draglayer")) event.stopPropagation();
+}
+
+// A button that gave the finger to the chart gives it back when it is pressed again
+async function release({ build, plot }, event) {
+  if (!FINGER.matches || build !== FLAT || !event.target.closest(".modebar-btn.active[data-attr=dragmode]")) return;
+  event.stopPropagation();
+  (await load(build)).relayout(plot, { dragmode: false });
 }
 
 // Once a chart, as plotly begins anew where a button is another
