@@ -151,3 +151,17 @@ def test_a_chart_s_toolbar_bears_its_title_and_is_one_stop_of_tab(page, server):
     assert page.evaluate(hidden) == 0, "nothing hidden can have the focus"
     read = page.locator(".live-plot").first.aria_snapshot()
     assert "ln 10" not in read and "img" not in read and 'button "no norm: test" [pressed]' in read, read
+
+
+@pytest.mark.parametrize("around", ["document.body", "document.querySelector('[data-testid=stMain]')"])
+def test_tab_leads_into_what_a_click_has_opened_where_the_button_has_no_focus_as_in_safari(page, server, around):
+    page.add_init_script("delete Element.prototype.checkVisibility")  # as before Safari 17.4
+    trained(page, server, SHORT, "done")
+    page.wait_for_selector(RESTED, timeout=SLOW)
+    page.locator(".st-key-head").get_by_role("button", name="Rename").click()
+    name = page.get_by_role("textbox", name="Name")
+    name.wait_for(timeout=SLOW)
+    page.evaluate(f"document.activeElement.blur(); {around}.focus()")
+    expect(page.locator(":focus").get_by_text("Rename")).to_have_count(0 if "body" in around else 1)
+    page.keyboard.press("Tab")
+    expect(name).to_be_focused()

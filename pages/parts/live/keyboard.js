@@ -6,7 +6,8 @@ const REGION = "[data-testid=stMain], [data-testid=stSidebar]";
 const ROW = "[class*=st-key-row-]", HEADING = "h2";
 const BUSY = ".board:is([data-status=queued], [data-status=running]), [data-testid=stApp]:not([data-test-script-state=notRunning])";
 const LOOK = 250, QUIET = 4; // Step is disabled while it makes its step, and then the focus belongs there, not on Stop
-const usable = (element) => !element.disabled && element.checkVisibility();
+const seen = (element) => element.checkVisibility?.() ?? element.getClientRects().length > 0; // Safari 17.3 lacks the first
+const usable = (element) => !element.disabled && seen(element);
 const opened = () => [...document.querySelectorAll(OPENER)].find(usable); // a button with a help is there twice, once for telephones
 
 // Tab goes round in an open popover and the button that opened it: its text is at the end of the document
@@ -14,7 +15,8 @@ function turn(event) {
   const opener = opened(), popover = document.querySelector(POPOVER);
   if (!opener || !popover) return;
   const ring = [opener, ...[...popover.querySelectorAll(FIELD)].filter(usable)];
-  const at = ring.indexOf(document.activeElement);
+  const active = document.activeElement; // Safari gives a button that is clicked no focus: what is around it has it then
+  const at = active.contains(opener) ? 0 : ring.indexOf(active);
   if (at < 0) return;
   event.preventDefault();
   ring.at((at + (event.shiftKey ? -1 : 1)) % ring.length).focus();
