@@ -245,7 +245,8 @@ def test_the_toolbar_covers_nothing(page, server, width):
 def test_a_picture_is_opaque_and_bears_the_title_and_the_run(page, server, tmp_path):
     page.emulate_media(color_scheme="dark")
     page.add_init_script("""const decode = HTMLImageElement.prototype.decode;
-      HTMLImageElement.prototype.decode = function () { window.pictured = this.src; return decode.call(this); };""")
+      HTMLImageElement.prototype.decode = function () { window.pictured = this.src; return decode.call(this); };
+      URL.revokeObjectURL = () => (window.revoked = true);""")
     trained(page, server, "depth=1&width=4&steps=20&arm=../<b>50%{x}%26</b>&arm=BN;norm=batch", "done")
     until(page, "document.querySelector('.live-plot')._fullData.some(line => line.x.at(-1) === 20)")  # the last scores
     look, plot = "plot => JSON.stringify([plot.layout, plot._fullLayout._size])", page.locator(".live-plot").first
@@ -263,6 +264,8 @@ def test_a_picture_is_opaque_and_bears_the_title_and_the_run(page, server, tmp_p
         assert picture.convert("RGB").getpixel((1, 1)) == (0x12, 0x15, 0x1C)
     svg = "new DOMParser().parseFromString(decodeURIComponent(pictured.split(/,(.*)/s)[1]), 'image/svg+xml')"
     lines = f"[...{svg}.querySelectorAll('.gtitle tspan.line')].map(line => line.textContent)"
+    page.wait_for_timeout(2500)  # a telephone asks first whether to download it
+    assert page.evaluate("window.revoked") is None
     assert page.evaluate(lines) == ["Loss", "Digits, 1 × 4 sigmoid: ../<b>50%{x}&</b>, BN"]
     assert '@font-face { font-family: "Source Sans"' in page.evaluate(f"{svg}.querySelector('style').textContent")
 

@@ -3,6 +3,7 @@
 const FIRST = 100, NEXT = 250, QUIET = 1500, SLOW = 2000, LATE = 400; // the first figure is: say that it comes
 const MOMENTS = 2000; // in which a new run has its first points
 const ALIVE = new Set(["queued", "running"]);
+const ASKED = 60_000; // an iPhone asks first whether to download a picture, which must still be there then
 const SCALE = 2; // points of a downloaded picture for one of the page
 const HEIGHT = 420; // pixels of a chart that asks for no other
 const FINGER = matchMedia("(hover: none) and (pointer: coarse)"); // it scrolls the page, also over a chart, until a button of the toolbar gives it to the chart
@@ -224,7 +225,7 @@ async function photograph(me) {
   const href = URL.createObjectURL(await new Promise((done) => canvas.toBlob(done)));
   const name = `${run} ${address.split("/").pop()}`.match(/[\p{L}\p{N}]+/gu).join("-");
   Object.assign(document.createElement("a"), { href, download: `${name}.png` }).click();
-  setTimeout(() => URL.revokeObjectURL(href), SLOW);
+  setTimeout(() => URL.revokeObjectURL(href), ASKED);
 }
 
 // The page's font as a picture needs it, which sees nothing outside itself
