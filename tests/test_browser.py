@@ -90,6 +90,19 @@ def test_what_the_page_was_told_in_vain_it_is_told_again(page, browser, server):
     stopped(other)
 
 
+@pytest.mark.parametrize(
+    ("lost", "said"), [({}, "The server does not answer."), ({"status": 503, "body": "Locked."}, "Locked.")]
+)
+def test_the_board_of_a_run_at_rest_says_its_state_again_once_the_server_answers(page, server, lost, said):
+    opened(page, server)
+    state = page.locator(".board").get_by_role("status")
+    expect(state).to_have_text("Done after 500 steps")
+    page.route("**/api/runs/*", lambda asked: asked.fulfill(**lost) if lost else asked.abort())
+    expect(state).to_contain_text(said)
+    page.unroute("**/api/runs/*")
+    expect(state).to_have_text("Done after 500 steps")
+
+
 def test_a_run_goes_on_when_its_tab_is_closed_and_its_address_finds_it(page, browser, server):
     run = trained(page, server)
     page.reload()

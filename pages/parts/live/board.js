@@ -62,10 +62,16 @@ async function follow(me) {
   while (me.alive) {
     const began = performance.now();
     me.wake = false;
-    if (!document.hidden) await ask(me).catch(() => write(me.state, "The server does not answer. Trying again."));
+    if (!document.hidden) await ask(me).catch(() => complain(me, "The server does not answer. Trying again."));
     const pause = me.again || Math.max(ALIVE.has(me.status) ? NEXT : QUIET, Math.min(3 * (performance.now() - began), SLOW));
     for (let slept = 0; slept < pause && !me.wake && me.alive; slept += 50) await new Promise((r) => setTimeout(r, 50));
   }
+}
+
+// in the place of the state, which is asked for anew then
+function complain(me, words) {
+  me.seen = "";
+  write(me.state, words);
 }
 
 // to the page a run that waits is one that trains
@@ -77,7 +83,7 @@ async function ask(me) {
   const answer = await fetch(`${address}?seen=${me.seen}`);
   if (address !== me.data.address) return;
   const deleted = answer.status === 404;
-  if (answer.status >= 400) write(me.state, await answer.text());
+  if (answer.status >= 400) complain(me, await answer.text());
   if (answer.status >= 400 && !deleted) return;
   me.status = deleted ? "deleted" : answer.headers.get("x-status");
   if (answer.status === 200) {
