@@ -1,6 +1,7 @@
 """Charts in a real browser: zoom, axes, panels and words, while what they show grows."""
 
 import re
+from urllib.parse import unquote
 
 import pytest
 from lab_browser import RESTED, SHORT, SLOW, button, drawn, opened, redrawn, status, stopped, trained, until
@@ -242,11 +243,13 @@ def test_the_toolbar_covers_nothing(page, server, width):
     assert not any(covered.values()), covered
 
 
+PICTURED = """const decode = HTMLImageElement.prototype.decode;
+  HTMLImageElement.prototype.decode = function () { window.pictured = this.src; return decode.call(this); };"""
+
+
 def test_a_picture_is_opaque_and_bears_the_title_and_the_run(page, server, tmp_path):
     page.emulate_media(color_scheme="dark")
-    page.add_init_script("""const decode = HTMLImageElement.prototype.decode;
-      HTMLImageElement.prototype.decode = function () { window.pictured = this.src; return decode.call(this); };
-      URL.revokeObjectURL = () => (window.revoked = true);""")
+    page.add_init_script(f"{PICTURED} URL.revokeObjectURL = () => (window.revoked = true);")
     trained(page, server, "depth=1&width=4&steps=20&arm=../<b>50%{x}%26</b>&arm=BN;norm=batch", "done")
     until(page, "document.querySelector('.live-plot')._fullData.some(line => line.x.at(-1) === 20)")  # the last scores
     look, plot = "plot => JSON.stringify([plot.layout, plot._fullLayout._size])", page.locator(".live-plot").first
@@ -268,6 +271,23 @@ def test_a_picture_is_opaque_and_bears_the_title_and_the_run(page, server, tmp_p
     assert page.evaluate("window.revoked") is None
     assert page.evaluate(lines) == ["Loss", "Digits, 1 × 4 sigmoid: ../<b>50%{x}&</b>, BN"]
     assert '@font-face { font-family: "Source Sans"' in page.evaluate(f"{svg}.querySelector('style').textContent")
+
+
+def test_a_picture_has_the_page_s_font_where_the_browser_writes_its_name_without_quotes(page, server):
+    """As Firefox does; there plotly loses the names that have some."""
+    page.add_init_script(PICTURED)
+    page.add_init_script("""const { get } = Object.getOwnPropertyDescriptor(CSSFontFaceRule.prototype, "style");
+      Object.defineProperty(CSSFontFaceRule.prototype, "style", { get() {
+        const { fontFamily, fontStyle, src } = get.call(this);
+        return { fontFamily: fontFamily.replaceAll('"', ""), fontStyle, src }; } });""")
+    opened(page, server)
+    drawn(page)
+    plot = page.locator(".live-plot").first
+    assert plot.evaluate("plot => plot._fullLayout.font.family").startswith("Source Sans,")
+    plot.hover()
+    plot.get_by_role("button", name="Download as a picture").click()
+    until(page, "window.pictured")
+    assert "@font-face" in unquote(page.evaluate("pictured"))
 
 
 def test_a_chart_in_full_screen_goes_on_and_esc_does_not_stop_the_training(page, server):

@@ -113,11 +113,12 @@ function say(me, said = "") {
   write(me.words, said);
 }
 
+const bare = (name) => name.replaceAll(/["']/g, ""); // Firefox puts no quotes where Chromium does, and plotly's pictures count on them
 const look = (element) => {
   const css = getComputedStyle(element);
   const color = (name, other) => css.getPropertyValue(name).trim() || other;
   return {
-    text: color("--st-text-color", "#333"), line: color("--st-border-color", "#ccc"), font: color("--st-font", "sans-serif"),
+    text: color("--st-text-color", "#333"), line: color("--st-border-color", "#ccc"), font: bare(color("--st-font", "sans-serif")),
     back: color("--st-background-color", "#fff"), raised: color("--st-secondary-background-color", "#eee"),
   };
 };
@@ -232,7 +233,7 @@ async function photograph(me) {
 async function font(names) {
   const own = [...document.styleSheets].filter((sheet) => !sheet.href || new URL(sheet.href).origin === location.origin);
   const face = own.flatMap((sheet) => [...sheet.cssRules]).find((rule) =>
-    rule instanceof CSSFontFaceRule && names.startsWith(rule.style.fontFamily) && rule.style.fontStyle !== "italic");
+    rule instanceof CSSFontFaceRule && names.startsWith(bare(rule.style.fontFamily)) && rule.style.fontStyle !== "italic");
   const [, address] = face.style.src.match(/url\("?(.*?)"?\)/), reader = new FileReader();
   reader.readAsDataURL(await (await fetch(new URL(address, face.parentStyleSheet.href))).blob());
   await new Promise((done) => (reader.onload = done));
