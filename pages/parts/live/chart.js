@@ -18,6 +18,9 @@ const FLAT = "/api/plotly-cartesian.min.js?v=PLOTLY_VERSION", WHOLE = "/api/plot
 const DRAWN_FLAT = new Set(["bar", "contour", "heatmap", "scatter"]);
 const build = (figure, now = FLAT) => // an empty figure is drawn by what drew the last one
   figure.data.length ? (figure.data.every((trace) => DRAWN_FLAT.has(trace.type)) ? FLAT : WHOLE) : now;
+const UNDRAWABLE = "This browser has no WebGL, with which 3-D surfaces are drawn. Choose contours.";
+let webgl; // whether it has, once it is asked
+const drawable = (figure) => build(figure) === FLAT || (webgl ??= !!document.createElement("canvas").getContext("webgl"));
 const builds = (window.plotlyBuilds ??= new Map()); // address -> that build, loaded once per page
 
 const load = (address) => {
@@ -88,7 +91,8 @@ async function ask(me) {
   me.failed = answer.status >= 400;
   if (asked !== me.asked) return; // the visitor has chosen something else meanwhile
   if (answer.status === 200) {
-    const figure = await answer.json();
+    let figure = await answer.json();
+    if (!drawable(figure)) figure = { data: [], layout: { height: figure.layout.height, meta: { said: UNDRAWABLE } } };
     await load(build(figure, me.build));
     if (asked !== me.asked || me.plot._dragging) return; // a redraw would take the zoom box from under the mouse
     me.seen = answer.headers.get("x-version");
