@@ -16,6 +16,15 @@ def test_the_page_link_that_has_the_focus_is_outlined(page, server):
     expect(link).to_have_css("outline", "rgba(29, 36, 51, 0.8) solid 2px")
 
 
+def test_the_part_of_the_page_that_arrows_scroll_is_outlined_when_tab_comes_to_it(page, server):
+    opened(page, server)
+    main = page.get_by_role("main")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # Skip to main content
+    expect(main).to_be_focused()
+    expect(main).to_have_css("outline", "rgb(29, 36, 51) solid 2px")
+
+
 def light(color: str) -> float:
     """The relative luminance of "rgb(85, 103, 222)" (WCAG 2)."""
     parts = [int(part) / 255 for part in re.findall(r"\d+", color)]
