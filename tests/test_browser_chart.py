@@ -243,6 +243,16 @@ def test_the_toolbar_covers_nothing(page, server, width):
     assert not any(covered.values()), covered
 
 
+def test_on_paper_a_chart_stays_whole_and_has_no_buttons(page, server):
+    opened(page, server)
+    drawn(page)
+    page.emulate_media(media="print")
+    chart = page.locator(".live-chart").first
+    expect(chart).to_have_css("break-inside", "avoid")
+    expect(chart.locator(".modebar")).to_be_hidden()
+    page.emulate_media(media="screen")
+
+
 PICTURED = """const decode = HTMLImageElement.prototype.decode;
   HTMLImageElement.prototype.decode = function () { window.pictured = this.src; return decode.call(this); };"""
 
