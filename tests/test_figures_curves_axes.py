@@ -36,6 +36,20 @@ def test_an_arm_that_diverges_does_not_flatten_the_others(trace):
     assert "The axis is chosen for the start" in figure.layout.meta["note"]
 
 
+@pytest.mark.parametrize("diverged", [{}, {(0, 3): (390, 1)}])
+def test_networks_that_come_back_from_afar_do_not_flatten_the_others_beside_one_that_diverged_either(trace, diverged):
+    """Of a learning rate far too large one seed may diverge, and others return from 1e10 after the first scoring."""
+    values = {("loss", arm): np.full((400, 2), 1.5, np.float32) for arm in (0, 1)}
+    values["loss", 1][1:30] = 1e10
+    long = Scored(EXPERIMENT, values, diverged=diverged)
+    long.scored = trace.scored
+    long.scored[1, "test", "moving"][1][1] = 5e10
+    figure = figures.draw("loss", long, {})
+    assert log(10) < figure.layout.yaxis.range[1] < 10
+    assert "a logarithmic one shows" in figure.layout.meta["note"]
+    assert "▲" in figure.layout.meta["note"]
+
+
 def test_a_spike_of_a_network_that_lasts_lies_above_the_axis_and_is_told(trace):
     many = {("loss", arm): np.full((400, 2), 2.0 - arm, np.float32) for arm in (0, 1)}
     long = Scored(EXPERIMENT, many)

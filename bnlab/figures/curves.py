@@ -11,7 +11,7 @@ from ..data import DATASETS
 from ..problems import enumeration
 from ..run import outbreaks
 from . import style
-from .lasting import bounds, crowded, departed, gone, lasting, room, ruled
+from .lasting import bounds, crowded, departed, gone, lasting, room, ruled, ruling
 from .losses import chance, classifies, measure, tick_format, unit, value_format
 from .means import living
 from .options import AXIS, About, choice
@@ -55,7 +55,8 @@ def no_accuracy(run: Run | Trace) -> str:
 def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: int, x: str, y: str) -> go.Figure:
     if trace.step < 0:
         return style.said(style.NOTHING, HEIGHT)
-    figure, wide, lines, marks, ruling, begun = go.Figure(), 1, [], [], [], 0
+    figure, wide, lines, marks, begun = go.Figure(), 1, [], [], 0
+    ruling_lines, ruling_marks = [], []  # of networks that last
     arms = [arm for arm in range(len(trace.experiment.arms)) if quantity == "loss" or classifies(trace, arm)]
     points = max(150, POINTS // (2 * len(arms)) // (2 if len(trace.experiment.seeds) > 1 else 1))
     for arm in arms:
@@ -70,13 +71,14 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
                 series = trace.read(quantity, arm, points=points // 2)
             wide = max(wide, width(series))
             lines.append((arm, series.steps, mini_batch(figure, trace, quantity, arm, series, window)))
-            ruling.append((arm, series.high[:, seeds]))
+            ruling_lines.append((arm, series.high[:, seeds]))
         for split in ("train", "test"):
             if split in splits.split("+"):
                 steps, scores = scored(figure, trace, quantity, arm, split, statistics)
                 marks.append((arm, steps, scores[:, seeds]))
                 cold = statistics == "moving" and trace.experiment.arm_settings[arm].norm == "batch"
-                ruling.append((arm, scores[steps > 0][:, seeds] if cold else scores[:, seeds]))  # at 0 they are 0 and 1
+                warm = scores[steps > 0] if cold else scores  # at 0 the averages are 0 and 1
+                ruling_marks.append((arm, warm[:, seeds]))
     diverged(figure, trace, arms, x)
     guessing = [value for value, _ in chance(trace, quantity)]
     figure.update_xaxes(title="step t (updates)", type=x, unifiedhovertitle={"text": "step %{x:,d}"})
@@ -91,8 +93,11 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
         return style.said(ONLY_0 + departed(trace), HEIGHT)
     if y == "linear" and quantity == "accuracy":
         figure.update_yaxes(range=[-0.02, 1.03])
-    elif y == "linear" and (ends := bounds(trace, ruling)):
-        figure.update_yaxes(range=room(0, max(ends[1], *guessing)))
+    elif y == "linear" and (ends := bounds(trace, ruling_lines + ruling_marks)):
+        rule = ruling(trace, arms)
+        several = ([v for arm, v in drawn if arm in rule] for drawn in (ruling_lines, ruling_marks))
+        top = crowded(*several, max(guessing)) or np.inf  # those that last may have been far off, too
+        figure.update_yaxes(range=room(0, min(top, max(ends[1], *guessing))))
         told += f"{ruled(trace, arms)[:-1]}; a logarithmic one shows everything."
     elif y == "linear" and (top := crowded([v for *_, v in lines], [v for *_, v in marks], max(guessing))):
         figure.update_yaxes(range=room(0, top))
