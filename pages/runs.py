@@ -45,7 +45,7 @@ def row(me: Session, run: Run, label: str) -> None:
         if run.ended and (told := outcome(run.id, run.version)):
             st.caption(escaped(told))
     with actions:
-        if st.button("Open", icon=":material/open_in_new:", key=f"open-{run.id}"):
+        if st.button("Open", icon=":material/open_in_new:", key=f"open-{run.id}", help="Look at this run in the Lab."):
             me.open_run(run.id)
             st.switch_page("lab.py")
         board.rename_box(me, run)

@@ -2,7 +2,7 @@
 difference."""
 
 import pytest
-from lab_page import address, drawn, opened, page
+from lab_page import KINDS, address, drawn, opened, page
 from streamlit.testing.v1 import AppTest
 
 from bnlab import Arm, Experiment, Settings, figures
@@ -141,3 +141,17 @@ def test_a_view_that_there_is_not_is_told_until_another_is_chosen(lab, said):
     assert address(at) == [("width", "12"), ("view", said)], "the visitor's own words can be put right in the bar"
     at = view(at, "Distributions")
     assert captions(at, told) == 0 and address(at) == [("width", "12"), ("view", "Distributions")]
+
+
+@pytest.mark.parametrize("file", ["lab.py", "inference.py", "why.py", "runs.py"])
+def test_every_control_has_a_help(lab, file):
+    run_id = trained(lab, {"bn": {"norm": "batch"}, "no": {}})
+    at = opened(file, run_id) if file != "lab.py" else page(("run", run_id))
+    if file == "lab.py":
+        drawn(group(view(at, "Gradient flow"), "newest").set_value("chosen"))
+    kinds = (*KINDS, "select_slider", "number_input")
+    inside = ("name-", "delete-")  # popovers that say it
+    without = [w.key for kind in kinds for w in at.get(kind) if not w.proto.help and not w.key.startswith(inside)]
+    beside = [words.proto.help for words in at.markdown if not words.value]
+    assert len(without) == len(beside) == (0 if file == "runs.py" else 2), without  # of the run and of the view
+    assert all(beside) and all(key.startswith(("run-", "view")) for key in without)

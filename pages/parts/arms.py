@@ -90,11 +90,11 @@ def edit(me: session.Session, arm: dict[str, Any]) -> None:
         several = len(asked["arms"]) > 1
         st.button(
             "Duplicate", icon=":material/content_copy:", key=me.key(f"duplicate-{uid}"), on_click=duplicate,
-            args=(me, uid), disabled=len(asked["arms"]) >= MAX_ARMS,
+            args=(me, uid), disabled=len(asked["arms"]) >= MAX_ARMS, help="One more arm with the same differences.",
         )  # fmt: skip
         st.button(
             "Remove", icon=":material/delete:", key=me.key(f"remove-{uid}"), on_click=remove, args=(me, uid),
-            disabled=not several,
+            disabled=not several, help="Leave this arm out; a run that has it keeps it.",
         )  # fmt: skip
 
 

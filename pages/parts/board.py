@@ -12,13 +12,14 @@ import streamlit as st
 from bnlab import opened
 from bnlab.database import Error, Unkept, told
 from bnlab.experiment import Experiment
-from bnlab.run import RESTING, UNDER_WAY, Run, checked_name
+from bnlab.run import LONGEST_NAME, RESTING, UNDER_WAY, Run, checked_name
 
 from . import live, session
 from .session import Session
 from .words import escaped, several
 
 NEWEST = 30  # runs offered in the list; the page Runs has all
+CHOOSER = f"The run that all pages show, and its settings. The {NEWEST} newest are listed; the page Runs has all."
 BESIDE = 3  # runs that train beside the one shown, each with a button
 
 
@@ -114,6 +115,7 @@ def chooser(me: Session, run: Run | None, title: str | None = "Batch Normalizati
             on_change=choose,
             args=(me, shown, key),
         )
+        st.markdown("", help=CHOOSER, width="content")  # the list has no label to stand at
         rename_box(me, run)
 
 
@@ -123,7 +125,7 @@ def whole(me: Session, run: Run) -> None:
         if is_example(run):
             st.button(
                 "Train the example", icon=":material/play_arrow:", key="train-whole",
-                on_click=begin, args=(me, run.experiment, "start"),
+                on_click=begin, args=(me, run.experiment, "start"), help="Starts it as a run of your own and opens it.",
             )  # fmt: skip
             st.caption(
                 "As shipped it holds only some steps of the units' statistics, and some charts need all. "
@@ -165,7 +167,9 @@ def look_at(me: Session, run_id: str) -> None:
 
 def rename_box(me: Session, run: Run | None) -> None:
     """A button that opens the run's name for editing."""
-    with st.popover("Rename", icon=":material/edit:", disabled=run is None or is_example(run)):
+    example = is_example(run)
+    told = "The example keeps its name." if example else f"Another name, of at most {LONGEST_NAME} characters."
+    with st.popover("Rename", icon=":material/edit:", disabled=run is None or example, help=told):
         if run is not None:
             key = f"name-{run.id}"
             typed = st.text_input("Name", run.name, key=key, on_change=rename, args=(me, run.id))

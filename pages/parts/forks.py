@@ -51,11 +51,13 @@ def show(me: session.Session, run: Run) -> None:
             format_func=labels.__getitem__,
             key=f"fork-arm-{run.id}",
             width=200,
+            help="Which arm goes on, with all its seeds.",
         )
         choice = {
             "label": "At step",
             "options": steps,
             "format_func": "{:,}".format,
+            "help": "The weights from which it goes on; a snapshot was kept at these steps.",
             "key": f"fork-step-{run.id}",
             "width": 320,
         }

@@ -55,10 +55,13 @@ def show(run_id: str, views: dict[str, tuple[str, ...]] = LAB) -> None:
     me, first = session.mine(), next(iter(views))
     key = f"view-{first}" if views is not LAB else "view"
     unknown = session.open_view(me, key, list(views))
-    view = st.segmented_control(
-        "View", list(views), default=first, required=True, key=key, label_visibility="collapsed",
-        persist_state="session", on_change=session.show_view, args=(me, key, first),
-    )  # fmt: skip
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="views"):
+        view = st.segmented_control(
+            "View", list(views), default=first, required=True, key=key, label_visibility="collapsed",
+            persist_state="session", on_change=session.show_view, args=(me, key, first),
+            wrap=True,  # in a row none would stand beyond the edge of a telephone else
+        )  # fmt: skip
+        st.markdown("", help=contents(views), width="content")  # the choice has no label to stand at
     me.view = view if view != first else None
     if unknown is not None:
         st.caption(escaped(f"The address asks for the view {shown(unknown)}, which is none of these."))
@@ -75,6 +78,12 @@ def show(run_id: str, views: dict[str, tuple[str, ...]] = LAB) -> None:
         live.chart(f"/api/runs/{run.id}/{name}", query, figure.label, figure.help, run.name)
     for sentence in dict.fromkeys(filter(None, why.values())):
         st.caption(sentence)
+
+
+def contents(views: dict[str, tuple[str, ...]]) -> str:
+    """What each view shows, by the names of its charts."""
+    listed = [f"- **{view}**: {', '.join(FIGURES[name].label for name in names)}" for view, names in views.items()]
+    return "\n".join(["What is shown of the run; only the open view is drawn.\n", *listed])
 
 
 def placed(figures: list[str]) -> tuple[list[Option], dict[str, list[Option]]]:
@@ -168,4 +177,5 @@ def step(experiment: Experiment, look: dict[str, Any]) -> str | None:
     if st.segmented_control(options=which, default="newest", required=True, **look) == "newest" or most == 0:
         return None
     slider = {"label": "Step t (updates)", "key": f"option-step-{most}", "persist_state": "session"}
+    slider["help"] = "The networks before update t: 0 are the initial ones. A step ahead of a training is its newest."
     return str(st.slider(min_value=0, max_value=most, value=most, width=260, format=WHOLE, **slider))
