@@ -1,5 +1,7 @@
 """The figures of distributions show the percentiles that plain numpy finds in the raw values."""
 
+import re
+
 import numpy as np
 import pytest
 from known_trace import KnownTrace
@@ -35,6 +37,18 @@ def test_percentiles_over_time_are_those_of_neighboring_steps_of_all_seeds(trace
         np.testing.assert_allclose(told.bands[i], np.percentile(pool, [5, 15, 50, 85, 95]), rtol=1e-4, atol=1e-6)
         inside = rows.steps[i * together : (i + 1) * together]
         assert told.steps[i] in inside and abs(told.steps[i] - inside.mean()) < 1, "in the middle of its steps"
+
+
+def test_below_the_mouse_stand_all_five_percentiles(trace):
+    told = distributions.spread(trace, "a", 1, 2)
+    (line,) = [one for one in figures.draw("distributions", trace, {"layer": "2"}).data if one.name == "BN"]
+    np.testing.assert_array_equal(np.asarray(line.y), told.bands[:, 2])
+    said = line.hovertemplate.split("<br>")
+    for place, (name, low, high) in enumerate([("15 to 85%", 1, 3), ("5 to 95%", 0, 4)], 1):
+        first, last = (int(column) for column in re.findall(r"customdata\[(\d)\]", said[place]))
+        assert said[place].startswith(f"{name}: ")
+        np.testing.assert_array_equal(line.customdata[:, first], told.bands[:, low])
+        np.testing.assert_array_equal(line.customdata[:, last], told.bands[:, high])
 
 
 @pytest.mark.parametrize(("n", "bare"), [(1, []), (3, []), (4, [1]), (5, [1, 2]), (6, [1, 2, 3])])

@@ -119,6 +119,10 @@ def wide(bands: dict[int, np.ndarray]) -> list[int]:
     return [arm for arm, span in spans.items() if span > WIDE * max(middle, 1.0)]
 
 
+HOVER = (
+    "step %{{x}}: median of {} = %{{y:,.4g}}<br>15 to 85%: %{{customdata[1]:,.4g}} to %{{customdata[2]:,.4g}}"
+    "<br>5 to 95%: %{{customdata[0]:,.4g}} to %{{customdata[3]:,.4g}}"
+)
 NAMES = {"a": "pre-activations a", "z": "activations z"}
 
 
@@ -153,7 +157,8 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
             line={"color": color, "width": 2, "dash": style.dash(arm)},
             name=style.label(trace, arm),
             showlegend=False,
-            hovertemplate=f"step %{{x}}: median of {which} = %{{y:,.4g}}",
+            customdata=style.numbers(told.bands[:, [0, 1, 3, 4]]),
+            hovertemplate=HOVER.format(which),
             **place,
         )
     figure.update_yaxes(title=f"{which}, layer {layer}", col=1)
