@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..reading import Trace
 
 HEALTHY, STEEP = 100, 3  # fold: more than that over all layers, or per layer, is not healthy
+SLIGHT = 10  # fold over all layers, up to which two or three steep layers are no matter
 DEEP = 16  # layers, of which the first and the last three, which see the data and the loss, are left out of the fit
 FAINT = 1e-18  # a norm below it may be 0 one layer further: squares of its elements are less than float32 holds
 UNDEFINED = "A value is not finite any more; lower the learning rate."
@@ -25,8 +26,8 @@ class Verdict(NamedTuple):
     the seeds that live.
 
     factor: fitted per layer. tone: vanishing or exploding where it falls or rises more than HEALTHY on its way through
-    the layers or STEEP per layer, else healthy; or dead, diverged, unknown. Where some seeds are dead or have diverged
-    it is not called healthy. words say it short, help at length.
+    the layers, or more than SLIGHT and STEEP per layer, else healthy; or dead, diverged, unknown. Where some seeds are
+    dead or have diverged it is not called healthy. words say it short, help at length.
     """
 
     steps: range
@@ -120,7 +121,8 @@ def of_the_living(norms: np.ndarray, at: range) -> Verdict:
         return Verdict(at, 0.0, "dead", f"no gradient {until}", help)
     left_out = ", less the first and the last three" if depth >= DEEP else ""
     how = f"Factor of ‖dE/da‖ from layer to layer towards the input, fitted {moment(at)}{left_out}."
-    rule = f"Healthy is less than threefold per layer and less than a hundredfold over all {depth} layers."
+    less = "less than threefold per layer, or tenfold in all,"
+    rule = f"Healthy is {less} and less than a hundredfold over all {depth} layers."
     help = f"{how} {rule}"
     per_layer = f"×{rounded(factor, 2)} per layer{' in the middle' if depth >= DEEP else ''}"
     if middle[0] == 0:  # what is left above it goes on falling
@@ -131,7 +133,8 @@ def of_the_living(norms: np.ndarray, at: range) -> Verdict:
         return Verdict(at, factor, "exploding", words, help)
     fall, rise = steepest(middle), steepest(1 / middle)
     tone = "healthy" if max(fall[0], rise[0]) <= HEALTHY else "vanishing" if fall[0] > rise[0] else "exploding"
-    if min(fall[0], rise[0]) > HEALTHY or not 1 / STEEP < factor < STEEP:  # the lines' slope decides
+    steep = not 1 / STEEP < factor < STEEP and max(fall[0], rise[0]) > SLIGHT
+    if min(fall[0], rise[0]) > HEALTHY or steep:  # the lines' slope decides
         tone = "vanishing" if factor < 1 else "exploding"
     if tone == "healthy":  # the fitted factor may point the other way than the ends, and does not matter here
         ratio = float(middle[0] / middle[-1])
