@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from .keeping import Writer
     from .reading import Trace
 
+COLUMNS = "id, name, experiment, status, reason, step, created, updated, device, rate, diverged, version"
 RUNS = (
-    "select *, (select max(step) from snapshots where run = runs.id), "
+    f"select {COLUMNS}, (select max(step) from snapshots where run = runs.id), "
     "coalesce((select step from forks where run = runs.id), 0) from runs"
 )
 MOST_LOOKS = 400  # of one probe in a run; older ones asked for by hand make room
@@ -219,5 +220,5 @@ def add(db: Connection, experiment: Experiment, name: str | None, device: str = 
     """The id of a new question, queued, within a transaction."""
     run_id, now = secrets.token_hex(6), time.time()
     row = (run_id, shortened(name or described(experiment)), experiment.model_dump_json(), now, now, device)
-    db.execute("insert into runs values (?, ?, ?, 'queued', '', -1, ?, ?, ?, 0, '[]', 0)", row)
+    db.execute(f"insert into runs ({COLUMNS}) values (?, ?, ?, 'queued', '', -1, ?, ?, ?, 0, '[]', 0)", row)
     return run_id

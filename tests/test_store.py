@@ -20,7 +20,7 @@ from bnlab.process import ABOVE
 from bnlab.reading import NAMES
 from bnlab.run import Taken, briefly
 from bnlab.settings import SHARED, Settings, about
-from bnlab.store import RunStore
+from bnlab.store import COLUMNS, RunStore
 from bnlab.train import train
 
 WRITER = """
@@ -330,3 +330,16 @@ def test_a_run_of_another_version_hides_no_other(store):
         "The run 'from tomorrow' was asked in another version of the lab and cannot be read in this one. "
         "Choose another run.",
     )
+
+
+def test_the_columns_of_runs_are_known_by_name_and_a_newer_version_may_have_more(store):
+    """They were known by their order: one more, and no run could be read or asked."""
+    (made,) = store.db.execute("select sql from sqlite_master where name = 'runs'").fetchone()
+    head, columns = made.rstrip(")").split("(")
+    turned = ", ".join([*columns.split(",")[::-1], "note text not null default ''"])
+    before = store.create(Experiment(settings=SMALL))
+    store.db.execute("alter table runs rename to old")
+    store.db.execute(f"{head}({turned})")
+    store.db.execute(f"insert into runs ({COLUMNS}) select {COLUMNS} from old")
+    assert store.runs() == [before]
+    assert store.create(before.experiment, name="new").name == "new" and store.count("queued") == 2
