@@ -1,7 +1,8 @@
 """The front door: the server, with the routes the live charts pull from, its start and its stop."""
 
 import os
-from contextlib import asynccontextmanager
+import sys
+from contextlib import asynccontextmanager, contextmanager
 
 import streamlit as st
 from starlette.middleware import Middleware
@@ -9,16 +10,30 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from bnlab import api, opened
 from bnlab.connections import answer_at_once
+from bnlab.database import Error, in_terminal
 from bnlab.files import Files
 
-HOSTS = ["localhost", "127.0.0.1", *filter(None, os.environ.get("BNLAB_HOSTS", "").split(","))]
+
+@contextmanager
+def startable():
+    """What is wrong at the start is a sentence in the terminal, and exit code 2, as on the command line."""
+    try:
+        yield
+    except (ValueError, OSError, Error) as error:
+        print("The lab cannot start:", in_terminal(error, opened.directory()), file=sys.stderr, flush=True)
+        os._exit(2)  # whatever is raised, the server shows as a traceback
+
+
+with startable():
+    HOSTS = ["localhost", "127.0.0.1", *opened.hosts()]
 
 
 @asynccontextmanager
 async def workers(app):
     """Warm workers before the first visitor; end them with the server."""
     answer_at_once()
-    opened.jobs()
+    with startable():
+        opened.jobs()
     try:
         yield
     finally:

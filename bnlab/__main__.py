@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from . import executing, looking, work
-from .database import FILE
+from .database import FILE, in_terminal
 from .experiment import Experiment
 from .export import looks, tables
 from .probes import PROBES, checked
@@ -104,12 +104,8 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, KeyError, OSError, DatabaseError) as error:
-        text = error.args[0] if isinstance(error, KeyError) else error
-        if isinstance(error, OSError) and error.filename:
-            text = f"{error.filename}: {error.strerror}."
-        if isinstance(error, DatabaseError) and not isinstance(error, ValueError):  # of those the sentence says all
-            text = f"{(asked.out if asked.command == 'train' else asked.directory) / FILE}: {error}."
-        print("python -m bnlab:", " ".join(str(text).split()), file=sys.stderr)
+        directory = asked.out if asked.command == "train" else asked.directory
+        print("python -m bnlab:", in_terminal(error, directory), file=sys.stderr)
         return 2
 
 

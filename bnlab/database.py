@@ -49,8 +49,7 @@ BUSY = (
     "Try again in a moment."
 )
 UNUSABLE = (
-    "The file of the runs cannot be used: {}. It may be gone, damaged or read-only. Put it right, then start the lab "
-    "anew."
+    "The file of the runs cannot be used: {}. It may be gone, damaged or read-only. Put it right, then start again."
 )
 TOLD = {sqlite3.SQLITE_FULL: FULL, sqlite3.SQLITE_BUSY: BUSY}  # else UNUSABLE
 PAGES = 2000  # pages given back at once
@@ -67,6 +66,17 @@ class Full(Unkept):
 def told(error: Error) -> str:
     """What a person is told where the file cannot be read or written."""
     return str(error) if isinstance(error, Unkept) else TOLD.get(code(error), UNUSABLE.format(error))
+
+
+def in_terminal(error: Exception, directory: Path) -> str:
+    """What is wrong, in one line of a terminal, which may name places as a page does not; `directory` is the runs'."""
+    text = error.args[0] if isinstance(error, KeyError) else error
+    if isinstance(error, OSError) and error.filename:
+        why = "it is a file; name a directory" if isinstance(error, FileExistsError) else error.strerror
+        text = f"{error.filename}: {why}."
+    if isinstance(error, Error):
+        text = f"{directory / FILE}: {told(error)}"
+    return " ".join(str(text).split())
 
 
 def code(error: BaseException) -> int | None:

@@ -1,11 +1,13 @@
 """What one server process holds open: the store, the shipped example, the workers.
 
-The environment says where and how much: BNLAB_STORE (a directory, default "runs") and BNLAB_WORKERS (default: cores).
+The environment says where, how much and for whom: BNLAB_STORE (a directory, default "runs"), BNLAB_WORKERS (default:
+cores) and BNLAB_HOSTS (names, default none but this machine's). One that is empty says nothing.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from functools import cache
@@ -18,11 +20,32 @@ from .run import Run
 from .store import RunStore
 
 EXAMPLE = Path(__file__).with_name("example")  # a store with one finished run of the default experiment
+MOST_WORKERS = 1024
 COPYING = Lock()  # @cache lets the first visitors in side by side
 
 
 def directory() -> Path:
-    return Path(os.environ.get("BNLAB_STORE", "runs"))
+    return Path(os.environ.get("BNLAB_STORE") or "runs")
+
+
+def workers() -> int:
+    """How many runs train at once. Raises ValueError with a sentence."""
+    told = os.environ.get("BNLAB_WORKERS", "").strip() or str(os.cpu_count() or 1)
+    if not re.fullmatch(r"\d{1,4}", told) or int(told) > MOST_WORKERS:
+        raise ValueError(f"BNLAB_WORKERS is {told[:40]}; allowed is a whole number from 0 to {MOST_WORKERS:,}.")
+    return int(told)
+
+
+def hosts() -> list[str]:
+    """By which names the browsers of others ask for the lab. Raises ValueError with a sentence."""
+    names = [name.strip().lower() for name in os.environ.get("BNLAB_HOSTS", "").split(",") if name.strip()]
+    for name in names:
+        if not re.fullmatch(r"\*|(\*\.)?[\w.-]+", name):  # no other name is ever met with
+            raise ValueError(
+                f"BNLAB_HOSTS has {name[:40]}; allowed are names and addresses without http:// and port, and commas "
+                "between them: room,192.168.0.7."
+            )
+    return names
 
 
 @cache
@@ -53,7 +76,8 @@ def example() -> RunStore:
 @cache
 def jobs() -> Jobs:
     """The queue and the worker processes in front of `store()`."""
-    return Jobs(store(), workers=int(os.environ.get("BNLAB_WORKERS", os.cpu_count() or 1)))
+    size = workers()  # first: where it is refused nothing is made
+    return Jobs(store(), size)
 
 
 def example_run() -> Run | None:

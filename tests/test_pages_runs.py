@@ -272,7 +272,7 @@ def test_a_store_that_cannot_be_read_is_a_sentence_on_every_page(file, monkeypat
     at = page(closed=True) if file == "lab.py" else another(file)
     assert at.error[0].value.replace("\\", "") == (
         "The file of the runs cannot be used: file is not a database. It may be gone, damaged or read-only. Put it "
-        "right, then start the lab anew."
+        "right, then start again."
     )
 
 
