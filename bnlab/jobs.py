@@ -23,7 +23,8 @@ LONGEST_QUEUE = 200
 class Jobs:
     """Executes the runs of a store on `workers` processes, first come, first served. Thread-safe.
 
-    With workers=0 runs are queued and never executed.
+    With workers=0 runs are queued and never executed. Under the lock the store is read but never written: to write can
+    mean to wait for another process, and nobody else is to wait for that.
     """
 
     def __init__(self, store: RunStore, workers: int):
@@ -45,40 +46,39 @@ class Jobs:
             with suppress(sqlite3.Error, OSError):  # a full disk, or memory, may have room again
                 self.hold()
                 self.interrupt_abandoned()
-                with self.lock:
-                    if self.queue:  # a run is still waiting that could not be given to a worker
-                        self.fill(min(1, self.size))
+                if self.queue:  # a run is still waiting that could not be given to a worker
+                    self.fill(min(1, self.size))
 
     def hold(self) -> None:
         """Say in the store that somebody holds the runs that wait here."""
+        for run_id, _ in self.queue.copy():
+            with suppress(KeyError):  # it was deleted meanwhile
+                self.seen(run_id)
         with self.lock:
-            for run_id, _ in [*self.queue]:
-                with suppress(KeyError):  # it was deleted meanwhile
-                    self.seen(run_id)
             held = [run_id for run_id, _ in self.queue] + [w.run_id for w in self.workers if w.run_id]
-            if held:
-                self.store.hold(held)
+        if held:
+            self.store.hold(held)
 
     def interrupt_abandoned(self) -> None:
         """Runs that train or wait according to the store, but give no sign any more: whoever held them is gone."""
-        with self.lock:
-            for run in self.store.runs(*UNDER_WAY):
-                if run.abandoned and not self.holds(run.id):
-                    why = "The server ended." if run.status == "queued" else "The process that trained it ended."
-                    with suppress(KeyError):  # it was deleted meanwhile
-                        self.store.change(run.id, was=run, status="interrupted", reason=why)
+        for run in self.store.runs(*UNDER_WAY):
+            if run.abandoned and not self.holds(run.id):
+                why = "The server ended." if run.status == "queued" else "The process that trained it ended."
+                with suppress(KeyError):  # it was deleted meanwhile
+                    self.store.change(run.id, was=run, status="interrupted", reason=why)
 
     def seen(self, run_id: str) -> Run:
         """A run as it is now; that others have trained, stopped or deleted it takes it out of the queue here. Raises
         KeyError."""
-        try:
-            run = self.store.run(run_id)
-        except KeyError:
-            self.leave(run_id)
-            raise
-        if run.status != "queued":
-            self.leave(run_id)
-        return run
+        with self.lock:  # nobody queues it between what is read and what is done
+            try:
+                run = self.store.run(run_id)
+            except KeyError:
+                self.leave(run_id)
+                raise
+            if run.status != "queued":
+                self.leave(run_id)
+            return run
 
     def leave(self, run_id: str) -> None:
         """Take a run out of the queue, if it waits there, with what was asked for meanwhile."""
@@ -103,22 +103,25 @@ class Jobs:
         self.put(run_id, 1)
 
     def put(self, run_id: str, steps: int | None) -> None:
-        with self.lock:
-            run = self.seen(run_id)
-            if run.status in UNDER_WAY and self.holds(run_id):
+        entered = False
+        while not entered:  # by what the run is now, until nobody has changed it meanwhile
+            with self.lock:
+                run = self.seen(run_id)
                 self.stopping.discard(run_id)
-                waits = self.more.get(run_id, 0)  # a run that goes on anyway forgets it when it is told to rest
-                self.more[run_id] = waits + steps if steps and waits is not None else None
-                return
-            self.refuse_others(run)
-            if run.status in ("done", "diverged"):
-                raise ValueError(f"the run is {run.status}; there is nothing left to train. Reset starts it anew.")
-            if len(self.queue) >= LONGEST_QUEUE:
-                raise ValueError(f"{LONGEST_QUEUE} runs are waiting already. Try again when some have ended.")
-            if not self.store.change(run_id, was=run, status="queued", reason=""):
-                return self.put(run_id, steps)  # by what it is now
-            self.queue.append((run_id, steps))
-            self.fill(min(1, self.size))
+                if run.status in UNDER_WAY and self.holds(run_id):
+                    waits = self.more.get(run_id, 0)  # a run that goes on anyway forgets it when it is told to rest
+                    self.more[run_id] = waits + steps if steps and waits is not None else None
+                    return
+                self.refuse_others(run)
+                if run.status in ("done", "diverged"):
+                    raise ValueError(f"the run is {run.status}; there is nothing left to train. Reset starts it anew.")
+                if len(self.queue) >= LONGEST_QUEUE:
+                    raise ValueError(f"{LONGEST_QUEUE} runs are waiting already. Try again when some have ended.")
+            if self.store.change(run_id, was=run, status="queued", reason=""):
+                with self.lock:
+                    if entered := self.position(run_id) is None:  # else another tab was faster
+                        self.queue.append((run_id, steps))
+        self.fill(min(1, self.size))
 
     def holds(self, run_id: str) -> bool:
         """Whether the run waits here or is being executed."""
@@ -134,24 +137,27 @@ class Jobs:
         self.end(run_id, "stop", "stopped")
 
     def end(self, run_id: str, wish: str, status: str) -> None:
-        with self.lock:
-            if wish == "pause" and run_id in self.stopping:
-                return  # it is to rest anyway
-            self.more.pop(run_id, None)
-            executing = [worker for worker in self.workers if worker.run_id == run_id]
-            for worker in executing:
-                worker.tell(**{wish: run_id})
-            if executing:
-                (self.stopping.add if wish == "stop" else self.stopping.discard)(run_id)
-                return
-            run = self.seen(run_id)
-            self.refuse_others(run)
-            if not run.ended:
-                if not self.store.change(run_id, was=run, status=status, reason=""):
-                    return self.end(run_id, wish, status)  # by what it is now
-                self.leave(run_id)
-                if wish == "stop":
-                    self.looker.score(run_id, run.step)
+        ended = False
+        while not ended:  # by what the run is now, until nobody has changed it meanwhile
+            with self.lock:
+                if wish == "pause" and run_id in self.stopping:
+                    return  # it is to rest anyway
+                self.more.pop(run_id, None)
+                executing = [worker for worker in self.workers if worker.run_id == run_id]
+                for worker in executing:
+                    worker.tell(**{wish: run_id})
+                if executing:
+                    (self.stopping.add if wish == "stop" else self.stopping.discard)(run_id)
+                    return
+                run = self.seen(run_id)
+                self.refuse_others(run)
+                if run.ended:
+                    return
+            ended = self.store.change(run_id, was=run, status=status, reason="")
+        with suppress(KeyError):  # it was deleted meanwhile
+            self.seen(run_id)  # out of the queue, but where it was resumed meanwhile
+        if wish == "stop":
+            self.looker.score(run_id, run.step)
 
     def position(self, run_id: str) -> int | None:
         """How many runs are ahead of it in the queue; None if it does not wait. Never waits: the server's one thread
@@ -160,14 +166,16 @@ class Jobs:
 
     def stop_again(self, run_id: str) -> None:
         """Stop a run that came to rest before its worker read that it was to stop."""
-        self.stopping.discard(run_id)
-        with suppress(KeyError, Taken, sqlite3.Error):  # it was deleted, or goes on elsewhere; or nothing can be kept
-            if self.store.run(run_id).status == "paused":
-                self.stop(run_id)
+        run = self.store.run(run_id)
+        with self.lock:
+            asked = run_id in self.stopping  # else it was resumed meanwhile
+            self.stopping.discard(run_id)
+        if asked and run.status == "paused" and self.store.change(run_id, was=run, status="stopped", reason=""):
+            self.looker.score(run_id, run.step)
 
     def fill(self, size: int) -> None:
         """Have at least so many workers, unless the server ends, and give them what waits."""
-        with suppress(OSError):  # no more processes, or memory: those that are there go on, and watch() tries again
+        with suppress(OSError), self.lock:  # no more processes, or memory: those there go on, and watch() tries again
             while len(self.workers) < size and not self.closing:
                 self.workers.append(Process(self))
         self.dispatch()
@@ -176,55 +184,64 @@ class Jobs:
         """Give runs that wait to free workers, but for those that others have trained, stopped or deleted. Where
         nothing can be kept, as on a full disk, they wait on, and watch() tries again."""
         with suppress(sqlite3.Error):
-            for worker in self.workers:
-                while self.queue and worker.run_id is None:
-                    run_id, steps = self.queue[0]
-                    with suppress(KeyError):
-                        if self.seen(run_id).status == "queued":
-                            self.store.need_room()  # raises before a worker fails over what it cannot keep
-                            self.store.hold([run_id])
-                            self.queue.popleft()
-                            worker.run_id = run_id
-                            worker.tell(run=run_id, steps=steps)
+            while (waiting := self.queue.copy()) and any(worker.run_id is None for worker in self.workers):
+                run_id, steps = first = waiting[0]
+                with suppress(KeyError):
+                    if self.seen(run_id).status == "queued":
+                        self.store.need_room()  # raises before a worker fails over what it cannot keep
+                        self.store.hold([run_id])
+                        with self.lock:
+                            free = next((worker for worker in self.workers if worker.run_id is None), None)
+                            if free and self.queue and self.queue[0] is first:  # else others have given it meanwhile
+                                self.queue.popleft()
+                                free.run_id = run_id
+                                free.tell(run=run_id, steps=steps)
 
     def follow(self, worker: Process) -> None:
         """Hear one worker until it ends; fail the run it dies with and put another in its place."""
         ready = False
         for line in worker.popen.stdout:
             message = json.loads(line)
-            with self.lock:
-                if not ready:
-                    self.fill(self.size)
-                ready = True
-                if worker.run_id and message.get("ended") == worker.run_id:
+            if not ready:
+                self.fill(self.size)
+            ready = True
+            if worker.run_id and message.get("ended") == worker.run_id:
+                with self.lock:
                     ended, worker.run_id = worker.run_id, None
-                    for probe, step in message["left"]:
-                        with suppress(ValueError, OSError):  # none can be told: a figure that needs it will ask again
-                            self.looker.look(self.store, ended, probe, {}, step)
-                    if ended in self.stopping and not self.holds(ended):
-                        self.stop_again(ended)
-                    if ended in self.more:
-                        more = self.more.pop(ended)
-                        with suppress(KeyError, ValueError, sqlite3.Error):  # it was deleted, or nothing can be kept
-                            if self.store.run(ended).status in STEERED:
-                                self.put(ended, more)
-                    self.dispatch()
+                self.rested(ended, message["left"])
+                self.dispatch()
         how = worker.ending()
         with self.lock:
             if self.closing:
                 return
             self.workers.remove(worker)
-            if worker.run_id and not self.holds(worker.run_id):  # resumed elsewhere while it was looked at
-                self.more.pop(worker.run_id, None)
-                self.stopping.discard(worker.run_id)
-                with suppress(KeyError, sqlite3.Error):  # where it cannot be said the run is interrupted later
-                    run = self.store.run(worker.run_id)
-                    if run.status in UNDER_WAY:  # else it only looked, or scored
-                        self.store.change(run.id, was=run, status="failed", reason=f"its worker ended with {how}")
-            if ready:  # one that never came up would fail again, and again: the next run tries
-                self.fill(self.size)
-            elif not self.workers:
-                self.give_up(worker.last_words)
+            lost = worker.run_id if worker.run_id and not self.holds(worker.run_id) else None  # else it was resumed
+            self.more.pop(lost, None)
+            self.stopping.discard(lost)
+        if lost:
+            with suppress(KeyError, sqlite3.Error):  # where it cannot be said the run is interrupted later
+                run = self.store.run(lost)
+                if run.status in UNDER_WAY:  # else it only looked, or scored
+                    self.store.change(run.id, was=run, status="failed", reason=f"its worker ended with {how}")
+        if ready:  # one that never came up would fail again, and again: the next run tries
+            self.fill(self.size)
+        elif not self.workers:
+            self.give_up(worker.last_words)
+
+    def rested(self, run_id: str, left: list[tuple[str, int]]) -> None:
+        """A run has come to rest: have the looks taken that are left, and do what was asked for while it was held."""
+        for probe, step in left:
+            with suppress(ValueError, OSError):  # none can be told: a figure that needs it will ask again
+                self.looker.look(self.store, run_id, probe, {}, step)
+        with self.lock:
+            asked = run_id in self.more and not self.holds(
+                run_id
+            )  # else it waits again, and what was asked for with it
+            more = self.more.pop(run_id) if asked else None
+        with suppress(KeyError, ValueError, sqlite3.Error):  # it was deleted, goes on elsewhere, or nothing can be kept
+            self.stop_again(run_id)
+            if asked and self.store.run(run_id).status in STEERED:
+                self.put(run_id, more)
 
     def give_up(self, why: str) -> None:
         """No worker can be started: say so for every run that waits."""
@@ -232,19 +249,23 @@ class Jobs:
 
     def empty(self, status: str, reason: str) -> None:
         """Nothing waits here any more; the runs that did have this status, but for those that others have taken."""
-        for run_id, _ in [*self.queue]:
-            with suppress(KeyError, sqlite3.Error):  # whoever opens the store next sees that nobody holds it
-                if (run := self.seen(run_id)).status == "queued":
-                    self.store.change(run_id, was=run, status=status, reason=reason)
-        self.queue.clear()
+        with self.lock:
+            waited = [run_id for run_id, _ in self.queue]
+            for run_id in waited:
+                self.leave(run_id)
+        with suppress(sqlite3.Error):  # whoever opens the store next sees that nobody holds them
+            for run_id in waited:
+                with suppress(KeyError):  # it was deleted meanwhile
+                    if (run := self.store.run(run_id)).status == "queued":
+                        self.store.change(run_id, was=run, status=status, reason=reason)
 
     def close(self) -> None:
         """Close the pipes; the workers keep what they have and end. Runs in the queue become interrupted."""
         self.closed.set()
         with self.lock:
             self.closing = True
-            self.empty("interrupted", "The server ended.")
             processes = self.workers + self.looker.close()
+        self.empty("interrupted", "The server ended.")
         for process in processes:
             process.close()
         for process in processes:

@@ -74,23 +74,21 @@ class Looker:
                     self.looked(message["looked"])
                 first = message.get("looking")
         why = f"the process that looked ended with {process.ending()}."
+        if not ready:
+            first = json.loads(next(iter(self.waiting.copy()), "null"))
+        if first and "look" in first and not self.asleep:
+            with suppress(KeyError, sqlite3.Error):  # the run was deleted meanwhile, or nothing can be kept
+                where = RunStore(first["directory"])  # not under the lock: others are not to wait where this one does
+                where.keep_wrong(first["run"], first["look"], first["options"], first["step"], why)
         with self.lock:
             if self.asleep:
                 return
             self.process = None
-            waiting = [*map(json.loads, self.waiting)]
-            if waiting and not ready:
-                first = waiting[0]
-            if first and "look" in first:
-                with suppress(KeyError, sqlite3.Error):  # the run was deleted meanwhile, or nothing can be kept
-                    where = RunStore(first["directory"])
-                    where.keep_wrong(first["run"], first["look"], first["options"], first["step"], why)
             if first:
                 self.looked(first)
-            for message in waiting:
+            for message in [*map(json.loads, self.waiting)]:
                 try:
-                    if message != first:
-                        self.tell(**message)
+                    self.tell(**message)
                 except OSError:  # nobody is there to take it: a figure that needs it will ask again
                     self.looked(message)
 
