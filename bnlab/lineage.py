@@ -26,9 +26,17 @@ def parent(trace: Trace) -> tuple[Trace, int] | None:
 
 
 def periods(trace: Trace, arm: int) -> list[tuple[int, Settings]]:
-    """The settings this arm was trained with, and the step from which on: one but for forks."""
+    """The settings this arm was trained with, and the step from which on: one but for forks. Where the parent was
+    deleted, those of the fork's first arm, which goes on unchanged, stand for all that was before."""
+    before, own = parent(trace), trace.experiment.arm_settings
+    past = periods(*before) if before else [(0, own[0])] if trace.first else []
+    return [*past, (trace.first, own[arm])]
+
+
+def orphaned(trace: Trace) -> bool:
+    """Whether the run that this one was forked from, or that was, and so on, was deleted."""
     before = parent(trace)
-    return [*(periods(*before) if before else []), (trace.first, trace.experiment.arm_settings[arm])]
+    return orphaned(before[0]) if before else trace.first > 0
 
 
 def changed(trace: Trace, arm: int, name: str) -> int | None:
@@ -65,9 +73,10 @@ def population(
 
 def weights(trace: Trace, arm: int, t: int, swapped: bool = False) -> np.ndarray:
     """What the start, 0 and 1, and then each step weighs in the arm's moving averages before update t, [1 + t]; NaN
-    where frozen ones came from a run that was deleted. `swapped`: had the old value always weighed 1 - alpha."""
+    where frozen ones came from a run that was deleted: since when is not known. `swapped`: had the old value always
+    weighed 1 - alpha."""
     told, found = periods(trace, arm), np.ones(1)
-    if told[0][0] > 0 and told[0][1].statistics == "moving":
+    if told[0][1].statistics == "moving" and orphaned(trace):
         return np.full(1 + t, np.nan)
     begins = [0, *(min(step, t) for step, _ in told[1:]), t]
     for (_, settings), (begin, end) in zip(told, pairwise(begins), strict=True):
@@ -78,10 +87,9 @@ def weights(trace: Trace, arm: int, t: int, swapped: bool = False) -> np.ndarray
 
 
 def batch_sizes(trace: Trace, arm: int, t: int) -> np.ndarray:
-    """K of each step before update t, [t]; before a fork from a run that was deleted, the fork's own."""
-    told = periods(trace, arm)
-    found = np.full(t, float(told[0][1].mini_batch))
-    for step, settings in told:
+    """K of each step before update t, [t]."""
+    found = np.empty(t)
+    for step, settings in periods(trace, arm):
         found[step:] = settings.mini_batch
     return found
 

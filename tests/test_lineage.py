@@ -39,6 +39,33 @@ def test_the_start_weighs_what_every_alpha_on_the_way_has_left_of_it(grandchild,
     assert lineage.weights(grandchild, 1, t)[0] == pytest.approx(changed)
 
 
+@pytest.mark.parametrize("arm", [0, 1])
+def test_of_a_fork_whose_parent_was_deleted_the_past_is_as_it_was(store, arm):
+    """It was told with the fork's own alpha and mini-batches, as if nothing had ever been changed."""
+    child = forked(store, recorded(store, alpha=0.8), alpha=0.5, batch_size=8)
+    names, t = ("alpha", "batch_size", "sampling"), 35
+    told = [lineage.changed(child, arm, name) for name in names]
+    weights, sizes = lineage.weights(child, arm, t), lineage.batch_sizes(child, arm, t)
+    assert told == [20 if arm else None, 20 if arm else None, None] and sizes[[19, 20]].tolist() == [
+        16,
+        8 if arm else 16,
+    ]
+    store.delete(store.origin(child.run.id)[0])
+    assert [lineage.changed(child, arm, name) for name in names] == told
+    np.testing.assert_array_equal(lineage.weights(child, arm, t), weights)
+    np.testing.assert_array_equal(lineage.batch_sizes(child, arm, t), sizes)
+
+
+def test_averages_that_a_fork_froze_are_known_where_its_parent_was_deleted_and_those_it_found_frozen_are_not(store):
+    child = forked(store, recorded(store, alpha=0.8), statistics="moving")
+    store.delete(store.origin(child.run.id)[0])
+    assert lineage.weights(child, 1, 30)[0] == pytest.approx(0.8**20)
+    second = forked(store, child, step=30, arm=1, learning_rate=0.05)
+    assert lineage.weights(second, 1, 35)[0] == pytest.approx(0.8**20)
+    store.delete(child.run.id)
+    assert np.isnan(lineage.weights(second, 1, 35)).all()
+
+
 def test_the_start_is_known_where_the_parent_was_deleted_but_its_averages_were_not_frozen(store):
     child = forked(store, recorded(store, alpha=0.8), learning_rate=0.05)
     store.delete(store.origin(child.run.id)[0])
