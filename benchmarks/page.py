@@ -10,18 +10,11 @@ import argparse
 import asyncio
 import gzip
 import os
-import shutil
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import httpx
 import numpy as np
@@ -32,8 +25,8 @@ from bnlab.store import RunStore
 from bnlab.trace import Part
 from bnlab.train import score_interval
 
-ROOT = Path(__file__).parent.parent
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from .served import CHROMIUM, server
+
 CLICKS, VIEWERS, HERTZ, SECONDS = 9, 30, 4, 15
 
 
@@ -41,44 +34,6 @@ def busy(pid: int) -> float:
     """Processor seconds a process has used."""
     user, system = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-
-@contextmanager
-def server(script: str | Path = "app.py"):
-    """The lab on an empty store, or another app, once it answers: its address, its process and its store."""
-    with started_server(script) as (address, process, store):
-        while True:
-            try:
-                urlopen(f"{address}/_stcore/health")
-                break
-            except (URLError, ConnectionError):
-                time.sleep(0.05)
-        yield address, process, store
-
-
-@contextmanager
-def started_server(script: str | Path = "app.py"):
-    """The same, which may not answer yet."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory() as store:
-        command = [
-            sys.executable,
-            "-m",
-            "streamlit",
-            "run",
-            str(script),
-            "--server.headless=true",
-            f"--server.port={port}",
-        ]
-        env = os.environ | {"BNLAB_STORE": store}
-        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
-        try:
-            yield f"http://127.0.0.1:{port}", process, Path(store)
-        finally:
-            process.terminate()
-            process.wait()
 
 
 def ready(page) -> None:

@@ -18,7 +18,8 @@ from playwright.sync_api import sync_playwright
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
-from .page import CHROMIUM, busy, ready, server, started_server, visit
+from .page import busy, ready, visit
+from .served import CHROMIUM, server, started_server
 
 EMPTY = 'import streamlit as st\nst.button("Train", key="train")\n'
 BYTES = "performance.getEntriesByType('resource').reduce((sum, entry) => sum + entry.transferSize, 0)"

@@ -1,19 +1,12 @@
 """The lab in a real browser: a server of its own, a tab of Chromium, and how it is driven."""
 
 import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Error, Page, expect, sync_playwright
 
-ROOT = Path(__file__).parents[1]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+from benchmarks import served
+
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -34,32 +27,13 @@ expect.set_options(timeout=SLOW)
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """The address of a server of its own, with a store that was empty at first, and two workers."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    store = tmp_path_factory.mktemp("store")
-    with open(store / "log.txt", "wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless=true", f"--server.port={port}"],
-            cwd=ROOT,
-            env=os.environ | {"BNLAB_STORE": str(store), "BNLAB_WORKERS": "2"},
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            address = f"http://127.0.0.1:{port}"
-            for _ in range(240):
-                try:
-                    with urllib.request.urlopen(f"{address}/_stcore/health", timeout=5):
-                        break
-                except OSError:
-                    assert process.poll() is None, (store / "log.txt").read_text()
-                    time.sleep(0.25)
+    path = tmp_path_factory.mktemp("server") / "log.txt"
+    try:
+        with open(path, "wb") as log, served.server(log=log, BNLAB_WORKERS="2") as (address, _, _):
             yield address
-        finally:
-            process.terminate()
-            process.wait(30)
-    assert "Traceback" not in (store / "log.txt").read_text()
+    finally:
+        print(path.read_text())  # shown where it did not start
+    assert "Traceback" not in path.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +41,7 @@ def browser():
     """Tabs that share what they have loaded; for one file alone, as beside Playwright no other event loop can run."""
     with sync_playwright() as playwright:
         try:
-            chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+            chromium = playwright.chromium.launch(executable_path=served.CHROMIUM, args=ARGUMENTS)
         except Error as error:
             if "CI" in os.environ:
                 raise
