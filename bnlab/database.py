@@ -85,6 +85,13 @@ def code(error: BaseException) -> int | None:
     return found and found & 0xFF
 
 
+class Connection(sqlite3.Connection):
+    """One that is closed with its thread or its store, whichever goes first: Python 3.13 warns of those left open."""
+
+    def __del__(self):
+        self.close()
+
+
 class Database:
     """The file of a directory in which runs are kept. May be used from any thread and process at once."""
 
@@ -101,7 +108,8 @@ class Database:
     def db(self) -> sqlite3.Connection:
         """This thread's connection."""
         if not hasattr(self.local, "db"):
-            db = sqlite3.connect(self.path, timeout=PATIENCE / 1000, isolation_level=None)
+            how = {"timeout": PATIENCE / 1000, "isolation_level": None, "factory": Connection}
+            db = sqlite3.connect(self.path, **how, check_same_thread=False)  # a store may go in another's thread
             if not db.execute("pragma page_count").fetchone()[0]:  # new; what is deleted can leave it, see shrink()
                 db.execute("pragma auto_vacuum = incremental")
             db.execute("pragma journal_mode = wal")
