@@ -7,6 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from bnlab.database import in_terminal
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.export import tables
 from bnlab.store import RunStore
@@ -297,3 +298,26 @@ def test_of_what_came_after_a_divergence_only_its_own_scoring_is_told(tmp_path):
             trace.run = run._replace(diverged={(1, 0): (last, 1)})
             assert newest(tables.summarized(trace, table)) == summed
     store.close()
+
+
+def test_of_two_exports_into_one_directory_at_once_one_is_there_whole(tmp_path, monkeypatch):
+    """They wrote into one file, and the second found it gone."""
+    monkeypatch.setattr(tables, "ROWS", 1)
+    path, (ours, theirs) = tmp_path / "steps.csv", (pa.table({"step": [n] * 4}) for n in (1, 2))
+
+    def rows():
+        yield ours
+        tables.written(iter([theirs]), tables.FORMATS["csv"], path)
+        yield ours
+
+    tables.written(rows(), tables.FORMATS["csv"], path)
+    assert {*path.read_text().split()[1:]} == {"1"} and [*tmp_path.iterdir()] == [path]
+
+
+def test_what_cannot_be_replaced_is_named_and_nothing_is_left(tmp_path):
+    """What was to replace it was named, and is no more; on Windows a table is held by whatever shows it."""
+    (path := tmp_path / "steps.csv").mkdir()
+    with pytest.raises(OSError) as refused:
+        tables.written(iter([pa.table({"step": [1]})]), tables.FORMATS["csv"], path)
+    assert in_terminal(refused.value, tmp_path) == f"{path}: Is a directory."
+    assert [*tmp_path.iterdir()] == [path]

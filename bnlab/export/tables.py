@@ -6,6 +6,7 @@ Read and written a piece at a time, so that the memory does not grow with the ru
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
@@ -49,7 +50,7 @@ def write(trace: Trace, to: str, directory: Path) -> list[Path]:
 
 def written(rows: Iterator[pa.Table], form: type, path: Path) -> Path | None:
     """The file of these rows, None if there are none; where it cannot be written to its end, what was there stays."""
-    beside, writer = path.with_name(path.name + ".part"), None
+    beside, writer = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part"), None  # another may be exporting, too
     try:
         for table in larger(rows):
             writer = writer or form(beside, table.schema)
