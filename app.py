@@ -34,6 +34,7 @@ async def workers(app):
     answer_at_once()
     with startable():
         opened.jobs()
+        opened.example()  # else no page could be drawn
     try:
         yield
     finally:

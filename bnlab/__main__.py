@@ -9,17 +9,19 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from signal import SIG_IGN, SIGINT, SIGTERM
 from signal import signal as on
 from sqlite3 import DatabaseError
-from typing import Any
+from typing import Any, TextIO
 
 from pydantic import ValidationError
 from tqdm import tqdm
 
 from . import executing, looking, work
-from .database import FILE, in_terminal
+from .database import FILE, Unkept, in_terminal
 from .experiment import Experiment
 from .export import looks, tables
 from .probes import PROBES, checked
@@ -27,6 +29,25 @@ from .problems import in_a_line, problems
 from .run import Run, Taken, outbreaks
 from .store import RunStore
 from .train import device_for
+
+
+class Unheard:
+    """Standard error, whose reader may be gone, as in `2>&1 | head`: what is said is lost, and a training goes on."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self.stream.flush()
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,40 +60,34 @@ class Parser(argparse.ArgumentParser):
 def parser() -> Parser:
     whole = Parser(prog="python -m bnlab", description="Train deep networks with and without batch norm, and look.")
     commands = whole.add_subparsers(dest="command", required=True, metavar="command")
-    add = commands.add_parser("train", help="train every arm and seed of an experiment; the run stays in a directory")
-    add.add_argument("file", type=Path, metavar="FILE.json", help="the experiment file")
-    add.add_argument("--out", type=directory, required=True, metavar="DIR", help="where the run is kept")
-    add.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add = commands.add_parser("resume", help="go on with a run that was interrupted, paused or stopped")
-    add.add_argument("directory", type=directory, metavar="DIR")
-    add.add_argument("--run", metavar="ID", help="which run; the newest unless told")
-    add = commands.add_parser("export", help="write a run's tables, one file each")
-    add.add_argument("directory", type=directory, metavar="DIR", help="where the run is kept")
-    add.add_argument("--to", choices=tuple(tables.FORMATS), required=True)
-    add.add_argument("--out", type=directory, required=True, metavar="DIR2", help="where the files go")
-    add.add_argument("--run", metavar="ID", help="which run; the newest unless told")
-    add = commands.add_parser(
-        "probe", help="look at a run's networks at a step with the costly probes; print the numbers"
-    )
-    add.add_argument("directory", type=directory, metavar="DIR", help="where the run is kept")
-    add.add_argument("--step", type=int, required=True, metavar="T", help="the snapshot at T, or the last before it")
-    add.add_argument("--probe", choices=tuple(PROBES), help="one probe; all unless told")
-    add.add_argument(
-        "--set",
-        type=option,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="an option of the probe; repeatable",
-    )
-    add.add_argument("--out", type=directory, metavar="DIR2", help="also write the numbers there, one CSV file each")
-    add.add_argument("--run", metavar="ID", help="which run; the newest unless told")
-    add = commands.add_parser("runs", help="list the runs of a directory")
-    add.add_argument("directory", type=directory, metavar="DIR")
-    add = commands.add_parser(
-        "work", help="execute runs for a server, fed over a pipe (the server starts these itself)"
-    )
-    add.add_argument("directory", type=directory, metavar="DIR")
+
+    def command(name: str, does: str) -> Callable:
+        return commands.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.").add_argument
+
+    add = command("train", "train every arm and seed of an experiment; the run stays in a directory")
+    add("file", type=Path, metavar="FILE.json", help="the experiment file")
+    add("--out", type=directory, required=True, metavar="DIR", help="where the run is kept")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what trains; auto takes CUDA where it gains")
+    add = command("resume", "go on with a run that was interrupted, paused or stopped, or has failed")
+    add("directory", type=directory, metavar="DIR", help="where the run is kept")
+    add("--run", metavar="ID", help="which run; the newest unless told")
+    add = command("export", "write a run's tables, one file each")
+    add("directory", type=directory, metavar="DIR", help="where the run is kept")
+    add("--to", choices=tuple(tables.FORMATS), required=True, help="the kind of files")
+    add("--out", type=directory, required=True, metavar="DIR2", help="where the files go")
+    add("--run", metavar="ID", help="which run; the newest unless told")
+    add = command("probe", "look at a run's networks at a step with the costly probes; print the numbers")
+    add("directory", type=directory, metavar="DIR", help="where the run is kept")
+    add("--step", type=int, required=True, metavar="T", help="the snapshot at T, or the last before it")
+    add("--probe", choices=tuple(PROBES), metavar="NAME", help=f"one of {', '.join(PROBES)}; all unless told")
+    known = "; ".join(f"{', '.join(probe.options)} of {name}" for name, probe in PROBES.items() if probe.options)
+    add("--set", type=option, action="append", default=[], metavar="OPTION=VALUE", help=f"{known}; repeatable")
+    add("--out", type=directory, metavar="DIR2", help="also write the numbers there, one CSV file each")
+    add("--run", metavar="ID", help="which run; the newest unless told")
+    add = command("runs", "list the runs of a directory, the newest first")
+    add("directory", type=directory, metavar="DIR", help="where they are kept")
+    add = command("work", "execute runs for a server, fed over a pipe (the server starts these itself)")
+    add("directory", type=directory, metavar="DIR", help="where they are kept")
     return whole
 
 
@@ -84,16 +99,17 @@ def directory(text: str) -> Path:
 
 
 def option(text: str) -> tuple[str, str]:
-    """NAME=VALUE in its two parts."""
+    """OPTION=VALUE in its two parts."""
     name, equals, value = text.partition("=")
     if not equals:
-        raise argparse.ArgumentTypeError(f"{text[:40]} is not NAME=VALUE, like layer=3")
+        raise argparse.ArgumentTypeError(f"{text[:40]} is not OPTION=VALUE, like layer=3")
     return name, value
 
 
 def main() -> int:
     on(SIGINT, lambda *_: sys.exit(130))  # from here on something may be half written
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  there is none where it was closed
+    sys.stderr = Unheard(sys.stderr or open(os.devnull, "w"))  # noqa: SIM115  else all this would go to the tables
     sys.stdout.reconfigure(errors="replace")  # a console may have no × or η
     asked = parser().parse_args()
     try:
@@ -148,7 +164,9 @@ def finish(store: RunStore, run: Run) -> int:
         except Taken:  # the run is not ours to call failed
             raise
         except Exception as error:  # what was recorded stays
-            reason = f"{type(error).__name__}: {in_a_line(error)}"
+            reason = in_a_line(error)
+            if not isinstance(error, Unkept):  # a sentence already
+                reason = f"{type(error).__name__}: {reason}"
             try:
                 store.change(run.id, status="failed", reason=reason)
             except DatabaseError:  # a disk that stays full; the run is free again when it gives no sign
@@ -232,6 +250,7 @@ def serve(asked: argparse.Namespace) -> int:
     return 0
 
 
+LARGEST = 1_000_000  # bytes of an experiment file
 LINES = 60  # of one probe, where all are asked for
 COMMANDS = {"train": train, "resume": resume, "export": export, "probe": probe, "runs": runs, "work": serve}
 
@@ -239,7 +258,13 @@ COMMANDS = {"train": train, "resume": resume, "export": export, "probe": probe, 
 def read(file: Path) -> Experiment:
     """The experiment in a file. Raises ValueError with all that is wrong, OSError if it cannot be read."""
     try:
-        text = file.read_text("utf-8-sig")
+        with file.open("rb") as told:
+            text = told.read(LARGEST + 1)  # a file without end would take all memory
+        if len(text) > LARGEST:
+            raise ValueError(
+                f"{file} has more than {LARGEST // 1_000_000} MB, which no experiment needs. Name another file."
+            )
+        text = text.decode("utf-8-sig")
         experiment = Experiment.model_validate_json(text)
         json.loads(text, object_pairs_hook=once)
         return experiment

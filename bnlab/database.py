@@ -49,7 +49,8 @@ BUSY = (
     "Try again in a moment."
 )
 UNUSABLE = (
-    "The file of the runs cannot be used: {}. It may be gone, damaged or read-only. Put it right, then start again."
+    "The file of the runs cannot be used: {}. It may be gone, damaged, read-only or on a full disk. Put it right, then "
+    "start again."
 )
 TOLD = {sqlite3.SQLITE_FULL: FULL, sqlite3.SQLITE_BUSY: BUSY}  # else UNUSABLE
 PAGES = 2000  # pages given back at once
@@ -71,9 +72,10 @@ def told(error: Error) -> str:
 def in_terminal(error: Exception, directory: Path) -> str:
     """What is wrong, in one line of a terminal, which may name places as a page does not; `directory` is the runs'."""
     text = error.args[0] if isinstance(error, KeyError) else error
-    if isinstance(error, OSError) and error.filename:
+    if isinstance(error, OSError) and error.strerror:
         why = "it is a file; name a directory" if isinstance(error, FileExistsError) else error.strerror
-        text = f"{error.filename}: {why}."
+        place = error.filename2 or error.filename  # where what is replaced is meant, and not what replaces it
+        text = f"{place}: {why}." if place else f"{why}."
     if isinstance(error, Error):
         text = f"{directory / FILE}: {told(error)}"
     return " ".join(str(text).split())
@@ -138,7 +140,11 @@ class Database:
 
     def need_room(self) -> None:
         """Raises Full where no more than MARGIN of the disk is left."""
-        if shutil.disk_usage(self.directory).free < MARGIN:
+        try:
+            free = shutil.disk_usage(self.directory).free
+        except OSError as error:  # it is gone
+            raise Unkept(UNUSABLE.format(error.strerror)) from error
+        if free < MARGIN:
             raise Full(FULL)
 
     @contextmanager

@@ -30,6 +30,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            errors="replace",  # what a library of the system says can be in any encoding
             env=os.environ | {"PYTHONPATH": path},
         )
         self.threads = [

@@ -35,17 +35,19 @@ LAST_WORDS = 10.0  # seconds a worker has to end after its pipe closed
 
 def messages(lines: Iterator[str], inbox: queue.Queue, wishes: dict[str, str], gone: threading.Event) -> None:
     """Read messages until the pipe closes: executions into the inbox, wishes for the run at hand beside it."""
-    for line in lines:
-        message = json.loads(line)
-        if "run" in message:
-            wishes.pop(message["run"], None)
-            inbox.put(message)
-        else:
-            ((wish, run_id),) = message.items()
-            wishes[run_id] = wish
-    gone.set()
-    inbox.put(None)
-    threading.Timer(LAST_WORDS, os._exit, (1,)).start()  # a step that never ends must not outlive the server
+    try:
+        for line in lines:
+            message = json.loads(line)
+            if "run" in message:
+                wishes.pop(message["run"], None)
+                inbox.put(message)
+            else:
+                ((wish, run_id),) = message.items()
+                wishes[run_id] = wish
+    finally:  # also where what came was no message
+        gone.set()
+        inbox.put(None)
+        threading.Timer(LAST_WORDS, os._exit, (1,)).start()  # a step that never ends must not outlive the server
 
 
 def warm() -> None:

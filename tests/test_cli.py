@@ -2,15 +2,17 @@
 
 import io
 import json
+import shlex
 import subprocess
 import sys
 
 import pandas as pd
+import pytest
 from command_line import QUIET, TINY, asked, bnlab, command, exported, here, identical, with_settings
 from looked_at import recorded
 
 from bnlab import executing
-from bnlab.__main__ import diverged
+from bnlab.__main__ import diverged, parser
 from bnlab.database import FULL, Full
 from bnlab.experiment import Experiment
 from bnlab.process import ABOVE
@@ -52,7 +54,7 @@ def test_where_the_disk_is_full_and_stays_full_the_training_has_failed(tmp_path,
 
     monkeypatch.setattr(RunStore, "transaction", full)
     code, out, err = here(monkeypatch, capsys, "train", asked(tmp_path, TINY), "--out", tmp_path / "runs")
-    assert (code, out) == (1, "") and err.endswith(f"\npython -m bnlab: Full: {FULL}\n") and "Traceback" not in err
+    assert (code, out) == (1, "") and err.endswith(f"\npython -m bnlab: {FULL}\n") and "Traceback" not in err
 
 
 def test_a_run_of_no_steps_is_exported(tmp_path, capsys, monkeypatch):
@@ -171,6 +173,30 @@ def test_a_probe_of_a_layer_names_the_one_it_looks_at(tmp_path, monkeypatch, cap
     code, out, _ = here(monkeypatch, capsys, "probe", tmp_path, "--step", 0, "--probe", "undo")
     assert code == 0 and "undo at step 0, layer 1 (" in out
     assert trace.look("undo", 1, 0, layer=1) and not trace.look("undo", 1, 0, layer=2)
+
+
+@pytest.mark.parametrize("lost", ["2>&-", "2>/dev/full", "2>&1 >/dev/null | true"])
+def test_a_training_whose_progress_nobody_reads_goes_on(tmp_path, lost):
+    """It failed over its progress bar, or never began."""
+    question, runs = asked(tmp_path, TINY), tmp_path / "runs"
+    done = subprocess.run(
+        f"{shlex.join(command('train', question, '--out', runs))} {lost}", shell=True, cwd=ABOVE, env=QUIET
+    )
+    (run,) = RunStore(runs).runs()
+    assert done.returncode == 0 and run.status == "done"
+
+
+def test_where_there_is_no_standard_error_what_is_wrong_is_not_among_the_tables(tmp_path):
+    line = f"{shlex.join(command('runs', tmp_path))} 2>&-"
+    done = subprocess.run(line, shell=True, cwd=ABOVE, env=QUIET, stdout=subprocess.PIPE)
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+def test_every_command_and_option_says_what_it_is_for():
+    (commands,) = (action for action in parser()._actions if action.choices)
+    for name, of in commands.choices.items():
+        assert of.description and all(action.help for action in of._actions), name
+        assert all(len(line) <= 80 for line in of.format_help().splitlines())
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(why_trace):

@@ -51,6 +51,7 @@ def test_a_bad_file_is_one_line_on_stderr_and_leaves_nothing(tmp_path, monkeypat
 
 COMMANDS = [
     (["train", "missing.json", "--out", "runs"], "missing.json: No such file or directory."),
+    (["train", "/dev/zero", "--out", "runs"], "/dev/zero has more than 1 MB, which no experiment needs. Name another"),
     (["train", "{dir}", "--out", "runs"], "Is a directory."),
     (["train", "binary", "--out", "runs"], ""),
     (["train", "good.json", "--out", "binary"], "{dir}/binary: it is a file; name a directory."),

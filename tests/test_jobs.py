@@ -3,6 +3,8 @@
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ from at_work import LONG, SHORT, becomes, started, status, until
 from bnlab.database import FULL, OF_A_RUN, Full
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.jobs import LONGEST_QUEUE, Jobs
-from bnlab.process import Process
+from bnlab.process import ABOVE, Process
 from bnlab.store import RunStore
 
 pytestmark = pytest.mark.xdist_group("jobs")  # in one process: the workers are started once
@@ -237,7 +239,7 @@ def test_a_full_queue_is_refused_in_a_sentence(tmp_path):
 
 def test_where_no_worker_comes_up_runs_say_why_and_the_next_one_tries_again(tmp_path, monkeypatch):
     broken = tmp_path / "python"
-    broken.write_text("#!/bin/sh\nsleep 0.3; echo no memory is left >&2; exit 3\n")
+    broken.write_text("#!/bin/sh\nsleep 0.3; printf '\\377 no memory is left' >&2; exit 3\n")
     broken.chmod(0o700)
     store = RunStore(tmp_path)
     runs = [store.create(SHORT).id for _ in range(3)]
@@ -342,3 +344,10 @@ def test_a_server_starts_and_ends_on_a_full_disk(tmp_path):
     again = Jobs(store, 0)
     assert [status(again, run_id) for run_id in (left, waiting)] == ["interrupted"] * 2
     again.close()
+
+
+def test_a_worker_that_is_told_what_is_no_message_ends(tmp_path):
+    """It heard nothing any more, and went on for ever."""
+    work = [sys.executable, "-m", "bnlab", "work", str(tmp_path)]
+    done = subprocess.run(work, cwd=ABOVE, input="hello\n", capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines() == ['{"ready": true}'] and "JSONDecodeError" in done.stderr

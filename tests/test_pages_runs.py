@@ -271,8 +271,8 @@ def test_a_store_that_cannot_be_read_is_a_sentence_on_every_page(file, monkeypat
     monkeypatch.setattr(opened.store(), "path", broken)
     at = page(closed=True) if file == "lab.py" else another(file)
     assert at.error[0].value.replace("\\", "") == (
-        "The file of the runs cannot be used: file is not a database. It may be gone, damaged or read-only. Put it "
-        "right, then start again."
+        "The file of the runs cannot be used: file is not a database. It may be gone, damaged, read-only or on a full "
+        "disk. Put it right, then start again."
     )
 
 

@@ -1,6 +1,7 @@
 """What is wrong when the server starts is one sentence in its terminal: what it is, and what to do."""
 
 import asyncio
+import errno
 import os
 import sqlite3
 import subprocess
@@ -20,7 +21,8 @@ HOSTS = (
     "room,192.168.0.7."
 )
 UNUSABLE = (
-    "{}: The file of the runs cannot be used: {}. It may be gone, damaged or read-only. Put it right, then start again."
+    "{}: The file of the runs cannot be used: {}. It may be gone, damaged, read-only or on a full disk. Put it right, "
+    "then start again."
 )
 
 
@@ -108,6 +110,17 @@ def test_a_store_that_is_a_file_is_named(refused, tmp_path):
     (tmp_path / "file").touch()
     said = refused(BNLAB_STORE=str(tmp_path / "file"))
     assert said == f"{tmp_path / 'file'}: it is a file; name a directory."
+
+
+def test_where_the_example_cannot_be_copied_its_place_is_named(refused, monkeypatch, tmp_path):
+    """The server came up, and no page could be drawn."""
+
+    def full(shipped, copy):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(shipped), None, str(copy))
+
+    monkeypatch.setattr("bnlab.opened.shutil.copy", full)
+    said = refused()
+    assert said.startswith(str(tmp_path / "example" / "runs.sqlite")) and said.endswith(": No space left on device.")
 
 
 def test_the_server_itself_ends_with_exit_code_2_and_no_traceback(tmp_path):

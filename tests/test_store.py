@@ -1,5 +1,6 @@
 """The runs of a directory: listed, named, deleted, and what a killed process leaves of one."""
 
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -343,3 +344,10 @@ def test_the_columns_of_runs_are_known_by_name_and_a_newer_version_may_have_more
     store.db.execute(f"insert into runs ({COLUMNS}) select {COLUMNS} from old")
     assert store.runs() == [before]
     assert store.create(before.experiment, name="new").name == "new" and store.count("queued") == 2
+
+
+def test_where_the_directory_is_gone_nothing_more_is_kept_and_that_is_said(tmp_path):
+    store = RunStore(tmp_path / "runs")
+    shutil.rmtree(store.directory)
+    with pytest.raises(database.Unkept, match=r"cannot be used: No such file or directory\. It may be gone"):
+        store.create(Experiment(settings=SMALL))
