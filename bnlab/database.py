@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from sqlite3 import Error
 
@@ -91,7 +91,8 @@ class Connection(sqlite3.Connection):
     """One that is closed with its thread or its store, whichever goes first: Python 3.13 warns of those left open."""
 
     def __del__(self):
-        self.close()
+        with suppress(sqlite3.ProgrammingError):  # it could not be opened
+            self.close()
 
 
 class Database:

@@ -1,5 +1,6 @@
 """The runs of a directory: listed, named, deleted, and what a killed process leaves of one."""
 
+import gc
 import shutil
 import sqlite3
 import subprocess
@@ -351,3 +352,12 @@ def test_where_the_directory_is_gone_nothing_more_is_kept_and_that_is_said(tmp_p
     shutil.rmtree(store.directory)
     with pytest.raises(database.Unkept, match=r"cannot be used: No such file or directory\. It may be gone"):
         store.create(Experiment(settings=SMALL))
+
+
+def test_a_file_that_cannot_be_opened_is_one_error_and_no_traceback_beside_it(tmp_path, monkeypatch):
+    beside = []
+    monkeypatch.setattr(sys, "unraisablehook", beside.append)
+    with pytest.raises(sqlite3.OperationalError, match="unable to open"):
+        sqlite3.connect(tmp_path / "gone" / "runs.sqlite", factory=database.Connection)
+    gc.collect()
+    assert not beside
