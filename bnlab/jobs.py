@@ -117,15 +117,21 @@ class Jobs:
                     raise ValueError(f"the run is {run.status}; there is nothing left to train. Reset starts it anew.")
                 if len(self.queue) >= LONGEST_QUEUE:
                     raise ValueError(f"{LONGEST_QUEUE} runs are waiting already. Try again when some have ended.")
+                at_it = self.executing(run_id)  # still, as a worker does that looks at a run come to rest
             if self.store.change(run_id, was=run, status="queued", reason=""):
                 with self.lock:
-                    if entered := self.position(run_id) is None:  # else another tab was faster
+                    faster = self.position(run_id) is not None or self.executing(run_id) != at_it  # was another tab
+                    if entered := not faster:
                         self.queue.append((run_id, steps))
         self.fill(min(1, self.size))
 
     def holds(self, run_id: str) -> bool:
         """Whether the run waits here or is being executed."""
-        return self.position(run_id) is not None or any(w.run_id == run_id for w in self.workers)
+        return self.position(run_id) is not None or bool(self.executing(run_id))
+
+    def executing(self, run_id: str) -> list[Process]:
+        """The workers that are at the run."""
+        return [worker for worker in self.workers if worker.run_id == run_id]
 
     def pause(self, run_id: str) -> None:
         """Let a run rest after the step it is at; its worker is free for others. Raises as stop() does."""
@@ -143,10 +149,10 @@ class Jobs:
                 if wish == "pause" and run_id in self.stopping:
                     return  # it is to rest anyway
                 self.more.pop(run_id, None)
-                executing = [worker for worker in self.workers if worker.run_id == run_id]
-                for worker in executing:
+                at_it = self.executing(run_id)
+                for worker in at_it:
                     worker.tell(**{wish: run_id})
-                if executing:
+                if at_it:
                     (self.stopping.add if wish == "stop" else self.stopping.discard)(run_id)
                     return
                 run = self.seen(run_id)
@@ -166,11 +172,15 @@ class Jobs:
 
     def stop_again(self, run_id: str) -> None:
         """Stop a run that came to rest before its worker read that it was to stop."""
-        run = self.store.run(run_id)
-        with self.lock:
-            asked = run_id in self.stopping  # else it was resumed meanwhile
+        stopped = False
+        try:
+            while run_id in self.stopping and not stopped:  # else it was resumed meanwhile
+                if (run := self.store.run(run_id)).status != "paused":
+                    return
+                stopped = self.store.change(run_id, was=run, status="stopped", reason="")
+        finally:
             self.stopping.discard(run_id)
-        if asked and run.status == "paused" and self.store.change(run_id, was=run, status="stopped", reason=""):
+        if stopped:
             self.looker.score(run_id, run.step)
 
     def fill(self, size: int) -> None:
@@ -234,10 +244,9 @@ class Jobs:
             with suppress(ValueError, OSError):  # none can be told: a figure that needs it will ask again
                 self.looker.look(self.store, run_id, probe, {}, step)
         with self.lock:
-            asked = run_id in self.more and not self.holds(
-                run_id
-            )  # else it waits again, and what was asked for with it
-            more = self.more.pop(run_id) if asked else None
+            if self.holds(run_id):  # it waits again, and what was asked for with it
+                return
+            asked, more = run_id in self.more, self.more.pop(run_id, None)
         with suppress(KeyError, ValueError, sqlite3.Error):  # it was deleted, goes on elsewhere, or nothing can be kept
             self.stop_again(run_id)
             if asked and self.store.run(run_id).status in STEERED:

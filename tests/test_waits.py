@@ -1,6 +1,5 @@
 """Nobody waits for another: whoever writes may have to wait for another process, and holds no lock meanwhile."""
 
-import inspect
 import json
 import queue
 import threading
@@ -148,6 +147,40 @@ def test_two_tabs_that_start_a_run_at_once_queue_it_once_and_their_steps_add_up(
     assert list(jobs.queue) == [(run_id, 1)] and jobs.more == {run_id: 1}
 
 
+def test_of_two_tabs_that_start_a_run_at_once_neither_is_forgotten_where_a_worker_takes_it_between_them(
+    jobs, monkeypatch
+):
+    """The slower one queued it a second time, and what it asked for was lost when the first began."""
+    change, worker, run_id = jobs.store.change, Worker(), jobs.store.create(SHORT).id
+    jobs.workers.append(worker)
+
+    def slow(*told, **more):
+        done = change(*told, **more)
+        monkeypatch.setattr(jobs.store, "change", change)
+        jobs.step(run_id)  # in another tab
+        return done
+
+    monkeypatch.setattr(jobs.store, "change", slow)
+    jobs.start(run_id)
+    assert worker.told == [{"run": run_id, "steps": 1}]
+    assert not jobs.queue and jobs.more == {run_id: None}, "it goes on after the step"
+
+
+def test_a_run_that_is_renamed_while_it_is_stopped_is_stopped(jobs, monkeypatch):
+    """A look that was kept at this moment, or a new name, and it was left paused."""
+    change, run_id = jobs.store.change, jobs.store.create(SHORT).id
+    rests(jobs, run_id)
+
+    def slow(*told, **more):
+        monkeypatch.setattr(jobs.store, "change", change)
+        jobs.store.rename(run_id, "another")
+        return change(*told, **more)
+
+    monkeypatch.setattr(jobs.store, "change", slow)
+    jobs.rested(run_id, [])
+    assert status(jobs, run_id) == "stopped" and not jobs.stopping
+
+
 def test_what_is_asked_for_while_a_run_waits_again_is_not_forgotten_when_its_last_looks_are_taken(jobs):
     """Of two steps one was."""
     jobs.step(run_id := jobs.store.create(SHORT).id)
@@ -157,9 +190,7 @@ def test_what_is_asked_for_while_a_run_waits_again_is_not_forgotten_when_its_las
 
 
 class Failing(Worker):
-    """A worker at which every run fails at once; `depths` are those of the stacks on which it was told."""
-
-    depths: list[int]
+    """A worker at which every run fails at once."""
 
     def __init__(self, jobs):
         self.lines: queue.Queue = queue.Queue()
@@ -169,14 +200,12 @@ class Failing(Worker):
         threading.Thread(target=jobs.follow, args=(self,), daemon=True).start()
 
     def tell(self, run, steps):
-        if threading.current_thread() is not threading.main_thread():  # whose stack is the tests'
-            self.depths.append(len(inspect.stack(0)))
+        self.told.append(run)
         self.store.change(run, status="failed", reason="at once")
         self.lines.put(json.dumps({"ended": run, "left": []}))
 
 
-def test_a_full_queue_of_runs_that_fail_at_once_needs_no_deeper_stack_than_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(Failing, "depths", [], raising=False)
+def test_each_run_of_a_full_queue_is_given_to_one_worker_also_where_they_fail_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("bnlab.jobs.Process", Failing)
     jobs = Jobs(RunStore(tmp_path), 0)
     runs = [jobs.store.create(SHORT).id for _ in range(LONGEST_QUEUE)]
@@ -185,5 +214,5 @@ def test_a_full_queue_of_runs_that_fail_at_once_needs_no_deeper_stack_than_one(t
     jobs.fill(2)
     until(lambda: not jobs.queue and not any(worker.run_id for worker in jobs.workers))
     assert {status(jobs, run_id) for run_id in runs} == {"failed"}
-    assert len(Failing.depths) > LONGEST_QUEUE / 2 and max(Failing.depths) < 12
+    assert sorted(run_id for worker in jobs.workers for run_id in worker.told) == sorted(runs)
     jobs.close()
