@@ -102,13 +102,17 @@ class Jobs:
         """Execute one step of a run and pause. Raises as start() does."""
         self.put(run_id, 1)
 
-    def put(self, run_id: str, steps: int | None) -> None:
+    def put(self, run_id: str, steps: int | None, again: bool = False) -> None:
+        """Queue a run, or add to what it goes on with. `again`: a run that came to rest goes on with what was asked for
+        till then, unless it is told to rest before it waits."""
         entered = False
         while not entered:  # by what the run is now, until nobody has changed it meanwhile
             with self.lock:
                 run = self.seen(run_id)
+                if again and run_id not in self.more:
+                    return
                 self.stopping.discard(run_id)
-                if run.status in UNDER_WAY and self.holds(run_id):
+                if not again and (run_id in self.more or (run.status in UNDER_WAY and self.holds(run_id))):
                     waits = self.more.get(run_id, 0)  # a run that goes on anyway forgets it when it is told to rest
                     self.more[run_id] = waits + steps if steps and waits is not None else None
                     return
@@ -121,11 +125,17 @@ class Jobs:
             if self.store.change(run_id, was=run, status="queued", reason=""):
                 with self.lock:
                     faster = self.position(run_id) is not None or self.executing(run_id) != at_it  # was another tab
+                    if again and run_id not in self.more:
+                        return
                     if entered := not faster:
-                        self.queue.append((run_id, steps))
+                        self.queue.append((run_id, self.more.pop(run_id) if again else steps))
         self.fill(min(1, self.size))
 
     def holds(self, run_id: str) -> bool:
+        """Whether the run waits here or is being executed, or something that was asked of it is still to be done."""
+        return run_id in self.more or run_id in self.stopping or self.has(run_id)
+
+    def has(self, run_id: str) -> bool:
         """Whether the run waits here or is being executed."""
         return self.position(run_id) is not None or bool(self.executing(run_id))
 
@@ -225,7 +235,7 @@ class Jobs:
             if self.closing:
                 return
             self.workers.remove(worker)
-            lost = worker.run_id if worker.run_id and not self.holds(worker.run_id) else None  # else it was resumed
+            lost = worker.run_id if worker.run_id and not self.has(worker.run_id) else None  # else it was resumed
             self.more.pop(lost, None)
             self.stopping.discard(lost)
         if lost:
@@ -244,13 +254,14 @@ class Jobs:
             with suppress(ValueError, OSError):  # none can be told: a figure that needs it will ask again
                 self.looker.look(self.store, run_id, probe, {}, step)
         with self.lock:
-            if self.holds(run_id):  # it waits again, and what was asked for with it
+            if self.has(run_id):  # it waits again, and what was asked for with it
                 return
-            asked, more = run_id in self.more, self.more.pop(run_id, None)
+            asked = run_id in self.more
         with suppress(KeyError, ValueError, sqlite3.Error):  # it was deleted, goes on elsewhere, or nothing can be kept
             self.stop_again(run_id)
             if asked and self.store.run(run_id).status in STEERED:
-                self.put(run_id, more)
+                return self.put(run_id, None, again=True)
+        self.more.pop(run_id, None)
 
     def give_up(self, why: str) -> None:
         """No worker can be started: say so for every run that waits."""

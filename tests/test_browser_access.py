@@ -171,6 +171,6 @@ def test_tab_leads_into_what_a_click_has_opened_where_the_button_has_no_focus_as
     name = page.get_by_role("textbox", name="Name")
     name.wait_for(timeout=SLOW)
     page.evaluate(f"document.activeElement.blur(); {around}.focus()")
-    expect(page.locator(":focus").get_by_text("Rename")).to_have_count(0 if "body" in around else 1)
+    expect(page.locator(":focus").get_by_role("button", name="Rename")).to_have_count(0 if "body" in around else 1)
     page.keyboard.press("Tab")
     expect(name).to_be_focused()

@@ -189,6 +189,29 @@ def test_what_is_asked_for_while_a_run_waits_again_is_not_forgotten_when_its_las
     assert list(jobs.queue) == [(run_id, 1)] and jobs.more == {run_id: 1}
 
 
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(("wish", "end"), [("stop", "stopped"), ("pause", "paused"), ("step", "queued")])
+def test_a_run_that_is_to_go_on_after_its_rest_is_held_meanwhile_and_the_last_wish_holds(
+    jobs, monkeypatch, late, wish, end
+):
+    """For a moment it seemed to rest, and who stopped it then stopped nothing."""
+    change, run_id = jobs.store.change, jobs.store.create(SHORT).id
+    jobs.store.change(run_id, status="paused")
+    jobs.more[run_id] = 1
+
+    def slow(*told, **more):
+        monkeypatch.setattr(jobs.store, "change", change)
+        done = change(*told, **more) if late else None
+        assert jobs.holds(run_id)
+        getattr(jobs, wish)(run_id)
+        return done if late else change(*told, **more)
+
+    monkeypatch.setattr(jobs.store, "change", slow)
+    jobs.rested(run_id, [])
+    assert status(jobs, run_id) == end and not jobs.more
+    assert list(jobs.queue) == ([(run_id, 2)] if wish == "step" else [])
+
+
 class Failing(Worker):
     """A worker at which every run fails at once."""
 
