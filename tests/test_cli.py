@@ -192,7 +192,8 @@ def test_where_there_is_no_standard_error_what_is_wrong_is_not_among_the_tables(
     assert (done.returncode, done.stdout) == (2, b"")
 
 
-def test_every_command_and_option_says_what_it_is_for():
+def test_every_command_and_option_says_what_it_is_for(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")  # else as wide as the terminal in which the tests run
     (commands,) = (action for action in parser()._actions if action.choices)
     for name, of in commands.choices.items():
         assert of.description and all(action.help for action in of._actions), name
