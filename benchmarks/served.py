@@ -13,12 +13,14 @@ from urllib.request import urlopen
 
 ROOT = Path(__file__).parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PATIENCE = 120  # seconds in which a server answers, also on a busy machine
 
 
 @contextmanager
 def server(script: str | Path = "app.py", **more):
     """The lab, or another app, once it answers: its address, its process and its store. More as started_server()."""
     with started_server(script, **more) as (address, process, store):
+        end = time.monotonic() + PATIENCE
         while True:
             try:
                 urlopen(f"{address}/_stcore/health", timeout=5).close()
@@ -26,6 +28,8 @@ def server(script: str | Path = "app.py", **more):
             except OSError as error:
                 if process.poll() is not None:
                     raise RuntimeError(f"the server ended with exit code {process.returncode}") from error
+                if time.monotonic() > end:
+                    raise RuntimeError(f"the server has not answered for {PATIENCE} seconds") from error
                 time.sleep(0.05)
         yield address, process, store
 
