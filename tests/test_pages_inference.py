@@ -55,9 +55,11 @@ def test_the_conventions_follow_alpha_and_K(lab):
 def test_a_fork_is_asked_for_and_shown(lab):
     run_id = recorded(lab)
     at = page(run_id)
-    assert at.button(key="fork-train").disabled
+    why = "Choose something that differs first."
+    assert at.button(key="fork-train").disabled and why in [c.value for c in at.caption]
     (group,) = (g for g in at.get("button_group") + at.get("selectbox") if g.key == f"fork-statistics-{run_id}-0")
     group.set_value("moving").run()
+    assert why not in [c.value for c in at.caption]
     at.button(key="fork-train").click().run()
     assert not at.exception
     fork = lab.runs()[0]
@@ -98,6 +100,7 @@ def test_a_fork_that_cannot_be_is_told_at_the_field_and_not_offered(lab, name, t
         assert not at.exception
         assert [e.value.replace("\\", "")[: len(sentence)] for e in at.error] == told
         assert at.button(key="fork-train").disabled == bool(told)
+        assert ("Correct the fields above first." in [c.value for c in at.caption]) == bool(told)
 
 
 def test_a_run_goes_on_frozen_from_its_last_step(lab):

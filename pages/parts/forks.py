@@ -83,11 +83,14 @@ def show(me: session.Session, run: Run) -> None:
     why_not = "" if changed else "Choose something that differs first."
     if wrong:
         why_not = "Correct the fields above first."
-    st.button(
-        "Fork and train", type="primary", icon=":material/fork_right:", key="fork-train", on_click=fork,
-        args=(me, run.id, arm, step, changed, more), disabled=bool(why_not),
-        help=why_not or "Starts a new run and opens it in the Lab.",
-    )  # fmt: skip
+    with st.container(horizontal=True, vertical_alignment="center", key="fork-button"):
+        st.button(
+            "Fork and train", type="primary", icon=":material/fork_right:", key="fork-train", on_click=fork,
+            args=(me, run.id, arm, step, changed, more), disabled=bool(why_not),
+            help="Starts a new run and opens it in the Lab.",
+        )  # fmt: skip
+        if why_not:
+            st.caption(why_not, width="stretch")  # a finger and the keyboard find no help at a button that is off
 
 
 def mistakes(settings: dict) -> list[str]:
