@@ -56,3 +56,10 @@ def test_a_tap_on_a_chart_tells_its_values_and_leaves_its_zoom(telephone):
     telephone.locator(".live-plot .hoverlayer > *").first.wait_for(state="attached", timeout=SLOW)
     telephone.wait_for_timeout(500)  # longer than between the two taps of a double one
     assert telephone.evaluate(f"{PLOT}.layout.xaxis.autorange") is False
+
+
+def test_the_help_of_the_views_stands_beside_them_not_in_a_line_of_its_own(telephone):
+    choice, sign = telephone.locator(".st-key-views > *").all()
+    beside, box = choice.bounding_box(), sign.bounding_box()
+    assert box["x"] >= beside["x"] + beside["width"] and box["x"] + box["width"] <= 390
+    assert beside["y"] <= box["y"] and box["y"] + box["height"] <= beside["y"] + beside["height"]
