@@ -43,6 +43,7 @@ def test_a_finger_scrolls_the_page_over_a_chart_but_while_zoom_is_pressed(teleph
     until(telephone, f"{PLOT}._fullLayout.dragmode === 'zoom'")
     assert swiped(telephone) == 0
     until(telephone, f"{PLOT}.layout.xaxis.autorange === false || {PLOT}.layout.yaxis.autorange === false")
+    assert telephone.locator(".plotly-notifier .notifier-note").count() == 0, "Double-click, it says, over a control"
     zoom.tap()
     until(telephone, f"{PLOT}._fullLayout.dragmode === false")
     telephone.evaluate(f"{PLOT}.scrollIntoView({{block: 'start'}})")

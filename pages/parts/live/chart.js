@@ -202,7 +202,7 @@ function configured(me, { Icons }) {
   const turn = () => (screenful(me) ? document.exitFullscreen() : me.root.requestFullscreen());
   if (document.fullscreenEnabled) add.push({ name: "screen", title: "Full screen", icon: CORNERS, click: turn });
   return {
-    responsive: true, displaylogo: false, showSendToCloud: false,
+    responsive: true, displaylogo: false, showTips: !FINGER.matches, showSendToCloud: false,
     modeBarButtonsToAdd: add, modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d"],
   };
 }
