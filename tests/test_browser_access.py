@@ -152,6 +152,9 @@ def test_a_chart_s_toolbar_bears_its_title_and_is_one_stop_of_tab(page, server):
     drawn(page)
     bar = page.get_by_role("toolbar", name="Loss", exact=True)
     expect(bar.get_by_role("button", name="Zoom", exact=True)).to_have_attribute("tabindex", "0")
+    expect(bar.get_by_role("button", pressed=True)).to_have_accessible_name("Zoom")
+    bar.get_by_role("button", name="Pan", exact=True).click()
+    expect(bar.get_by_role("button", pressed=True)).to_have_accessible_name("Pan")
     assert bar.locator("[tabindex='0']").count() == 1
     bar.get_by_role("button", name="Zoom", exact=True).focus()
     page.keyboard.press("ArrowLeft")

@@ -257,6 +257,18 @@ PICTURED = """const decode = HTMLImageElement.prototype.decode;
   HTMLImageElement.prototype.decode = function () { window.pictured = this.src; return decode.call(this); };"""
 
 
+def test_what_the_mouse_shows_has_the_page_s_colors_and_font_in_the_dark_too(page, server):
+    page.emulate_media(color_scheme="dark")
+    opened(page, f"{server}/?view=Gradient+flow")
+    until(page, "document.querySelector('.live-plot')?.dataset.address?.endsWith('/gradient_flow')")
+    until(page, "document.querySelector('.live-plot')?._fullData?.length > 3")
+    page.evaluate("Plotly.Fx.hover(document.querySelector('.live-plot'), [{ curveNumber: 0, pointNumber: 9 }])")
+    name, value = page.locator(".live-plot .hovertext rect").first, page.locator(".live-plot .hovertext .nums").first
+    expect(name).to_have_css("fill", "rgb(18, 21, 28)")
+    expect(value).to_have_css("fill", "rgb(230, 233, 240)")
+    expect(value).to_have_css("font-family", re.compile("Source Sans"))
+
+
 def test_a_picture_is_opaque_and_bears_the_title_and_the_run(page, server, tmp_path):
     page.emulate_media(color_scheme="dark")
     page.add_init_script(f"{PICTURED} URL.revokeObjectURL = () => (window.revoked = true);")

@@ -137,8 +137,8 @@ async function draw(me, again = false) {
   const axis = { gridcolor: c.line, linecolor: c.line, zerolinecolor: c.line, tickcolor: c.line, automargin: true };
   const own = layout.template?.layout ?? {};
   const theme = {
-    ...own, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { ...own.font, color: c.text, family: c.font },
-    hoverlabel: { ...own.hoverlabel, bgcolor: c.raised, bordercolor: c.line, font: { color: c.text } },
+    ...own, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: c.back, font: { ...own.font, color: c.text, family: c.font }, // names in hover lie on it
+    hoverlabel: { ...own.hoverlabel, bgcolor: c.raised, bordercolor: c.line, font: { color: c.text, family: c.font } },
     xaxis: { ...own.xaxis, ...axis }, yaxis: { ...own.yaxis, ...axis },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: c.line, activecolor: c.text },
   };
@@ -167,7 +167,10 @@ async function draw(me, again = false) {
   await plotly.react(me.plot, data, anew ? shown : zoomed(address, shown), config);
   Object.assign(me, { build: which, drawn: address });
   if (anew) { // at first without a zoom, so that a double-click finds the figure's own ranges
-    me.plot.on("plotly_relayout", (changed) => remember(me, changed));
+    me.plot.on("plotly_relayout", (changed) => {
+      remember(me, changed);
+      label(me);
+    });
     me.plot.on("plotly_restyle", () => hide(me));
     me.plot.on("plotly_afterplot", () => label(me));
     if (zooms.has(address)) await plotly.react(me.plot, data, zoomed(address, shown), config);
@@ -290,6 +293,7 @@ function label({ plot, data }) {
   for (const entry of plot.querySelectorAll(".legend .traces")) {
     Object.assign(entry, { role: "button", ariaPressed: String(entry.style.opacity === "1") });
   }
+  for (const mode of plot.querySelectorAll(".modebar-btn[data-attr=dragmode]")) mode.ariaPressed = String(mode.classList.contains("active"));
   for (const [at, words] of [[".modebar", data.title], [".legend", `${data.title}: legend`]]) {
     const bar = plot.querySelector(at), buttons = [...(bar?.querySelectorAll("button, [role=button]") ?? [])];
     if (bar) Object.assign(bar, { role: "toolbar", ariaLabel: words });
