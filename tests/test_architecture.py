@@ -99,6 +99,9 @@ def test_only_the_session_touches_streamlits_state():
 
 def test_nobody_shows_words_as_html():
     assert not [f.name for f in FILES if "unsafe_allow_html" in named(f)]
+    calls = [(f.name, n) for f in FILES for n in ast.walk(ast.parse(f.read_text("utf-8"))) if isinstance(n, ast.Call)]
+    shown = [(name, n) for name, n in calls if ast.unparse(n.func).rpartition(".")[2] in ("markdown", "caption")]
+    assert shown and not [name for name, n in shown if len(n.args) > 1], "it may stand second without its name"
 
 
 def test_the_process_that_shows_pages_loads_no_torch():

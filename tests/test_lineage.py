@@ -46,10 +46,8 @@ def test_of_a_fork_whose_parent_was_deleted_the_past_is_as_it_was(store, arm):
     names, t = ("alpha", "batch_size", "sampling"), 35
     told = [lineage.changed(child, arm, name) for name in names]
     weights, sizes = lineage.weights(child, arm, t), lineage.batch_sizes(child, arm, t)
-    assert told == [20 if arm else None, 20 if arm else None, None] and sizes[[19, 20]].tolist() == [
-        16,
-        8 if arm else 16,
-    ]
+    assert told == ([20, 20, None] if arm else [None] * 3)
+    assert sizes[[19, 20]].tolist() == [16, 8 if arm else 16]
     store.delete(store.origin(child.run.id)[0])
     assert [lineage.changed(child, arm, name) for name in names] == told
     np.testing.assert_array_equal(lineage.weights(child, arm, t), weights)

@@ -176,6 +176,9 @@ def step(experiment: Experiment, look: dict[str, Any]) -> str | None:
     look |= {"key": "newest", "persist_state": "session"}
     if st.segmented_control(options=which, default="newest", required=True, **look) == "newest" or most == 0:
         return None
-    slider = {"label": "Step t (updates)", "key": f"option-step-{most}", "persist_state": "session"}
-    slider["help"] = "The networks before update t: 0 are the initial ones. A step ahead of a training is its newest."
-    return str(st.slider(min_value=0, max_value=most, value=most, width=260, format=WHOLE, **slider))
+    slider = st.slider(
+        "Step t (updates)", min_value=0, max_value=most, value=most, width=260, format=WHOLE,
+        key=f"option-step-{most}", persist_state="session",
+        help="The networks before update t: 0 are the initial ones. A step ahead of a training is its newest.",
+    )  # fmt: skip
+    return str(slider)
