@@ -3,7 +3,7 @@
 All give a direction d and a number c, so that the update is w <- w - learning_rate * c * d. The same arithmetic as
 torch.optim's, written out because constructing a torch optimizer imports a compiler: 1 to 5 seconds, 72 MB.
 
-What a class says of its rule:
+A class is given what makes a vector of zeros; what it says of its rule:
 
     memory   vectors it keeps between steps
     stable   learning rate times curvature below which it descends on a quadratic; NaN where no one number tells, as
@@ -14,7 +14,8 @@ What a class says of its rule:
 
 from __future__ import annotations
 
-from math import nan
+from collections.abc import Callable
+from math import nan, sqrt
 from typing import TYPE_CHECKING
 
 from .registry import Late, Registry
@@ -36,7 +37,7 @@ class Sgd:
     label = "SGD"
     memory, stable, power = 0, 2.0, 2
 
-    def __init__(self, like: Tensor):
+    def __init__(self, zeros: Callable[[], Tensor]):
         self.state: list[Tensor] = []
 
     def direction(self, g: Tensor, t: int) -> tuple[Tensor, float]:
@@ -50,8 +51,8 @@ class Momentum:
     label = "SGD with momentum 0.9"
     memory, stable, power = 1, 2 * (1 + MOMENTUM), 2
 
-    def __init__(self, like: Tensor):
-        self.state = [torch.zeros_like(like)]
+    def __init__(self, zeros: Callable[[], Tensor]):
+        self.state = [zeros()]
 
     def direction(self, g: Tensor, t: int) -> tuple[Tensor, float]:
         (d,) = self.state
@@ -59,22 +60,24 @@ class Momentum:
 
 
 class Adam:
-    """d = m / (sqrt(v / (1 - 0.999^(t+1))) + 1e-8), c = 1 / (1 - 0.9^(t+1)): Kingma and Ba 2015, alg. 1, t from 0."""
+    """d = m / (sqrt(v) + 1e-8 b), c = b / (1 - 0.9^(t+1)), where b = sqrt(1 - 0.999^(t+1)): Kingma and Ba 2015, alg. 1,
+    t from 0; with the corrections of the start taken out of the vectors, as they say at its end."""
 
     label = "Adam"
     memory, stable, power = 2, nan, 1
 
-    def __init__(self, like: Tensor):
-        self.state = [torch.zeros_like(like), torch.zeros_like(like)]
-        self.d = torch.empty_like(like)
+    def __init__(self, zeros: Callable[[], Tensor]):
+        self.state = [zeros(), zeros()]
+        self.d = zeros()
 
     def direction(self, g: Tensor, t: int) -> tuple[Tensor, float]:
         m, v = self.state
         m.lerp_(g, 1 - BETA1)
         v.mul_(BETA2).addcmul_(g, g, value=1 - BETA2)
-        torch.sqrt(v, out=self.d).mul_((1 - BETA2 ** (t + 1)) ** -0.5).add_(EPSILON)
+        b = sqrt(1 - BETA2 ** (t + 1))
+        torch.sqrt(v, out=self.d).add_(EPSILON * b)
         torch.div(m, self.d, out=self.d)
-        return self.d, 1 / (1 - BETA1 ** (t + 1))
+        return self.d, b / (1 - BETA1 ** (t + 1))
 
 
 OPTIMIZERS["sgd"] = Sgd

@@ -37,12 +37,12 @@ class Rows:
         self.stack = stack
         own = [t for t in columns if t in ("layers", "samples")]  # steps and units are copied in measured()
         size = {t: sum(prod(shape) for _, shape in columns[t].values()) for t in own}
-        self.vectors = {t: torch.zeros(n, dtype=stack.dtype, device=stack.device) for t, n in size.items()}
+        self.vectors = {t: stack.memory.zeros(n) for t, n in size.items()}
         self.at = {
             t: {q: self.vectors[t][start : start + prod(shape)].view(shape) for q, (start, shape) in columns[t].items()}
             for t in own
         }
-        of_units = torch.zeros(2, stack.L, stack.S, 1, stack.d, dtype=stack.dtype, device=stack.device)
+        of_units = stack.memory.zeros(2, stack.L, stack.S, 1, stack.d)
         self.flat, self.all_flat = of_units  # of each unit: how many values are flat; whether all are
         self.of_units = of_units[:, :, :, 0]
         number = lambda *values: torch.tensor(values, dtype=stack.dtype, device=stack.device)  # noqa: E731
@@ -70,7 +70,7 @@ class Rows:
                 weight_grads=above(stack.g, layers["grad_norm"], span),
                 errors=[(stack.da[span].flatten(2), layers["signal_grad_norm"][span])],
             )
-        self.moments = torch.zeros_like(stack.moments[:2])  # of every norm: its mean and var + mean^2
+        self.moments = stack.memory.zeros(*stack.moments[:2].shape)  # of every norm: its mean and var + mean^2
         self.mean, self.square = self.moments
         self.known, self.each = [], torch.full_like(self.both[:, :1, :1], 1 / (stack.K * stack.d))  # 1 / count of a sum
         for which, slots, moments in self.known_views():

@@ -74,10 +74,10 @@ class Stack(State):
         # a product that writes a single column rounds otherwise where the columns adjoin
         self.outputs, self.g_outputs = (room(S, K, max(2, n_out))[..., :n_out] for _ in range(2))
         n = self.B * blocks(1, d) + (N - self.B) * blocks(K, 1)
-        self.moments = torch.zeros(3, L, n, device=device, dtype=dtype)  # see of_norm
+        self.moments = self.memory.zeros(3, L, n)  # see of_norm
         self.mean, self.var, self.inverse = self.moments
         self.batch_mean, self.batch_var = (self.of_norm(q, self.batch) for q in (self.mean, self.var))
-        self.share, self.deltas = torch.zeros(2, n, device=device, dtype=dtype)
+        self.share, self.deltas = self.memory.zeros(2, n)
         for slots, count in ((self.kinds[1], d), (self.batch, K), (self.kinds[4], d)):
             self.of_norm(self.share, slots).fill_(1 / count)
             self.of_norm(self.deltas, slots).copy_(self.delta[slots])
@@ -102,7 +102,7 @@ class Stack(State):
 
     def room(self, *shape: int) -> Tensor:
         """Zeros [..., rows, columns], each matrix on whole blocks of its own."""
-        flat = torch.zeros(int(np.prod(shape[:-2])) * blocks(*shape[-2:]), device=self.device, dtype=self.dtype)
+        flat = self.memory.zeros(int(np.prod(shape[:-2])) * blocks(*shape[-2:]))
         return carve(flat, 0, shape)
 
     def layer(self, l: int) -> SimpleNamespace:

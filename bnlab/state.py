@@ -14,6 +14,7 @@ import numpy as np
 from .data import DATASETS
 from .experiment import Experiment, Network, Settings, slot_order
 from .inits import initial_weights
+from .memory import Memory
 from .optimizers import OPTIMIZERS
 from .registry import Late
 
@@ -52,6 +53,7 @@ class State:
         data = DATASETS[shared.data]
         self.networks, self.settings, self.shared = networks, each, shared
         self.device, self.dtype = device, dtype
+        self.memory = Memory(device, dtype)
         S, K, L, d = len(networks), shared.mini_batch, shared.depth, shared.width
         self.S, self.K, self.L, self.d = S, K, L, d
         self.t = 0
@@ -79,16 +81,16 @@ class State:
         self.parameters = self.vector()
         self.p = self.views(self.parameters)
         self.p["gamma"].fill_(1)
-        self.optimizer = OPTIMIZERS[shared.optimizer](self.parameters)
+        self.optimizer = OPTIMIZERS[shared.optimizer](self.vector)
         moving = (2, L, self.B, 1, d)
-        self.moving = torch.zeros(int(np.prod(moving[:-2])) * blocks(1, d), device=device, dtype=dtype)
+        self.moving = self.memory.zeros(int(np.prod(moving[:-2])) * blocks(1, d))
         self.moving_averages = carve(self.moving, 0, moving)
         self.moving_mean, self.moving_var = self.moving_averages
         self.moving_var.fill_(1)  # the cold start: 0 and 1, as everywhere
 
     def vector(self) -> Tensor:
         """Zeros, one for each parameter."""
-        return torch.zeros(self.size, device=self.device, dtype=self.dtype)
+        return self.memory.zeros(self.size)
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """Views by name on a vector that has one number for each parameter."""

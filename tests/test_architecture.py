@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = {  # from the cellar up; a package stands for all files in it
     "cellar": "registry ctrl_c",
-    "ground": "device activations inits norms normalization noise optimizers data "
+    "ground": "device memory activations inits norms normalization noise optimizers data "
     "averages theory profile moving mlp population",
     "first": "frozen settings problems experiment address sampling "
     "state stack fork trace quantities group train probes",
