@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 import streamlit as st
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.routing import Route
 
 from bnlab import api, opened
 from bnlab.connections import answer_at_once
@@ -26,6 +27,7 @@ def startable():
 
 with startable():
     HOSTS = ["localhost", "127.0.0.1", *opened.hosts()]
+BELOW = f"/{path}" if (path := st.get_option("server.baseUrlPath").strip("/")) else ""  # where another server shows it
 
 
 @asynccontextmanager
@@ -43,10 +45,10 @@ async def workers(app):
 
 app = st.App(
     "pages/navigation.py",
-    routes=api.ROUTES,
+    routes=[Route(BELOW + route.path, route.endpoint, methods=["GET"]) for route in api.ROUTES],
     lifespan=workers,
     middleware=[
         Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS),  # first: a page elsewhere cannot read the lab
-        Middleware(Files),
+        Middleware(Files, below=BELOW),
     ],
 )

@@ -43,9 +43,10 @@ def started_server(script: str | Path = "app.py", log=None, **environment: str):
     command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.headless=true", f"--server.port={port}"]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as store:  # a worker may still be ending
         env = os.environ | {"BNLAB_STORE": store} | environment
+        below = f"/{path}" if (path := env.get("STREAMLIT_SERVER_BASE_URL_PATH")) else ""
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log or subprocess.DEVNULL, stderr=log)
         try:
-            yield f"http://127.0.0.1:{port}", process, Path(store)
+            yield f"http://127.0.0.1:{port}{below}", process, Path(store)
         finally:
             process.terminate()
             process.wait(30)

@@ -17,15 +17,16 @@ WORTH = 0.9  # of its bytes at most a file has packed, or it is kept as it is: f
 
 
 class Files:
-    """Answers from memory what `app` once said would never change; all else is left to it."""
+    """Answers from memory what `app` once said would never change; all else is left to it. Its addresses begin with
+    `below`, if any: "/path"."""
 
-    def __init__(self, app: ASGIApp):
-        self.app = app
+    def __init__(self, app: ASGIApp, below: str = ""):
+        self.app, self.below = app, below
         self.kept: dict[str, Response] = {}
         self.turn = anyio.Lock()  # one file at a time: thirty first visitors pack nothing twice
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not wanted(scope):
+        if not wanted(scope, self.below):
             await self.app(scope, receive, send)
             return
         path = scope["path"]
@@ -51,9 +52,9 @@ class Files:
         return messages
 
 
-def wanted(scope: Scope) -> bool:
+def wanted(scope: Scope, below: str = "") -> bool:
     """Whether a whole file of Streamlit is asked for, by one who reads it packed."""
-    if scope["type"] != "http" or scope["method"] != "GET" or not scope["path"].startswith("/static/"):
+    if scope["type"] != "http" or scope["method"] != "GET" or not scope["path"].startswith(f"{below}/static/"):
         return False
     if "//" in scope["path"] or "/." in scope["path"]:  # other names of the same file, without end
         return False

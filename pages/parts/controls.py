@@ -61,7 +61,7 @@ def preview(data: str, standardize: bool) -> None:
     with st.expander("Preview", type="compact", on_change="rerun", key="preview") as place:
         if place.open:
             title = f"Preview of {DATASETS[data].label}"
-            live.chart(f"/api/data/{data}", {"standardize": written(standardize)}, title)
+            live.chart(f"api/data/{data}", {"standardize": written(standardize)}, title)
 
 
 def complain(places: Places, wrong: list[str]) -> list[str]:

@@ -75,7 +75,7 @@ def show(run_id: str, views: dict[str, tuple[str, ...]] = LAB) -> None:
         if own[name]:
             row(f"options-{name}", own[name], view, run, chosen)
         query = {o.name: chosen[o.name] for o in figure.options if chosen.get(o.name) is not None}
-        live.chart(f"/api/runs/{run.id}/{name}", query, figure.label, figure.help, run.name)
+        live.chart(f"api/runs/{run.id}/{name}", query, figure.label, figure.help, run.name)
     for sentence in dict.fromkeys(filter(None, why.values())):
         st.caption(sentence)
 

@@ -1,7 +1,8 @@
 """What follows a run without rerunning the page: the chart (chart.js) and the board of cards (board.js).
 
-Both pull from the routes of bnlab/api.py; a rerun of the page only changes what is followed. And two that
-every page has: history.js, with which the browser's Back goes from page to page, and keyboard.js.
+Both pull from the routes of bnlab/api.py, at addresses beside the page's own: another server may show the lab below a
+path. A rerun of the page only changes what is followed. And two that every page has: history.js, with which the
+browser's Back goes from page to page, and keyboard.js.
 """
 
 from pathlib import Path
@@ -51,4 +52,4 @@ def chart(address: str, options: dict[str, str], title: str, text: str = "", run
 def board(run_id: str, status: str) -> None:
     """The run's state in words, its progress, and one card an arm; asks for a rerun when `status` is no longer true, or
     the run is gone."""
-    _board(key="board", data={"address": f"/api/runs/{run_id}", "status": status}, on_status_change=lambda: None)
+    _board(key="board", data={"address": f"api/runs/{run_id}", "status": status}, on_status_change=lambda: None)

@@ -14,7 +14,7 @@ const zooms = new Map(); // address -> by axis or scene, what the visitor zoomed
 const hidden = new Map(); // address -> the legend's entries that the visitor hid, likewise
 const entry = (line) => line.legendgroup || line.name;
 // plotly's build of flat charts, a third of the bytes, draws these; the whole of it is loaded by the first figure with others
-const FLAT = "/api/plotly-cartesian.min.js?v=PLOTLY_VERSION", WHOLE = "/api/plotly.min.js?v=PLOTLY_VERSION";
+const FLAT = "api/plotly-cartesian.min.js?v=PLOTLY_VERSION", WHOLE = "api/plotly.min.js?v=PLOTLY_VERSION";
 const DRAWN_FLAT = new Set(["bar", "contour", "heatmap", "scatter"]);
 const build = (figure, now = FLAT) => // an empty figure is drawn by what drew the last one
   figure.data.length ? (figure.data.every((trace) => DRAWN_FLAT.has(trace.type)) ? FLAT : WHOLE) : now;
