@@ -130,10 +130,10 @@ def test_the_data_are_previewed_only_where_asked(monkeypatch):
     charts = []
     monkeypatch.setattr(live, "chart", lambda address, options, *more, **most: charts.append((address, options)))
     at = page(("data", "breast_cancer"), ("standardize", "false"))
-    assert not [address for address, _ in charts if address.startswith("/api/data/")]
+    assert not [address for address, _ in charts if address.startswith("api/data/")]
     at.session_state["preview"] = True
     drawn(at)
-    assert ("/api/data/breast_cancer", {"standardize": "false"}) in charts
+    assert ("api/data/breast_cancer", {"standardize": "false"}) in charts
 
 
 LIMITS = {"depth": (1, 100), "width": (1, 1024), "init_gain": (0, 100), "alpha": (0, 1), "delta": (0, 1)}
