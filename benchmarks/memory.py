@@ -1,6 +1,6 @@
 """Memory and speed of a long run: at step 1,000 and at the end, for the process that trains and the one that reads.
 
-    python -m benchmarks.memory [STEPS]    100,000 steps unless told, some minutes
+    python -m benchmarks.memory [STEPS]    100,000 steps unless told, some minutes; 10,000 at least
 
 A small network, so that the steps are many; the smallest budget, so that everything that thins does.
 """
@@ -59,4 +59,4 @@ def main(steps: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000)
+    main(max(10_000, int(sys.argv[1]) if len(sys.argv) > 1 else 100_000))
