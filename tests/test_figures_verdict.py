@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from known_gradients import EXPERIMENT, N, flowing, shaped
 from known_trace import KnownTrace
+from looked_at import recorded
 
 from bnlab.figures import means, verdict
+from bnlab.figures.style import NO_STEPS
 
 
 @pytest.mark.parametrize("depth", [2, 3, 15, 16, 40, 100])
@@ -111,6 +113,8 @@ def test_why_there_is_no_gradient_is_said_where_it_is_recorded():
     trace.diverged, trace.values["signal_grad_norm", 0][:, 1] = {(0, 5): (2, 1)}, np.nan
     words = "; the rest: no gradient in any layer, as all units of layer 4 are dead"
     assert verdict.verdict(trace, 0).words.endswith(words)
+    trace.values["weight_norm", 0][:, 0, :3] = 0
+    assert verdict.verdict(trace, 0).words.endswith(words), "weights are left in layer 4"
     trace.values["weight_norm", 0][:, 0] = 0
     assert verdict.verdict(trace, 0).words.endswith("; the rest: no gradient in any layer, as all weights are 0")
 
@@ -189,3 +193,28 @@ def test_threefold_per_layer_is_steep(factor, tone):
 def test_a_signal_that_ends_near_its_dip_is_told_where_it_ends(end, words):
     norms = np.array([end, 1e-4, 1e-2, 1])
     assert words in verdict.verdict(shaped(norms, norms), 0).words
+
+
+@pytest.mark.parametrize(
+    ("norms", "arrives"),
+    [
+        ([0.001, 0.05, 1, 50, 1], "0.001 of layer 5's signal"),  # far below the top itself
+        ([0.1, 1, 50, 1], "0.002 of layer 3's signal"),  # a tenth of the top is healthy; it is the way down that is not
+    ],
+)
+def test_what_arrives_is_told_of_the_top_where_that_is_enough_and_else_of_where_the_way_began(norms, arrives):
+    norms = np.array(norms)
+    assert verdict.verdict(shaped(norms), 0).words.endswith(f"layer 1 gets {arrives}")
+    share, layer = arrives.split(" of ")
+    risen = f"{1 / float(share):,.0f} times {layer}"
+    assert verdict.verdict(shaped(1 / norms), 0).words.endswith(f"layer 1 gets {risen}")
+
+
+def test_the_layer_up_to_which_float32_does_not_hold_the_signal_is_named():
+    told = verdict.verdict(shaped([np.inf, np.inf, 100, 10, 1]), 0)
+    assert (told.tone, told.words) == ("exploding", "exploding: ×10.00 per layer, above what float32 holds in layer 2")
+
+
+def test_a_run_of_no_steps_says_so_and_not_that_none_is_recorded_yet(store):
+    told = verdict.verdict(recorded(store, steps=0), 0)
+    assert (told.tone, told.help) == ("unknown", NO_STEPS)
