@@ -45,11 +45,21 @@ def test_an_arm_that_diverged_does_not_stretch_the_axes_of_the_others(tmp_path):
     assert np.isfinite(np.array(lost.y, float)[0])
 
 
+def test_an_arm_that_had_diverged_at_once_leaves_the_chart_to_the_others(tmp_path):
+    wild = Arm(label="wild", changes={"init_gain": 100.0, "activation": "linear", "depth": 20})
+    store, run_id = trained(tmp_path, SMALL, (BN, wild))
+    assert store.trace(run_id).diverged[1, 0][0] == 0, "the test's own networks"
+    drawn = seen(store, run_id, "smoothness", {"direction": "gradient_line"})
+    there = {t.name: np.isfinite(np.array(t.y, float)).any() for t in drawn.data if t.name}
+    assert there == {"BN": True, "wild": False}
+
+
 def test_the_drift_that_is_drawn_is_that_of_what_a_layer_reads(tmp_path):
     store, run_id = trained(tmp_path, SMALL, (BN,))
     drawn = seen(store, run_id, "covariate_shift", {"step": "20"})
     (told,) = [t for t in drawn.data if t.xaxis == "x3"]
     assert np.isnan(np.array(told.y, float)[0]), "data do not drift, and 0 has no logarithm"
+    assert [tuple(t.x) for t in drawn.data if t.name == "BN"] == [(2, 3, 4), (2, 3, 4), (1, 2, 3, 4)]
     np.testing.assert_allclose(np.array(told.y, float)[1:], store.trace(run_id).look("shift", 0, 20)["drift"][0, 1:])
 
 
