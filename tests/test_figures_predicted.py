@@ -7,7 +7,9 @@ import pytest
 from looked_at import ARMS, recorded, seen, trained
 
 from bnlab import Arm, Experiment, Settings, figures, theory
+from bnlab.data import split
 from bnlab.figures import predicted
+from bnlab.figures.style import NOTHING
 from bnlab.profile import profile
 from bnlab.store import RunStore
 from bnlab.train import train
@@ -189,6 +191,37 @@ def test_what_explodes_in_theory_is_said_to_explode_where_the_layers_are_many_en
     assert law == pytest.approx(1.21, abs=0.02)
     assert words.startswith(f"In theory the signal {start}")
     assert law ** int(re.search(r"a millionfold in (\d+)", words)[1]) == pytest.approx(1e6, rel=0.15)
+
+
+def test_a_run_of_which_no_step_is_recorded_yet_is_not_told_to_be_thinned(store):
+    trace = store.trace(store.create(Experiment(settings=Settings(depth=2, width=4, steps=5))).id)
+    assert figures.draw("predicted", trace, {}).layout.meta["said"] == NOTHING
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_the_inputs_that_the_law_starts_from_are_those_of_the_training_set(standardize):
+    x = split("wine", standardize)[0].x.astype(float)
+    told = predicted.sizes("wine", standardize)
+    squares = sorted(sum(v * v for v in row) / len(row) for row in x)
+    assert told.mean == pytest.approx(np.mean(squares))
+    assert told.common == pytest.approx(np.mean(x.mean(0) ** 2), abs=1e-12)
+    assert told.each[7] == pytest.approx(np.median(squares)) and len(told.each) == 15
+    below = [np.mean(np.array(squares) < size) for size in told.each]
+    np.testing.assert_allclose(below, (np.arange(15) + 0.5) / 15, atol=0.01)
+
+
+@pytest.mark.parametrize(("noise", "words"), [({}, "but for δ."), ({"noise_shift": 0.5}, "but for δ and the noise.")])
+def test_what_frozen_batch_norm_does_is_said(noise, words):
+    asked = Settings(norm="batch", statistics="moving", activation="tanh", **noise)
+    start = f"Frozen moving averages stand at 0 and 1: batch norm does nothing {words}"
+    assert predicted.of(asked)[0].note.startswith(start)
+
+
+@pytest.mark.parametrize(("depth", "words"), [(12, "grows ×86 over these 12 layers"), (13, "explodes: it grows a")])
+def test_a_signal_explodes_where_it_grows_more_than_a_hundredfold_from_the_top_layer_to_the_first(depth, words):
+    ones = (np.ones(depth),) * 3
+    told = predicted.Prediction(ones, ones, ones, ones, ((1.5, 1.5),) * 3, 1.5, np.inf, "")
+    assert predicted.ending(told).startswith(f"In theory the signal {words}")  # 1.5**11 = 86, 1.5**12 = 130
 
 
 def test_one_layer_has_one_tick_and_every_line_of_the_legend_can_be_seen(tmp_path):
