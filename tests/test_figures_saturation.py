@@ -35,6 +35,22 @@ def test_shares_are_means_and_extremes_over_the_seeds(trace):
     assert np.isnan(saturation.shares(trace, "dead", 0, 30, 3).layers[0]).all()
 
 
+def test_saturated_values_stand_beside_dead_units_and_a_step_above_the_training(trace):
+    drawn = figures.draw("saturation", trace, {"step": "12", "layer": "3"})
+    panels = {("saturated", 0): "x", ("dead", 0): "x2", ("saturated", 1): "x3", ("dead", 1): "x4"}
+    for (name, row), panel in panels.items():
+        lines = [line for line in drawn.data if line.xaxis == panel and line.hovertemplate]
+        assert [line.name for line in lines] == ["none", "BN"]
+        for arm, line in enumerate(lines):
+            raw = trace.values[name, arm]
+            x, y = (line.x, raw[line.x, :, 2]) if row else (np.arange(1, L + 1), raw[12].T)
+            np.testing.assert_array_equal(line.x, x)
+            np.testing.assert_allclose(line.y, y.mean(1), rtol=1e-6)
+    for column, what in ((1, "saturated values"), (2, "dead units")):
+        (axis,) = drawn.select_yaxes(row=1, col=column)
+        assert axis.title.text == f"share of {what}"
+
+
 def test_nothing_saturated_and_nothing_dead_is_said_in_words(trace):
     words = "No value here is saturated and no unit is dead."
     assert words not in figures.draw("saturation", trace, {}).layout.meta["note"]
