@@ -167,3 +167,47 @@ def test_of_an_arm_that_is_lost_the_steps_before_are_drawn(store, lost):
     line = next(line for line in drawn.data if line.name == "α = 0.99")
     assert list(line.x) == list(fine) and np.isfinite(line.y).all()
     assert f"Drawn up to step {fine[-1]}, the last at which arm 1 has finite losses." in drawn.layout.meta["note"]
+
+
+def test_the_lines_of_the_inference_loss_are_the_recorded_scores_and_what_the_probe_saw(inference_run):
+    trace = inference_run[0].trace(inference_run[1])
+    drawn = {line.name: line for line in shown(trace, "alpha_inference", arm="1", alpha="0.5").data}
+    for name, kind in (("population statistics", "population"), ("trained with α = 0.95", "moving")):
+        steps, losses, _ = trace.scores(1, "test", kind)
+        assert list(drawn[name].x) == list(steps)
+        np.testing.assert_allclose(drawn[name].y, losses.mean(1), rtol=1e-6)
+    found = trace.look("inference", 1, 60, alpha=0.5)
+    assert list(drawn["α = 0.5"].x) == list(found["step"][0])
+    np.testing.assert_allclose(drawn["α = 0.5"].y, found["loss"].mean(0), rtol=1e-6)
+
+
+def test_a_seed_without_a_loss_leaves_the_lines_to_the_others(inference_run, monkeypatch):
+    trace = inference_run[0].trace(inference_run[1])
+    for name in ("alpha_inference", "alpha_curve"):
+        shown(trace, name, arm="1")
+    whole = trace.look
+    lost = lambda q: np.where([[True], [False]], q, np.nan) if q.dtype.kind == "f" else q  # noqa: E731
+    monkeypatch.setattr(trace, "look", lambda *a, **o: {name: lost(q) for name, q in whole(*a, **o).items()})
+    for name, probe, key, of in (
+        ("alpha_inference", "inference", "loss", {"alpha": 0.99}),
+        ("alpha_curve", "alphas", "test_loss", {}),
+    ):
+        drawn = figures.draw(name, trace, {"arm": "1"})
+        (line,) = [one for one in drawn.data if one.name in ("α = 0.99", "test set")]
+        np.testing.assert_allclose(line.y, whole(probe, 1, 60, **of)[key][0], rtol=1e-6)
+
+
+def test_mean_and_variance_of_any_alpha_are_drawn_in_their_panels(inference_run):
+    trace = inference_run[0].trace(inference_run[1])
+    asked = {"arm": "1", "seed": "1", "layer": "2", "unit": "4", "alpha": "0.5"}
+    drawn = figures.draw("recomputed", trace, asked)
+    for panel, name, symbol in (("y", "mean", "μ̄"), ("y2", "var", "σ̄²")):
+        told = any_alpha(trace, name, 1, 1, 2, 3, 0.5)
+        online, again, corrected, population = (line.y for line in drawn.data if line.yaxis == panel)
+        for values, true in zip(
+            (online, again, corrected, population),
+            (told.online, told.again, told.corrected, told.population),
+            strict=True,
+        ):
+            np.testing.assert_allclose(values, true, rtol=1e-6)
+        assert drawn.layout["yaxis" + panel[1:]].title.text.startswith(f"{symbol} of ")

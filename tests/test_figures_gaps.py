@@ -225,6 +225,8 @@ def test_the_lines_of_the_practice_are_what_was_seen_in_each_layer_and_the_note_
     trace = recorded(store, steps=40, depth=4, activation="relu", learning_rate=0.5)
     drawn = shown(trace, "in_practice")
     note, trace = drawn.layout.meta["note"], store.trace(trace.run.id)
+    titles = [drawn.layout[axis].title.text for axis in ("yaxis", "yaxis2")]
+    assert titles == ["difference of means, in σ<sub>pop</sub>", "ratio of standard deviations"]
     sizes = [8, 16, 32, 128]
     for i, K in enumerate(sizes):
         found = trace.look("practice", 0, 40, batch_size=K)
@@ -237,3 +239,8 @@ def test_the_lines_of_the_practice_are_what_was_seen_in_each_layer_and_the_note_
         assert f"{told} with {means.name}" in note
         assert K == 128 or told != amount(found["loss_population"][0]), "the test's own network"
     assert f"Test loss {amount(found['loss_population'][0])} with the population's statistics;" in note
+
+
+def test_of_a_single_layer_it_is_not_said_which_is_most_off(store):
+    note = shown(recorded(store, steps=5, depth=1), "in_practice").layout.meta["note"]
+    assert "Test loss" in note and "most off" not in note
