@@ -265,20 +265,28 @@ def test_where_each_arm_is_compared_with_some_it_is_not_said_that_only_all_of_th
     assert told.startswith(f"Arms are compared only within one {dials.SAME}, on which both dials depend. 2 pairs of")
 
 
+class Sparse(KnownTrace):
+    """A long run of which buckets of unlike lengths are read."""
+
+    def __init__(self, **of):
+        super().__init__(Experiment(settings=Settings(depth=3, steps=40), arms=ARMS[:1], seeds=(0, 1)), **of)
+        self.step = 25
+
+    def read(self, quantity, arm, **window):
+        values = np.array([[3.0, 1.0], [1.0, 2.0], [0.1, 0.4]])
+        return Series(np.array([0, 16, 24]), *[values] * 3)
+
+    def looks(self, probe, arm, at):
+        return np.array([0]), {"relative": np.ones((1, 2, 3)), "smoothness": np.ones((1, 2))}
+
+
 def test_the_mean_loss_counts_a_point_as_often_as_it_stands_for_steps():
-    class Sparse(KnownTrace):
-        """A long run of which buckets of unlike lengths are read."""
-
-        def read(self, quantity, arm, **window):
-            values = np.array([[3.0, 1.0], [1.0, 2.0], [0.1, 0.4]])
-            return Series(np.array([0, 16, 24]), *[values] * 3)
-
-        def looks(self, probe, arm, at):
-            return np.array([0]), {"relative": np.ones((1, 2, 3)), "smoothness": np.ones((1, 2))}
-
-    trace = Sparse(Experiment(settings=Settings(depth=3, steps=40), arms=ARMS[:1], seeds=(0, 1)))
-    trace.step = 25
-    told = dials.dial(trace, 0, [0])
+    told = dials.dial(Sparse(), 0, [0])
     np.testing.assert_allclose(
         told.loss, [np.mean([3] * 16 + [1] * 8 + [0.1] * 2), np.mean([1] * 16 + [2] * 8 + [0.4] * 2)]
     )
+
+
+def test_an_arm_is_said_to_have_diverged_when_its_first_network_did():
+    told = dials.dial(Sparse(diverged={(0, 0): (25, 1), (0, 1): (19, 2)}), 0, [0])
+    assert told.out == "it diverged at step 19" and np.isnan([told.shift, told.rough, told.loss]).all()
