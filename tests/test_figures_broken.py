@@ -116,3 +116,11 @@ def test_a_pressed_mistake_tells_its_symptom_in_numbers(inference_run, mistake):
 def test_the_axis_of_the_mistakes_says_what_their_loss_is_measured_in(store, data, unit):
     title = shown(recorded(store, data=data, steps=5), "mistakes").layout.xaxis.title.text
     assert title == f"test loss, {unit};<br>the line begins at what it should be"
+
+
+def test_of_an_outlier_the_greatest_change_of_all_seeds_is_drawn(inference_run):
+    trace = inference_run[0].trace(inference_run[1])
+    (bars,) = shown(trace, "outlier").data
+    told = [trace.look("broken", arm, 60)["outlier"] for arm in range(3)]
+    np.testing.assert_allclose(bars.x, [max(seeds) for seeds in told], rtol=1e-6)
+    assert np.ptp(told[1]) > 0 and list(bars.y) == ["none", "BN", "LN"]

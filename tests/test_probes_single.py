@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 from looked_at import looked, slot
-from twins import Twin, gradient, grouped
+from twins import Twin, gradient, grouped, twins
+from twins import group as made_of_every_kind
+from twins import look as probed
 
 from bnlab import Arm, Experiment, Settings
 from bnlab.probes.single import look, passing
@@ -31,8 +33,15 @@ def test_what_passes_a_batch_norm_is_autograds(placement, K):
     x, y = gradient(group)
     with torch.no_grad():
         shares = passing(group.stack)
-    twin = Twin(group.stack, 0)
-    kept = [None] * 3
+    for l, (share, sigma) in enumerate(autograds(Twin(group.stack, 0), x[0], y[0])):
+        assert float(shares[l]) == pytest.approx(float(share.mean()), rel=1e-9)
+        if K == 2:  # the closed form bounds it
+            assert (share <= 1e-2 / sigma**2 + 1e-12).all()
+
+
+def autograds(twin, x, y):
+    """Of each batch norm the share [d] of the gradient's norm that passes it, but for gamma, and its sigma."""
+    kept = [None] * len(twin.norm)
     for l, norm in enumerate(twin.norm):
 
         def keep(_, inputs, out, l=l):
@@ -41,13 +50,36 @@ def test_what_passes_a_batch_norm_is_autograds(placement, K):
             kept[l] = (inputs[0], out)
 
         norm.register_forward_hook(keep)
-    twin.loss(x[0], y[0]).backward()
-    for l, (into, out) in enumerate(kept):
-        sigma = (into.detach().var(0, correction=0) + 1e-2).sqrt()
-        share = (into.grad * sigma).norm(dim=0) / out.grad.norm(dim=0)
-        assert float(shares[l]) == pytest.approx(float(share.mean()), rel=1e-9)
-        if K == 2:  # the closed form bounds it
-            assert (share <= 1e-2 / sigma**2 + 1e-12).all()
+    twin.loss(x, y).backward()
+    sigmas = [(into.detach().var(0, correction=0) + twin.settings.delta).sqrt() for into, _ in kept]
+    return [
+        ((into.grad * sigma / norm.weight.detach()).norm(dim=0) / out.grad.norm(dim=0), sigma)
+        for norm, (into, out), sigma in zip(twin.norm, kept, sigmas, strict=True)
+    ]
+
+
+def test_what_passes_two_examples_is_the_mean_over_pairs_of_autograds():
+    made = made_of_every_kind(delta=1e-2)
+    found = probed(look, made)["passing_of_two"]
+    for place, (twin, x, y) in enumerate(twins(made)):
+        if twin.settings.norm != "batch":
+            assert np.isnan(found[place]).all()
+            continue
+        pairs = [autograds(Twin(made.stack, place), x[i : i + 2], y[i : i + 2]) for i in range(0, 12, 2)]
+        shares = [[float(share.mean()) for share, _ in layers] for layers in pairs]
+        np.testing.assert_allclose(found[place], np.mean(shares, 0), rtol=1e-7)
+
+
+def test_in_training_mode_a_lone_example_gets_what_two_of_it_would():
+    """torch refuses one example there; of two equal ones, too, batch norm finds no variance."""
+    made = made_of_every_kind()
+    found = probed(look, made)["alone_in_training"]
+    x = made.splits["test"][0][:32]
+    for place in range(made.stack.S):
+        twin = Twin(made.stack, place)
+        with torch.no_grad():
+            alone = torch.cat([twin(one.expand(2, -1))[:1] for one in x])
+            assert found[place] == pytest.approx(float((twin(x) - alone).abs().max()), rel=1e-7, abs=1e-12)
 
 
 @pytest.mark.parametrize("placement", ["before", "after"])
