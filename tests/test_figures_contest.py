@@ -41,6 +41,7 @@ def test_an_arm_that_diverged_does_not_stretch_the_axes_of_the_others(tmp_path):
     for one in (drawn, seen(store, run_id, "curvature")):
         note = one.layout.meta["note"]
         assert "lost diverged at step" in note and "Drawn until then." in note and "left out" not in note
+    assert "Beyond it at times: lost. On a quadratic" in note
     (lost,) = [t for t in one.data if t.name == "lost"]  # of the curvature
     assert np.isfinite(np.array(lost.y, float)[0])
 
@@ -117,3 +118,24 @@ def test_smoothness_is_the_geometric_mean_of_the_seeds(why_run):
     np.testing.assert_allclose(high.y, mean.max(1), rtol=1e-5)
     np.testing.assert_allclose(rough.y, np.exp(np.log(found["smoothness"]).mean(1)), rtol=1e-5)
     assert "Geometric means over 2 seeds" in drawn.layout.meta["note"]
+
+
+@pytest.mark.parametrize("noise", [{}, {"noise_shift": 0.5}, {"noise_scale": 0.5}])
+def test_the_noise_of_the_next_step_is_spoken_of_only_where_there_is_some(tmp_path, noise):
+    arms = (BN, Arm(label="other", changes=BN.changes | noise | {"learning_rate": 0.05}))
+    store, run_id = trained(tmp_path, SMALL.model_copy(update={"steps": 1}), arms)
+    assert ("noise of the next step" in seen(store, run_id, "covariate_shift").layout.meta["note"]) == bool(noise)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_weight_decay_and_adam_are_spoken_of_in_the_curvature_where_one_arm_has_them(tmp_path, decay):
+    arms = (BN, Arm(label="other", changes={"optimizer": "adam" if decay else "sgd", "weight_decay": decay}))
+    note = seen(*trained(tmp_path, SMALL.model_copy(update={"steps": 1}), arms), "curvature").layout.meta["note"]
+    assert ("weight decay adds λ to it" in note) == ("Adam scales every parameter's step" in note) == bool(decay)
+
+
+def test_two_hidden_layers_have_a_covariate_shift_and_one_has_none(tmp_path):
+    for depth, there in ((1, False), (2, True)):
+        asked = SMALL.model_copy(update={"steps": 1, "depth": depth})
+        drawn = seen(*trained(tmp_path / str(depth), asked, (BN,)), "covariate_shift")
+        assert bool(drawn.data) == there and ("Raise depth" in drawn.layout.meta.get("said", "")) != there
