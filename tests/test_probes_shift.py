@@ -92,6 +92,19 @@ def test_rounding_is_no_drift():
         np.testing.assert_allclose(told[there], true[there], rtol=0.05, atol=1e-4)
 
 
+def test_a_spread_far_above_rounding_is_one_however_small_it_is():
+    made = group()
+    with torch.no_grad():
+        layer, told = made.stack.layers[0], []
+        layer.bias.fill_(1.0)
+        for factor in (1e-8, 1e-8):  # of 1; float64 tells 1e-16 of it
+            layer.weight.mul_(factor)
+            x, y = made.mini_batch(made.stack.t)
+            made.stack.gradient(x, y)
+            told.append(shift.varying(made.stack, x)[0])
+    assert told[0].all() and not told[1].any()
+
+
 def test_covariate_shift_is_told_below_what_float32_can_tell():
     """Sigmoid layers without a norm: the lowest layers' updates change a gradient by less than 1e-7 of it."""
     experiment = Experiment(settings=Settings(depth=12, width=20, steps=1, data="wine", batch_size=16))
