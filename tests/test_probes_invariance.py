@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from twins import group, look
+from twins import group, look, twins
 
 from bnlab.optimizers import OPTIMIZERS
 from bnlab.probes import invariance
@@ -21,6 +21,25 @@ def test_scaling_a_layer_below_a_norm_changes_nothing_but_its_gradient():
         else:  # after a ReLU the factor passes the activation and is taken out behind it
             np.testing.assert_allclose(loss, loss[middle], rtol=1e-6)
             np.testing.assert_allclose(gradient_of, gradient_of[middle], rtol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [1, 2, 4, 9])
+def test_loss_gradient_and_rate_are_those_of_the_layer_that_is_asked_for_or_of_the_highest(layer):
+    made = group()
+    every, found = twins(made), look(invariance.look, made, layer=layer)
+    for slot, (twin, x, y) in enumerate(every):
+        own = twin.linear[min(layer, 4) - 1]
+        start = own.weight.detach().clone(), own.bias.detach().clone()
+        for i, c in enumerate(found["factor"][slot]):
+            with torch.no_grad():
+                own.weight.copy_(c * start[0])
+                own.bias.copy_(c * start[1])
+            twin.zero_grad()
+            loss = twin.loss(x, y)
+            loss.backward()
+            assert found["loss"][slot, i] == pytest.approx(loss.item(), rel=1e-9)
+            assert found["gradient"][slot, i] == pytest.approx(own.weight.grad.norm().item(), rel=1e-7)
+            assert found["rate"][slot, i] == pytest.approx(0.05 / (c * start[0].norm().item()) ** 2, rel=1e-9)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
