@@ -114,6 +114,21 @@ def test_the_angle_of_an_update_is_that_of_the_weights(tmp_path, optimizer):
         np.testing.assert_allclose(told[1:], np.transpose(both)[:10], rtol=1e-3)
 
 
+def test_norm_ratio_and_angle_of_the_layer_that_is_asked_for_are_drawn_over_the_training(why_run):
+    trace = why_run[0].trace(why_run[1])
+    drawn = figures.draw("scale_over_time", trace, {"layer": "2"})
+    titles = [axis.title.text for axis in drawn.select_yaxes()]
+    assert titles == ["‖W‖", "update ratio ‖ΔW‖/‖W‖", "angle of an update in degrees"]
+    for arm, of in enumerate(trace.experiment.arms):
+        lines = [t for t in drawn.data if t.name == of.label and t.mode == "lines" and not t.fill and t.hovertemplate]
+        norm, ratio = (trace.read(name, arm, layer=2) for name in ("weight_norm", "update_ratio"))
+        steps, angle = geometry.angles(trace, arm, 2)
+        means = norm.mean.mean(1), np.exp(np.log(ratio.mean).mean(1)), np.exp(np.log(angle).mean(1))
+        for line, x, y in zip(lines, (norm.steps, ratio.steps, steps), means, strict=True):
+            np.testing.assert_array_equal(line.x, x)
+            np.testing.assert_allclose(line.y, y, rtol=1e-5)
+
+
 BN, FROZEN = ARMS[1], Arm(label="frozen", changes={"norm": "batch", "statistics": "moving"})
 
 

@@ -83,6 +83,16 @@ def test_the_fans_hold_the_middle_half_and_the_conditions_are_the_probes(why_run
     assert 10 ** shown[0] < np.nanmin(seen_there) and np.nanmax(seen_there) < 10 ** shown[1]
 
 
+def test_rank_and_cosine_of_the_outputs_are_drawn_as_means_over_the_seeds(why_run):
+    drawn, trace = seen(*why_run, "ranks"), why_run[0].trace(why_run[1])
+    for axis, key, title in (("y", "rank", "effective rank"), ("y2", "cosine", "mean cosine of two examples")):
+        assert drawn.layout["yaxis" + axis[1:]].title.text == title
+        for arm, of in enumerate(trace.experiment.arms):
+            (line,) = [t for t in drawn.data if (t.name, t.yaxis) == (of.label, axis) and "lines+m" in (t.mode or "")]
+            assert list(line.x) == [1, 2, 3, 4]
+            np.testing.assert_allclose(line.y, trace.look("rank", arm, 40)[key].mean(0), rtol=1e-6)
+
+
 def test_a_look_that_measured_less_says_so(why_run, monkeypatch):
     trace = why_run[0].trace(why_run[1])
     seen(*why_run, "spectra")
