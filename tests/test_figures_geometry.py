@@ -22,6 +22,11 @@ def test_a_factor_is_marked_and_its_numbers_are_the_probes(why_run):
     loss, gradient = (np.exp(np.log(found[q][:, at]).mean()) for q in ("loss", "gradient"))
     assert f"BN: loss {loss:.4g} nats, ‖dE/dW‖ {gradient:.3g}, η/‖W‖² " in note
     assert not drawn.layout.annotations and all(axis.tickvals != () for axis in drawn.select_yaxes())
+    turned = ", ".join(
+        f"{name} {trace.look('invariance', arm, 40, layer=3)['angle'][:, 2].mean():.2g}°"
+        for arm, name in enumerate(("none", "BN", "LN"))
+    )
+    assert f"The next update turns the layer's weights by: {turned}." in note
     marks = [t for t in drawn.data if t.mode == "markers"]
     assert len(marks) == 9 and all(t.x[0] == 2 for t in marks)
     assert note.split("none: ")[1].split(" BN: ")[0].count("η") == 0  # no norm: the scale matters

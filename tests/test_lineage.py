@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from looked_at import forked, recorded, trained
 
-from bnlab import Arm, Settings, lineage
+from bnlab import Arm, Experiment, Settings, lineage
 from bnlab.executing import execute
 
 BN = {"norm": "batch"}
@@ -61,7 +61,7 @@ def test_averages_that_a_fork_froze_are_known_where_its_parent_was_deleted_and_t
     second = forked(store, child, step=30, arm=1, learning_rate=0.05)
     assert lineage.weights(second, 1, 35)[0] == pytest.approx(0.8**20)
     store.delete(child.run.id)
-    assert np.isnan(lineage.weights(second, 1, 35)).all()
+    assert np.isnan(lineage.weights(second, 1, 35)).tolist() == [True] * 36
 
 
 def test_the_start_is_known_where_the_parent_was_deleted_but_its_averages_were_not_frozen(store):
@@ -93,6 +93,8 @@ def test_what_a_probe_looks_back_at_is_of_the_same_network_seed_by_seed_and_arm_
         for found, true in zip(mine.population, theirs.population, strict=True):
             np.testing.assert_array_equal(found[:, :, place], true[:, :, at])
         assert mine.weights(place, 40)[0] == pytest.approx(0.8**40 if arm == 0 else 0.8**20 * 0.5**20)
+    assert mine.steps.tolist() == theirs.steps.tolist() == [*range(40)]
+    assert mine.batch_sizes(0, 40).tolist() == [16] * 40
     assert mine.scored.tolist() == theirs.scored.tolist() == [0, 10, 20, 30, 40]
     for place in (stack, deep):  # of two depths
         np.testing.assert_array_equal(lineage.seen(whole)[place].vector(10), whole.snapshot(10)[place])
@@ -102,3 +104,14 @@ def forked_arm(store, run_id, arm, changes):
     fork = store.fork(run_id, arm, 20, changes)
     execute(store, fork.id, lambda: None)
     return store.trace(fork.id)
+
+
+def test_what_a_probe_looks_back_at_of_a_run_that_rests_is_all_its_steps(store):
+    asked = Experiment(settings=Settings(depth=2, width=6, steps=40, data="wine", batch_size=16, norm="batch"))
+    run = store.create(asked.model_copy(update={"arms": (Arm(label="BN"),)}))
+    execute(store, run.id, lambda: None, steps=7)
+    trace = store.trace(run.id)
+    (told,) = lineage.seen(trace)
+    assert told.steps.tolist() == [*range(7)] and max(told.snapshots) == 7
+    np.testing.assert_array_equal(told.batch_mean[:, :, 0], trace.read("batch_mean", 0).mean[:, 0])
+    np.testing.assert_array_equal(told.batch_var[:, :, 0], trace.read("batch_var", 0).mean[:, 0])
