@@ -256,6 +256,34 @@ def test_the_board_says_every_status_in_words(trace):
             assert cards.words(run, 2) == f"{words}; 1 of {of} networks diverged"
 
 
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_one_of_two_networks_that_diverged_is_told_and_the_only_one_is_not_counted(store, monkeypatch, seeds):
+    run = store.create(Experiment(settings=SMALL, arms=ARMS[:1], seeds=seeds))
+    execute(store, run.id, lambda: None)
+    monkeypatch.setattr(Trace, "diverged", {(0, 0): (3, 1)})
+    told = cards.outcome(store.trace(run.id))
+    assert told == "Test accuracy · plain: diverged" if len(seeds) == 1 else told.endswith("% (1 of 2 seeds diverged)")
+    words = cards.words(store.run(run.id)._replace(diverged={(0, 0): (3, 1)}), None)
+    assert words == "Done after 6 steps" + "; 1 of 2 networks diverged" * (len(seeds) == 2)
+
+
+def test_a_regression_has_a_loss_in_no_unit_and_beside_a_classification_a_score(store):
+    arms = (ARMS[0], Arm(label="values", changes={"data": "diabetes"}))
+    run = store.create(Experiment(settings=SMALL, arms=arms))
+    execute(store, run.id, lambda: None)
+    trace = store.trace(run.id)
+    kinds, values = (arm["rows"] for arm in cards.state(trace)["arms"])
+    assert [row["name"] for row in kinds + values] == [
+        "Mini-batch loss", "Test accuracy", "Mini-batch loss", "Test loss",
+    ]  # fmt: skip
+    loss, score = (float(row["value"]) for row in values)
+    assert kinds[0]["value"].endswith(" nats") and "mean squared error" not in kinds[0]["help"]
+    assert loss == pytest.approx(trace.read("loss", 1).mean.mean(), rel=5e-3)
+    assert score == pytest.approx(trace.scores(1, "test", "none")[1][-1, 0], rel=5e-3)
+    assert values[0]["help"].startswith("Training loss (mean squared error), mean of the last 6")
+    assert cards.outcome(trace) == f"Test score · plain: {kinds[1]['value']}; values: {values[1]['value']}"
+
+
 def test_a_fork_that_has_not_taken_a_step_yet_stands_where_it_was_forked(store):
     """It stood at step 0, and was interrupted before its first step."""
     child = store.fork(recorded(store).run.id, 0, 20, {"alpha": 0.5})

@@ -8,9 +8,10 @@ import pytest
 import torch
 from looked_at import cause_at, forked, recorded, shown
 
-from bnlab import Settings, figures
+from bnlab import Experiment, Settings, figures
 from bnlab.figures import alphas, inference
 from bnlab.figures.inference import three
+from bnlab.figures.style import NOTHING
 from bnlab.group import Group
 from bnlab.looking import look
 
@@ -67,6 +68,11 @@ def test_the_three_losses_are_the_recorded_scores(inference_run, inference_recor
                 ]
                 at = list(told.steps).index(record.step)
                 assert getattr(told, kind)[at] == pytest.approx(np.mean(found))
+
+
+def test_before_the_first_step_it_is_said_that_none_is_recorded(store):
+    trace = store.trace(store.create(Experiment(settings=Settings(depth=2, width=4, norm="batch"))).id)
+    assert figures.draw("three_losses", trace, {"arm": "1"}).layout.meta["said"] == NOTHING
 
 
 def note(trace):
