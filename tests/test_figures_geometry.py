@@ -38,6 +38,7 @@ def test_the_rate_that_counts_is_named_by_optimizer(tmp_path):
     drawn = seen(store, run_id, "invariance")
     assert drawn.layout.yaxis3.title.text == "effective learning rate η/‖W‖² or η/‖W‖"
     note = drawn.layout.meta["note"]
+    assert "Adam's steps do not shrink with the gradient" in note
     for arm, (label, power) in enumerate((("BN", 2), ("Adam", 1))):
         norm = store.trace(run_id).read("weight_norm", arm, layer=2).mean[-1, 0]
         told = note.split(f" {label}: ")[1].split(". ")[0].split(" ")
@@ -134,6 +135,14 @@ def test_norm_ratio_and_angle_of_the_layer_that_is_asked_for_are_drawn_over_the_
             np.testing.assert_allclose(line.y, y, rtol=1e-5)
 
 
+def test_angles_are_told_only_from_where_no_step_is_missing_any_more(why_run, monkeypatch):
+    trace, missing = why_run[0].trace(why_run[1]), "Of older steps only summaries are kept"
+    assert missing not in figures.draw("scale_over_time", trace, {}).layout.meta["note"]
+    monkeypatch.setattr(trace, "exact", lambda *_: [(0, 10), (20, 30), (30, 40)])
+    assert geometry.angles(trace, 1, 2)[0].tolist() == [*range(20, 39)]
+    assert missing in figures.draw("scale_over_time", trace, {}).layout.meta["note"]
+
+
 BN, FROZEN = ARMS[1], Arm(label="frozen", changes={"norm": "batch", "statistics": "moving"})
 
 
@@ -178,3 +187,9 @@ def test_every_norm_behind_an_activation_that_bends_is_said_to_move(tmp_path):
     note = seen(*trained(tmp_path, settings, arms), "invariance").layout.meta["note"]
     moves = [name for name in ("none", "batch", "layer", "LN") if f"{name} moves: h stands in between." in note]
     assert moves == ["batch", "layer"]
+
+
+def test_frozen_averages_are_said_to_stand_still_where_the_scale_moves(tmp_path):
+    settings = Settings(depth=2, width=6, data="wine", batch_size=16, steps=2)
+    note = seen(*trained(tmp_path, settings, (BN, FROZEN)), "invariance").layout.meta["note"]
+    assert "frozen moves: its moving averages stand still." in note and "BN moves" not in note and "Adam" not in note
