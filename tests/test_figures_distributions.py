@@ -97,6 +97,27 @@ def test_a_histogram_of_one_value_of_none_and_of_infinities():
     assert distributions.histogram(np.array([-3e38, 3e38], np.float32)).share.sum() == 1
 
 
+def test_the_bins_of_a_single_value_lie_around_it():
+    edges = distributions.histogram(np.full(10, 0.5)).edges
+    assert edges[0] < 0.5 < edges[-1] and (edges[0] + edges[-1]) / 2 == pytest.approx(0.5)
+
+
+def test_where_a_window_has_no_sample_the_nearest_row_of_the_layer_makes_the_histogram(trace):
+    class Thinned(KnownTrace):
+        def read(self, quantity, arm, **window):
+            return super().read(quantity, arm, **window | {"stop": window["start"]})
+
+    steps, values = distributions.pooled(Thinned(EXPERIMENT, trace.values), "z", 1, 12, layer=3)
+    assert steps.tolist() == [12]
+    np.testing.assert_array_equal(values, trace.values["z_sample", 1][12:13, :, 2])
+
+
+def test_an_arm_without_a_finite_value_has_no_ridge_beside_one_that_has_some(trace):
+    trace.values["a_sample", 0][:] = np.nan
+    (ridge,) = figures.draw("histograms", trace, {"over": "arms"}).data
+    assert ridge.name == "BN"
+
+
 def test_a_histogram_pools_the_steps_before_it(trace):
     steps, told = distributions.layer_histograms(trace, "a", 1, 100)
     pool = trace.values["a_sample", 1][85:101]

@@ -74,6 +74,7 @@ def test_the_fans_hold_the_middle_half_and_the_conditions_are_the_probes(why_run
             np.testing.assert_allclose(line.y, np.exp(np.log(of[key][:, :, 2]).mean(0)), rtol=1e-6)
             assert (line.customdata[:, 1] <= line.y).all() and (line.y <= line.customdata[:, 2]).all()
         lines = [t for t in found.data if t.name == names[arm] and t.mode == "lines+markers"]
+        assert [line.yaxis for line in lines] == ["y", "y2", "y3"]
         np.testing.assert_allclose(lines[0].y, np.exp(np.log(of["layer_condition"]).mean(0)), rtol=1e-5)
         np.testing.assert_allclose(lines[2].y, of["product_lost"].mean(0), rtol=1e-6)
     ranges = {tuple(axis.tickvals) for axis in drawn.select_yaxes(row=2)}
@@ -91,6 +92,16 @@ def test_rank_and_cosine_of_the_outputs_are_drawn_as_means_over_the_seeds(why_ru
             (line,) = [t for t in drawn.data if (t.name, t.yaxis) == (of.label, axis) and "lines+m" in (t.mode or "")]
             assert list(line.x) == [1, 2, 3, 4]
             np.testing.assert_allclose(line.y, trace.look("rank", arm, 40)[key].mean(0), rtol=1e-6)
+
+
+def test_where_no_two_examples_have_outputs_the_note_says_why_there_is_no_cosine(why_run, monkeypatch):
+    seen(*why_run, "ranks")
+    trace = why_run[0].trace(why_run[1])
+    whole, missing = trace.look, "No cosine where fewer than two examples have outputs other than 0"
+    note = figures.draw("ranks", trace, {}).layout.meta["note"]
+    assert missing not in note and "geometric" not in note and "eans over 2 seeds" in note
+    monkeypatch.setattr(trace, "look", lambda *a, **o: (q := whole(*a, **o)) | {"cosine": np.nan * q["cosine"]})
+    assert missing in figures.draw("ranks", trace, {}).layout.meta["note"]
 
 
 def test_a_look_that_measured_less_says_so(why_run, monkeypatch):
