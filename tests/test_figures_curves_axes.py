@@ -5,8 +5,9 @@ from math import log
 import numpy as np
 import pytest
 from known_curves import EXPERIMENT, Scored, drawn, scored
+from known_trace import KnownTrace
 
-from bnlab import figures
+from bnlab import Arm, Experiment, figures
 from bnlab.figures import curves, lasting, style
 
 
@@ -183,3 +184,17 @@ def test_an_accuracy_is_written_in_percent_as_on_the_cards(y):
     assert y == "linear" or figure.layout.yaxis.ticktext
     assert all("%{y:.1%}" in line.hovertemplate for line in figure.data if line.hovertemplate)
     assert figures.draw("loss", scored(), {"y": y}).layout.yaxis.tickformat != style.SHARE
+
+
+def test_arms_of_which_most_networks_diverged_are_named_and_not_those_of_which_all_did():
+    arms = tuple(Arm(label=label, changes={"learning_rate": 0.1 + i}) for i, label in enumerate("abcd"))
+    gone = [(1, 0), (2, 0), (2, 1), *((3, seed) for seed in (0, 1, 2))]  # one, two and three of three seeds
+    trace = KnownTrace(Experiment(arms=arms, seeds=(0, 1, 2)), diverged=dict.fromkeys(gone, (5, 1)))
+    assert lasting.ruling(trace, range(4)) == [0, 1]
+    words = " The axis is chosen for the networks that did not diverge, without those of arms of which most did: c."
+    assert lasting.ruled(trace, range(4)) == words
+    assert lasting.ruled(trace, [0, 1, 3]) == words.partition(",")[0] + "."
+    assert lasting.ruled(trace, [3]) == " The axis is chosen for the start, before the networks diverged."
+    left = lasting.lost(trace, 5)
+    assert left[3] == "d diverged at step 5 and is left out."
+    assert left[2] == "c diverged at step 5 with 2 of 3 seeds, which are left out." and not lasting.lost(trace, 4)

@@ -9,6 +9,7 @@ from known_trace import KnownTrace
 from bnlab import figures
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.figures import saturation
+from bnlab.reading import Series
 
 SEEDS, L, N = 2, 5, 300
 ARMS = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch"}))
@@ -49,6 +50,31 @@ def test_saturated_values_stand_beside_dead_units_and_a_step_above_the_training(
     for column, what in ((1, "saturated values"), (2, "dead units")):
         (axis,) = drawn.select_yaxes(row=1, col=column)
         assert axis.title.text == f"share of {what}"
+
+
+def test_of_a_long_run_a_point_is_the_mean_of_some_steps_between_the_least_and_the_greatest(trace):
+    class Long(KnownTrace):
+        def read(self, quantity, arm, *, layer, stop=None, **window):
+            each = self.values[quantity, arm][:stop, :, layer - 1].reshape(-1, 6, SEEDS)
+            return Series(np.arange(0, 6 * len(each), 6), each.mean(1), each.min(1), each.max(1))
+
+        def at(self, quantity, arm, step):
+            return range(12, 18), self.values[quantity, arm][12:18].mean(0)
+
+    drawn = figures.draw("saturation", Long(EXPERIMENT, trace.values), {"step": "14", "layer": "3"})
+    note = drawn.layout.meta["note"]
+    assert "Upper charts" in note and "a point is the mean of 6 steps" in note
+    assert "Bands go from the least to the greatest of the steps and seeds." in note
+    (line,) = [t for t in drawn.data if (t.name, t.xaxis) == ("BN", "x4") and t.hovertemplate]
+    each = trace.values["dead", 1][:, :, 2].reshape(-1, 6 * SEEDS)
+    np.testing.assert_allclose(line.y, each.mean(1), rtol=1e-6)
+    told = np.stack([np.arange(5, N, 6), each.min(1), each.max(1)], 1)
+    np.testing.assert_allclose(line.customdata, told, rtol=1e-6)
+    note = figures.draw("saturation", trace, {"step": "14"}).layout.meta["note"]
+    assert "charts" not in note and "Bands go from the least to the greatest of the seeds." in note
+    one = EXPERIMENT.model_copy(update={"seeds": (3,)})
+    alone = KnownTrace(one, {key: values[:, :1] for key, values in trace.values.items()})
+    assert "Bands" not in figures.draw("saturation", alone, {}).layout.meta["note"]
 
 
 def test_nothing_saturated_and_nothing_dead_is_said_in_words(trace):
