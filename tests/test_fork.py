@@ -195,6 +195,18 @@ def test_every_changeable_setting_gives_a_question_that_can_be_asked():
         assert getattr(forked(experiment, 0, 10, {name: value}).arm_settings[1], name) == value
 
 
+def test_a_label_has_room_for_the_arm_however_much_is_changed():
+    many = {"statistics": "moving", "learning_rate": 0.0125, "batch_size": 8, "sampling": "replacement"}
+    label = forked(Experiment(arms=(Arm(label="BN before", changes=BN),)), 0, 10, many).arms[1].label
+    assert len(label) <= 40 and label.startswith("BN…: averages frozen, learning rate 0") and label.endswith("…")
+
+
+def test_alpha_of_frozen_averages_makes_no_difference_and_it_is_said_why():
+    frozen = Experiment(arms=(Arm(label="frozen", changes=BN | {"statistics": "moving"}),))
+    with pytest.raises(ValueError, match="alpha makes no difference to 'frozen', which trains with its averages froz"):
+        forked(frozen, 0, 10, {"alpha": 0.5})
+
+
 def test_a_fork_of_a_fork_of_a_fork_has_a_label_of_its_own():
     experiment, asked = Experiment(arms=(Arm(label="BN before", changes=BN),)), []
     for changes in ({"statistics": "moving"}, {"learning_rate": 0.01}, {"weight_decay": 0.1}, {"learning_rate": 0.2}):

@@ -32,6 +32,18 @@ def test_the_path_leaves_out_what_diverged(why_trace):
     assert np.isnan(found["path"][0, 2:]).all() and np.isfinite(found["path"][1:]).all()
 
 
+def test_the_plane_reaches_a_quarter_of_the_path_beyond_it(why_trace):
+    step = why_trace.snapshots()[-1]
+    (made,), (seen,) = Copies(why_trace.experiment).groups, lineage.seen(why_trace)
+    with torch.no_grad():
+        made.stack.restore(step, why_trace.snapshot(step)[0])
+        found = at_once(landscape.look_along_path(made, seen, points=5))
+    for k, axis in enumerate(("across", "up")):
+        low, high = found["path"][:, :, k].min(1), found["path"][:, :, k].max(1)
+        ends = np.stack([low - (high - low) / 4, high + (high - low) / 4], 1)
+        np.testing.assert_allclose(found[axis][:, [0, -1]], ends, rtol=1e-5)
+
+
 def test_one_snapshot_is_no_path(why_trace):
     (seen,) = lineage.seen(why_trace)
     with pytest.raises(ValueError, match="there is one snapshot so far; a path needs two"):
