@@ -52,8 +52,9 @@ def test_one_snapshot_is_no_path(why_trace):
         )
 
 
-def test_the_surface_is_the_loss_at_moved_weights():
-    made = group(width=5, depth=2)
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_surface_is_the_loss_at_moved_weights(depth):
+    made = group(width=5, depth=depth)
     every = twins(made)
     start = made.stack.parameters.clone()
     found = look(landscape.look, made, points=5)

@@ -102,8 +102,6 @@ def unit_normalized(group: Group, which: int) -> Tensor:
     direction = torch.zeros_like(stack.parameters)
     for number, name in enumerate(("weight_in", "weight", "readout")):
         own, view = stack.p[name], stack.views(direction)[name]
-        if not own.numel():
-            continue
         for slot, network in enumerate(stack.networks):  # the arms of a seed look along the same noise
             shape = own.select(-3, slot).shape
             noise = np.random.default_rng([network.seed, 3, which, number]).standard_normal(tuple(shape))
