@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from looked_at import looked, slot
-from twins import Twin
+from twins import Twin, group, twins
 
 from bnlab import Arm, Experiment, Settings, lineage
 from bnlab.executing import execute
 from bnlab.probes import Copies
-from bnlab.probes.broken import MISTAKES
+from bnlab.probes.broken import MISTAKES, change
 from bnlab.store import RunStore
 
 BN = {"norm": "batch"}
@@ -167,3 +167,17 @@ def test_an_outlier_reaches_another_example_only_through_batch_norm(inference_tr
     outlier = looked(inference_trace, "broken", 40)["outlier"]
     assert outlier[slot(inference_trace, 0)] == 0 and outlier[slot(inference_trace, 4)] == 0
     assert outlier[slot(inference_trace, 1)] > 1e-3 and outlier[slot(inference_trace, 2)] > 1e-3
+
+
+@pytest.mark.parametrize("data", ["wine", "diabetes"])
+def test_what_an_outlier_changes_is_the_probability_or_the_output_of_the_others_by_torch(data):
+    made = group(data=data)
+    for (place, networks, _), (twin, x, _) in zip(made.one_by_one, twins(made), strict=True):
+        other = x.clone()
+        other[-1] *= 100
+        with torch.no_grad():
+            told = change(networks, x[None], None)
+            before, after = twin(x), twin(other)
+            if data == "wine":
+                before, after = torch.softmax(before, 1), torch.softmax(after, 1)
+        assert told == pytest.approx(float((after - before)[:-1].abs().max()), rel=1e-7), place
