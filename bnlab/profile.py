@@ -51,10 +51,11 @@ def profile(
     size = np.array([np.mean(sizes)] if norm == "batch" else sizes, dtype=float)
     first = weight_scale(init, gain, n_in, width)
     common = common if norm == "batch" else 0.0
-    square, variance, around = first * size, first * np.maximum(size - common, 0), first * common
+    square, variance, around = first * size, first * (size - common), first * common
     few = few_examples(net, batch_size)
     taken_out = common if placement == "before" else 0.0
-    layers, squares, reads = [], [], [n_in * (size - taken_out)]  # squared norms of what each layer's weights multiply
+    layers, squares = [], []
+    reads = [n_in * few.inputs * (size - taken_out)]  # squared norms of what each layer's weights multiply
     for _ in range(depth):
         layers.append(layer(net, variance, around))
         squares.append(square.mean())

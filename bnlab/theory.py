@@ -227,6 +227,7 @@ class Few(NamedTuple):
     variance: float = 1.0  # the same, less the mini-batch's mean
     note: str = ""
     top: float = 1.0  # on the uppermost norm's part of ||v^T J_L ... J_l||^2: below it errors sum to 0, v does not
+    inputs: float = 1.0  # on the mean square of the network's inputs, less the mini-batch's mean
 
 
 def few_examples(net: Net, batch_size: int | None) -> Few:
@@ -264,10 +265,10 @@ def small_batch(activation: str, K: int, noise: tuple[float, float] = (0.0, 0.0)
     inside = mean(h_i**2 - h_i * h_j)  # K/(K-1) times the variance over the mini-batch
     few = mean(h_i**2) / square, (K - 1) / K * inside / variance
     if K < 4:
-        return Few(inf, *few, "In mini-batches of 2 or 3 the mean growth is infinite.")
+        return Few(inf, *few, "In mini-batches of 2 or 3 the mean growth is infinite.", inputs=(K - 1) / K)
     f2, fy2 = mean(f_i**2), mean((f_i * y_i) ** 2)
     ff, fyfy = mean(f_i * f_j), mean(f_i * y_i * f_j * y_j)
     trace = (K - 2) * f2 - fy2 + (f2 + fy2 + (K - 1) * (ff + fyfy)) / K
     growth = K * trace / ((K - 1) * (K - 3) * inside) / (growing / variance)
     top = ((K - 1) * f2 - fy2) / K / (trace / (K - 1))  # E[tr(R f f)] / K is that of any v
-    return Few(growth, *few, f"The theory is for mini-batches of {K:,}.", top)
+    return Few(growth, *few, f"The theory is for mini-batches of {K:,}.", top, (K - 1) / K)

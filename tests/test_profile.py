@@ -1,6 +1,6 @@
 """The law layer by layer is what torch's networks of any inputs show, also the narrow ends and few examples."""
 
-from math import sqrt
+from math import inf, log, sqrt
 
 import numpy as np
 import pytest
@@ -116,6 +116,46 @@ def test_every_curve_of_few_examples_has_their_factor_once_a_layer(activation):
     np.testing.assert_allclose(told.product_norm, np.sqrt(found[3][:-1]), rtol=0.03)
 
 
+@pytest.mark.parametrize("K", [4, 8])
+@pytest.mark.parametrize("activation", ["linear", "tanh"])
+def test_the_first_layers_weights_do_not_see_the_mean_of_the_few_examples_either(activation, K):
+    """Of independent examples it takes 1/K of the variance; the law left it in, and was too high by √(K/(K-1))."""
+    found = measured(inputs(K * 40, 400), activation, "batch", "before", 3, 400, gain=sqrt(2), batch=K, seeds=3)
+    told = profile(activation, "he", 1.0, "batch", "before", K, depth=3, width=400, n_in=400)
+    read, seen = told.weight_norm / told.signal_norm, np.sqrt(found[1] / found[0])
+    np.testing.assert_allclose(read / read[-1], seen / seen[-1], rtol=0.02)
+
+
+@pytest.mark.parametrize("placement", ["before", "after"])
+def test_every_curve_of_linear_networks_is_a_power_of_the_gain(placement):
+    told = profile("linear", "lecun", 1.5, "none", placement, depth=4, width=7, n_in=28, sizes=[3.0])
+    below = np.arange(4.0)
+    np.testing.assert_allclose(told.signal_norm, 1.5 ** (3 - below), rtol=1e-9)
+    np.testing.assert_allclose(told.weight_norm, 1.5**3 / 1.5**below * 1.5 ** (below - 3) * [2, 1, 1, 1], rtol=1e-9)
+    np.testing.assert_allclose(told.forward_variance, 3 * 1.5 ** (2 * below + 2), rtol=1e-9)
+    np.testing.assert_allclose(told.product_norm, 1.5 ** (3 - below[:3]), rtol=1e-9)
+
+
+def test_batch_norm_divides_a_linear_networks_signal_by_the_spread_of_what_enters():
+    told = profile("linear", "lecun", 1.5, "batch", delta=1e-12, depth=3, width=7, n_in=7, sizes=[4.0])
+    np.testing.assert_allclose(told.signal_norm, [1 / 2, 1, 1], rtol=1e-9)
+    np.testing.assert_allclose(told.weight_norm, [1, 1, 1], rtol=1e-9)
+    np.testing.assert_allclose(told.forward_variance, [9, 2.25, 2.25], rtol=1e-9)
+
+
+@pytest.mark.parametrize("gain", [1e-7, 0.5, 0.9994])
+@pytest.mark.parametrize("depth", [1, 20])
+def test_a_signal_that_every_layer_takes_alike_is_lost_after_as_many_layers_as_the_logarithm_says(gain, depth):
+    told = profile("linear", "lecun", gain, depth=depth, width=50, n_in=50).lost_at_depth
+    assert told == pytest.approx(log(1e-6) / log(gain), rel=1e-6)
+
+
+def test_a_signal_that_is_lost_in_the_first_layer_is_lost_also_where_the_others_keep_it():
+    large = {"width": 50, "n_in": 50, "sizes": [1e14]}  # the first norm divides it by 1e7
+    assert profile("linear", "lecun", 1.0, "batch", depth=2, **large).lost_at_depth == pytest.approx(6 / 7)
+    assert profile("linear", "lecun", 0.9996, depth=2, width=50, n_in=50).lost_at_depth == inf
+
+
 @pytest.mark.parametrize(
     "asked",
     [
@@ -124,11 +164,14 @@ def test_every_curve_of_few_examples_has_their_factor_once_a_layer(activation):
         ("linear", "lecun", 0.9),
         ("relu", "he", 0.2),
         ("linear", "lecun", 0.5, "batch", "before", 8, 1.0),
+        ("gelu", "he"),
     ],
 )
 @pytest.mark.parametrize("depth", [3, 60])
-def test_the_signal_is_lost_between_the_depths_of_networks_that_keep_and_lose_it(asked, depth):
-    lost = profile(*asked, depth=depth, width=50, n_in=50).lost_at_depth
-    for more, kept in ((0, True), (1, False)):
-        deep = profile(*asked, depth=int(lost) + more + 1, width=50, n_in=50)
-        assert (deep.signal_norm[0] > 1e-6) == kept
+@pytest.mark.parametrize("sizes", [(1.0,), (0.1, 0.9)])
+def test_the_signal_is_lost_between_the_depths_of_networks_that_keep_and_lose_it(asked, depth, sizes):
+    inputs = {"width": 50, "n_in": 50, "sizes": sizes}
+    lost = profile(*asked, depth=depth, **inputs).lost_at_depth
+    kept, gone = (log(profile(*asked, depth=int(lost) + more, **inputs).signal_norm[0]) for more in (1, 2))
+    assert kept > log(1e-6) > gone
+    assert lost - int(lost) == pytest.approx((log(1e-6) - kept) / (gone - kept), abs=0.01)
