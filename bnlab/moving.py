@@ -106,7 +106,7 @@ def gap(new: np.ndarray, population: np.ndarray, alpha: float, start: float, cor
 def neighbors(steps: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each step 0..n-1 the places in `steps` to its left and right, and how far it is from the left one, 0 to 1."""
     t = np.clip(np.arange(n), steps[0], steps[-1])
-    right = np.clip(np.searchsorted(steps, t, "left"), 0, len(steps) - 1)
+    right = np.searchsorted(steps, t)
     left = np.maximum(right - 1, 0)
     return left, right, (t - steps[left]) / np.maximum(steps[right] - steps[left], 1)
 
@@ -134,8 +134,6 @@ def noise_left(alpha: float, t: float = inf, epoch: int = 0, correlation: float 
     Independent: sqrt((1-a)/(1+a) (1-a^2t)). `epoch`: values of one epoch of that length have this correlation, those of
     different epochs none; t must then be finite.
     """
-    if alpha == 1:
-        return 0.0
     if not epoch:
         return sqrt((1 - alpha) / (1 + alpha) * (1 - alpha ** (2 * t)))
     w = weights(int(t), alpha)
@@ -150,7 +148,7 @@ def law(name: str, alpha: float, K: int, N: int | None, t: int) -> float:
     their variance is 2 (K-1)/K^2, their bias -1/K. N: drawn from N examples without replacement in epochs, which takes
     both times (N-K)/(N-1) and gives two mini-batches of one epoch the correlation -K/(N-K); None: independent draws.
     """
-    finite = (N - K) / max(N - 1, 1) if N else 1.0
+    finite = (N - K) / (N - 1) if N else 1.0
     correlated = {"epoch": N // K, "correlation": -K / (N - K)} if N and N > K else {}
     left = sqrt(finite) * noise_left(alpha, t, **correlated)
     if name == "mean":

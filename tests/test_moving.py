@@ -74,6 +74,16 @@ def test_without_memory_the_average_still_lags_the_one_update_since_its_mini_bat
     assert gap(p[:-1], p, 0.0, 0.0).lag[0] == pytest.approx(-0.3)
 
 
+@pytest.mark.parametrize("start", [0.0, 1.0, 0.3])
+@pytest.mark.parametrize("shape", [(5,), (5, 2), (5, 2, 3)])
+def test_the_corrected_average_of_what_stands_still_is_that_from_the_first_step_and_the_start_where_nothing_comes_in(
+    start, shape
+):
+    still = np.full(shape, 7.0)
+    np.testing.assert_allclose(moving_averages(still, 0.9, start, corrected=True), still, rtol=1e-12)
+    assert (moving_averages(still, 1.0, start, corrected=True) == start).all()
+
+
 def test_a_missing_step_is_seen():
     assert complete(np.arange(5)) and complete(np.array([], int)) and complete(np.array([0]))
     for steps in ([1, 2, 3], [0, 2, 4], [0, 1, 2, 4], [3]):
@@ -155,6 +165,8 @@ def test_the_law_of_an_epoch_is_a_slow_sum_over_pairs_and_vanishes_after_whole_e
         assert noise_left(alpha, n) == pytest.approx(np.sqrt(left))
         variance, bias = 2 * (K - 1) / K**2 * left, sum(came) / K
         assert law("var", alpha, K, None, n) == pytest.approx(np.sqrt(variance + bias**2))
+    assert noise_left(alpha) == pytest.approx(np.sqrt((1 - alpha) / (1 + alpha)))
+    assert noise_left(1.0) == noise_left(1.0, 9, 3) == 0
     assert law("var", 0.0, 8, None, 9) == pytest.approx(np.sqrt(2 * 7 / 64 + 1 / 64))
     assert law("var", 0.0, 142, 142, 9) == law("mean", 0.0, 142, 142, 9) == 0  # the mini-batch is the population
 
@@ -166,8 +178,9 @@ def test_the_mean_of_biased_variances_is_that_of_a_finite_population():
 
 
 def test_population_between_its_steps_is_a_straight_line():
-    p = between(np.array([0, 4, 10]), np.array([[0.0], [4.0], [-2.0]]), 13)
-    np.testing.assert_allclose(p[:, 0], np.interp(np.arange(13), [0, 4, 10], [0, 4, -2]), atol=1e-12)
+    for steps in ([0, 4, 10], [2, 3, 10]):
+        p = between(np.array(steps), np.array([[0.0], [4.0], [-2.0]]), 13)
+        np.testing.assert_allclose(p[:, 0], np.interp(np.arange(13), steps, [0, 4, -2]), atol=1e-12)
     assert (between(np.array([5]), np.array([[7.0]]), 3) == 7).all()
 
 
