@@ -178,6 +178,30 @@ def test_small_batches_grow_as_autograd_says(activation, K):
     assert told == pytest.approx(measured, rel=0.015)
 
 
+@pytest.mark.parametrize("placement", ["before", "after"])
+def test_noise_widens_what_linear_networks_pass_on_by_its_mean_squares_and_leaves_the_signal(placement):
+    """A scale that is uniform between 1 and 1.6 has a mean square of 1.72, a shift between ±0.9 one of 0.27."""
+    told = growth("linear", "lecun", 1.5, "batch", placement, delta=1e-12, noise=(0.9, 0.6))
+    assert told.forward_variance == pytest.approx(1.5**2 * (1.72 + 0.27), rel=1e-9)
+    assert told.signal_squared == pytest.approx(1, rel=1e-6)
+
+
+@pytest.mark.parametrize("K", [6, 1000])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_noisy_batch_norm_grows_as_autograd_says(activation, K):
+    g = torch.Generator().manual_seed(0)
+    a, signal = (torch.randn(K, 1_000_000 // K, generator=g, dtype=torch.float64) for _ in range(2))
+    scale, shift = torch.rand(2, 1_000_000 // K, generator=g, dtype=torch.float64)
+    y = F.batch_norm(a.requires_grad_(), None, None, training=True, eps=1e-12)
+    z = ORACLE[activation](y * (1 + 0.6 * scale) + 0.9 * (2 * shift - 1))
+    signal -= signal.mean(0)
+    z.backward(signal)
+    v = z.detach().var(0, correction=1).mean()
+    told = growth(activation, "lecun", 1.0, "batch", "before", K, 1e-12, (0.9, 0.6))
+    assert told.signal_squared == pytest.approx(float(a.grad.square().sum() / signal.square().sum() / v), rel=0.02)
+    assert told.forward_variance == pytest.approx(float(z.detach().square().mean()), rel=0.02)
+
+
 @pytest.mark.parametrize("K", [2, 3, 4, 8, 64])
 @pytest.mark.parametrize("activation", ["linear", "relu", "tanh", "gelu", "sigmoid"])
 def test_small_batches_pass_on_the_variance_that_torch_does(activation, K):
