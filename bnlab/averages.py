@@ -105,7 +105,7 @@ def sphere_pairs(K: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rays = np.sort(np.array([pi / 2, 3 * pi / 2, between + pi / 2, between - pi / 2]))
     rays = np.append(rays, rays[0] + 2 * pi)
     angle = (rays[:-1, None] + np.diff(rays)[:, None] * (NODES_MANY + 1) / 2).ravel()
-    angular = (np.diff(rays)[:, None] * WEIGHTS_MANY / 2).ravel()
+    angular = (np.diff(rays)[:, None] * WEIGHTS_MANY).ravel()
     weight = np.outer(radial / radial.sum(), angular / angular.sum()).ravel()
     radius = sqrt(K - 1) * np.sin(t)
     return np.outer(radius, np.cos(angle)).ravel(), np.outer(radius, np.cos(angle - between)).ravel(), weight

@@ -1,7 +1,7 @@
 """The closed forms agree with plain torch: its activations, random networks, and autograd through them."""
 
 from itertools import pairwise
-from math import exp, pi
+from math import asin, erf, exp, pi
 
 import numpy as np
 import pytest
@@ -84,6 +84,17 @@ def test_gaussian_integrals(activation, q):
     assert m.square == pytest.approx(integral(lambda u: h(u) ** 2), rel=1e-7)
     assert m.slope_square == pytest.approx(integral(lambda u: slope(u) ** 2), rel=1e-7)
     assert m.mean == pytest.approx(integral(h), rel=1e-7, abs=1e-9 * m.square**0.5)
+
+
+@pytest.mark.parametrize("shift", [-1.3, 0.4])
+def test_gaussian_integrals_of_shifted_numbers(shift):
+    q = 0.3
+    linear, relu = (moments(activation, q, shift) for activation in ("linear", "relu"))
+    assert [linear.mean, linear.square] == pytest.approx([shift, q + shift**2], rel=1e-9)
+    density = exp(-(shift**2) / (2 * q)) / (2 * pi * q) ** 0.5
+    above = (1 + erf(shift / (2 * q) ** 0.5)) / 2
+    assert relu.mean == pytest.approx(shift * above + q * density, abs=1e-3)
+    assert relu.slope_square == pytest.approx(above, abs=5e-3)
 
 
 @pytest.mark.parametrize(
@@ -231,9 +242,18 @@ def test_small_batch_correction_fades_and_is_not_defined_below_four():
     assert small_batch("relu", 100_000)[:3] == pytest.approx([1, 1, 1], abs=1e-4)
     assert small_batch("relu", 3).growth == float("inf")
     assert growth("relu", "he", 1.0, "batch", "before", 2).signal_squared == float("inf")
-    for K in (2, 3, 7):
-        y_i, y_j, weight = sphere_pairs(K)
-        assert weight @ np.stack([y_i**2, y_j**2, y_i * y_j]).T == pytest.approx([1, 1, -1 / (K - 1)])
+
+
+@pytest.mark.parametrize("K", [2, 3, 4, 7, 50, 10**5])
+def test_pairs_on_the_sphere_have_its_moments_and_its_share_of_each_quadrant(K):
+    """Sheppard 1899: both numbers are positive with probability 1/4 + arcsin(correlation)/2π, as kinks at 0 need it."""
+    y_i, y_j, weight = sphere_pairs(K)
+    correlation = -1 / (K - 1)
+    assert weight @ np.stack([y_i**2, y_j**2, y_i * y_j]).T == pytest.approx([1, 1, correlation], rel=1e-9)
+    assert weight @ np.stack([y_i**4, y_j**4]).T == pytest.approx([3 * (K - 1) / (K + 1)] * 2, rel=1e-9)
+    both = 1 / 4 + asin(correlation) / (2 * pi)
+    signs = np.stack([(s * y_i > 0) & (t * y_j > 0) for s in (1, -1) for t in (1, -1)])
+    assert weight @ signs.T == pytest.approx([both, 1 / 2 - both, 1 / 2 - both, both], rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize(("norm", "placement"), KINDS)
