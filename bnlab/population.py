@@ -42,15 +42,14 @@ def pooled(parts: list[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 def streamed(networks: Networks, x: Tensor, chunk: int) -> Statistics:
     """Population statistics of every layer, [S, 1, d] each, from `chunk` examples of x [S, N, n_in] at a time.
 
-    The same as in one pass, but for rounding; the layers below are computed again for each layer. Returns float64.
+    The same as in one pass, but for rounding; the layers below are computed again for each layer. All is in float64.
     """
-    dtype, found = x.dtype, Statistics([], [])
+    found = Statistics([], [])
     for layer in range(len(networks.weight)):
         below = networks.cut(layer + 1)
-        given = Statistics([m.to(dtype) for m in found.mean], [v.to(dtype) for v in found.var])
         parts = []
         for part in x.split(chunk, 1):
-            _, used = below.forward(part, given)
+            _, used = below.forward(part, found)
             parts.append((part.shape[1], used.mean[layer], used.var[layer]))
         mean, var = pooled(parts)
         found.mean.append(mean)

@@ -1,7 +1,7 @@
 """The closed forms agree with plain torch: its activations, random networks, and autograd through them."""
 
 from itertools import pairwise
-from math import asin, erf, exp, pi
+from math import acos, asin, cos, erf, exp, pi, sin
 
 import numpy as np
 import pytest
@@ -187,6 +187,15 @@ def test_small_batches_grow_as_autograd_says(activation, K):
     measured = float(a.grad.square().sum() / signal.square().sum() / v)
     told = growth(activation, "xavier", 1.0, "batch", "before", K, delta=1e-12).signal_squared
     assert told == pytest.approx(measured, rel=0.015)
+
+
+def test_units_with_means_of_their_own_are_normalized_by_what_their_examples_do_not_share():
+    """What two examples of a unit share behind ReLU is the arc-cosine kernel (Cho and Saul 2009)."""
+    own, shared = 0.8, 3.0
+    angle = acos(shared / (own + shared))
+    kernel = (own + shared) * (sin(angle) + (pi - angle) * cos(angle)) / (2 * pi)
+    at = layer(Law("relu", "batch", "after", 1.0, 1e-12), np.array([own]), shared)
+    assert at.growth[0] == pytest.approx(1 / 2 / ((own + shared) / 2 - kernel), rel=0.01)
 
 
 @pytest.mark.parametrize("placement", ["before", "after"])
