@@ -1,6 +1,7 @@
 """Population statistics against float64 and slower sums, whole, streamed, and pooled over mini-batches."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from twins import every_kind
 
 from bnlab import Arm, Experiment, Settings, train
 from bnlab.group import Group
-from bnlab.mlp import Statistics
-from bnlab.population import of_mini_batches, pooled, streamed
+from bnlab.mlp import Networks, Statistics
+from bnlab.population import of_mini_batches, pooled, population, streamed
 
 BN = {"norm": "batch"}
 
@@ -96,6 +97,24 @@ def test_streamed_population_statistics_in_float64_are_exact(chunk):
         for l in range(4):
             torch.testing.assert_close(found.mean[l], whole.mean[l], rtol=1e-9, atol=1e-12)
             torch.testing.assert_close(found.var[l], whole.var[l], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("fits", [1000, 2 * 9 * 142 - 1, 2 * 9 * 142])
+def test_no_more_values_of_a_layer_are_held_at_once_than_fit(monkeypatch, fits):
+    group, (one, *_) = batch_norms(torch.float64)
+    twice = {name: [torch.cat([q, q]) for q in getattr(one, name)] for name in ("weight", "bias", "gamma", "beta")}
+    twice |= {name: torch.cat([getattr(one, name)] * 2) for name in ("delta", "readout", "readout_bias")}
+    x, held, forward = group.splits["train"][0].expand(2, -1, -1), [], Networks.forward
+
+    def seen(self, x, given=None):
+        held.append(x.shape[0] * x.shape[1] * 9)
+        return forward(self, x, given)
+
+    monkeypatch.setattr(Networks, "forward", seen)
+    monkeypatch.setattr(sys.modules["bnlab.population"], "FITS", fits)
+    outputs, _ = population(replace(one, **twice), x)
+    assert fits - 2 * 9 < max(held) <= fits and len(held) == (1 if fits == 2 * 9 * 142 else 5 * -(-142 // (fits // 18)))
+    torch.testing.assert_close(outputs, forward(replace(one, **twice), x)[0], rtol=1e-9, atol=1e-12)
 
 
 def test_the_practitioners_statistics_are_a_slow_loops():
