@@ -67,6 +67,7 @@ def test_of_values_that_are_no_numbers_none_is_called_saturated_or_dead(activati
     ("settings", "least", "most"),
     [
         ({"depth": 60, "width": 16, "activation": "sigmoid"}, 0, 1e-30),
+        ({"depth": 60, "width": 16, "activation": "sigmoid", "optimizer": "momentum"}, 0, 1e-30),
         ({"depth": 50, "width": 64, "activation": "relu", "init": "he", "init_gain": 3.0}, 1e21, np.inf),
     ],
 )
