@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 torch = Late("torch")
 
-PAGE = 2**21  # bytes of a large page
 PIECE = 2**25  # bytes asked for at once; what nobody writes to is not taken
 LINE = 128  # every tensor begins on a multiple of so many bytes
 
@@ -45,12 +44,10 @@ class Memory:
 
 
 def piece(size: int) -> Tensor:
-    """So many bytes, all 0, from the beginning of a large page on."""
+    """So many bytes, all 0, on large pages where they fill some."""
     try:
-        found = mmap.mmap(-1, size + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        found = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         raise MemoryError(f"there is no room for {size} bytes") from error
     found.madvise(mmap.MADV_HUGEPAGE)
-    every = torch.frombuffer(found, dtype=torch.uint8)
-    start = -every.data_ptr() % PAGE
-    return every[start : start + size]
+    return torch.frombuffer(found, dtype=torch.uint8)

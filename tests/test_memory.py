@@ -9,7 +9,7 @@ import torch
 from torch import float32, float64
 
 from bnlab import Arm, Experiment, Settings, train
-from bnlab.memory import LINE, PAGE, PIECE, Memory
+from bnlab.memory import LINE, PIECE, Memory
 
 needs_large_pages = pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="only Linux has them")
 
@@ -17,7 +17,8 @@ needs_large_pages = pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reaso
 @pytest.mark.parametrize("dtype", [float32, float64])
 def test_every_tensor_is_zero_and_written_to_alone(dtype):
     memory = Memory("cpu", dtype)
-    shapes = [(3,), (2, 5, 7), (0,), (4, 0, 2), (1,), (PIECE // dtype.itemsize + 1,), (33, 31)]
+    fifth = PIECE // dtype.itemsize // 5 + 1  # of a piece, and some more: it holds four
+    shapes = [(3,), (2, 5, 7), (0,), (4, 0, 2), (1,), (PIECE // dtype.itemsize + 1,), (33, 31), *[(fifth,)] * 6]
     tensors = [memory.zeros(*shape) for shape in shapes]
     for i, (tensor, shape) in enumerate(zip(tensors, shapes, strict=True), 1):
         assert tensor.shape == shape and tensor.dtype == dtype and tensor.is_contiguous()
@@ -45,7 +46,7 @@ def flags(address: int) -> list[str]:
 def test_it_lies_on_large_pages():
     memory = Memory("cpu", float32)
     first, second = memory.zeros(5), memory.zeros(5)
-    assert first.data_ptr() % PAGE == 0 and second.data_ptr() == first.data_ptr() + LINE
+    assert first.data_ptr() % LINE == 0 and second.data_ptr() == first.data_ptr() + LINE
     assert "hg" in flags(first.data_ptr()) and "hg" not in flags(torch.zeros(2**24).data_ptr())
 
 
