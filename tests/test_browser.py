@@ -65,7 +65,7 @@ def test_train_is_heard_also_while_the_page_hears_that_a_run_has_ended(page, ser
         button(page, "Train").click()  # within milliseconds of the rerun that "stopped" asks for
         until(page, f"document.querySelector('.live-plot').dataset.address?.includes('{run}') === false")
         status(page, "running")
-        run = page.evaluate("document.querySelector('.live-plot').dataset.address.split('/')[3]")
+        run = page.evaluate("document.querySelector('.live-plot').dataset.address.split('/')[2]")
     until(page, f"location.search.includes('{run}')")
     stopped(page)
 
