@@ -7,6 +7,7 @@ A step passes over tens of megabytes. On pages of 4 kB, looking up where each li
 from __future__ import annotations
 
 import mmap
+from contextlib import suppress
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -49,5 +50,6 @@ def piece(size: int) -> Tensor:
         found = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         raise MemoryError(f"there is no room for {size} bytes") from error
-    found.madvise(mmap.MADV_HUGEPAGE)
+    with suppress(OSError):  # a system may be built without them
+        found.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(found, dtype=torch.uint8)

@@ -42,12 +42,22 @@ def flags(address: int) -> list[str]:
 
 
 @needs_large_pages
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells")
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="not every system has them")
 def test_it_lies_on_large_pages():
     memory = Memory("cpu", float32)
     first, second = memory.zeros(5), memory.zeros(5)
     assert first.data_ptr() % LINE == 0 and second.data_ptr() == first.data_ptr() + LINE
     assert "hg" in flags(first.data_ptr()) and "hg" not in flags(torch.zeros(2**24).data_ptr())
+
+
+@needs_large_pages
+def test_a_system_without_large_pages_has_room_all_the_same(monkeypatch):
+    class Small(mmap.mmap):
+        def madvise(self, *_):
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(mmap, "mmap", Small)
+    assert not Memory("cpu", float32).zeros(3, 5).any()
 
 
 @needs_large_pages
