@@ -7,9 +7,12 @@ measured a few layers at a time while they are still in the cache. Rows are laid
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf, nan, prod
+from itertools import pairwise
+from math import inf, nan, prod, sqrt
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from .registry import Late
 from .stack import Stack
@@ -20,7 +23,8 @@ if TYPE_CHECKING:
 
 torch = Late("torch")
 
-LOWEST, HIGHEST = 1e-16, 1e18  # norms beyond are summed in float64: their squares leave float32
+HIGHEST = 1e18  # norms beyond, and those below Rows.least, are summed in float64: their squares leave float32
+LOST_SQUARES = 1e-7  # share of a norm's squares that may be so small that norms() leaves them out
 LEAST = 1e-45  # the least number above 0 in float32: nothing over nothing is no update
 WRITTEN = 2**16  # values, about, written at once: more push out of a processor's cache what is needed next
 LOST_DIGITS = 1e-2  # share of the mean square below which a variance is not taken from sums in float32
@@ -35,13 +39,12 @@ class Rows:
 
     def __init__(self, stack: Stack, columns: Layout):
         self.stack = stack
-        own = [t for t in columns if t in ("layers", "samples")]  # steps and units are copied in measured()
-        size = {t: sum(prod(shape) for _, shape in columns[t].values()) for t in own}
-        self.vectors = {t: stack.memory.zeros(n) for t, n in size.items()}
-        self.at = {
-            t: {q: self.vectors[t][start : start + prod(shape)].view(shape) for q, (start, shape) in columns[t].items()}
-            for t in own
-        }
+        own = [t for t in columns if t != "units"]  # those are copied in measured()
+        edges = np.cumsum([0, *(sum(prod(shape) for _, shape in columns[t].values()) for t in own)]).tolist()
+        self.vector = stack.memory.zeros(edges[-1])
+        self.tables = {t: slice(*ends) for t, ends in zip(own, pairwise(edges), strict=True)}
+        part = lambda table, start, shape: self.vector[self.tables[table]][start : start + prod(shape)].view(shape)  # noqa: E731
+        self.at = {t: {q: part(t, *place) for q, place in columns[t].items()} for t in own}
         of_units = stack.memory.zeros(2, stack.L, stack.S, 1, stack.d)
         self.flat, self.all_flat = of_units  # of each unit: how many values are flat; whether all are
         self.of_units = of_units[:, :, :, 0]
@@ -50,10 +53,12 @@ class Rows:
         self.K, self.edges = number(stack.K), [number(edge) for edge in stack.act.flat]  # Python's cost twice as much
         self.one_sided = stack.act.flat[1] == inf
         self.rate = stack.learning_rate.flatten()
+        longest = max(x[0, 0].numel() for x in (stack.a, stack.p["weight_in"][None], stack.p["weight"]) if len(x))
+        self.least = sqrt(longest * torch.finfo(stack.dtype).tiny / LOST_SQUARES)
         spans = stack.spans
         few = max(1, WRITTEN // (stack.S * stack.K * stack.d)) if stack.device == "cpu" else stack.L
         self.scratch = stack.room(min(few, spans[0].stop), stack.S, stack.K, stack.d)
-        layers, table = self.at["layers"], self.vectors["layers"].view(-1, stack.L, stack.S)
+        layers, table = self.at["layers"], self.vector[self.tables["layers"]].view(-1, stack.L, stack.S)
         names = list(columns["layers"])  # those measured at once stand side by side in trace.LAYERS
         beside = lambda first, last: table[names.index(first) : names.index(last) + 1]  # noqa: E731
         self.four, self.shares = beside("grad_norm", "update_ratio"), beside("saturated", "dead")
@@ -176,15 +181,16 @@ class Rows:
             self.mend(*known, self.updates)
             norm = ratio
         torch.mul(norm, self.rate, out=ratio).mul_(c).div_(layers["weight_norm"].clamp_min(LEAST))
-        self.spreads()
         if s.act.flat[0] > -inf:
-            torch.eq(self.flat, self.K, out=self.all_flat)
+            torch.le(self.K, self.flat, out=self.all_flat)  # eq would be the first of its kind in the step: slower
             torch.sum(self.of_units, 3, out=self.shares).mul_(self.share)
         else:
             self.shares.zero_()
-        self.shares.masked_fill_(layers["z_mean"].isnan(), nan)  # what is no number is neither flat nor steep
-        rows = {table: vector.clone() for table, vector in self.vectors.items()}
-        rows["steps"] = torch.cat([s.loss] if s.accuracy is None else [s.loss, s.accuracy])
+        self.spreads()
+        for name, into in self.at["steps"].items():
+            into.copy_(getattr(s, name))
+        row = self.vector.clone()
+        rows = {table: row[here] for table, here in self.tables.items()}
         if s.B:
             rows["units"] = torch.cat(self.units).flatten()
         return rows
@@ -194,9 +200,9 @@ class Rows:
         four = self.four[: len(measured)]
         if self.stack.device == "cpu":  # on CUDA asking would wait for the device
             least, most = map(float, four.aminmax())
-            if least >= LOWEST and most <= HIGHEST:
+            if least >= self.least and most <= HIGHEST:
                 return
-        lost = (four < LOWEST).logical_or_(four > HIGHEST)  # NaN stays: that network has diverged
+        lost = (four < self.least).logical_or_(four > HIGHEST)  # NaN stays: that network has diverged
         for flat, out, where in zip(measured, four, lost, strict=True):
             at = 0
             for x, _ in flat:
@@ -209,31 +215,37 @@ class Rows:
 
         Where a norm's statistics are known, its n means and variances take their place: the mean square is the mean of
         var + mean^2. The difference loses its digits where the values hardly differ; there they are centered first.
+        Where a mean is no number, so are the shares.
         """
-        self.spread.square_()
+        self.spread.mul_(self.spread)
         torch.addcmul(self.stack.var, self.mean.copy_(self.stack.mean), self.mean, out=self.square)
         for of, into in self.known:
             torch.sum(of, 3, out=into)
         self.both.mul_(self.each)
         mean, square = self.means, self.spread
         var = torch.addcmul(square, mean, mean, value=-1)
-        sound = torch.gt(var, square.mul_(LOST_DIGITS))  # not where the squares did not fit into float32
+        kept = torch.div(var, square)
         torch.sqrt(var, out=self.spread)
-        if self.stack.device == "cpu" and sound.all():  # on CUDA asking would wait for the device
-            return
-        lost = sound.logical_or_(mean.isnan()).logical_not_()  # a network that has diverged stays as it is
+        if self.stack.device == "cpu" and float(kept.aminmax()[0]) > LOST_DIGITS:  # on CUDA asking would wait
+            return  # NaN would have been the least
+        nowhere = mean.isnan()  # a network that has diverged stays as it is
+        self.shares.masked_fill_(nowhere[1], nan)  # it is neither flat nor steep
+        sound = kept > LOST_DIGITS  # not where the squares did not fit into float32
+        lost = sound.logical_or_(nowhere).logical_not_()
         for x, of in self.whole_views():
             again(spreads64, x, self.spread[of], lost[of])
 
 
 def norms64(x: Tensor) -> Tensor:
     """Norms of x [..., m] in float64, [...]."""
-    return torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)
+    return torch.linalg.vector_norm(x.double(), dim=-1)
 
 
 def spreads64(x: Tensor) -> Tensor:
     """Standard deviations of x [..., m], centered and in float64, [...]."""
-    return x.double().std(-1, correction=0)
+    centered = x.double()  # torch's std would take nine times as long
+    centered -= centered.mean(-1, keepdim=True)
+    return torch.linalg.vector_norm(centered, dim=-1) / sqrt(x.shape[-1])
 
 
 def again(measure: Callable[[Tensor], Tensor], x: Tensor, out: Tensor, lost: Tensor) -> None:
@@ -242,8 +254,10 @@ def again(measure: Callable[[Tensor], Tensor], x: Tensor, out: Tensor, lost: Ten
         out.copy_(torch.where(lost, measure(x).to(out.dtype), out))
         return
     for slot in lost.any(0).nonzero().flatten().tolist():
-        where = lost[:, slot]
-        out[where, slot] = measure(x[where, slot]).to(out.dtype)
+        where = lost[:, slot].nonzero().flatten().tolist()
+        these = slice(where[0], where[-1] + 1)  # to pick layer by layer costs more than those between
+        found = measure(x[these, slot]).to(out.dtype)
+        out[these, slot] = found.where(lost[these, slot], out[these, slot])
 
 
 def first(views: dict[str, Tensor], out: Tensor) -> tuple[Tensor, Tensor]:
@@ -258,6 +272,12 @@ def above(views: dict[str, Tensor], out: Tensor, span: slice) -> list[tuple[Tens
 
 
 def norms(measured: list[tuple[Tensor, Tensor]]) -> None:
-    """Norms of each layer and slot, x [layers, S, m], each into its place."""
+    """Norms of each layer and slot, x [layers, S, m], each into its place.
+
+    Squares below the least normal number count as 0: with them a processor takes ten times as long, and where they
+    matter, in networks that vanish, mend() measures again.
+    """
+    torch.set_flush_denormal(True)
     for flat, out in measured:
         torch.linalg.vector_norm(flat, dim=2, out=out)
+    torch.set_flush_denormal(False)

@@ -124,3 +124,19 @@ def test_a_quantity_that_is_added_leaves_the_others_as_they_are(monkeypatch, las
     wider = dict([*list(trace.LAYERS.items())[:at], *more.items(), *list(trace.LAYERS.items())[at:]])
     monkeypatch.setitem(trace.TABLES, "layers", wider)
     np.testing.assert_array_equal(np.array(seen()), np.array(before))
+
+
+def test_norms_are_right_where_most_squares_are_below_the_least_normal_number():
+    """They count as 0, for speed, which is to be seen in no norm; and nowhere else."""
+    g = grouped(every_kind(depth=3, width=64, batch_size=128, data="gaussian"), torch.float32)
+    gradient(g)
+    faint = 1.08e-19  # its square is 1.17e-38; the least normal number is 1.18e-38
+    with torch.no_grad():
+        g.stack.da.fill_(faint)
+        g.stack.da[..., 0, 0] = torch.logspace(-18, -12, 3 * g.stack.S).view(3, g.stack.S)
+        for span in g.stack.spans:
+            g.rows.backward(span.stop - 1)
+        g.rows.measured(*g.stack.direction())
+    exact = g.stack.da.double().flatten(2).norm(dim=2)
+    torch.testing.assert_close(g.rows.at["layers"]["signal_grad_norm"].double(), exact, rtol=2e-7, atol=0)
+    assert torch.tensor([1e-30]) * torch.tensor([1e-10]) > 0, "the training itself keeps such numbers"
