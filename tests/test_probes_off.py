@@ -8,6 +8,7 @@ from twins import Twin
 
 from bnlab import figures, lineage
 from bnlab.looking import look
+from bnlab.moving import ALPHAS
 from bnlab.probes import Copies
 from bnlab.probes.off import WITHOUT
 
@@ -88,3 +89,32 @@ def test_of_a_fork_whose_past_was_deleted_no_cause_is_told(store):
         for part, kind in (("nothing", "moving"), ("all", "population")):
             steps, losses, _ = trace.scores(arm, "test", kind)
             assert told[part] == pytest.approx(losses[list(steps).index(25), 0], rel=1e-5)
+
+
+def test_after_a_single_step_every_part_is_told(store):
+    """The average holds the start and one mini-batch; the line from step 0 to 1 is one update long."""
+    trace = recorded(store, steps=1, score_every=1)
+    look(store, trace.run.id, "off", {}, 1, trace.snapshot(1))
+    trace = store.trace(trace.run.id)
+    told = trace.look("off", 0, 1)["parts"][0]  # [2, L, alphas, 5]
+    _, *population = trace.population(0)
+    unit = np.sqrt(population[1][1, 0]), population[1][1, 0]
+    for i, (name, start) in enumerate((("mean", 0.0), ("var", 1.0))):
+        b, (old, new) = trace.read(f"batch_{name}", 0).mean[0, 0].astype(float), population[i][:, 0].astype(float)
+        for j, alpha in enumerate(ALPHAS):
+            came = 1 - alpha
+            gone = alpha * (start - new), came * (old - new), came * (b - old)
+            parts = (alpha * start + came * b - new, *gone, b - new if came else start - new)
+            sizes = [np.sqrt(np.mean((part / unit[i]) ** 2, 1)) for part in parts]  # of each layer
+            np.testing.assert_allclose(told[i, :, j], np.array(sizes).T, rtol=1e-4, atol=1e-6)
+
+
+def test_steps_are_trained_again_from_800_before_and_from_no_further(store):
+    for steps, far in ((800, False), (801, True)):
+        trace = recorded(store, steps=steps, score_every=steps)
+        look(store, trace.run.id, "off", {}, steps, trace.snapshot(steps))
+        found = store.trace(trace.run.id).look("off", 0, steps)
+        assert far or found["replayed"][0] == 200
+        drawn = figures.draw("why_off", store.trace(trace.run.id), {})
+        said = " ".join(note.text for note in drawn.layout.annotations)
+        assert ("no snapshot of the weights is left here of the 800 steps before 801" in said) == far, said
