@@ -128,8 +128,6 @@ def combined(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean, min and max of buckets [n, ...], each counting as weight[i], from one of `edges` to the next: of what is
     finite; where nothing is, infinite or NaN."""
-    if not len(edges):
-        return mean, low, high
     weight = weight.reshape(-1, *[1] * (mean.ndim - 1))
     there = np.isfinite(mean)
     with np.errstate(invalid="ignore"):
