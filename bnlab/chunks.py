@@ -65,7 +65,7 @@ class Table:
         if not len(rows):
             return
         if self.summary:
-            self.summary.add(db, int(steps[0]), rows)
+            self.summary.add(db, rows)
         if self.filled and (stride != self.stride or steps[0] != self.first + self.stride * self.filled):
             self.filled = 0  # what is open stays as it is on disk
         at = 0

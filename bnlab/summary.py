@@ -63,9 +63,8 @@ class Summary:
         self.sum += np.nansum(rows, 0, dtype=np.float64)
         self.low, self.high = np.fmin(self.low, np.fmin.reduce(rows, 0)), np.fmax(self.high, np.fmax.reduce(rows, 0))
 
-    def add(self, db, step: int, rows: np.ndarray) -> None:
-        """Take in rows of consecutive steps from `step` on."""
-        rows = rows[max(0, self.edge + self.rows - step) :]
+    def add(self, db, rows: np.ndarray) -> None:
+        """Take in the rows of the steps that follow."""
         full = False
         while len(rows):
             part = rows[: self.stride - self.rows]
