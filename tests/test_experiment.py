@@ -142,3 +142,10 @@ def test_arms_of_the_same_settings_are_told():
 def test_what_an_error_says_is_a_line_of_at_most_200_characters():
     assert in_a_line(RuntimeError("CUDA error:\n  out of\tmemory\n")) == "CUDA error: out of memory"
     assert in_a_line(ValueError("x" * 300)) == "x" * 200
+
+
+def test_a_long_value_is_cut_short_in_the_sentence_about_it():
+    for length, told in ((60, "x" * 60), (61, "x" * 57 + "...")):
+        with pytest.raises(ValidationError) as error:
+            Settings(data="x" * length)
+        assert problems(error.value)[0].startswith(f"data is {told}; allowed is one of digits, ")
