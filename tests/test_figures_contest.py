@@ -19,6 +19,7 @@ def test_the_loss_along_the_update_is_another_choice(tmp_path, optimizer):
     assert np.allclose(*told) == (optimizer == "sgd")
     assert "along the update" in update.layout.yaxis.title.text
     assert "the optimizer's own next update" in update.layout.meta["note"]
+    assert "steps of 1/2 to 4 learning rates along its gradient:" in along.layout.meta["note"]
 
 
 def test_one_quantity_has_one_name(why_run):
@@ -53,6 +54,16 @@ def test_an_arm_that_had_diverged_at_once_leaves_the_chart_to_the_others(tmp_pat
     drawn = seen(store, run_id, "smoothness", {"direction": "gradient_line"})
     there = {t.name: np.isfinite(np.array(t.y, float)).any() for t in drawn.data if t.name}
     assert there == {"BN": True, "wild": False}
+
+
+def test_arms_all_of_which_are_lost_at_the_end_are_drawn_until_then(why_run, monkeypatch):
+    seen_of = {"loss": np.ones((2, 2, 5)), "change": np.ones((2, 2, 4)), "smoothness": np.full((2, 2), 3.0)}
+    for values in seen_of.values():
+        values[1] = np.nan
+    monkeypatch.setattr(contest, "looks", lambda *_: (np.array([0, 40]), seen_of))
+    drawn = figures.draw("smoothness", why_run[0].trace(why_run[1]), {"direction": "gradient_line"})
+    roughness = [np.array(line.y, float) for line in drawn.data if line.yaxis == "y3" and line.mode == "lines+markers"]
+    np.testing.assert_allclose(roughness, [[3, np.nan]] * 3)
 
 
 def test_the_drift_that_is_drawn_is_that_of_what_a_layer_reads(tmp_path):
@@ -111,11 +122,14 @@ def test_names_of_lines_are_not_printed_over_each_other():
 def test_smoothness_is_the_geometric_mean_of_the_seeds(why_run):
     drawn, trace = seen(*why_run, "smoothness"), why_run[0].trace(why_run[1])
     _, found = trace.looks("gradient_line", 1)
-    columns = [[t for t in drawn.data if t.name == "BN" and t.yaxis == f"y{i}" and "lines+m" in t.mode] for i in "23"]
-    (low, high), (rough,) = columns
-    mean = np.exp(np.log(found["change"]).mean(1))
-    np.testing.assert_allclose(low.y, mean.min(1), rtol=1e-5)
-    np.testing.assert_allclose(high.y, mean.max(1), rtol=1e-5)
+    columns = [
+        [t for t in drawn.data if t.name == "BN" and t.yaxis == f"y{i}" and "lines+m" in t.mode] for i in ("", 2, 3)
+    ]
+    *ranges, (rough,) = columns
+    for (low, high), values in zip(ranges, (found["loss"][..., 1:], found["change"]), strict=True):
+        mean = np.exp(np.log(values).mean(1))  # of each length of step; the loss where it begins is no step
+        np.testing.assert_allclose(low.y, mean.min(1), rtol=1e-5)
+        np.testing.assert_allclose(high.y, mean.max(1), rtol=1e-5)
     np.testing.assert_allclose(rough.y, np.exp(np.log(found["smoothness"]).mean(1)), rtol=1e-5)
     assert "Geometric means over 2 seeds" in drawn.layout.meta["note"]
 
