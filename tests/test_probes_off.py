@@ -9,7 +9,7 @@ from twins import Twin
 from bnlab import figures, lineage
 from bnlab.looking import look
 from bnlab.moving import ALPHAS
-from bnlab.probes import Copies
+from bnlab.probes import Copies, off
 from bnlab.probes.off import WITHOUT
 
 
@@ -118,3 +118,28 @@ def test_steps_are_trained_again_from_800_before_and_from_no_further(store):
         drawn = figures.draw("why_off", store.trace(trace.run.id), {})
         said = " ".join(note.text for note in drawn.layout.annotations)
         assert ("no snapshot of the weights is left here of the 800 steps before 801" in said) == far, said
+
+
+def test_before_the_first_update_the_whole_gap_is_the_start(store):
+    trace = recorded(store, steps=1, score_every=1)
+    look(store, trace.run.id, "off", {}, 0, trace.snapshot(0))
+    found = store.trace(trace.run.id).look("off", 0, 0)
+    told = dict(zip(WITHOUT, found["loss"][0], strict=True))
+    for kind, parts in (("moving", ("nothing", "lag", "mini_batches")), ("population", ("warm_up", "all"))):
+        loss = trace.scores(0, "test", kind)[1][0, 0]
+        assert [told[part] for part in parts] == pytest.approx([loss] * len(parts), rel=1e-5)
+    assert np.isnan(found["parts"]).all() and found["replayed"][0] == 0
+
+
+def test_of_more_networks_the_population_is_measured_at_fewer_of_the_last_steps_and_at_the_step_itself(
+    store, monkeypatch
+):
+    at, measured = [], off.measured
+    monkeypatch.setattr(off, "AT_ONCE", 2)
+    monkeypatch.setattr(off, "REPLAYED", 8)
+    monkeypatch.setattr(off, "measured", lambda group: at.append(group.stack.t) or measured(group))
+    trace = recorded(store, [{"norm": "batch", "learning_rate": rate} for rate in (0.1, 0.2, 0.3)], steps=11)
+    for snapshot in trace.snapshots()[1:-1]:
+        store.db.execute("delete from snapshots where step = ?", (snapshot,))
+    look(store, trace.run.id, "off", {}, 11, trace.snapshot(11))
+    assert at == [3, 5, 7, 9, 11]

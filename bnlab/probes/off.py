@@ -73,12 +73,12 @@ def losses(
 ) -> list[float]:
     """Test loss of one network with its moving averages less each part of WITHOUT; population [n, L, d] at `steps`, and
     what the start and each step weigh, [1 + t]."""
-    stack, t, old, came = group.stack, group.stack.t, weights[0], weights[1:]
+    stack, old, came = group.stack, weights[0], weights[1:]
     left: dict[str, list[np.ndarray]] = {name: [] for name in WITHOUT}
     for moving, values, start in zip((stack.moving_mean, stack.moving_var), population, START.values(), strict=True):
         m, p = moving[:, b, 0].double().numpy(), values[-1]
         warm_up = old * (start - p)
-        lag = averaged(steps, values, came) - (1 - old) * p if t else 0 * p
+        lag = averaged(steps, values, came) - (1 - old) * p
         for name, part in zip(WITHOUT, (0 * p, warm_up, lag, m - p - warm_up - lag, m - p), strict=True):
             left[name].append(m - part)
     pairs = [[q.astype(np.float32)[:, None] for q in (mean, np.maximum(var, 0))] for mean, var in left.values()]
@@ -109,7 +109,7 @@ def path(group: Group, seen: Seen) -> tuple[int, np.ndarray, np.ndarray, np.ndar
     now = stack.snapshot()
     if start < t:
         stack.restore(start, seen.vector(start))
-    every = -(-stack.B // AT_ONCE) or 1
+    every = -(-stack.B // AT_ONCE)
     first = max(start, t - REPLAYED)
     steps, found = [], []
     for s in range(start, t + 1):
