@@ -116,6 +116,21 @@ def test_a_run_that_begins_late_is_summed_up_from_its_first_step_on_also_where_b
     agrees(series, NOISE, 1003)
 
 
+def test_the_summary_is_a_slow_loops_wherever_the_writer_commits(store):
+    """It does by the clock, also within a bucket and more than a bucket later."""
+    run_id = store.create(small(depth=1, steps=1003)).id
+    rows = lambda t: {"steps": np.array([NOISE[t], 0, 0, 0], np.float32)}  # noqa: E731
+    with store.writer(run_id) as writer:
+        for record in written(store.run(run_id).experiment, range(1003), rows):
+            writer.keep(record)
+            if record.step % 11 == 5:
+                writer.commit()
+    ask = "select n, data from summary where run = ? and kind = 'steps' order by first"
+    found = [np.frombuffer(data, np.float32).reshape(-1, 3, n)[0] for n, data in store.db.execute(ask, (run_id,))]
+    for told, exact in zip(np.concatenate(found, 1), slow(NOISE, range(0, 1001, 4)), strict=True):
+        np.testing.assert_allclose(told, exact, rtol=1e-5, atol=1e-6)
+
+
 def test_a_step_of_which_only_a_mean_is_left_is_told_with_all_its_steps(noisy):
     for step in (1, 500, 12_345):
         steps, values = noisy.at("loss", 0, step)
