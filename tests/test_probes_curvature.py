@@ -168,3 +168,10 @@ def test_the_curvature_of_a_quadratic_is_its_closed_form():
     hessian[m + 1, : m + 1] += cross
     hessian[: m + 1, m + 1] += cross
     assert found == pytest.approx(float(torch.linalg.eigvalsh(hessian)[-1]), rel=1e-9)
+
+
+def test_the_noise_of_one_arm_is_in_no_other():
+    arms = (Arm(label="BN", changes={"norm": "batch"}), Arm(label="noisy", changes=NOISY))
+    settings = Settings(data="wine", depth=2, width=5, batch_size=16, activation="tanh")
+    group = made(Experiment(settings=settings, arms=arms))
+    assert top(group)[0] == pytest.approx(whole(*next(twins(group))), rel=1e-5)
