@@ -47,6 +47,9 @@ def test_recorded_quantities_are_those_of_the_twin(activation):
                 "saturated": flat.double().mean(),
                 "dead": flat.all(0).double().mean(),
             }
+            places = [*trace.sample_at(40, 12)]
+            for name, values in (("a", a), ("z", z)):
+                torch.testing.assert_close(g.rows.at["samples"][name][l, slot], values.flatten()[places])
             for name, value in told.items():
                 torch.testing.assert_close(layers[name][l, slot], value.detach(), rtol=1e-7, atol=1e-9, msg=name)
 
