@@ -132,6 +132,8 @@ def test_while_a_run_trains_its_newest_look_is_shown(store):
     assert figures.needs("alpha_curve", trace, {}), "nobody has looked at the newest snapshot"
     figures.settle("alpha_curve", trace, {})
     assert trace.horizon == 10 and finite(trace, "alpha_curve")
+    taken(store, run.id, "alphas", 20)
+    assert trace.looked("alphas") == [10] and store.trace(run.id).looked("alphas") == [10, 20]
     other = store.trace(run.id)
     figures.settle("surface", other, {})
     assert other.horizon is None, "nothing was looked at: the figure says so"
