@@ -143,3 +143,12 @@ def test_norms_are_right_where_most_squares_are_below_the_least_normal_number():
     exact = g.stack.da.double().flatten(2).norm(dim=2)
     torch.testing.assert_close(g.rows.at["layers"]["signal_grad_norm"].double(), exact, rtol=2e-7, atol=0)
     assert torch.tensor([1e-30]) * torch.tensor([1e-10]) > 0, "the training itself keeps such numbers"
+
+
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name != "linear"])
+def test_beyond_the_flat_edges_the_slope_is_below_a_twentieth_of_the_steepest(activation):
+    u = torch.linspace(-12, 12, 240_001, dtype=torch.float64).requires_grad_()
+    (slope,) = torch.autograd.grad(ACTIVATIONS[activation].plain(u).sum(), u)
+    steep = u.detach()[slope.abs() >= slope.abs().max() / 20]
+    low, high = ACTIVATIONS[activation].flat
+    assert (low, min(high, 12)) == pytest.approx((float(steep.min()), float(steep.max())), abs=3e-4)
