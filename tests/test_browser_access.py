@@ -16,6 +16,13 @@ def test_the_page_link_that_has_the_focus_is_outlined(page, server):
     expect(link).to_have_css("outline", "rgba(29, 36, 51, 0.8) solid 2px")
 
 
+def test_the_window_is_called_by_its_page(page, server):
+    opened(page, server)
+    for name in ("Lab", "Inference", "Why it works", "Runs"):
+        page.get_by_role("navigation").get_by_role("link", name=name, exact=True).click()
+        expect(page).to_have_title(f"{name} · Batch Normalization Lab")
+
+
 def test_the_part_of_the_page_that_arrows_scroll_is_outlined_when_tab_comes_to_it(page, server):
     opened(page, server)
     main = page.get_by_role("main")
