@@ -95,7 +95,7 @@ def test_what_the_page_was_told_in_vain_it_is_told_again(page, browser, server):
 )
 def test_the_board_of_a_run_at_rest_says_its_state_again_once_the_server_answers(page, server, lost, said):
     opened(page, server)
-    state = page.locator(".board").get_by_role("status")
+    state = page.locator(".board-state")
     expect(state).to_have_text("Done after 500 steps")
     page.route("**/api/runs/*", lambda asked: asked.fulfill(**lost) if lost else asked.abort())
     expect(state).to_contain_text(said)

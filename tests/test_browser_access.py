@@ -83,7 +83,7 @@ def test_the_headings_are_an_outline_of_the_page(page, server):
     until(page, "document.querySelectorAll('.board-card').length === 3")
     asking, shown = [(2, "Arms"), (2, "Shared settings")], [(2, "Loss"), (2, "Accuracy")]
     cards = [(3, label) for label in ("no norm", "BN before", "BN after")]
-    done = (2, page.locator(".board").get_by_role("status").inner_text())
+    done = (2, page.locator(".board-state").inner_text())
     assert outline(page) == [*asking, (1, "Batch Normalization Lab"), done, *cards, *shown]
     page.goto(f"{server}/inference")
     page.get_by_role("heading", name="Conventions").wait_for(timeout=SLOW)
@@ -94,6 +94,14 @@ def test_the_headings_are_an_outline_of_the_page(page, server):
         (2, "Fork this run"),
         (2, "Conventions"),
     ]
+
+
+def test_the_run_s_state_is_told_when_it_changes_and_is_the_name_of_its_heading(page, server):
+    opened(page, server)
+    until(page, "document.querySelector('.board-state')?.innerText.startsWith('Done')")
+    words = page.locator(".board-state [aria-live=polite]").inner_text()
+    read = page.locator(".board").aria_snapshot()
+    assert f'heading "{words}" [level=2]' in read, read
 
 
 def test_every_row_of_runs_is_a_group_by_its_name_before_it_has_the_focus(page, server):

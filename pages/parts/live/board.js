@@ -37,7 +37,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
     me = { root: make("div", "board"), state: make("span"), facts: make("span", "board-facts"),
       bar: make("div", "board-bar"), done: make("div", "board-done"), cards: make("div", "board-cards"), told: [] };
     const line = make("div", "board-line"), head = make("h2", "board-state"); // above the cards, whose heads are h3
-    me.state.setAttribute("role", "status");
+    me.state.ariaLive = "polite"; // no role of its own, which would leave the heading without a name
+    me.state.ariaAtomic = "true";
     me.bar.setAttribute("role", "progressbar");
     me.bar.setAttribute("aria-label", "Steps done");
     me.bar.append(me.done);
