@@ -111,8 +111,8 @@ def words(run: Run, position: int | None) -> str:
         "queued": "Starting"
         if position is None
         else f"Waiting; {f'{position} ahead' if position else 'next'} in the queue",
-        "running": "Training",
-        "paused": f"Paused {at}",
+        "running": f"Training{lost}",
+        "paused": f"Paused {at}{lost}",
         "done": f"Done after {steps:,} step{'' if steps == 1 else 's'}{lost}",
         "stopped": f"Stopped {at}{lost}",
         "diverged": f"Diverged: {run.reason}" if run.reason else "Diverged",

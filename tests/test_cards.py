@@ -250,7 +250,7 @@ def test_the_board_says_every_status_in_words(trace):
         asked = Experiment(settings=SMALL.model_copy(update={"steps": 30}), arms=ARMS)
         run = trace.run._replace(experiment=asked, status=status, step=7, reason=reason)
         assert cards.words(run, 2) == words
-        if status in ("done", "stopped"):
+        if status in ("running", "paused", "done", "stopped"):
             of = len(run.experiment.networks)
             run = run._replace(diverged={(0, run.experiment.seeds[0]): (3, 1)})
             assert cards.words(run, 2) == f"{words}; 1 of {of} networks diverged"
