@@ -55,6 +55,18 @@ def test_what_is_chosen_and_the_button_that_stands_out_can_be_read_in_both_theme
     expect(train.locator("kbd")).to_have_css("opacity", "1")
 
 
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_the_buttons_of_a_chart_s_toolbar_stand_out_from_the_page_in_both_themes(page, server, scheme):
+    page.emulate_media(color_scheme=scheme)
+    opened(page, server)
+    drawn(page)
+    back = light(page.get_by_test_id("stApp").evaluate("app => getComputedStyle(app).backgroundColor"))
+    for name in ("Zoom", "Zoom in"):  # pressed, and not
+        icon = page.get_by_role("toolbar", name="Loss", exact=True).get_by_role("button", name=name, exact=True)
+        color = light(icon.locator("path").first.evaluate("path => getComputedStyle(path).fill"))
+        assert (max(color, back) + 0.05) / (min(color, back) + 0.05) >= 3, name
+
+
 def test_what_a_background_alone_tells_is_told_in_colors_of_the_visitors_own_too(page, server):
     page.emulate_media(forced_colors="active")
     opened(page, server)

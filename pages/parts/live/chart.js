@@ -5,6 +5,7 @@ const MOMENTS = 2000; // in which a new run has its first points
 const ALIVE = new Set(["queued", "running"]);
 const ASKED = 60_000; // an iPhone asks first whether to download a picture, which must still be there then
 const SCALE = 2; // points of a downloaded picture for one of the page
+const ICON = "#8a8f98"; // of the toolbar: 3 to 1 on white and on dark
 const HEIGHT = 420; // pixels of a chart that asks for no other
 const FINGER = matchMedia("(hover: none) and (pointer: coarse)"); // it scrolls the page, also over a chart, until a button of the toolbar gives it to the chart
 const AROUND = 64, SQUEEZED = 0.7; // in full screen: pixels above and below a chart, and the least share of its usual height
@@ -140,7 +141,7 @@ async function draw(me, again = false) {
     ...own, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: c.back, font: { ...own.font, color: c.text, family: c.font }, // names in hover lie on it
     hoverlabel: { ...own.hoverlabel, bgcolor: c.raised, bordercolor: c.line, font: { color: c.text, family: c.font } },
     xaxis: { ...own.xaxis, ...axis }, yaxis: { ...own.yaxis, ...axis },
-    modebar: { bgcolor: "rgba(0,0,0,0)", color: c.line, activecolor: c.text },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: ICON, activecolor: c.text },
   };
   const usual = layout.height ?? HEIGHT;
   me.screen = screenful(me);
