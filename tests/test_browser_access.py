@@ -174,6 +174,22 @@ def test_the_legend_is_gone_through_by_keys_while_its_chart_is_drawn_anew(page, 
     stopped(page)
 
 
+def test_a_chart_s_curves_are_read_in_numbers_by_keys_while_it_follows_its_run(page, server):
+    trained(page, server)
+    numbers = page.locator(".live-told").first
+    expect(numbers.get_by_text("Loss in numbers")).to_be_visible()
+    expect(numbers.get_by_role("listitem").first).to_be_hidden()
+    numbers.locator("summary").focus()
+    page.keyboard.press("Enter")
+    told = numbers.get_by_role("listitem").filter(has_text="BN: mini-batch. cross-entropy E (nats)")
+    expect(told).to_be_visible()
+    before = told.inner_text()
+    expect(told).not_to_have_text(before)
+    expect(told).to_be_visible()
+    expect(numbers.locator("summary")).to_be_focused()
+    stopped(page)
+
+
 def test_a_chart_s_toolbar_bears_its_title_and_is_one_stop_of_tab(page, server):
     opened(page, server)
     drawn(page)

@@ -30,6 +30,7 @@ from . import (
     surface,
 )
 from .options import About, Option, asked, lacking, nearest
+from .told import told
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -77,6 +78,7 @@ def draw(name: str, trace: Trace, query: Mapping[str, str]) -> go.Figure:
     figure = style.said(why) if why else about.draw(trace, **values)
     if "said" not in figure.layout.meta:
         figure.layout.meta["note"] = f"{figure.layout.meta['note']} {nearest(query, values, trace)}".strip()
+        figure.layout.meta["told"] = told(figure)
     return figure
 
 

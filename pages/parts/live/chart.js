@@ -38,14 +38,16 @@ load(FLAT).catch(() => {}); // begins before the first figure is asked for
 export default function ({ data, parentElement, setTriggerValue }) {
   let me = charts.get(parentElement);
   if (!me) {
-    me = { plot: document.createElement("div"), note: document.createElement("p"), words: document.createElement("p"), updates: 0, legend: 0 };
+    me = { plot: document.createElement("div"), note: document.createElement("p"), words: document.createElement("p"), told: document.createElement("details"), updates: 0, legend: 0 };
     me.plot.className = "live-plot";
     me.note.className = "live-note";
     me.words.className = "live-words";
     me.words.setAttribute("role", "status");
     me.root = parentElement.appendChild(document.createElement("div"));
     me.root.className = "live-chart";
-    me.root.append(me.plot, me.note, me.words);
+    Object.assign(me.told, { className: "live-told", hidden: true });
+    me.told.append(document.createElement("summary"), document.createElement("ul"));
+    me.root.append(me.plot, me.note, me.told, me.words);
     me.root.addEventListener("fullscreenchange", () => (me.wake = true));
     me.plot.addEventListener("touchstart", (event) => leave(me, event), true);
     me.plot.addEventListener("click", (event) => release(me, event), true);
@@ -53,6 +55,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   }
   Object.assign(me.plot, { role: "group", ariaLabel: data.label });
   me.root.dataset.title = data.title;
+  write(me.told.firstChild, `${data.title} in numbers`);
   me.tell = () => setTriggerValue("deleted", true);
   const asked = JSON.stringify(data);
   if (me.asked !== asked) Object.assign(me, { asked, data, seen: "", wake: true, since: performance.now() });
@@ -185,6 +188,7 @@ async function draw(me, again = false) {
   me.look = c.text;
   me.plot.style.minHeight = `${shown.height}px`; // the page does not jump while another figure is on its way
   write(me.note, layout.meta?.note ?? "");
+  tell(me, layout.meta?.told ?? []);
   Object.assign(me.plot.dataset, { updates: ++me.updates, version: me.seen, address }); // for browser tests
 }
 
@@ -338,6 +342,14 @@ function keepHover(me) {
   }
   const over = me.mouse?.target;
   if (over?.isConnected && over.matches?.(".nsewdrag")) over.dispatchEvent(new MouseEvent("mousemove", me.mouse));
+}
+
+// its curves in sentences, for who cannot see them or has no mouse; each keeps its place while the chart follows its run
+function tell({ told }, sentences) {
+  const list = told.lastChild;
+  told.hidden = !sentences.length;
+  while (list.children.length > sentences.length) list.lastChild.remove();
+  sentences.forEach((sentence, i) => write(list.children[i] ?? list.appendChild(document.createElement("li")), sentence));
 }
 
 function write(element, text) {

@@ -1,0 +1,46 @@
+"""What a chart shows is told in numbers: those of the points that it draws."""
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from looked_at import shown, trained
+
+from bnlab import Arm, Settings
+from bnlab.figures import FIGURES
+from bnlab.figures.told import told
+
+
+def test_a_curve_is_told_by_its_ends_its_least_and_its_greatest_and_a_short_one_point_by_point():
+    figure = go.Figure()
+    figure.add_scatter(x=np.arange(1000, 1010), y=[3, 1, np.nan, 7, np.inf, 4, 4, 4, 2.5, None], name="no norm: test")
+    figure.add_scatter(x=[1, 2, 3], y=[0.5, np.nan, 1e-7], name="a &lt;b&gt; &#37;{x}", xaxis="x2", yaxis="y2")
+    figure.add_bar(x=["no<br>norm", "BN"], y=[1, 2], name="bars")
+    figure.add_scatter(x=[1, 2], y=[3, 4], name="band", hoverinfo="skip")
+    figure.add_scatter(x=[1, 2], y=[3, 4])
+    figure.add_scatter(x=[1, 2], y=[np.nan, np.nan], name="diverged")
+    figure.update_layout(xaxis_title="step t", yaxis_title="loss", yaxis2={"title": "σ²<sub>pop</sub>"}, xaxis2={})
+    assert told(figure) == [
+        "no norm: test. loss over step t: from 3 at 1,000 to 2.5 at 1,008; least 1 at 1,001, greatest 7 at 1,003.",
+        "a <b> %{x}. σ²pop over step t: 0.5 at 1, 1×10⁻⁷ at 3.",
+        "bars. loss over step t: 1 at no norm, 2 at BN.",
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    settings = Settings(depth=3, width=6, steps=12, data="wine", batch_size=16, score_every=4)
+    arms = (Arm(label="<b>plain</b>"), Arm(label="BN", changes={"norm": "batch"}))
+    return trained(tmp_path_factory.mktemp("store"), settings, arms)
+
+
+@pytest.mark.parametrize("name", list(FIGURES))
+def test_every_chart_tells_its_curves_by_the_arms_labels(run, name):
+    figure = shown(run[0].trace(run[1]), name)
+    sentences = figure.layout.meta.get("told", [])
+    curves = [curve.name for curve in figure.data if curve.type == "scatter" and curve.name and curve.hovertemplate]
+    assert sentences or not curves
+    assert not [sentence for sentence in sentences if "nan" in sentence or "&" in sentence or "<br>" in sentence]
+    if name == "loss":
+        line = next(curve for curve in figure.data if curve.name)
+        assert sentences[0].startswith("<b>plain</b>: mini-batch. cross-entropy E (nats) over step t (updates): from ")
+        assert f"from {line.y[0]:.3g} at 0 to {line.y[-1]:.3g} at 11; least {min(line.y):.3g}" in sentences[0]
