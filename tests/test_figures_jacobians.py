@@ -142,6 +142,7 @@ def test_a_relu_without_a_norm_has_lines_where_most_directions_are_lost(tmp_path
     drawn = seen(store, run_id, "jacobians", {"step": "0"})
     greatest = [np.asarray(t.y, float) for t in drawn.data if t.name == "plain, greatest" and t.mode == "lines+markers"]
     assert len(greatest) == 2 and all(np.isfinite(y).all() and (y > 0).all() for y in greatest)
+    assert {t.legendgroup for t in drawn.data if t.name} == {"plain"}, "the legend hides all of an arm at once"
     fans = seen(store, run_id, "spectra", {"step": "0"})
     assert "of the directions" in fans.layout.meta["note"]
     assert all((np.asarray(t.y, float)[np.isfinite(t.y)] > 0).all() for t in fans.data)  # no band down to a floor

@@ -62,7 +62,7 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
         layers = np.arange(1, found["training"].shape[1] + 1)
         for column, (key, x) in enumerate((("layer", layers + 1), ("product", layers)), 1):
             line(figure, x, found[f"{key}_rms"], name, arm, column, column == 1)
-            line(figure, x, found[key][..., 4], f"{name}, greatest", arm, column, False, pale=True)
+            line(figure, x, found[key][..., 4], name, arm, column, False, pale=True, end="greatest")
         line(figure, layers, found["training"], name, arm, 3, False)
         if at == 0:
             law = of(trace.experiment.arm_settings[arm])[1].product_norm

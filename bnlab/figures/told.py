@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache, partial
 from html import unescape
 
@@ -15,13 +16,15 @@ FEW = 6  # points of a curve that are told one by one
 
 
 def told(figure: go.Figure) -> list[str]:
-    """A sentence for every curve and row of bars with a name that is no band: its few points, or its ends, its least
-    and its greatest point; those that are finite. A surface has none."""
+    """A sentence for every curve and row of bars with a name: its few points, or its ends, its least and its greatest
+    point; those that are finite. Bands, outlines and surfaces have none."""
     axis = cache(partial(title, figure))
     sentences = []
     for curve in figure.data:
-        if curve.type in ("scatter", "bar") and curve.name and curve.hoverinfo != "skip":
+        drawn = curve.type == "bar" or (curve.type == "scatter" and curve.fill != "toself")
+        if drawn and curve.name and curve.hoverinfo != "skip":
             x, y, across, up = curve.x, curve.y, axis(curve.xaxis or "x"), axis(curve.yaxis or "y")
+            y = rows(figure, curve.yaxis or "y", y)
             if any(isinstance(value, str) for value in y[:1]):  # bars that lie, and marks in rows
                 x, y, across, up = y, x, up, across
             y = np.asarray(y, float)  # of None it makes NaN
@@ -32,18 +35,27 @@ def told(figure: go.Figure) -> list[str]:
     return sentences
 
 
+def rows(figure: go.Figure, name: str, y: Sequence) -> Sequence:
+    """What stands beside marks in rows, where that is words; y elsewhere."""
+    axis = figure.layout[f"yaxis{name[1:]}"]
+    beside = dict(zip(axis.tickvals or (), axis.ticktext or (), strict=True))
+    worded = any(map(str.isalpha, "".join(beside.values()))) and set(y) <= set(beside)
+    return [beside[value] for value in y] if worded else y
+
+
 def points(x: np.ndarray, y: np.ndarray) -> str:
     """A curve's points, left to right, in words."""
     if len(y) <= FEW or isinstance(x[0], str):
-        return ", ".join(map(point, x, y))
+        return "; ".join(map(point, x, y))
     first, last, least, greatest = (point(x[i], y[i]) for i in (0, -1, y.argmin(), y.argmax()))
     return f"from {first} to {last}; least {least}, greatest {greatest}"
 
 
 def point(x: float | str, y: float) -> str:
-    """One point: 2.31 at 499."""
-    place = words(x) if isinstance(x, str) else f"{x:,.0f}" if float(x).is_integer() else amount(x)
-    return f"{amount(y)} at {place}"
+    """One point: 2.31 at 499; or, of a name, train mode: 2.31."""
+    if isinstance(x, str):
+        return f"{words(x)}: {amount(y)}" if any(map(str.isalpha, x)) else f"{amount(y)} at {x}"
+    return f"{amount(y)} at {f'{x:,.0f}' if float(x).is_integer() else amount(x)}"
 
 
 def title(figure: go.Figure, name: str) -> str:
