@@ -22,6 +22,11 @@ def test_on_paper_a_chart_stays_whole_and_has_no_buttons(page, server):
 
 PICTURED = """const decode = HTMLImageElement.prototype.decode;
   HTMLImageElement.prototype.decode = function () { window.pictured = this.src; return decode.call(this); };"""
+STILL = """(() => {
+  const { updates } = document.querySelector(".live-plot").dataset, now = performance.now();
+  if (window.updates !== updates) Object.assign(window, { updates, since: now });
+  return now - window.since > 3000;
+})()"""  # whether the first chart was not drawn anew for three seconds
 
 
 def test_a_picture_is_opaque_and_bears_the_title_and_the_run(page, server, tmp_path):
@@ -29,6 +34,7 @@ def test_a_picture_is_opaque_and_bears_the_title_and_the_run(page, server, tmp_p
     page.add_init_script(f"{PICTURED} URL.revokeObjectURL = () => (window.revoked = true);")
     trained(page, server, "depth=1&width=4&steps=20&arm=../<b>50%{x}%26</b>&arm=BN;norm=batch", "done")
     until(page, "document.querySelector('.live-plot')._fullData.some(line => line.x.at(-1) === 20)")  # the last scores
+    until(page, STILL)  # that the run is done may come later, and is drawn, too
     look, plot = "plot => JSON.stringify([plot.layout, plot._fullLayout._size])", page.locator(".live-plot").first
     before = plot.evaluate(look)
     plot.hover()
