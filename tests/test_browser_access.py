@@ -23,6 +23,23 @@ def test_the_window_is_called_by_its_page(page, server):
         expect(page).to_have_title(f"{name} · Batch Normalization Lab")
 
 
+def test_every_help_says_what_it_helps_with(page, server):
+    """Streamlit calls one "Help" that stands beside no label of its own."""
+    opened(page, server)
+    helps = {
+        "Lab": ["Run", "View", "Loss"],
+        "Inference": ["Three statistics"],
+        "Why it works": ["Two dials"],
+        "Runs": [],
+    }
+    for name, of in helps.items():
+        page.get_by_role("navigation").get_by_role("link", name=name, exact=True).click()
+        expect(page).to_have_title(re.compile(name))
+        for words in of:
+            expect(page.get_by_role("button", name=f"Help for {words}").first).to_be_visible()
+        expect(page.get_by_role("button", name="Help", exact=True)).to_have_count(0)
+
+
 def test_the_part_of_the_page_that_arrows_scroll_is_outlined_when_tab_comes_to_it(page, server):
     opened(page, server)
     main = page.get_by_role("main")

@@ -1,5 +1,5 @@
 // What the keyboard needs and Streamlit lacks: Tab leads into an open popover, a button that is pressed and goes away hands
-// the focus on, a run's buttons say whose they are, and a chart's toolbar and legend are gone through by arrows.
+// the focus on, a run's buttons and a help say whose they are, and a chart's toolbar and legend are gone through by arrows.
 const BUTTON = "button, summary", FIELD = "button, input, textarea";
 const POPOVER = "[data-testid=stPopoverBody]", OPENER = "[data-testid=stPopoverButton][aria-expanded=true]";
 const REGION = "[data-testid=stMain], [data-testid=stSidebar]";
@@ -117,8 +117,18 @@ function nameRows() {
     }
   }
 }
-new MutationObserver(nameRows).observe(document.body, { subtree: true, childList: true, attributes: true, attributeFilter: ["id"] });
-nameRows(); // those that were there before
+// A help says what it helps with also beside a heading, or after a choice whose label is hidden
+const PART = "[data-testid=stElementContainer]", NAMED = "h1, h2, h3, [role=radiogroup], input";
+function nameHelps() {
+  for (const help of document.querySelectorAll("button[aria-label=Help]")) {
+    const part = help.closest(PART), of = part?.querySelector(NAMED) ?? part?.previousElementSibling?.querySelector(NAMED);
+    const name = of?.getAttribute("aria-label") ?? of?.textContent;
+    if (name) help.setAttribute("aria-label", `Help for ${name}`);
+  }
+}
+const name = () => (nameRows(), nameHelps());
+new MutationObserver(name).observe(document.body, { subtree: true, childList: true, attributes: true, attributeFilter: ["id"] });
+name(); // what was there before
 addEventListener("focusin", ({ target }) => {
   const popover = target.closest(POPOVER), heading = popover && opened()?.closest(ROW)?.querySelector(HEADING);
   if (heading) popover.setAttribute("aria-label", `${popover.getAttribute("aria-label").split(":")[0]}: ${heading.innerText}`);
