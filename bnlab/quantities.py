@@ -7,12 +7,10 @@ measured a few layers at a time while they are still in the cache. Rows are laid
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import inf, nan, prod, sqrt
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from .registry import Late
 from .stack import Stack
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 
 torch = Late("torch")
 
-HIGHEST = 1e18  # norms beyond, and those below Rows.least, are summed in float64: their squares leave float32
+HIGHEST = 1e18  # norms beyond, and those below Rows.small, are summed in float64: their squares leave float32
 LOST_SQUARES = 1e-7  # share of a norm's squares that may be so small that norms() leaves them out
 LEAST = 1e-45  # the least number above 0 in float32: nothing over nothing is no update
 WRITTEN = 2**16  # values, about, written at once: more push out of a processor's cache what is needed next
@@ -40,7 +38,7 @@ class Rows:
     def __init__(self, stack: Stack, columns: Layout):
         self.stack = stack
         own = [t for t in columns if t != "units"]  # those are copied in measured()
-        edges = np.cumsum([0, *(sum(prod(shape) for _, shape in columns[t].values()) for t in own)]).tolist()
+        edges = [*accumulate((sum(prod(shape) for _, shape in columns[t].values()) for t in own), initial=0)]
         self.vector = stack.memory.zeros(edges[-1])
         self.tables = {t: slice(*ends) for t, ends in zip(own, pairwise(edges), strict=True)}
         part = lambda table, start, shape: self.vector[self.tables[table]][start : start + prod(shape)].view(shape)  # noqa: E731
@@ -54,7 +52,7 @@ class Rows:
         self.one_sided = stack.act.flat[1] == inf
         self.rate = stack.learning_rate.flatten()
         longest = max(x[0, 0].numel() for x in (stack.a, stack.p["weight_in"][None], stack.p["weight"]) if len(x))
-        self.least = sqrt(longest * torch.finfo(stack.dtype).tiny / LOST_SQUARES)
+        self.small = sqrt(longest * torch.finfo(stack.dtype).tiny / LOST_SQUARES)
         spans = stack.spans
         few = max(1, WRITTEN // (stack.S * stack.K * stack.d)) if stack.device == "cpu" else stack.L
         self.scratch = stack.room(min(few, spans[0].stop), stack.S, stack.K, stack.d)
@@ -200,9 +198,9 @@ class Rows:
         four = self.four[: len(measured)]
         if self.stack.device == "cpu":  # on CUDA asking would wait for the device
             least, most = map(float, four.aminmax())
-            if least >= self.least and most <= HIGHEST:
+            if least >= self.small and most <= HIGHEST:
                 return
-        lost = (four < self.least).logical_or_(four > HIGHEST)  # NaN stays: that network has diverged
+        lost = (four < self.small).logical_or_(four > HIGHEST)  # NaN stays: that network has diverged
         for flat, out, where in zip(measured, four, lost, strict=True):
             at = 0
             for x, _ in flat:

@@ -126,9 +126,9 @@ function nameHelps() {
     if (name) help.setAttribute("aria-label", `Help for ${name}`);
   }
 }
-const name = () => (nameRows(), nameHelps());
-new MutationObserver(name).observe(document.body, { subtree: true, childList: true, attributes: true, attributeFilter: ["id"] });
-name(); // what was there before
+const nameAll = () => (nameRows(), nameHelps());
+new MutationObserver(nameAll).observe(document.body, { subtree: true, childList: true, attributes: true, attributeFilter: ["id"] });
+nameAll(); // what was there before
 addEventListener("focusin", ({ target }) => {
   const popover = target.closest(POPOVER), heading = popover && opened()?.closest(ROW)?.querySelector(HEADING);
   if (heading) popover.setAttribute("aria-label", `${popover.getAttribute("aria-label").split(":")[0]}: ${heading.innerText}`);
