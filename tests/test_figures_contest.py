@@ -36,7 +36,7 @@ def test_an_arm_that_diverged_does_not_stretch_the_axes_of_the_others(tmp_path):
     drawn = seen(store, run_id, "smoothness", {"direction": "gradient_line"})
     for axis in drawn.select_yaxes():
         of = [t for t in drawn.data if t.yaxis == axis.plotly_name.replace("axis", "") and t.mode == "lines+markers"]
-        arms = ([np.array(t.y, float) for t in of if t.legendgroup == arm] for arm in ("BN", "lost"))
+        arms = ([np.array(t.y, float) for t in of if t.name == arm] for arm in ("BN", "lost"))
         there, gone = map(np.concatenate, arms)
         assert np.isfinite(gone).any()
         assert np.nanmax(there) < 10.0 ** axis.range[1] < 2 * np.nanmax(there)
@@ -53,7 +53,7 @@ def test_an_arm_that_had_diverged_at_once_leaves_the_chart_to_the_others(tmp_pat
     store, run_id = trained(tmp_path, SMALL, (BN, wild))
     assert store.trace(run_id).diverged[1, 0][0] == 0, "the test's own networks"
     drawn = seen(store, run_id, "smoothness", {"direction": "gradient_line"})
-    there = {t.legendgroup: np.isfinite(np.array(t.y, float)).any() for t in drawn.data if t.name}
+    there = {t.name: np.isfinite(np.array(t.y, float)).any() for t in drawn.data if t.name}
     assert there == {"BN": True, "wild": False}
 
 
@@ -124,8 +124,7 @@ def test_smoothness_is_the_geometric_mean_of_the_seeds(why_run):
     drawn, trace = seen(*why_run, "smoothness"), why_run[0].trace(why_run[1])
     _, found = trace.looks("gradient_line", 1)
     columns = [
-        [t for t in drawn.data if t.legendgroup == "BN" and t.yaxis == f"y{i}" and "lines+m" in t.mode]
-        for i in ("", 2, 3)
+        [t for t in drawn.data if t.name == "BN" and t.yaxis == f"y{i}" and "lines+m" in t.mode] for i in ("", 2, 3)
     ]
     *ranges, (rough,) = columns
     for (low, high), values in zip(ranges, (found["loss"][..., 1:], found["change"]), strict=True):

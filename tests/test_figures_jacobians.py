@@ -43,11 +43,11 @@ def test_of_a_hundred_layers_all_products_are_drawn_that_were_measured(tmp_path,
     settings = Settings(depth=100, width=4, data="wine", batch_size=16, steps=0, init_gain=gain)
     settings = settings.model_copy(update={"activation": "sigmoid" if gain == 1 else "linear"})
     store, run_id = trained(tmp_path, settings, (Arm(label="deep"),))
-    drawn = {(line.name, line.yaxis): line.y for line in seen(store, run_id, "jacobians").data}
+    drawn = {(line.meta, line.yaxis): line.y for line in seen(store, run_id, "jacobians").data}
     found = store.trace(run_id).look("jacobian", 0, 0)
     assert found["product_rms"].min() < 1e-60 if gain == 1 else found["product_rms"].max() > 1e60
-    for name, values in (("deep", found["product_rms"]), ("deep, greatest", found["product"][..., 4])):
-        np.testing.assert_allclose(drawn[name, "y2"], values[0], rtol=1e-6)
+    for what, values in (("root mean square", found["product_rms"]), ("greatest", found["product"][..., 4])):
+        np.testing.assert_allclose(drawn[what, "y2"], values[0], rtol=1e-6)
     median = [line.y for line in seen(store, run_id, "spectra").data if line.mode == "lines+markers"][1]
     np.testing.assert_allclose(median, found["product"][0, :, 2], rtol=1e-6)
 
@@ -140,7 +140,7 @@ def test_a_relu_without_a_norm_has_lines_where_most_directions_are_lost(tmp_path
     settings = Settings(depth=16, width=16, activation="relu", init="he", steps=1)
     store, run_id = trained(tmp_path, settings, (Arm(label="plain"),), (0, 1))
     drawn = seen(store, run_id, "jacobians", {"step": "0"})
-    greatest = [np.asarray(t.y, float) for t in drawn.data if t.name == "plain, greatest" and t.mode == "lines+markers"]
+    greatest = [np.asarray(t.y, float) for t in drawn.data if t.meta == "greatest" and t.mode == "lines+markers"]
     assert len(greatest) == 2 and all(np.isfinite(y).all() and (y > 0).all() for y in greatest)
     assert {t.legendgroup for t in drawn.data if t.name} == {"plain"}, "the legend hides all of an arm at once"
     fans = seen(store, run_id, "spectra", {"step": "0"})

@@ -14,7 +14,7 @@ def test_a_curve_is_told_by_its_ends_its_least_and_its_greatest_and_a_short_one_
     figure = go.Figure()
     figure.add_scatter(x=np.arange(1000, 1010), y=[3, 1, np.nan, 7, np.inf, 4, 4, 4, 2.5, None], name="no norm: test")
     figure.add_scatter(x=[1, 2, 3], y=[0.5, np.nan, 1e-7], name="a &lt;b&gt; &#37;{x}", xaxis="x2", yaxis="y2")
-    figure.add_bar(x=["no<br>norm", "BN"], y=[1, 2], name="bars")
+    figure.add_bar(x=["no<br>norm", "BN"], y=[1, 2], name="bars", meta="median")
     figure.add_scatter(x=["0.9", "0.99"], y=[1, 2], name="not to scale")
     figure.add_scatter(x=[5, 6, np.nan], y=[0, 1, 2], name="marks in rows", yaxis="y3")
     figure.add_scatter(x=[1, 2, 1], y=[3, 4, 3], name="outline", fill="toself")
@@ -26,7 +26,7 @@ def test_a_curve_is_told_by_its_ends_its_least_and_its_greatest_and_a_short_one_
     assert told(figure) == [
         "no norm: test. loss over step t: from 3 at 1,000 to 2.5 at 1,008; least 1 at 1,001, greatest 7 at 1,003.",
         "a <b> %{x}. σ²pop over step t: 0.5 at 1; 1×10⁻⁷ at 3.",
-        "bars. loss over step t: no norm: 1; BN: 2.",
+        "bars, median. loss over step t: no norm: 1; BN: 2.",
         "not to scale. loss over step t: 1 at 0.9; 2 at 0.99.",
         "marks in rows. step t over loss: as it should be: 5; wrong: 6.",
     ]

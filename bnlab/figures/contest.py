@@ -38,8 +38,8 @@ def smoothness(trace: Trace, *, direction: str) -> go.Figure:
             lengths = middle(values.swapaxes(0, 1))
             low, high = (edge.reduce(lengths, 1) for edge in (np.fmin, np.fmax))
             style.band(figure, steps, low, high, rgb, name, False, row=1, col=column)
-            line(figure, steps, low[None], name, arm, column, column == 1)
-            line(figure, steps, high[None], name, arm, column, False, pale=True, end="greatest")
+            line(figure, steps, low[None], name, arm, column, column == 1, what="least")
+            line(figure, steps, high[None], name, arm, column, False, pale=True, what="greatest")
         line(figure, steps, three[2].T, name, arm, 3, False)
         for all_arms, values in zip(drawn, three, strict=True):
             all_arms.append((arm, values[:, lasting(trace, arm)]))

@@ -156,6 +156,7 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
             mode=style.mode(told.bands[:, 2]),
             line={"color": color, "width": 2, "dash": style.dash(arm)},
             name=style.label(trace, arm),
+            meta="median",
             showlegend=False,
             customdata=style.numbers(told.bands[:, [0, 1, 3, 4]]),
             hovertemplate=HOVER.format(which),

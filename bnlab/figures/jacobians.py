@@ -61,8 +61,8 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
     for arm, name, found in arms:
         layers = np.arange(1, found["training"].shape[1] + 1)
         for column, (key, x) in enumerate((("layer", layers + 1), ("product", layers)), 1):
-            line(figure, x, found[f"{key}_rms"], name, arm, column, column == 1)
-            line(figure, x, found[key][..., 4], name, arm, column, False, pale=True, end="greatest")
+            line(figure, x, found[f"{key}_rms"], name, arm, column, column == 1, what="root mean square")
+            line(figure, x, found[key][..., 4], name, arm, column, False, pale=True, what="greatest")
         line(figure, layers, found["training"], name, arm, 3, False)
         if at == 0:
             law = of(trace.experiment.arm_settings[arm])[1].product_norm
@@ -117,7 +117,7 @@ def spectra(trace: Trace, *, step: int) -> go.Figure:
             spans = np.stack([least, low, high, greatest, middle(found[f"{key}_condition"])], 1)
             figure.add_scatter(
                 x=x, y=style.numbers(median), mode="lines+markers", name=name, legendgroup=name, showlegend=False,
-                line={"color": style.color(arm), "dash": style.dash(arm), "width": 1.6},
+                meta="median", line={"color": style.color(arm), "dash": style.dash(arm), "width": 1.6},
                 marker={"symbol": style.symbol(arm), "size": 5}, customdata=style.numbers(spans),
                 hovertemplate="layer %{x}: median %{y:,.3g}<br>middle half %{customdata[1]:,.3g} to "
                 "%{customdata[2]:,.3g}<br>all %{customdata[0]:,.3g} to %{customdata[3]:,.3g}<br>"

@@ -195,24 +195,23 @@ def middle(values: np.ndarray, log: bool = True) -> np.ndarray:
 
 def line(
     figure: go.Figure, x, values: np.ndarray, name: str, arm: int, column: int, shown: bool, log: bool = True,
-    pale: bool = False, marks: bool = True, end: str = "",
+    pale: bool = False, marks: bool = True, what: str = "",
 ) -> None:  # fmt: skip
     """A measured line, values [seeds, n]: the middle() of the seeds, and a band for their range where there are some.
-    `pale`: thin and pale, beside another line of the same arm. `marks`: at every point. `end`: of what its name tells
-    below the mouse; in the legend it goes with its arm."""
-    group, name = name, f"{name}, {end}" if end else name
+    `pale`: thin and pale, beside another line of the same arm. `marks`: at every point. `what` of its arm it is: the
+    greatest of some; told below the mouse and in numbers, not in the legend."""
     there = np.isfinite(values) & (values > 0) if log else np.isfinite(values)
     if (there.sum(0) > 1).any():
         low, high = (edge(np.where(there, values, fill), 0) for edge, fill in ((np.min, np.inf), (np.max, -np.inf)))
         low, high = (np.where(there.any(0), q, np.nan) for q in (low, high))
-        style.band(figure, x, low, high, style.color(arm), group, False, 0.13, row=1, col=column)
+        style.band(figure, x, low, high, style.color(arm), name, False, 0.13, row=1, col=column)
     y = middle(np.where(there, values, np.nan), log)
     figure.add_scatter(
-        x=x, y=style.numbers(y), name=name, legendgroup=group,
+        x=x, y=style.numbers(y), name=name, legendgroup=name, meta=what or None,
         showlegend=shown, mode="lines+markers" if marks else style.mode(y), opacity=0.55 if pale else 1,
         line={"color": style.color(arm), "dash": style.dash(arm), "width": 1 if pale else 1.8},
         marker={"symbol": style.symbol(arm) + "-open" * pale, "size": 5 if pale else 6},
-        hovertemplate=f"%{{x}}: %{{y:,.4g}}<extra>{name}</extra>", row=1, col=column,
+        hovertemplate=f"%{{x}}: %{{y:,.4g}}<extra>{', '.join(filter(None, (name, what)))}</extra>", row=1, col=column,
     )  # fmt: skip
 
 

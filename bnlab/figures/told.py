@@ -31,7 +31,8 @@ def told(figure: go.Figure) -> list[str]:
             there = np.flatnonzero(np.isfinite(y))
             if there.size:
                 of = " over ".join(filter(None, (up, across)))
-                sentences.append(f"{words(curve.name)}. {of}: {points(np.asarray(x)[there], y[there])}.")
+                name = ", ".join(filter(None, (curve.name, curve.meta)))  # and what of its arm it is
+                sentences.append(f"{words(name)}. {of}: {points(np.asarray(x)[there], y[there])}.")
     return sentences
 
 
