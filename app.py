@@ -10,7 +10,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import Route
 
 from bnlab import api, opened
-from bnlab.connections import answer_at_once
+from bnlab.connections import allow_many, answer_at_once
 from bnlab.database import Error, in_terminal
 from bnlab.files import Files
 
@@ -33,6 +33,7 @@ BELOW = f"/{path}" if (path := st.get_option("server.baseUrlPath").strip("/")) e
 @asynccontextmanager
 async def workers(app):
     """Warm workers before the first visitor; end them with the server."""
+    allow_many()
     answer_at_once()
     with startable():
         opened.jobs()

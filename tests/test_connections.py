@@ -1,6 +1,7 @@
-"""What the server sends leaves at once."""
+"""What the server sends leaves at once, and there is room for a class."""
 
 import asyncio
+import os
 import socket
 from asyncio import base_events
 
@@ -8,6 +9,7 @@ import pytest
 from streamlit.web.server.starlette.starlette_server import _bind_socket
 
 import app
+from bnlab.connections import allow_many
 
 
 @pytest.fixture(autouse=True)
@@ -39,3 +41,44 @@ def test_asyncio_would_not_see_to_it():
     """Where this fails, connections.py can go."""
     with _bind_socket("127.0.0.1", 0, 5) as listening:
         assert listening.proto != socket.IPPROTO_TCP
+
+
+async def files_left() -> int:
+    """How many files, of 300, the server may open beside those it has."""
+    opened = []
+    try:
+        async with app.workers(None):
+            for _ in range(300):
+                opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        pass
+    finally:
+        for number in opened:
+            os.close(number)
+    return len(opened)
+
+
+def test_a_server_of_a_terminal_that_allows_256_open_files_has_room_for_a_class(monkeypatch):
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
+    monkeypatch.setattr(app.opened, "jobs", lambda: None)
+    monkeypatch.setattr(app.opened, "close", lambda: None)
+    _, hard = before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        assert asyncio.run(files_left()) == 300
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_limit_that_is_higher_stays(monkeypatch):
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
+    set_to = []
+    monkeypatch.setattr(resource, "setrlimit", lambda which, limits: set_to.append(limits))
+    for soft, hard in ((5000, 9000), (-1, -1), (1024, 1024), (4096, 4096)):
+        monkeypatch.setattr(resource, "getrlimit", lambda which, found=(soft, hard): found)
+        allow_many()
+    assert set_to == []
+    for limits, wanted in (((256, -1), (4096, -1)), ((256, 1000), (1000, 1000)), ((1024, 20000), (4096, 20000))):
+        monkeypatch.setattr(resource, "getrlimit", lambda which, found=limits: found)
+        allow_many()
+        assert set_to.pop() == wanted
