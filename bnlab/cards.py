@@ -90,6 +90,7 @@ def state(trace: Trace, position: int | None = None) -> dict[str, Any]:
     facts = [f"step {run.made:,} of {steps:,}"]
     if run.steps_per_second and run.status == "running":
         facts.append(f"{run.steps_per_second:,.0f} steps/s")
+    arms = [shown(trace, arm) for arm in range(len(experiment.arms))]
     return {
         "status": run.status,
         "words": words(run, position),
@@ -97,7 +98,8 @@ def state(trace: Trace, position: int | None = None) -> dict[str, Any]:
         "made": run.made,
         "steps": steps,
         "facts": [*facts, run.trained_on],
-        "arms": [shown(trace, arm) for arm in range(len(experiment.arms))],
+        "arms": arms,
+        "told": told_together(arms),
     }
 
 
@@ -119,6 +121,18 @@ def words(run: Run, position: int | None) -> str:
         "failed": f"Failed {at}: {run.reason}",
         "interrupted": f"Interrupted {at}. Resume continues from the last snapshot",
     }[run.status]
+
+
+def told_together(arms: list[dict[str, Any]]) -> list[str]:
+    """The helps of all cards, row by row, as they are read below them without a mouse: what arms share once."""
+    helps = [[*((row["name"], row["help"]) for row in arm["rows"]), ("Gradient", arm["verdict_help"])] for arm in arms]
+    told = []
+    for row in zip(*helps, strict=True):
+        for name, help in dict.fromkeys(row):
+            of = [arm["label"] for arm, its in zip(arms, row, strict=True) if its == (name, help)]
+            whose = f" ({', '.join(of)})" if len(of) < len(arms) else ""
+            told.append(f"{name}{whose}: {help}")
+    return told
 
 
 def seeds(there: int, of: int, others: str) -> tuple[str, str]:

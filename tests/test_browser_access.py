@@ -133,6 +133,26 @@ def test_the_run_s_state_is_told_when_it_changes_and_is_the_name_of_its_heading(
     assert f'heading "{words}" [level=2]' in read, read
 
 
+def test_what_the_cards_say_opens_by_keyboard_and_stays_open_while_they_change(page, server):
+    opened(page, server)
+    until(page, "document.querySelectorAll('.board-card').length === 3")
+    told, items = page.locator(".board summary"), page.locator(".board details li")
+    assert items.count() and not items.first.is_visible()
+    told.focus()
+    page.keyboard.press("Enter")
+    assert items.first.inner_text() == "Mini-batch loss: Training loss, mean of the last 20 mini-batches."
+    assert page.get_by_text(
+        "Test accuracy (BN before, BN after): Over the whole test set, with moving averages."
+    ).count()
+    trained(page, server, SHORT, "done")
+    told.focus()
+    page.keyboard.press("Enter")
+    before = page.locator(".board").get_attribute("data-run")
+    page.keyboard.press("Control+Enter")
+    until(page, f"document.querySelector('.board[data-status=done]:not([data-run=\"{before}\"])')")
+    assert items.first.is_visible() and "Mini-batch loss" in items.first.inner_text()
+
+
 def test_every_row_of_runs_is_a_group_by_its_name_before_it_has_the_focus(page, server):
     trained(page, server, SHORT, "done")
     trained(page, server, SHORT, "done")

@@ -36,6 +36,19 @@ def test_the_statistics_of_a_test_score_are_named_where_there_are_some(trace):
     assert helps == [plain, "Over the whole test set, with moving averages.", plain]
 
 
+def test_what_the_cards_say_is_told_once_for_the_arms_that_share_it_and_else_by_name(trace):
+    state = cards.state(trace)
+    loss, plain, normed, *gradients = state["told"]
+    assert loss == "Mini-batch loss: Training loss, mean of the last 6 mini-batches."
+    assert plain == "Test accuracy (plain, LN): Over the whole test set."
+    assert normed == f"Test accuracy ({HTML}): Over the whole test set, with moving averages."
+    by_help = {}
+    for arm in state["arms"]:
+        by_help.setdefault(arm["verdict_help"], []).append(arm["label"])
+    whose = [f" ({', '.join(labels)})" if len(by_help) > 1 else "" for labels in by_help.values()]
+    assert gradients == [f"Gradient{of}: {help}" for of, help in zip(whose, by_help, strict=True)]
+
+
 def test_the_mean_over_seeds_is_named(tmp_path):
     store = RunStore(tmp_path)
     run = store.create(Experiment(settings=SMALL, arms=ARMS[:2], seeds=(0, 1)))

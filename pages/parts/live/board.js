@@ -35,7 +35,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   let me = boards.get(parentElement);
   if (!me) {
     me = { root: make("div", "board"), state: make("span"), facts: make("span", "board-facts"),
-      bar: make("div", "board-bar"), done: make("div", "board-done"), cards: make("div", "board-cards"), told: [] };
+      bar: make("div", "board-bar"), done: make("div", "board-done"), cards: make("div", "board-cards"), told: make("details", "live-told") };
     const line = make("div", "board-line"), head = make("h2", "board-state"); // above the cards, whose heads are h3
     me.state.ariaLive = "polite"; // no role of its own, which would leave the heading without a name
     me.state.ariaAtomic = "true";
@@ -44,7 +44,9 @@ export default function ({ data, parentElement, setTriggerValue }) {
     me.bar.append(me.done);
     head.append(me.state);
     line.append(head, me.facts);
-    me.root.append(line, me.bar, me.cards);
+    me.told.append(make("summary", "", "What the cards say"), make("ul"));
+    me.told.hidden = true;
+    me.root.append(line, me.bar, me.cards, me.told);
     parentElement.append(me.root);
     boards.set(parentElement, me);
   }
@@ -91,12 +93,12 @@ async function ask(me) {
     me.seen = answer.headers.get("x-version");
     show(me, await answer.json());
   }
-  const now = performance.now(), told = `${address} ${me.status} ${me.seen}`, again = me.told === told;
+  const now = performance.now(), news = `${address} ${me.status} ${me.seen}`, again = me.news === news;
   if (alike(me.status, status) || (again && now < me.due)) return;
   me.again = Math.max(0, touched + BUSY - now); // too early to tell: look again as soon as it is not
   if (me.again) return;
   me.patience = again ? 2 * me.patience : ANSWERED;
-  Object.assign(me, { told, due: now + me.patience });
+  Object.assign(me, { news, due: now + me.patience });
   me.tell(me.status); // the page's buttons belong to another status: rerun it
 }
 
@@ -128,6 +130,10 @@ function show(me, state) {
     verdict.title = arm.verdict_help;
     write(verdict, arm.verdict);
   });
+  const list = me.told.lastChild;
+  me.told.hidden = false;
+  while (list.children.length > state.told.length) list.lastChild.remove();
+  state.told.forEach((sentence, i) => write(list.children[i] ?? list.appendChild(make("li")), sentence));
 }
 
 function newCard() {
