@@ -213,7 +213,7 @@ def test_the_legend_is_gone_through_by_keys_while_its_chart_is_drawn_anew(page, 
 
 def test_a_chart_s_curves_are_read_in_numbers_by_keys_while_it_follows_its_run(page, server):
     trained(page, server)
-    numbers = page.locator(".live-told").first
+    numbers = page.locator(".live-chart .live-told").first
     expect(numbers.get_by_text("Loss in numbers")).to_be_visible()
     expect(numbers.get_by_role("listitem").first).to_be_hidden()
     numbers.locator("summary").focus()

@@ -155,6 +155,7 @@ def gradient_heatmap(trace: Trace, *, which: str, column: str) -> go.Figure:
             x=style.numbers(steps),
             y=np.arange(1, z.shape[0] + 1),
             z=style.numbers(z),
+            name=style.label(trace, arms[i]),
             coloraxis="coloraxis",
             **place,
             hovertemplate=f"step %{{x:,d}}{f' and up to {wide - 1:,} after it' * (wide > 1)}, layer %{{y}}: "

@@ -229,6 +229,7 @@ def units_overview(trace: Trace, *, arm: int, seed: int, layer: int, step: int) 
             y=style.numbers(up),
             customdata=units,
             mode="markers",
+            name=f"units of layer {layer}",
             showlegend=False,
             marker={"color": style.color(arm), "size": 7, "opacity": 0.75},
             hovertemplate=f"unit %{{customdata}}: {mean} = %{{y:,.4g}}, {whole} = %{{x:,.4g}}<extra></extra>",

@@ -74,6 +74,7 @@ def surface(trace: Trace, *, step: int, plane: str, look: str, arm: int, beside:
         if plane == "path":
             shares.append(f"{name} {' + '.join(f'{share:.0%}' for share in found['share'][0])}")
         text = {
+            "name": name,
             "customdata": found["loss"][0],
             "hovertemplate": f"loss %{{customdata:,.4g}}{nats}<extra>{name}</extra>",
         }

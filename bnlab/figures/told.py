@@ -3,37 +3,77 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from html import unescape
+from itertools import product
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.basedatatypes import BaseTraceType
 
 from .style import amount
 
+GRIDS = ("heatmap", "contour", "surface")
 FEW = 6  # points of a curve that are told one by one
 
 
 def told(figure: go.Figure) -> list[str]:
-    """A sentence for every curve and row of bars with a name: its few points, or its ends, its least and its greatest
-    point; those that are finite. Bands, outlines and surfaces have none."""
+    """A sentence for every row of bars, and for every curve, histogram and map of colors with a name, of those values
+    that are finite. Bands have none."""
     axis = cache(partial(title, figure))
-    sentences = []
-    for curve in figure.data:
-        drawn = curve.type == "bar" or (curve.type == "scatter" and curve.fill != "toself")
-        if drawn and curve.name and curve.hoverinfo != "skip":
-            x, y, across, up = curve.x, curve.y, axis(curve.xaxis or "x"), axis(curve.yaxis or "y")
-            y = rows(figure, curve.yaxis or "y", y)
-            if any(isinstance(value, str) for value in y[:1]):  # bars that lie, and marks in rows
-                x, y, across, up = y, x, up, across
-            y = np.asarray(y, float)  # of None it makes NaN
-            there = np.flatnonzero(np.isfinite(y))
-            if there.size:
-                of = " over ".join(filter(None, (up, across)))
-                name = ", ".join(filter(None, (curve.name, curve.meta)))  # and what of its arm it is
-                sentences.append(f"{words(name)}. {of}: {points(np.asarray(x)[there], y[there])}.")
-    return sentences
+    return list(filter(None, (sentence(figure, curve, axis) for curve in figure.data)))
+
+
+def sentence(figure: go.Figure, curve: BaseTraceType, axis: Callable[[str], str]) -> str:
+    """What one curve shows; empty where that is nothing. `axis` has the title of each, by its name ("x2")."""
+    if curve.type in GRIDS and curve.name:
+        return grid(figure, curve, axis)
+    if curve.type == "scatter" and curve.fill == "toself":
+        return histogram(curve, axis(curve.xaxis or "x")) if curve.customdata is not None else ""
+    if curve.type == "bar" or (curve.type == "scatter" and curve.name and curve.hoverinfo != "skip"):
+        return line(figure, curve, axis)
+    return ""
+
+
+def line(figure: go.Figure, curve: go.Scatter | go.Bar, axis: Callable[[str], str]) -> str:
+    """A curve or a row of bars: its few points, or its ends, its least and its greatest point."""
+    x, y, across, up = curve.x, curve.y, axis(curve.xaxis or "x"), axis(curve.yaxis or "y")
+    y = rows(figure, curve.yaxis or "y", y)
+    if any(isinstance(value, str) for value in y[:1]):  # bars that lie, and marks in rows
+        x, y, across, up = y, x, up, across
+    y = np.asarray(y, float)  # of None it makes NaN
+    there = np.flatnonzero(np.isfinite(y))
+    if not there.size:
+        return ""
+    name = words(", ".join(filter(None, (curve.name, curve.meta))))  # and what of its arm it is
+    of = " over ".join(filter(None, (up, across)))
+    return f"{f'{name}. ' if name else ''}{of}: {points(np.asarray(x)[there], y[there])}."
+
+
+def grid(figure: go.Figure, curve: go.Heatmap | go.Contour | go.Surface, axis: Callable[[str], str]) -> str:
+    """A map of colors: its corners, its least and its greatest value, each with its place; empty where all is blank."""
+    if curve.type == "surface":
+        scene = figure.layout[curve.scene or "scene"]
+        across, up = scene.xaxis.title.text, scene.yaxis.title.text
+    else:
+        across, up = axis(curve.xaxis or "x"), axis(curve.yaxis or "y")
+    z = np.asarray(curve.z if curve.customdata is None else curve.customdata, float)  # the latter before a logarithm
+    there = [place for place in product((0, len(z) - 1), (0, z.shape[1] - 1)) if np.isfinite(z[place])]
+    if not np.isfinite(z).any():
+        return ""
+    value = lambda i, j: f"{amount(z[i, j])} at ({number(curve.x[j])}, {number(curve.y[i])})"  # noqa: E731
+    least, greatest = (value(*np.unravel_index(at, z.shape)) for at in (np.nanargmin(z), np.nanargmax(z)))
+    corners = "".join(f"{value(*place)}; " for place in there)
+    what = words(figure.layout.coloraxis.colorbar.title.text)
+    return f"{words(curve.name)}. {what} at ({across}, {up}): {corners}least {least}, greatest {greatest}."
+
+
+def histogram(curve: go.Scatter, across: str) -> str:
+    """An outline whose heights are shares: where it begins and ends, and where it is highest."""
+    x, share = np.asarray(curve.x, float), np.asarray(curve.customdata, float)
+    most = f"{share.max():.1%} about {amount(x[share.argmax()])}"
+    return f"{words(curve.name)}. {across}: from {amount(x[0])} to {amount(x[-1])}; most in one bar, {most}."
 
 
 def rows(figure: go.Figure, name: str, y: Sequence) -> Sequence:
@@ -45,18 +85,30 @@ def rows(figure: go.Figure, name: str, y: Sequence) -> Sequence:
 
 
 def points(x: np.ndarray, y: np.ndarray) -> str:
-    """A curve's points, left to right, in words."""
+    """A curve's points, left to right, in words; of dots that lie anywhere no ends."""
     if len(y) <= FEW or isinstance(x[0], str):
         return "; ".join(map(point, x, y))
-    first, last, least, greatest = (point(x[i], y[i]) for i in (0, -1, y.argmin(), y.argmax()))
-    return f"from {first} to {last}; least {least}, greatest {greatest}"
+    if (np.diff(x) < 0).any():
+        return extremes(x, y)
+    return f"from {point(x[0], y[0])} to {point(x[-1], y[-1])}; {extremes(x, y)}"
+
+
+def extremes(x: np.ndarray, y: np.ndarray) -> str:
+    """The least and the greatest of a curve's points, in words."""
+    least, greatest = (point(x[i], y[i]) for i in (y.argmin(), y.argmax()))
+    return f"least {least}, greatest {greatest}"
 
 
 def point(x: float | str, y: float) -> str:
     """One point: 2.31 at 499; or, of a name, train mode: 2.31."""
     if isinstance(x, str):
         return f"{words(x)}: {amount(y)}" if any(map(str.isalpha, x)) else f"{amount(y)} at {x}"
-    return f"{amount(y)} at {f'{x:,.0f}' if float(x).is_integer() else amount(x)}"
+    return f"{amount(y)} at {number(x)}"
+
+
+def number(x: float) -> str:
+    """A place on an axis; those of steps and layers are whole."""
+    return f"{x:,.0f}" if float(x).is_integer() else amount(x)
 
 
 def title(figure: go.Figure, name: str) -> str:
