@@ -1,7 +1,8 @@
 """The routes that the live components of the pages pull from: a run's cards, its figures, and plotly's own scripts.
 
 All are GET; a run is found only by its unguessable id. A figure is built once per run, version, view and options, in a
-thread of its own, however many watch; a watcher who has seen the version gets 204 and no bytes.
+thread of its own, however many watch; a watcher who has seen the version gets 204 and no bytes. No thread waits for
+what the lab has yet to look at: a class that opens such figures would keep all others from theirs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import gzip
 import json
 import logging
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -26,7 +28,7 @@ from starlette.routing import Route
 from . import cards, figures, opened
 from .data import DATASETS
 from .database import Error, told
-from .figures import data
+from .figures import FIGURES, data
 from .problems import allowed
 from .run import Run
 
@@ -67,6 +69,7 @@ class Once:
 
 
 RUNS = Once(kept=64, threads=2)
+LOOKS = Once(kept=64, threads=2)
 BODIES = Once(kept=64, threads=4)
 
 
@@ -79,16 +82,20 @@ def gzipped(text: str) -> bytes:
     return gzip.compress(text.encode(), compresslevel=1)
 
 
-def figure_body(run_id: str, view: str, options: dict[str, str]) -> bytes:
-    """The figure; what it needs to be looked at first is asked for, and waited for a moment."""
-    store = opened.holder(run_id)
+def asked_looks(run_id: str, view: str, options: dict[str, str]) -> list[threading.Event]:
+    """Ask for what the figure needs to be looked at first; the events are set when it has been."""
+    store, looker = opened.holder(run_id), opened.jobs().looker
     trace = store.trace(run_id)
-    figures.check(view, trace, options)
-    waited, looks = time.monotonic() + LOOKING, opened.jobs().looker.looking_at(run_id)
+    looks = looker.looking_at(run_id)
     busy = {probe for probe, step, of in looks if trace.look(probe, 0, step, **of) is None}  # else it is kept already
-    for probe, step, of in figures.needs(view, trace, options):
-        if probe not in busy:  # what it sees comes with a new version, and so does the next question
-            opened.jobs().looker.look(store, run_id, probe, of, step, max(0.0, waited - time.monotonic()))
+    needed = figures.needs(view, trace, options)
+    # what a busy one sees comes with a new version, and so does the next question
+    return [looker.look(store, run_id, probe, of, step) for probe, step, of in needed if probe not in busy]
+
+
+def figure_body(run_id: str, view: str, options: dict[str, str]) -> bytes:
+    trace = opened.holder(run_id).trace(run_id)
+    figures.check(view, trace, options)
     try:
         figures.settle(view, trace, options)
         return gzipped(figures.draw(view, trace, options).to_json())
@@ -103,8 +110,9 @@ def cards_body(run_id: str) -> bytes:
     return gzipped(json.dumps(cards.state(trace, waiting)))
 
 
-async def answer(request: Request, view: str, body: Callable[[str], bytes]) -> Response:
-    """One version of what `body` makes of a run, 204 where it was seen; a sentence with 404 or 400."""
+async def answer(request: Request, view: str, body: Callable[[str], bytes], looks: Callable | None = None) -> Response:
+    """One version of what `body` makes of a run, 204 where it was seen; a sentence with 404 or 400. What `looks` asks
+    for is waited for a moment."""
     run_id, seen = request.path_params["run"], request.query_params.get("seen")
     options = tuple(sorted((k, v) for k, v in request.query_params.items() if k != "seen"))
     if len(request.url.query) > LONGEST_QUERY:
@@ -121,8 +129,13 @@ async def answer(request: Request, view: str, body: Callable[[str], bytes]) -> R
     headers = {"x-version": version, "x-status": run.status, "cache-control": "no-store"}
     if seen == version:
         return Response(status_code=204, headers=headers)
+    key = run_id, version, view, options
     try:
-        content = await BODIES.get((run_id, version, view, options), partial(body, run_id))
+        if looks:
+            events, end = await LOOKS.get(key, partial(looks, run_id)), time.monotonic() + LOOKING
+            while time.monotonic() < end and not all(event.is_set() for event in events):
+                await asyncio.sleep(0.05)
+        content = await BODIES.get(key, partial(body, run_id))
     except Error as error:  # first: some are ValueErrors, too
         return PlainTextResponse(told(error), 503)
     except (KeyError, ValueError) as error:
@@ -132,8 +145,9 @@ async def answer(request: Request, view: str, body: Callable[[str], bytes]) -> R
 
 async def run_figure(request: Request) -> Response:
     view = request.path_params["view"]
-    options = {k: v for k, v in request.query_params.items() if k != "seen"}
-    return await answer(request, view, partial(figure_body, view=view, options=options))
+    of = {"view": view, "options": {k: v for k, v in request.query_params.items() if k != "seen"}}
+    looks = partial(asked_looks, **of) if view in FIGURES and FIGURES[view].needs else None
+    return await answer(request, view, partial(figure_body, **of), looks)
 
 
 async def run_cards(request: Request) -> Response:

@@ -23,22 +23,24 @@ class Looker:
         self.process: Process | None = None
         self.waiting: dict[str, threading.Event] = {}  # by the message that asked, in order; scorings, too
 
-    def look(self, store: RunStore, run_id: str, probe: str, options: Mapping, step: int, wait: float = 0) -> None:
-        """Have a probe look at a stored run before update `step`; waits for it at most `wait` seconds. Raises
+    def look(self, store: RunStore, run_id: str, probe: str, options: Mapping, step: int) -> threading.Event:
+        """Have a probe look at a stored run before update `step`; the event is set when it has, or nobody will. Raises
         ValueError with a sentence when too many looks are waiting, and as tell() does."""
         where = str(store.directory)
         message = {"look": probe, "run": run_id, "options": dict(options), "step": step, "directory": where}
         key = json.dumps(message, sort_keys=True)
         with self.lock:
             if self.asleep:
-                return
+                nobody = threading.Event()
+                nobody.set()
+                return nobody
             if key not in self.waiting and len(self.waiting) >= MOST:
                 raise ValueError("The lab is looking at too much already. Try again in a moment.")
             done = self.waiting.get(key)
             if done is None:
                 self.tell(**message)  # first: where it cannot be told, nothing waits, and it can be asked for again
                 done = self.waiting[key] = threading.Event()
-        done.wait(wait)
+            return done
 
     def score(self, run_id: str, step: int) -> None:
         """Score a run that was stopped while it rested at a step."""

@@ -225,12 +225,36 @@ def test_the_board_can_be_sent_before_the_first_step(recorded):
     opened.store().delete(run.id)
 
 
+def test_a_class_that_waits_for_looks_holds_up_nobody(recorded, monkeypatch):
+    """Each waiting figure had one of four threads to itself: another visitor's chart came after up to 10 seconds."""
+    taken = threading.Event()
+    monkeypatch.setattr(opened.jobs().looker, "look", lambda *asked: taken)
+    monkeypatch.setattr(api, "LOOKING", 600)
+    waiting = [f"/api/runs/{recorded}/surface?step={step}" for step in range(12)]
+
+    async def both() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(Starlette(routes=api.ROUTES))
+        async with httpx.AsyncClient(transport=transport, base_url="http://lab") as client:
+            slow = [asyncio.create_task(client.get(address)) for address in waiting]
+            await asyncio.sleep(1)
+            other = await asyncio.wait_for(client.get(f"/api/runs/{recorded}/{view()}?smoothing=50"), 120)
+            assert other.status_code == 200 and not any(task.done() for task in slow)
+            taken.set()
+            return await asyncio.gather(*slow)
+
+    assert {answer.status_code for answer in asyncio.run(both())} == {200}
+
+
 def test_a_look_that_is_kept_already_holds_up_no_other(recorded, monkeypatch):
     """Between its coming and the word of it a chart asks for another step: that is asked for, or it waited for ever."""
     store, looker, asked = opened.store(), opened.jobs().looker, []
     looking.look(store, recorded, "landscape", {}, 30, store.trace(recorded).snapshot(30))
     monkeypatch.setattr(looker, "looking_at", lambda run_id: [("landscape", 30, {"points": 17})])
-    monkeypatch.setattr(looker, "look", lambda store, run_id, probe, options, step, wait: asked.append((probe, step)))
+    taken = threading.Event()
+    taken.set()
+    monkeypatch.setattr(
+        looker, "look", lambda store, run_id, probe, options, step: asked.append((probe, step)) or taken
+    )
     together(f"/api/runs/{recorded}/surface?step=0")
     assert asked == [("landscape", 0)]
     monkeypatch.setattr(looker, "looking_at", lambda run_id: [("landscape", 12, {"points": 17})])

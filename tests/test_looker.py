@@ -74,14 +74,14 @@ def test_a_looking_process_that_dies_is_told(store, jobs):
     said = store.trace(run.id).look("landscape", 0, 40, points=41)
     assert said["wrong"].tolist() == ["the process that looked ended with signal 9."]
     assert "wrong" not in store.trace(run.id).look("rank", 0, 20)
-    jobs.looker.look(store, run.id, "rank", {}, 40, wait=60)
+    jobs.looker.look(store, run.id, "rank", {}, 40).wait(60)
     assert "wrong" not in store.trace(run.id).look("rank", 0, 40)
 
 
 def test_a_look_that_had_not_begun_when_the_process_died_is_taken_by_the_next(store, jobs):
     run = store.create(Experiment(settings=SMALL, arms=(BN,)))
     execute(store, run.id, lambda: None)
-    jobs.looker.look(store, run.id, "rank", {}, 20, wait=60)
+    jobs.looker.look(store, run.id, "rank", {}, 20).wait(60)
     os.kill(process := jobs.looker.process.popen.pid, signal.SIGSTOP)
     jobs.looker.look(store, run.id, "rank", {}, 40)
     os.kill(process, signal.SIGKILL)
@@ -128,7 +128,7 @@ def test_what_no_process_can_be_started_for_is_asked_for_again(store, jobs, monk
         jobs.looker.process.popen.kill()
         until(lambda: not jobs.looker.waiting)
     assert store.trace(run.id).look("rank", 0, 20) is None
-    jobs.looker.look(store, run.id, "rank", {}, 20, wait=60)
+    jobs.looker.look(store, run.id, "rank", {}, 20).wait(60)
     assert "wrong" not in store.trace(run.id).look("rank", 0, 20)
 
 
