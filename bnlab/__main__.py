@@ -107,7 +107,6 @@ def option(text: str) -> tuple[str, str]:
 
 
 def main() -> int:
-    on(SIGINT, lambda *_: sys.exit(130))  # from here on something may be half written
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  there is none where it was closed
     sys.stderr = Unheard(sys.stderr or open(os.devnull, "w"))  # noqa: SIM115  else all this would go to the tables
     sys.stdout.reconfigure(errors="replace")  # a console may have no × or η
@@ -125,9 +124,15 @@ def main() -> int:
         return 2
 
 
+def clear_up_after_ctrl_c() -> None:
+    """From here on something may be half written. Not before torch is there: no exception may pass its loading."""
+    on(SIGINT, lambda *_: sys.exit(130))
+
+
 def train(asked: argparse.Namespace) -> int:
     experiment = read(asked.file)
     device = device_for(experiment, asked.device)  # says at once where there is no such device
+    clear_up_after_ctrl_c()
     for sentence in experiment.alike:
         print(sentence, file=sys.stderr)
     store = RunStore(asked.out)
@@ -193,6 +198,7 @@ def diverged(run: Run) -> str:
 
 
 def export(asked: argparse.Namespace) -> int:
+    clear_up_after_ctrl_c()
     store = existing(asked.directory)
     run = chosen(store, asked.run)
     for path in tables.write(store.trace(run.id), asked.to, asked.out):
@@ -204,6 +210,7 @@ def probe(asked: argparse.Namespace) -> int:
     """What is seen is kept with the run, so the pages show it too."""
     import torch
 
+    clear_up_after_ctrl_c()
     torch.set_num_threads(1)
     store = existing(asked.directory)
     run = chosen(store, asked.run)

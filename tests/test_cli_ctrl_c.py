@@ -60,9 +60,21 @@ def test_ctrl_c_is_not_swallowed_by_what_is_being_loaded(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+def test_ctrl_c_raises_nothing_where_torch_is_being_loaded_for_a_training(tmp_path):
+    """torch ended in 'terminate called after throwing an instance of pybind11::error_already_set', exit code 134."""
+    (tmp_path / "torch.py").write_text(
+        "import signal\ntry: signal.raise_signal(signal.SIGINT)\nexcept BaseException as e: print('raised', e)"
+    )
+    path = os.pathsep.join([str(tmp_path), ABOVE, *filter(None, [QUIET.get("PYTHONPATH")])])
+    done = bnlab("train", asked(tmp_path, TINY), "--out", tmp_path / "runs", PYTHONPATH=path)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_ctrl_c_in_a_command_lets_it_clear_up(tmp_path):
     (tmp_path / "torch.py").write_text(
-        "import atexit, signal; atexit.register(print, 'cleared up'); signal.raise_signal(signal.SIGINT)"
+        "import atexit, signal\natexit.register(print, 'cleared up')\n"
+        "def set_num_threads(n): signal.raise_signal(signal.SIGINT)"
     )
     path = os.pathsep.join([str(tmp_path), ABOVE, *filter(None, [QUIET.get("PYTHONPATH")])])
     done = bnlab("probe", tmp_path, "--step", 0, PYTHONPATH=path)
