@@ -90,7 +90,8 @@ def test_the_tone_is_what_arrives_over_the_whole_depth(factor, depth, tone, arri
     told = verdict.verdict(flowing(factor, 1, depth=depth), 0)
     assert told.tone == tone
     fitted = "per layer in the middle" if depth >= 16 else "per layer"  # where the ends are left out
-    words = f"{tone}: ×{factor:.2f} {fitted}, layer 1 gets {arrives} "
+    per_layer = f"×{factor:.2f} {fitted}, " if depth > 2 else ""  # of a single step the factor is what arrives
+    words = f"{tone}: {per_layer}layer 1 gets {arrives} "
     if factor == 1.01:  # over a hundred layers 2.7 times
         assert told.words == "healthy gradient: layer 1 gets 2.7 times layer 100's signal, ×1.01 per layer on average"
     if tone == "healthy":
@@ -117,6 +118,27 @@ def test_why_there_is_no_gradient_is_said_where_it_is_recorded():
     assert verdict.verdict(trace, 0).words.endswith(words), "weights are left in layer 4"
     trace.values["weight_norm", 0][:, 0] = 0
     assert verdict.verdict(trace, 0).words.endswith("; the rest: no gradient in any layer, as all weights are 0")
+
+
+def test_a_layer_whose_units_are_all_saturated_is_no_healthy_one():
+    """A sigmoid network with batch norm and a learning rate of 50, far above chance in its loss, was called healthy."""
+    trace = flowing(0.8, 1, depth=4)
+    trace.values["dead", 0] = dead = np.zeros((N, 2, 4))
+    words = "layer 1 gets 0.51 of layer 4's signal, ×0.80 per layer on average"
+    assert verdict.verdict(trace, 0).words == f"healthy gradient: {words}"
+    dead[-1, 0, 2] = 0.99
+    assert verdict.verdict(trace, 0).tone == "healthy"
+    dead[-1, 0, 2] = 1
+    told = verdict.verdict(trace, 0)
+    assert (told.tone, told.words) == ("dead", f"all units of layer 3 are saturated in 1 of 2 seeds; {words}")
+    dead[-1, 1, 2] = 1
+    assert verdict.verdict(trace, 0).words == f"all units of layer 3 are saturated; {words}"
+    dead[-1, 1, 0] = 1
+    assert verdict.verdict(trace, 0).words == f"all units of 2 layers are saturated; {words}"
+    low = flowing(0.1, 1, depth=4)
+    low.values["dead", 0] = dead
+    told = verdict.verdict(low, 0)
+    assert told.tone == "vanishing" and told.words.endswith(" of layer 4's signal; all units of 2 layers are saturated")
 
 
 def test_a_signal_too_small_for_float32_vanishes_and_is_not_dead():

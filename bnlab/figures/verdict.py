@@ -80,6 +80,10 @@ def verdict(trace: Trace, arm: int, step: int | None = None) -> Verdict:
     words, tone = told.words, told.tone
     if tone == "dead":
         words += cause(trace, arm, at, np.delete(np.arange(len(norms)), gone), live)
+    elif flat := saturated(trace, arm, at, np.delete(np.arange(len(norms)), gone)):
+        if tone == "healthy":
+            words, flat, tone = flat, words.removeprefix("healthy gradient: "), "dead"
+        words = f"{words}; {flat}"
     if 0 < dead < len(live):
         words, tone = f"{words}; {none}", "dead" if tone == "healthy" else tone
     if gone:
@@ -106,6 +110,19 @@ def cause(trace: Trace, arm: int, at: range, places: np.ndarray, norms: np.ndarr
     if min(ends) < 0 or any(share[end] < 1 for share, end in zip(dead, ends, strict=True)):
         return ""
     return f", as all units of {f'layer {ends[0] + 1}' if len(set(ends)) == 1 else 'a layer'} are dead"
+
+
+def saturated(trace: Trace, arm: int, at: range, places: np.ndarray) -> str:
+    """Whether a layer of these seeds has no unit left that is not saturated for the whole mini-batch: 'all units of
+    layer 6 are saturated'; else empty. What signal there is may pass all layers alike, and teaches nothing."""
+    try:
+        full = trace.at("dead", arm, at[0])[1][places] == 1
+    except KeyError:
+        return ""
+    layers, some = np.flatnonzero(full.any(0)) + 1, int(full.any(1).sum())
+    which = f"layer {layers[0]}" if len(layers) == 1 else f"{len(layers)} layers"
+    with_some = f" in {some} of {len(full)} seeds" if some < len(full) else ""
+    return f"all units of {which} are saturated{with_some}" if some else ""
 
 
 def of_the_living(norms: np.ndarray, at: range) -> Verdict:
@@ -149,7 +166,8 @@ def of_the_living(norms: np.ndarray, at: range) -> Verdict:
     end = share(middle[low] / middle[high], high + 1)
     turn = "dips" if tone == "vanishing" else "rises"
     end = f"layer 1 gets {end}" if low == 0 else f"{turn} to {end} at layer {low + 1}"
-    per_layer = f"{per_layer}, " if (factor < 1) == (tone == "vanishing") else ""  # a factor that points the other way
+    points_there = (factor < 1) == (tone == "vanishing")
+    per_layer = f"{per_layer}, " if points_there and high - low > 1 else ""  # of a single step it is another number
     return Verdict(at, factor, tone, f"{tone}: {per_layer}{end}", help)
 
 
