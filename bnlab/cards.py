@@ -89,7 +89,9 @@ def state(trace: Trace, position: int | None = None) -> dict[str, Any]:
     steps = experiment.settings.steps
     facts = [f"step {run.made:,} of {steps:,}"]
     if run.steps_per_second and run.status == "running":
-        facts.append(f"{run.steps_per_second:,.0f} steps/s")
+        facts.append(speed(run.steps_per_second))
+    if run.device != "auto":  # which is chosen when it trains
+        facts.append(run.trained_on)
     arms = [shown(trace, arm) for arm in range(len(experiment.arms))]
     return {
         "status": run.status,
@@ -97,10 +99,15 @@ def state(trace: Trace, position: int | None = None) -> dict[str, Any]:
         "step": run.step,
         "made": run.made,
         "steps": steps,
-        "facts": [*facts, run.trained_on],
+        "facts": facts,
         "arms": arms,
         "told": told_together(arms),
     }
+
+
+def speed(rate: float) -> str:
+    """So many steps a second; of large networks the seconds of a step."""
+    return f"{rate:,.0f} steps/s" if rate >= 9.5 else f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / rate:,.3g} s/step"
 
 
 def words(run: Run, position: int | None) -> str:

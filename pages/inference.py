@@ -31,7 +31,7 @@ whose, own = controls.normed_arm(run)
 with st.container(horizontal=True):
     key = run.id if run else ""
     alpha = controls.number("alpha", own.alpha, 0.0, 1.0, 0.01, key)
-    K = controls.number("batch_size", max(2, own.mini_batch), 2, own.n_train, 1, key)
+    K = controls.number("batch_size", max(2, own.mini_batch), 2, own.n_train, 1, key, "K in (K-1)/K.")
 for row in conventions(alpha, own.delta, K, own.width):
     st.code(row.line, language=None, wrap_lines=True)  # the light theme's color of a number is too pale
     times = "" if row.factor == 1 else f", times (K-1)/K = {row.factor:.6g},"

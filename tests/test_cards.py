@@ -210,6 +210,21 @@ def test_the_loss_of_a_card_is_the_mean_of_20_mini_batches_where_some_of_them_ar
         assert told.recent >= 20 and told.loss == pytest.approx(t - (told.recent - 1) / 2)
 
 
+@pytest.mark.parametrize(
+    ("rate", "words"), [(1234.5, "1,234 steps/s"), (12.3, "12 steps/s"), (2.25, "2.2 steps/s"), (0.2, "5 s/step")]
+)
+def test_a_slow_training_tells_the_seconds_of_a_step(rate, words):
+    """It said 0 steps/s."""
+    assert cards.speed(rate) == words
+
+
+def test_no_device_is_told_before_one_is_chosen(store):
+    run = store.create(Experiment(settings=SMALL, arms=ARMS[:1]))
+    assert cards.state(store.trace(run.id))["facts"] == ["step 0 of 6"]
+    execute(store, run.id, lambda: None)
+    assert cards.state(store.trace(run.id))["facts"] == ["step 6 of 6", "CPU"]
+
+
 def test_the_formula_of_every_activation_is_told():
     for activation in ACTIVATIONS.values():
         assert f"{activation.label} {activation.formula}" in about("activation").help

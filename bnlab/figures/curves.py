@@ -204,7 +204,9 @@ def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str,
         line={"color": style.color(arm), "width": 1, "dash": "dot"},
         marker={"size": 7, "symbol": symbol},
         error_y=spread | {"thickness": 1, "width": 2} if values.shape[1] > 1 else None,
-        hovertemplate=hover(name, quantity, unit(trace, quantity, arm)),
+        hovertemplate=hover(
+            f"{name}, step %{{x:,d}}", quantity, unit(trace, quantity, arm)
+        ),  # that of the mouse is another
     )
     return steps, values
 

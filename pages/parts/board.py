@@ -196,11 +196,12 @@ def buttons(me: Session, run: Run | None, wrong: list[str], other: bool) -> None
     where it moves nothing when it comes."""
     status = "example" if is_example(run) or run is None else run.status
     alive, paused = status in UNDER_WAY, status == "paused"
+    train = "Train another" if alive or paused else "Train"
     resumes = paused and not other  # what is next: to go on with it, not to begin anew
     goes_on = " The run shown goes on in the background; Stop ends it." if alive else ""
     with st.container(horizontal=True, vertical_alignment="center", key="buttons"):
         st.button(
-            "Train another" if alive or paused else "Train", type="secondary" if resumes else "primary",
+            train, type="secondary" if resumes else "primary",
             icon=":material/play_arrow:", key="train", shortcut="Ctrl+Enter", on_click=wish, args=(me, "start"),
             disabled=bool(wrong),
             help="Train a new run with these settings. A fork whose settings are unchanged starts again from the "
@@ -235,7 +236,8 @@ def buttons(me: Session, run: Run | None, wrong: list[str], other: bool) -> None
             "experiment of the run shown starts again as a new run. Same seeds, so the same curves to the last bit.",
         )  # fmt: skip
         if other:
-            st.caption("These settings are not trained yet: press Train.", width="stretch")
+            told = f"These settings are not those of the run shown: press {train}."
+            st.caption(told, width="stretch")
 
 
 def wish(me: Session, how: str) -> None:

@@ -180,9 +180,10 @@ def normed_arm(run: Run | None) -> tuple[str, Settings]:
     return "α, K, δ and width are the lab's defaults, as no arm here has batch norm.", Settings()
 
 
-def number(name: str, value: float, least: float, most: float, step: float, key: str) -> float:
-    """A number that is asked for outside the question, with the words of the setting it resembles; shown as it is."""
-    look = {"min_value": least, "max_value": most, "step": step, "width": 220, "help": about(name).help}
+def number(name: str, value: float, least: float, most: float, step: float, key: str, help: str = "") -> float:
+    """A number that is asked for outside the question, with the words of the setting it resembles, or a `help` of its
+    own; shown as it is."""
+    look = {"min_value": least, "max_value": most, "step": step, "width": 220, "help": help or about(name).help}
     return st.number_input(
         label(name), value=value, key=f"number-{name}-{key}", format="%d" if isinstance(step, int) else "%g", **look
     )
