@@ -219,6 +219,12 @@ def parting(net: Net, variance: float) -> float:
     return float((large - small) / (large + small) / 0.001)
 
 
+FEWEST = (
+    "In mini-batches of 2 or 3 the mean growth is infinite but for δ: the rare units whose values all but agree "
+    "make it, and most show far less."
+)
+
+
 class Few(NamedTuple):
     """Factors that correct for few examples in a mini-batch, and what is to be said about them."""
 
@@ -265,7 +271,7 @@ def small_batch(activation: str, K: int, noise: tuple[float, float] = (0.0, 0.0)
     inside = mean(h_i**2 - h_i * h_j)  # K/(K-1) times the variance over the mini-batch
     few = mean(h_i**2) / square, (K - 1) / K * inside / variance
     if K < 4:
-        return Few(inf, *few, "In mini-batches of 2 or 3 the mean growth is infinite.", inputs=(K - 1) / K)
+        return Few(inf, *few, FEWEST, inputs=(K - 1) / K)
     f2, fy2 = mean(f_i**2), mean((f_i * y_i) ** 2)
     ff, fyfy = mean(f_i * f_j), mean(f_i * y_i * f_j * y_j)
     trace = (K - 2) * f2 - fy2 + (f2 + fy2 + (K - 1) * (ff + fyfy)) / K

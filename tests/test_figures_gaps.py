@@ -218,7 +218,8 @@ def test_mini_batches_of_two_kinds_are_refused_only_after_both_have_come_in(stor
     for step, arm in (("20", "1"), ("40", "0")):
         assert "two kinds" not in said(step, arm)
     assert figures.needs("why_off", child, {"arm": "1", "step": "40"}) == []
-    assert figures.needs("why_off", child, {"arm": "1", "step": "20"}) == [("off", 20, {})]
+    assert figures.needs("why_off", child, {"arm": "1", "step": "20"}) == [], "it has trained no step yet"
+    assert figures.needs("why_off", child, {"arm": "0", "step": "25"}) == [("off", 25, {})]
 
 
 def test_the_lines_of_the_practice_are_what_was_seen_in_each_layer_and_the_note_tells_the_losses(store):
@@ -244,3 +245,12 @@ def test_the_lines_of_the_practice_are_what_was_seen_in_each_layer_and_the_note_
 def test_of_a_single_layer_it_is_not_said_which_is_most_off(store):
     note = shown(recorded(store, steps=5, depth=1), "in_practice").layout.meta["note"]
     assert "Test loss" in note and "most off" not in note
+
+
+def test_a_fork_at_its_first_step_says_that_it_has_trained_none(store):
+    """It said that snapshots were thinned, which were never there."""
+    trace = recorded(store)
+    child = forked(store, trace, 10, learning_rate=0.01)
+    drawn = shown(child, "why_off", step="10")
+    assert drawn.layout.meta["said"].startswith("At its first step a fork has trained no step yet. Choose a later step")
+    assert "said" not in shown(child, "why_off", step="40").layout.meta

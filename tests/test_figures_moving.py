@@ -206,6 +206,15 @@ def test_nothing_is_drawn_of_a_network_after_it_diverged(trace):
     assert words.startswith("No finite moving average is kept of step 50. This network diverged at step 15")
 
 
+def test_statistics_that_are_infinite_before_a_network_diverges_warn_nobody(trace):
+    """The server's log had 'invalid value encountered in subtract' at every update."""
+    values = {key: rows.copy() for key, rows in trace.values.items()}
+    for name in ("batch_var", "moving_var"):
+        values[name, 1][-1] = np.inf
+    grown = KnownTrace(EXPERIMENT, values, trace.whole)
+    assert moving.moving_averages(grown, arm=1, seed=0, layer=1, unit=1, scale="log").data
+
+
 @pytest.mark.parametrize(("name", "lines"), [("moving_averages", 4), ("gamma_beta", 4)])
 def test_one_step_is_a_visible_point(trace, name, lines):
     short = KnownTrace(EXPERIMENT, {key: rows[:1] for key, rows in trace.values.items()}, trace.whole)

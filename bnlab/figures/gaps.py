@@ -55,7 +55,8 @@ def gap_parts(
 
 def why_off_needs(trace: Trace, *, arm: int, step: int, **_: object) -> list[tuple[str, int, dict]]:
     at = newest_snapshot(trace, step)
-    return [("off", at, {})] if at and not of_two_kinds(trace, arm, at) and unknown(trace, arm, at) is None else []
+    later = at is not None and at > trace.first  # else there is nothing to train again
+    return [("off", at, {})] if later and not of_two_kinds(trace, arm, at) and unknown(trace, arm, at) is None else []
 
 
 def of_two_kinds(trace: Trace, arm: int, at: int) -> str | None:
@@ -83,6 +84,10 @@ def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.
         return style.said(NOT_YET)
     if at == 0:
         return style.said("Before update 0 nothing has been averaged yet. Choose a later step.")
+    if at == trace.first:
+        return style.said(
+            "At its first step a fork has trained no step yet. Choose a later step, or the run it was forked from."
+        )
     if wrong := missing(found):
         return wrong
     there = seen(found)

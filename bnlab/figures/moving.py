@@ -123,11 +123,13 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
     unseen = []
     for column, name in enumerate(SYMBOLS, 1):
         one, (now, mean, whole) = getattr(told, name), SYMBOLS[name]
+        with np.errstate(invalid="ignore"):  # both are infinite where it diverged
+            apart = one.moving - one.batch
         for row, label, symbol, x, y, look in (
             (1, "mini-batch", now, one.steps, one.batch, dots),
             (1, "moving average", mean, one.steps, one.moving, solid),
             (1, "population", whole, one.checked, one.population, marks),
-            (2, "moving − mini-batch", f"|{mean} − {now}|", one.steps, np.abs(one.moving - one.batch), thin),
+            (2, "moving − mini-batch", f"|{mean} − {now}|", one.steps, np.abs(apart), thin),
             (2, "moving − population", f"|{mean} − {whole}|", one.checked, one.gap, linked),
         ):
             hover = f"step %{{x}}: {symbol} = %{{y:,.4g}}<extra>{label}</extra>"
@@ -144,10 +146,10 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
             )
         kind = style.logarithmic(style.decades(one.batch, one.moving, one.population)) if scale == "log" else {}
         figure.update_yaxes(title=f"{now} of {z}, unit {unit}", row=1, col=column, **(kind if name == "var" else {}))
-        gaps = style.positive(np.abs(one.moving - one.batch), one.gap)
+        gaps = style.positive(np.abs(apart), one.gap)
         figure.update_yaxes(title=f"gap of {mean}", row=2, col=column, **gaps)
         if gaps["type"] == "log":
-            both = {"mini-batch": one.moving - one.batch, "population": one.gap}
+            both = {"mini-batch": apart, "population": one.gap}
             nil = [what for what, gap in both.items() if (gap == 0).any() and not np.nan_to_num(gap).any()]
             unseen += [f"moving − {what} of {mean}" for what in nil]
         figure.update_xaxes(title="step", row=2, col=column)

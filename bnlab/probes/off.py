@@ -104,8 +104,8 @@ def path(group: Group, seen: Seen) -> tuple[int, np.ndarray, np.ndarray, np.ndar
     before = [s for s in seen.snapshots if t - FARTHEST <= s < t]
     start = max([s for s in before if s <= t - REPLAYED], default=min(before, default=t))
     if start == t > 0:
-        few = min(FARTHEST, t)
-        raise ValueError(f"no snapshot of the weights is left here of the {few} steps before {t}, to train again from.")
+        few = f"{min(FARTHEST, t)} steps" if t > 1 else "step"
+        raise ValueError(f"no snapshot of the weights is left here of the {few} before {t}, to train again from.")
     now = stack.snapshot()
     if start < t:
         stack.restore(start, seen.vector(start))
