@@ -74,9 +74,9 @@ def question(pairs: list[tuple[str, str]]) -> dict[str, Any]:
 
 
 def parted(arm: str) -> tuple[str, list[tuple[str, str]]]:
-    """The label of an arm and the pairs of its changes, as they are written."""
+    """The label of an arm and the pairs of its changes, as they are written; nothing between two semicolons is none."""
     label, *changes = arm.split(";")
-    return label, [change.partition("=")[::2] for change in changes]
+    return label, [change.partition("=")[::2] for change in changes if change]
 
 
 def repeats(pairs: list[tuple[str, str]]) -> list[str]:

@@ -144,12 +144,20 @@ def device_for(experiment: Experiment, asked: str) -> str:
     """The device to train on: the one that is named, or for "auto" the one that is likely faster.
 
     A step on CUDA is about a thousand kernels whatever their size, so small networks are faster on a processor; the
-    choice is made by the multiplications of a step. Raises ValueError if cuda is asked for and there is none.
+    choice is made by the multiplications of a step. Raises ValueError for another name, and if cuda is asked for and
+    there is none.
     """
-    if asked not in ("auto", "cuda"):
-        return asked  # cpu, or one of several, as cuda:1
-    if not torch.cuda.is_available():
-        if asked == "cuda":
-            raise ValueError("device is cuda; this machine has no CUDA device that torch can use. Choose cpu or auto.")
-        return "cpu"
-    return "cuda" if asked == "cuda" or step_cost(experiment) > CUDA_WORTH else "cpu"
+    kind, _, number = asked.partition(":")  # cuda:1 is one of several
+    if asked not in ("auto", "cpu") and not (kind == "cuda" and (number.isdecimal() or asked == kind)):
+        raise ValueError(f"device is {asked[:40]}; allowed is auto, cpu or cuda.")
+    if asked == "cpu":
+        return asked
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked == "auto":
+        return "cuda" if there and step_cost(experiment) > CUDA_WORTH else "cpu"
+    if int(number or 0) >= there:
+        such = "such " if number else ""
+        raise ValueError(
+            f"device is {asked}; this machine has no {such}CUDA device that torch can use. Choose cpu or auto."
+        )
+    return asked

@@ -100,6 +100,15 @@ def test_arms_that_are_left_out_are_what_their_labels_say(norm):
     assert shared.arms == DEFAULT_ARMS and to_query(shared) == [("norm", norm)], "an address means what it meant"
 
 
+def test_nothing_between_two_semicolons_of_an_address_is_no_change():
+    """It was told to 'keep one' of '=, =, ='."""
+    found = from_query([("arm", "A;;norm=batch;"), ("arm", "B")])
+    assert [(arm.label, arm.changes) for arm in found.arms] == [("A", {"norm": "batch"}), ("B", {})]
+    with pytest.raises(ValidationError) as refused:
+        from_query([("arm", ";;;")])
+    assert "=" not in problems(refused.value)[0]
+
+
 @pytest.mark.parametrize(
     ("name", "told"), [("", '""'), (" ", '" "'), ("depth ", '"depth "'), ("colour", "colour"), ("interval", "interval")]
 )

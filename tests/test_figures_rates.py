@@ -83,3 +83,12 @@ def test_two_bands_whose_labels_share_the_same_words_are_named_in_full():
         {("loss", arm): np.ones((30, 1)) for arm in range(4)},
     )
     assert rates.names(trace, rates.bands(trace)) == ["net a + net b", "net c + net d"]
+
+
+def test_what_labels_share_is_cut_before_it_is_made_safe_for_plotly(tmp_path):
+    """'B & η = 0.1' and 'B & η = 0.2' were called 'B &amp', an entity without its end."""
+    arms = tuple(Arm(label=f"B & η = {rate:g}", changes={"learning_rate": rate}) for rate in (0.1, 0.2))
+    settings = Settings(depth=1, width=4, data="wine", batch_size=16, steps=3)
+    store, run_id = trained(tmp_path, settings, arms)
+    drawn = figures.draw("learning_rates", store.trace(run_id), {})
+    assert {"B &amp;"} == {line.name.split(":")[0] for line in drawn.data if line.name}

@@ -34,6 +34,13 @@ def test_a_curve_is_told_by_its_ends_its_least_and_its_greatest_and_a_short_one_
     ]
 
 
+def test_shares_are_told_in_percent_as_on_their_axis():
+    figure = go.Figure()
+    figure.add_scatter(x=[0, 1, 2], y=[0.133, 1, 0.0002], name="BN", yaxis="y2")
+    figure.update_layout(xaxis_title="step t", yaxis2={"title": "accuracy", "tickformat": ".0%"})
+    assert told(figure) == ["BN. accuracy over step t: 13.3% at 0; 100.0% at 1; 0.020% at 2."]
+
+
 def test_a_map_of_colors_is_told_by_its_corners_its_least_and_its_greatest_before_a_logarithm():
     figure = go.Figure()
     z = np.array([[-2.0, np.nan, 1.0], [0.5, 3.0, np.nan]])

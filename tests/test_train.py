@@ -32,6 +32,11 @@ def test_the_device_may_be_auto_and_one_that_is_not_there_is_a_sentence(monkeypa
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ValueError, match="device is cuda; this machine has no CUDA device that torch can use"):
         next(train(asked, device="cuda"))
+    with pytest.raises(ValueError, match="device is cuda:0; this machine has no such CUDA device that torch can use"):
+        next(train(asked, device="cuda:0"))
+    for other in ("gpu", "cuda:", "cuda:x", "mps", "meta"):
+        with pytest.raises(ValueError, match=f"device is {other}; allowed is auto, cpu or cuda."):
+            next(train(asked, device=other))
 
 
 def test_no_steps_still_scores_the_initial_networks():

@@ -63,11 +63,12 @@ def band(trace: Trace, arms: tuple[int, ...]) -> Band:
 
 def names(trace: Trace, told: list[Band]) -> list[str]:
     """What the labels of each band's arms have in common, word by word; all of them where that tells nothing."""
-    labels = [[style.label(trace, arm) for arm in one.arms] for one in told]
+    labels = [[trace.experiment.arms[arm].label for arm in one.arms] for one in told]
     found = [
         " ".join(w for w in one[0].split() if all(w in s.split() for s in one)).rstrip(" ,;:=(η") for one in labels
     ]
-    return [s if s and found.count(s) == 1 else " + ".join(one) for s, one in zip(found, labels, strict=True)]
+    names = [s if s and found.count(s) == 1 else " + ".join(one) for s, one in zip(found, labels, strict=True)]
+    return [style.escaped(name) for name in names]
 
 
 def learning_rates(trace: Trace) -> go.Figure:

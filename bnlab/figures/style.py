@@ -49,8 +49,13 @@ def faded(rgb: str, opacity: float) -> str:
 
 
 def label(trace: Trace, arm: int) -> str:
-    """An arm's label, safe where plotly reads HTML or puts values in, as in a hover's %{x}."""
-    return escape(trace.experiment.arms[arm].label, quote=False).replace("%{", "&#37;{")
+    """An arm's label, safe for plotly."""
+    return escaped(trace.experiment.arms[arm].label)
+
+
+def escaped(text: str) -> str:
+    """A text, safe where plotly reads HTML or puts values in, as in a hover's %{x}."""
+    return escape(text, quote=False).replace("%{", "&#37;{")
 
 
 def title(trace: Trace, arm: int) -> str:
@@ -174,6 +179,7 @@ def ticks(low: float, high: float) -> dict[str, object] | None:
     return {"tickvals": values, "ticktext": [written(v, plain) for v in values]}
 
 
+HELD = (-307, 308)  # powers of ten that a float holds
 SHARE = ".1~%"  # how the ticks of a share are written: 20%, 0.5%
 
 
@@ -197,7 +203,9 @@ def ticked(figure: go.Figure, least: dict[str, object] | None = None) -> None:
             there = [t for t in figure.data if f"{letter}axis" in t and t[letter] is not None]
             drawn = [t[letter] for t in there if first[t[f"{letter}axis"] or letter] == name]
             values = np.concatenate([np.array(v, float) for v in drawn]) if drawn else np.array([])
-            values = values[np.isfinite(values) & (values > 0)] if axis.range is None else 10.0 ** np.array(axis.range)
+            values = (
+                values[np.isfinite(values) & (values > 0)] if axis.range is None else 10.0 ** np.clip(axis.range, *HELD)
+            )
             if values.size:
                 other = least if axis.range is None else None  # a range that is given is one of logarithms
                 one = values.min() == values.max()  # plotly shows a decade on either side, with each digit a tick

@@ -15,6 +15,7 @@ from plotly.basedatatypes import BaseTraceType
 from .style import amount
 
 GRIDS = ("heatmap", "contour", "surface")
+Tell = Callable[[float], str]  # how a value is written
 FEW = 6  # points of a curve that are told one by one
 
 
@@ -48,7 +49,9 @@ def line(figure: go.Figure, curve: go.Scatter | go.Bar, axis: Callable[[str], st
         return ""
     name = words(", ".join(filter(None, (curve.name, curve.meta))))  # and what of its arm it is
     of = " over ".join(filter(None, (up, across)))
-    return f"{f'{name}. ' if name else ''}{of}: {points(np.asarray(x)[there], y[there])}."
+    share = "%" in (figure.layout[f"yaxis{(curve.yaxis or 'y')[1:]}"].tickformat or "")
+    y = y[there]
+    return f"{f'{name}. ' if name else ''}{of}: {points(np.asarray(x)[there], y, percent if share else amount)}."
 
 
 def grid(figure: go.Figure, curve: go.Heatmap | go.Contour | go.Surface, axis: Callable[[str], str]) -> str:
@@ -84,26 +87,31 @@ def rows(figure: go.Figure, name: str, y: Sequence) -> Sequence:
     return [beside[value] for value in y] if worded else y
 
 
-def points(x: np.ndarray, y: np.ndarray) -> str:
+def points(x: np.ndarray, y: np.ndarray, tell: Tell) -> str:
     """A curve's points, left to right, in words; of dots that lie anywhere no ends."""
     if len(y) <= FEW or isinstance(x[0], str):
-        return "; ".join(map(point, x, y))
+        return "; ".join(point(*one, tell) for one in zip(x, y, strict=True))
     if (np.diff(x) < 0).any():
-        return extremes(x, y)
-    return f"from {point(x[0], y[0])} to {point(x[-1], y[-1])}; {extremes(x, y)}"
+        return extremes(x, y, tell)
+    return f"from {point(x[0], y[0], tell)} to {point(x[-1], y[-1], tell)}; {extremes(x, y, tell)}"
 
 
-def extremes(x: np.ndarray, y: np.ndarray) -> str:
+def extremes(x: np.ndarray, y: np.ndarray, tell: Tell) -> str:
     """The least and the greatest of a curve's points, in words."""
-    least, greatest = (point(x[i], y[i]) for i in (y.argmin(), y.argmax()))
+    least, greatest = (point(x[i], y[i], tell) for i in (y.argmin(), y.argmax()))
     return f"least {least}, greatest {greatest}"
 
 
-def point(x: float | str, y: float) -> str:
+def point(x: float | str, y: float, tell: Tell) -> str:
     """One point: 2.31 at 499; or, of a name, train mode: 2.31."""
     if isinstance(x, str):
-        return f"{words(x)}: {amount(y)}" if any(map(str.isalpha, x)) else f"{amount(y)} at {x}"
-    return f"{amount(y)} at {number(x)}"
+        return f"{words(x)}: {tell(y)}" if any(map(str.isalpha, x)) else f"{tell(y)} at {x}"
+    return f"{tell(y)} at {number(x)}"
+
+
+def percent(share: float) -> str:
+    """A share as its axis writes it."""
+    return f"{share:.3%}" if 0 < share < 0.001 else f"{share:.1%}"
 
 
 def number(x: float) -> str:
