@@ -179,7 +179,7 @@ def ticks(low: float, high: float) -> dict[str, object] | None:
     return {"tickvals": values, "ticktext": [written(v, plain) for v in values]}
 
 
-HELD = (-307, 308)  # powers of ten that a float holds
+HELD = (-323, 308)  # powers of ten that a float holds
 SHARE = ".1~%"  # how the ticks of a share are written: 20%, 0.5%
 
 
@@ -199,13 +199,13 @@ def ticked(figure: go.Figure, least: dict[str, object] | None = None) -> None:
         for axis in axes:
             if axis.type != "log" or axis.tickvals is not None:
                 continue
+            if axis.range is not None:
+                axis.range = np.clip(axis.range, *HELD)
             name = first[axis.plotly_name.replace("axis", "")]
             there = [t for t in figure.data if f"{letter}axis" in t and t[letter] is not None]
             drawn = [t[letter] for t in there if first[t[f"{letter}axis"] or letter] == name]
             values = np.concatenate([np.array(v, float) for v in drawn]) if drawn else np.array([])
-            values = (
-                values[np.isfinite(values) & (values > 0)] if axis.range is None else 10.0 ** np.clip(axis.range, *HELD)
-            )
+            values = values[np.isfinite(values) & (values > 0)] if axis.range is None else 10.0 ** np.array(axis.range)
             if values.size:
                 other = least if axis.range is None else None  # a range that is given is one of logarithms
                 one = values.min() == values.max()  # plotly shows a decade on either side, with each digit a tick
