@@ -4,11 +4,15 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from known_trace import KnownTrace
+from looked_at import trained
 
 from bnlab import figures
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.figures import distributions
+from bnlab.group import Group
+from bnlab.trace import sample_at
 
 SEEDS, L, M, N = 2, 5, 16, 300
 ARMS = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch"}))
@@ -37,6 +41,41 @@ def test_percentiles_over_time_are_those_of_neighboring_steps_of_all_seeds(trace
         np.testing.assert_allclose(told.bands[i], np.percentile(pool, [5, 15, 50, 85, 95]), rtol=1e-4, atol=1e-6)
         inside = rows.steps[i * together : (i + 1) * together]
         assert told.steps[i] in inside and abs(told.steps[i] - inside.mean()) < 1, "in the middle of its steps"
+
+
+def test_the_variance_is_parted_into_that_between_examples_and_that_between_units():
+    """Of units whose means and whose values around them are drawn with known variances, 3 and 1."""
+    settings = Settings(depth=1, width=64, steps=N, batch_size=128)
+    rng, places = np.random.default_rng(0), np.array(sample_at(128, 64))
+    means = rng.normal(size=(1, 2, 1, 64)) * np.sqrt(3)
+    means *= np.sqrt(3) / means.std(3, keepdims=True)  # exactly
+    values = {}
+    for arm, noise in enumerate((1.0, 0.0, 1e-6)):
+        values["a_sample", arm] = means[..., places % 64] + noise * rng.normal(size=(N, 2, 1, 128))
+    arms = tuple(Arm(label=f"{noise}") for noise in ("some", "none", "hardly any"))
+    known = KnownTrace(Experiment(settings=settings, arms=arms, seeds=(3, 5)), values)
+    assert distributions.among_examples(known, "a", 0, 1) == pytest.approx(0.25, abs=0.01)
+    assert distributions.among_examples(known, "a", 1, 1) < 1e-12
+    assert distributions.among_examples(known, "a", 2, 1) == pytest.approx(1e-12 / 3, rel=0.1)
+    note = figures.draw("distributions", known, {"layer": "1"}).layout.meta["note"]
+    assert "between examples, at the newest steps: some 25%, none 0%, hardly any 0%; the rest" in note
+
+
+def test_the_share_between_examples_is_that_of_a_whole_mini_batch(tmp_path):
+    """Against all values of one, of networks that hardly learn; batch norm leaves no variance between units."""
+    arms = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch"}))
+    settings = Settings(depth=3, width=32, steps=40, batch_size=128, activation="linear", learning_rate=1e-9)
+    store, run_id = trained(tmp_path, settings, arms)
+    trace, group = store.trace(run_id), Group(Experiment(settings=settings, arms=arms), 0, "cpu", torch.float32)
+    group.stack.forward(group.mini_batch(0)[0])
+    for which, values in (("a", group.stack.a), ("z", group.stack.out)):
+        whole = values.double().var((2, 3), correction=0)
+        for layer in (1, 2, 3):
+            for slot, arm in enumerate(group.stack.networks):
+                among = values[layer - 1, slot].double().var(0, correction=0).mean() / whole[layer - 1, slot]
+                told = distributions.among_examples(trace, which, arm.arm, layer)
+                assert told == pytest.approx(float(among), abs=0.15), (which, layer, arm)
+    assert distributions.among_examples(trace, "z", 1, 3) > 0.85
 
 
 def test_below_the_mouse_stand_all_five_percentiles(trace):
@@ -140,10 +179,10 @@ def test_notes_say_which_steps_are_pooled(trace):
     told = distributions.spread(trace, "a", 0, 1)
     assert (told.size, told.rows, told.apart) == (4 * SEEDS * M, 4, 1)
     note = figures.draw("distributions", trace, {}).layout.meta["note"]
-    assert note.endswith("each of a sample of 128 values of 4 steps over the seeds.")
+    assert "each of a sample of 128 values of 4 steps over the seeds. Share of the variance between examples" in note
     many = {key: np.concatenate([rows] * 4) for key, rows in trace.values.items()}
     note = figures.draw("distributions", KnownTrace(EXPERIMENT, many), {}).layout.meta["note"]
-    assert note.endswith("each of a sample of 96 values of 3 steps that are up to 6 apart over the seeds.")
+    assert "each of a sample of 96 values of 3 steps that are up to 6 apart over the seeds. Share" in note
     assert distributions.named(np.array([0, 4, 6])) == "steps 0 to 6, up to 4 apart"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..trace import spaced
+from ..trace import sample_at, spaced
 from . import style
 from .lasting import bounds, departed, lasting, room, ruled, ruling, wholly
 from .options import ARM, LAYER, STEP, About, choice, having, lower, no_steps
@@ -84,6 +84,25 @@ def pooled(trace: Trace, which: str, arm: int, step: int, layer: int | None = No
     if len(series.steps):
         return series.steps, series.mean
     return np.array(found), (newest if layer is None else newest[:, layer - 1])[None]
+
+
+def among_examples(trace: Trace, which: str, arm: int, layer: int) -> float:
+    """The share of a layer's variance that is between examples, by the samples of the newest steps; the rest is between
+    units, whose means differ. One-way analysis of variance, mean over the seeds that last; NaN where nothing varies, or
+    no unit is sampled twice. At 0 a unit has the same value for every example."""
+    _, values = pooled(trace, which, arm, trace.step, layer)
+    settings = trace.experiment.arm_settings[arm]
+    units = np.array(sample_at(settings.mini_batch, settings.width)) % settings.width
+    units = np.tile(units[: values.shape[2]], len(values))
+    counts = np.bincount(units, minlength=settings.width)
+    shares = []
+    for one in np.moveaxis(values[:, lasting(trace, arm)].astype(float), 1, 0).reshape(-1, len(units)):
+        one = one - one.mean()
+        within = (one**2).sum() - (np.bincount(units, one)[counts > 0] ** 2 / counts[counts > 0]).sum()
+        free, whole = len(units) - (counts > 0).sum(), (one**2).mean()
+        shares.append(min(max(within, 0) / free / whole, 1) if free and whole > 0 else np.nan)
+    known = [share for share in shares if np.isfinite(share)]
+    return float(np.mean(known)) if known else np.nan
 
 
 def widest(steps: np.ndarray) -> int:
@@ -170,6 +189,13 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
     over = f"{together} steps" + f" that are up to {gap:,} apart" * (gap > 1) if together > 1 else "one step"
     note = f"{NAMES[which].capitalize()}: median, 15 to 85% and 5 to 95%, each of a sample of {size:,} values of "
     note += over + (" over the seeds." if len(trace.experiment.seeds) > 1 else ".")
+    shares = {arm: among_examples(trace, which, arm, layer) for arm in arms}
+    told = [f"{style.label(trace, arm)} {share:.0%}" for arm, share in shares.items() if np.isfinite(share)]
+    if told:
+        note += (
+            f" Share of the variance between examples, at the newest steps: {', '.join(told)}; the rest is between "
+            "units. At 0% a unit has the same value for every example."
+        )
     if ends:
         note += ruled(trace, [arm for arm in arms if arm not in apart])
     if apart:
@@ -235,7 +261,8 @@ ABOUT = {
     "distributions": About(
         "Distributions over time",
         "The percentiles 5, 15, 50, 85 and 95 of a layer's values. With batch norm before the activation z stays put "
-        "while a drifts; without it both drift, shrink or grow.",
+        "while a drifts; without it both may drift, shrink or grow, or every unit comes to have the same value for all "
+        "examples, which no band shows: see the note.",
         distributions,
         (WHICH, LAYER),
         lacks=no_steps,
