@@ -129,6 +129,19 @@ def test_where_every_signal_is_0_every_layer_has_a_mark():
     assert "× at the bottom: 0." in figure.layout.meta["note"]
 
 
+def test_marks_of_zeros_alone_lie_at_the_bottom_and_at_their_tick():
+    """They lay in the middle, below a 0 of their own."""
+    trace = flowing(1.0, 1.0)
+    for (_, arm), rows in trace.values.items():
+        rows[:] = np.nan if arm == 0 else 0
+    trace.diverged = {(0, seed): (1, 1) for seed in trace.experiment.seeds}
+    figure = figures.draw("gradient_flow", trace, {})
+    (zeros,) = (d for d in figure.data if d.mode == "markers" and d.yaxis == "y")
+    low, high = figure.layout.yaxis.range
+    assert figure.layout.yaxis.tickvals == (zeros.y[0],)
+    assert low < np.log10(zeros.y[0]) < low + (high - low) / 5
+
+
 def test_the_colors_are_those_of_networks_that_last():
     trace = shaped([0.1, 1], [0.1, 1], diverged={(0, 5): (9, 1)})
     for values in trace.values.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log10
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -98,7 +99,9 @@ def gradient_flow(trace: Trace, *, step: int, scale: str) -> go.Figure:
     figure.update_yaxes(type=scale)
     for column, profiles in enumerate(told.values(), 1):
         if scale == "log" and not any((one.middle > 0).any() for one in profiles):  # there are marks of zeros only
-            figure.update_yaxes(tickvals=[LEAST / 2 ** ((len(arms) - 1) / 2)], ticktext=["0"], row=1, col=column)
+            middle = np.mean([arm for arm, one in enumerate(profiles) if (one.none > 0).any()] or [0])
+            foot, top = log10(LEAST / 2 ** (len(arms) - 1)) - 0.3, log10(LEAST) + 5
+            figure.update_yaxes(tickvals=[LEAST / 2**middle], ticktext=["0"], range=[foot, top], row=1, col=column)
     for column, name in enumerate(NORMS.values(), 1):
         figure.update_yaxes(title=name, row=1, col=column)
     at = moments(trace, [one.steps for one in told["signal_grad_norm"]])
