@@ -235,6 +235,14 @@ def test_the_axes_of_gamma_and_beta_are_those_of_networks_that_last(trace, lost)
         assert figure.layout.meta["note"].count("The axis is chosen for the") == 1
 
 
+def test_a_variance_of_0_that_the_logarithmic_axis_cannot_show_is_named(trace):
+    """As of a dead unit: its moving average falls for ever."""
+    trace.values["batch_var", 1][:] = 0
+    note = figures.draw("moving_averages", trace, {}).layout.meta["note"]
+    assert "Not seen, as it is 0, which has no place on a logarithmic axis: mini-batch σ²." in note
+    assert "Not seen" not in figures.draw("moving_averages", trace, {"scale": "linear"}).layout.meta["note"]
+
+
 @pytest.mark.parametrize("same", [("mean",), ("mean", "var"), ()])
 def test_a_gap_that_a_logarithmic_axis_cannot_show_is_named(trace, same):
     """With alpha = 0 the average is the mini-batch's: their line was in the legend and nowhere else."""

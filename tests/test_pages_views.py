@@ -100,7 +100,10 @@ def test_the_scale_of_every_axis_is_asked_in_the_same_words():
     first = {
         (name, o.name): o.default or "linear" for name, f in figures.FIGURES.items() for o in f.options if o in asked
     }
-    assert [where for where, scale in first.items() if scale == "log"] == [("gradient_flow", "scale")]
+    assert [where for where, scale in first.items() if scale == "log"] == [
+        ("gradient_flow", "scale"),
+        ("moving_averages", "scale"),
+    ]
 
 
 def test_an_option_says_which_charts_it_moves_where_it_does_not_move_all(lab):

@@ -146,12 +146,14 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
             )
         kind = style.logarithmic(style.decades(one.batch, one.moving, one.population)) if scale == "log" else {}
         figure.update_yaxes(title=f"{now} of {z}, unit {unit}", row=1, col=column, **(kind if name == "var" else {}))
+        if name == "var" and kind:
+            both = {"mini-batch": one.batch, "population": one.population}
+            unseen += [f"{what} {now}" for what, values in both.items() if hidden(values)]
         gaps = style.positive(np.abs(apart), one.gap)
         figure.update_yaxes(title=f"gap of {mean}", row=2, col=column, **gaps)
         if gaps["type"] == "log":
             both = {"mini-batch": apart, "population": one.gap}
-            nil = [what for what, gap in both.items() if (gap == 0).any() and not np.nan_to_num(gap).any()]
-            unseen += [f"moving − {what} of {mean}" for what in nil]
+            unseen += [f"moving − {what} of {mean}" for what, gap in both.items() if hidden(gap)]
         figure.update_xaxes(title="step", row=2, col=column)
     figure.add_scatter(  # a dot as small as those drawn could not be seen in the legend
         x=[None], y=[None], mode="markers", marker={"color": color, "size": 7},
@@ -173,6 +175,11 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
     if unseen:
         note += f" Not seen, as it is 0, which has no place on a logarithmic axis: {enumeration(unseen)}."
     return style.finished(figure, height=520, note=note + end(trace, arm, seed))
+
+
+def hidden(values: np.ndarray) -> bool:
+    """Whether all that there is of a curve is 0."""
+    return bool((values == 0).any()) and not np.nan_to_num(values).any()
 
 
 def end(trace: Trace, arm: int, seed: int) -> str:
@@ -253,7 +260,7 @@ SCALE = choice(
     "Vertical axis",
     "How the variance is drawn; a mean may be negative and stays linear.",
     AXIS,
-)
+)._replace(default="log")  # it begins at 1, often far above what it is to follow
 ABOUT = {
     "moving_averages": About(
         "Moving averages",
