@@ -73,8 +73,8 @@ def main(directory: Path | str) -> None:
     inbox: queue.Queue = queue.Queue()
     wishes: dict[str, str] = {}
     gone = threading.Event()
+    warm()  # first: on Windows the Fortran library in scipy's BLAS waits, as it loads, for a thread that reads stdin
     threading.Thread(target=messages, args=(sys.stdin, inbox, wishes, gone), daemon=True).start()
-    warm()
     store = RunStore(directory)
     with suppress(BrokenPipeError):
         print(json.dumps({"ready": True}), file=out)
