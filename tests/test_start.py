@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import pty
 import sqlite3
 import subprocess
 import sys
@@ -129,3 +130,18 @@ def test_the_server_itself_ends_with_exit_code_2_and_no_traceback(tmp_path):
     done = subprocess.run(server, cwd=ABOVE, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and "Traceback" not in done.stdout + done.stderr
     assert done.stderr.splitlines()[-1] == f"The lab cannot start: {WORKERS.format('abc')}"
+
+
+def test_on_a_desktop_the_first_start_asks_for_nothing(tmp_path):
+    """Streamlit asked for an e-mail address, and served nobody until Enter was pressed."""
+    server = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless=false", "--server.port=0"]
+    fresh = {"HOME": str(tmp_path), "BROWSER": "true", "BNLAB_WORKERS": "0", "BNLAB_STORE": str(tmp_path / "runs")}
+    terminal, its = pty.openpty()
+    with subprocess.Popen(server, cwd=ABOVE, env=QUIET | fresh, stdin=its, stdout=its, stderr=its) as process:
+        os.close(its)  # so that reading ends with the server
+        said = ""
+        while "URL:" not in said and "Email:" not in said:
+            said += os.read(terminal, 1000).decode(errors="replace")
+        process.terminate()
+    os.close(terminal)
+    assert "URL:" in said
