@@ -64,7 +64,7 @@ def example() -> RunStore:
             there.mkdir(parents=True, exist_ok=True)
             unfinished = there / f"{FILE}.{secrets.token_hex(4)}"  # its own: another server may be copying, too
             try:
-                shutil.copy(shipped, unfinished)
+                shutil.copyfile(shipped, unfinished)  # not its mode, which may be read-only
                 for part in ("-wal", "-shm"):  # what belongs to an older copy
                     (there / f"{FILE}{part}").unlink(missing_ok=True)
                 os.replace(unfinished, copy)

@@ -42,7 +42,7 @@ def test_first_visitors_who_come_side_by_side_all_see_the_example(tmp_path, monk
                 file.flush()
                 time.sleep(0.1)
 
-    monkeypatch.setattr(opened.shutil, "copy", slowly)
+    monkeypatch.setattr(opened.shutil, "copyfile", slowly)
 
     def visitor(i):
         time.sleep(0.05 * i)
@@ -62,8 +62,19 @@ def test_a_copy_of_the_example_that_could_not_be_finished_does_not_count(tmp_pat
         raise OSError("No space left on device")
 
     with monkeypatch.context() as full:
-        full.setattr(opened.shutil, "copy", cut)
+        full.setattr(opened.shutil, "copyfile", cut)
         with pytest.raises(OSError, match="No space left"):
             opened.example()
     assert not [*(tmp_path / "example").iterdir()]
     assert opened.example_run().status == "done"
+
+
+def test_of_a_read_only_example_there_is_a_copy_that_can_be_written(tmp_path, monkeypatch):
+    """As on a read-only share; as root everything can be written, so its mode is asked."""
+    shipped = tmp_path / "shipped" / opened.FILE
+    shipped.parent.mkdir()
+    shipped.write_bytes((opened.EXAMPLE / opened.FILE).read_bytes())
+    shipped.chmod(0o444)
+    monkeypatch.setattr(opened, "EXAMPLE", shipped.parent)
+    assert opened.example_run().status == "done"
+    assert (tmp_path / "example" / opened.FILE).stat().st_mode & 0o200

@@ -119,7 +119,7 @@ def test_where_the_example_cannot_be_copied_its_place_is_named(refused, monkeypa
     def full(shipped, copy):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(shipped), None, str(copy))
 
-    monkeypatch.setattr("bnlab.opened.shutil.copy", full)
+    monkeypatch.setattr("bnlab.opened.shutil.copyfile", full)
     said = refused()
     assert said.startswith(str(tmp_path / "example" / "runs.sqlite")) and said.endswith(": No space left on device.")
 
