@@ -78,3 +78,22 @@ def test_of_a_read_only_example_there_is_a_copy_that_can_be_written(tmp_path, mo
     monkeypatch.setattr(opened, "EXAMPLE", shipped.parent)
     assert opened.example_run().status == "done"
     assert (tmp_path / "example" / opened.FILE).stat().st_mode & 0o200
+
+
+def test_where_an_older_copy_of_the_example_is_held_it_serves(tmp_path, monkeypatch):
+    """On Windows a file that another server has open cannot be replaced, and the second one did not start."""
+    example = opened.example_run()
+    copy = tmp_path / "example" / opened.FILE
+    os.utime(copy, (0, 0))
+    opened.close()
+
+    def held(_, to):
+        raise PermissionError(13, "Access is denied", str(to))
+
+    monkeypatch.setattr(opened.os, "replace", held)
+    assert opened.example_run() == example and copy.stat().st_mtime == 0
+    assert not [*copy.parent.glob(f"{opened.FILE}.*")]
+    opened.close()
+    copy.unlink()
+    with pytest.raises(PermissionError):
+        opened.example()
