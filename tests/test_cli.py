@@ -15,6 +15,7 @@ from bnlab import executing
 from bnlab.__main__ import diverged, parser
 from bnlab.database import FULL, Full
 from bnlab.experiment import Experiment
+from bnlab.export import tables
 from bnlab.process import ABOVE
 from bnlab.store import RunStore
 
@@ -63,6 +64,14 @@ def test_a_run_of_no_steps_is_exported(tmp_path, capsys, monkeypatch):
     assert here(monkeypatch, capsys, "export", tmp_path / "runs", "--to", "csv", "--out", tmp_path / "tables")[0] == 0
     scores = pd.read_csv(tmp_path / "tables" / "scores.csv")
     assert set(scores.step) == {0} and set(scores.split) == {"train", "test"}
+
+
+@pytest.mark.parametrize("to", tables.FORMATS)
+def test_a_run_is_exported_where_the_system_has_no_utf_8(why_trace, tmp_path, to):
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = bnlab("export", why_trace.store.directory, "--to", to, "--out", tmp_path / "für mich", **plain)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "für mich" / f"steps.{to}").stat().st_size
 
 
 def test_a_run_that_is_being_trained_is_not_resumed(tmp_path, capsys, monkeypatch):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import suppress
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -28,7 +27,7 @@ SCORED += [("test", statistics) for _, statistics in SCORED]
 
 FORMATS: Registry[type] = Registry("format")
 FORMATS["csv"] = csv.CSVWriter
-FORMATS["parquet"] = lambda path, schema: parquet.ParquetWriter(path, schema, compression="zstd")
+FORMATS["parquet"] = lambda file, schema: parquet.ParquetWriter(file, schema, compression="zstd")
 
 
 def write(trace: Trace, to: str, directory: Path) -> list[Path]:
@@ -52,21 +51,21 @@ def written(rows: Iterator[pa.Table], form: type, path: Path) -> Path | None:
     """The file of these rows, None if there are none; where it cannot be written to its end, what was there stays."""
     beside, writer = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part"), None  # another may be exporting, too
     try:
-        for table in larger(rows):
-            writer = writer or form(beside, table.schema)
-            writer.write_table(table)
+        with beside.open("wb") as file:  # pyarrow takes every path for UTF-8; not every system's is
+            try:
+                for table in larger(rows):
+                    writer = writer or form(file, table.schema)
+                    writer.write_table(table)
+            finally:
+                if writer is not None:
+                    writer.close()
         if writer is None:
             path.unlink(missing_ok=True)  # of another run, it would look like this one's
             return None
-        writer.close()
         os.replace(beside, path)
-    except BaseException:  # also Ctrl+C
-        if writer is not None:
-            with suppress(OSError):  # the disk is full still
-                writer.close()
+        return path
+    finally:  # also after Ctrl+C
         beside.unlink(missing_ok=True)
-        raise
-    return path
 
 
 def larger(rows: Iterator[pa.Table]) -> Iterator[pa.Table]:
