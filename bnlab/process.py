@@ -32,6 +32,7 @@ class Process:
             text=True,
             errors="replace",  # what a library of the system says can be in any encoding
             env=os.environ | {"PYTHONPATH": path},
+            creationflags=getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0),  # Windows has no os.nice (work.py)
         )
         self.threads = [
             threading.Thread(target=self.hear, daemon=True),

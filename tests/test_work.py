@@ -1,13 +1,14 @@
-"""A worker comes up: nothing reads its pipe before the libraries are there, and what came meanwhile is obeyed."""
+"""A worker comes up: what is asked meanwhile waits for the libraries and is obeyed, and the page comes before it."""
 
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from at_work import LONG, until
 
-from bnlab.process import ABOVE
+from bnlab.process import ABOVE, Process
 from bnlab.store import RunStore
 
 WARMING = """
@@ -41,3 +42,10 @@ def test_a_run_that_is_sent_and_stopped_while_the_worker_warms_is_stopped(worker
 def test_a_worker_whose_pipe_closes_while_it_warms_ends(worker):
     worker.stdin.close()
     assert worker.wait(60) == 0
+
+
+def test_on_windows_the_page_comes_before_a_worker(monkeypatch):
+    """There is no os.nice; Windows is told at the start, and nobody else understands it."""
+    monkeypatch.setattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0x4000, raising=False)
+    with pytest.raises(ValueError, match="creationflags is only supported on Windows"):
+        Process(SimpleNamespace(store=SimpleNamespace(directory="runs")))
