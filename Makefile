@@ -1,5 +1,5 @@
-# Two commands on a fresh machine with Python 3.11 or newer: `make run` starts the lab, `make test` checks it.
-# Windows has the same as plain commands in README.md.
+# Two commands on a fresh machine with Python 3.11 to 3.14: `make run` starts the lab, `make test` checks it.
+# For Windows README.md has the first as plain commands; the tests are for macOS and Linux.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -26,8 +26,8 @@ format: $(VENV)/installed-dev
 
 # The stamps are newer than the requirements they were made from, so nothing is installed twice.
 $(VENV)/installed: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
-		"Python is " + sys.version.split()[0] + "; the lab needs 3.11 or newer. Say where it is: make PYTHON=...")'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15) and \
+		"Python is " + sys.version.split()[0] + "; the lab needs 3.11 to 3.14. Say where it is: make PYTHON=...")'
 	@echo "Installing into $(VENV). This happens once and takes a few minutes."
 	$(PYTHON) -m venv $(VENV)
 ifneq ($(TORCH_INDEX),)

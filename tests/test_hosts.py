@@ -18,7 +18,7 @@ def told(monkeypatch):
 
 
 def test_a_classroom_has_names_of_its_own_and_the_teacher_still_those_of_this_machine(told):
-    """Streamlit opens http://localhost:8501 there, which was answered by "Invalid host header"."""
+    """Streamlit names http://localhost:8501 there, which was answered by "Invalid host header"."""
     assert set(told("room,192.168.0.7")) == {"room", "192.168.0.7", "localhost", "127.0.0.1"}
     assert set(told("")) == {"localhost", "127.0.0.1"}
 

@@ -1,5 +1,6 @@
 """The README tells the truth: its plan is the tree; its file, address, commands and code work; no name is missing."""
 
+import os
 import re
 import subprocess
 import sys
@@ -37,6 +38,23 @@ def test_the_plan_of_the_house_is_the_tree():
     }
     assert listed >= there - {"bnlab/__init__.py"}, "missing from the plan"
     assert not [name for name in listed if not (ROOT / name).exists()], "in the plan, but not there"
+
+
+PYTHON = """#!/bin/sh
+exec {} -c 'import sys; sys.version_info, sys.version = (3, {}, 1), "3.{}.1 (main)"; exec(sys.argv[2])' "$@"
+"""
+
+
+@pytest.mark.parametrize(("minor", "fits"), [(10, False), (11, True), (14, True), (15, False)])
+def test_make_takes_the_pythons_that_the_readme_names_and_refuses_others_in_a_sentence(tmp_path, minor, fits):
+    assert "You need Python 3.11 to 3.14 and `make`." in README
+    (python := tmp_path / "python").write_text(PYTHON.format(sys.executable, minor, minor))
+    python.chmod(0o755)
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # not as its child
+    make = ["make", "run", f"PYTHON={python}", f"VENV={tmp_path / 'venv'}", "TORCH_INDEX="]
+    done = subprocess.run(make, cwd=ROOT, env=alone, capture_output=True, text=True)
+    sentence = f"Python is 3.{minor}.1; the lab needs 3.11 to 3.14. Say where it is: make PYTHON=...\n"
+    assert done.stderr.startswith(sentence) != fits and done.stdout.startswith("Installing into") == fits
 
 
 def test_every_setting_and_each_of_its_choices_is_named():
