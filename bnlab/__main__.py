@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from errno import EINVAL
 from pathlib import Path
 from signal import SIG_IGN, SIGINT, SIGTERM
 from signal import signal as on
@@ -115,10 +116,10 @@ def main() -> int:
         code = COMMANDS[asked.command](asked)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # whoever read has seen enough, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except (ValueError, KeyError, OSError, DatabaseError) as error:
+        if unread(error):  # whoever read has seen enough, as `| head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         directory = asked.out if asked.command == "train" else asked.directory
         print("python -m bnlab:", in_terminal(error, directory), file=sys.stderr)
         return 2
@@ -127,6 +128,12 @@ def main() -> int:
 def clear_up_after_ctrl_c() -> None:
     """From here on something may be half written. Not before torch is there: no exception may pass its loading."""
     on(SIGINT, lambda *_: sys.exit(130))
+
+
+def unread(error: Exception) -> bool:
+    """Whether it says that nobody reads any more: on Windows an invalid argument, which is no file's name."""
+    invalid = isinstance(error, OSError) and error.errno == EINVAL and error.filename is None
+    return isinstance(error, BrokenPipeError) or (os.name == "nt" and invalid)
 
 
 def train(asked: argparse.Namespace) -> int:

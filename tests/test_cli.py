@@ -1,5 +1,6 @@
 """The command line as a person uses it: what it trains, exports, looks at and says."""
 
+import errno
 import io
 import json
 import os
@@ -13,7 +14,7 @@ from command_line import QUIET, TINY, asked, bnlab, command, exported, here, ide
 from looked_at import recorded
 
 from bnlab import executing
-from bnlab.__main__ import diverged, parser
+from bnlab.__main__ import diverged, parser, unread
 from bnlab.database import FULL, Full
 from bnlab.experiment import Experiment
 from bnlab.export import tables
@@ -219,3 +220,12 @@ def test_a_reader_that_has_seen_enough_is_no_error(why_trace):
         one.stdout.close()
         assert one.wait(60) == 0
         assert b"BrokenPipe" not in one.stderr.read()
+
+
+def test_on_windows_a_reader_that_has_seen_enough_is_an_invalid_argument_and_a_wrong_name_still_an_error(monkeypatch):
+    gone, name = OSError(errno.EINVAL, "Invalid argument"), OSError(errno.EINVAL, "Invalid argument", "a?.json")
+    assert [unread(error) for error in (BrokenPipeError(), gone, name)] == [True, False, False]
+    with monkeypatch.context() as windows:
+        windows.setattr("os.name", "nt")
+        told = [unread(error) for error in (BrokenPipeError(), gone, name, ValueError())]
+    assert told == [True, True, False, False]
