@@ -68,23 +68,23 @@ def parser() -> Parser:
     add = command("train", "train every arm and seed of an experiment; the run stays in a directory")
     add("file", type=Path, metavar="FILE.json", help="the experiment file")
     add("--out", type=directory, required=True, metavar="DIR", help="where the run is kept")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what trains; auto takes CUDA where it gains")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what trains; auto: CUDA where it is faster")
     add = command("resume", "go on with a run that was interrupted, paused or stopped, or has failed")
     add("directory", type=directory, metavar="DIR", help="where the run is kept")
-    add("--run", metavar="ID", help="which run; the newest unless told")
+    add("--run", metavar="ID", help="which run; default: the newest")
     add = command("export", "write a run's tables, one file each")
     add("directory", type=directory, metavar="DIR", help="where the run is kept")
     add("--to", choices=tuple(tables.FORMATS), required=True, help="the kind of files")
     add("--out", type=directory, required=True, metavar="DIR2", help="where the files go")
-    add("--run", metavar="ID", help="which run; the newest unless told")
+    add("--run", metavar="ID", help="which run; default: the newest")
     add = command("probe", "look at a run's networks at a step with the costly probes; print the numbers")
     add("directory", type=directory, metavar="DIR", help="where the run is kept")
     add("--step", type=int, required=True, metavar="T", help="the snapshot at T, or the last before it")
-    add("--probe", choices=tuple(PROBES), metavar="NAME", help=f"one of {', '.join(PROBES)}; all unless told")
+    add("--probe", choices=tuple(PROBES), metavar="NAME", help=f"one of {', '.join(PROBES)}; default: all")
     known = "; ".join(f"{', '.join(probe.options)} of {name}" for name, probe in PROBES.items() if probe.options)
     add("--set", type=option, action="append", default=[], metavar="OPTION=VALUE", help=f"{known}; repeatable")
     add("--out", type=directory, metavar="DIR2", help="also write the numbers there, one CSV file each")
-    add("--run", metavar="ID", help="which run; the newest unless told")
+    add("--run", metavar="ID", help="which run; default: the newest")
     add = command("runs", "list the runs of a directory, the newest first")
     add("directory", type=directory, metavar="DIR", help="where they are kept")
     add = command("work", "execute runs for a server, fed over a pipe (the server starts these itself)")
@@ -287,7 +287,7 @@ def read(file: Path) -> Experiment:
     except ValidationError as error:
         raise ValueError(f"{file}: " + " ".join(problems(error))) from None
     except KeyError as twice:
-        raise ValueError(f"{file}: {twice.args[0]} stands twice in the same object. Remove one of the two.") from None
+        raise ValueError(f"{file}: {twice.args[0]} appears twice in the same object. Remove one of the two.") from None
 
 
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -57,8 +57,8 @@ def from_query(pairs: list[tuple[str, str]]) -> Experiment:
 
 
 def question(pairs: list[tuple[str, str]]) -> dict[str, Any]:
-    """What the pairs say, right or wrong: settings, and arms and seeds where some are said. Of what stands there more
-    than once, the last."""
+    """What the pairs say, right or wrong: settings, and arms and seeds where some are said. Of what appears more than
+    once, the last."""
     asked: dict[str, Any] = {"settings": {}}
     for name, text in pairs:
         if name == "arm":
@@ -80,7 +80,7 @@ def parted(arm: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 def repeats(pairs: list[tuple[str, str]]) -> list[str]:
-    """What stands more than once, a sentence each: of a query only arms may, of an arm's changes none."""
+    """What appears more than once, a sentence each: of a query only arms may, of an arm's changes none."""
     found = more_than_once([pair for pair in pairs if pair[0] != "arm"])
     for label, changes in (parted(text) for name, text in pairs if name == "arm"):
         found += [f"arm {label!r}: {sentence}" for sentence in more_than_once(changes)]
@@ -93,9 +93,7 @@ def more_than_once(pairs: list[tuple[str, str]]) -> list[str]:
     for name, text in pairs:
         told.setdefault(name, []).append(shown(f"{name}={text}"))
     return [
-        f"{name}= stands there more than once: {', '.join(said)}. Keep one."
-        for name, said in told.items()
-        if len(said) > 1
+        f"{name}= appears more than once: {', '.join(said)}. Keep one." for name, said in told.items() if len(said) > 1
     ]
 
 

@@ -41,7 +41,9 @@ class Arm(Frozen):
         if not self.label.strip():
             raise ValueError(f"an arm has a blank label; allowed are 1 to {MAX_LABEL} characters.")
         if found := unfit(self.label):
-            raise ValueError(f"arm label {self.label!r} has {enumeration(found)}. Leave that out.")
+            raise ValueError(
+                f"arm label {self.label!r} has {enumeration(found)}. Remove {'them' if found[1:] else 'it'}."
+            )
         return self
 
 
@@ -52,7 +54,7 @@ def unfit(label: str) -> list[str]:
         ("\n" in label or "\r" in label) and "a line break",
         unseen and f"an unprintable character (U+{ord(unseen):04X})",
         ";" in label and "a semicolon",
-        label != label.strip(" ") and "outer blanks",
+        label != label.strip(" ") and "a space at its start or end",
     )
     return [what for what in found if what]
 
@@ -186,7 +188,7 @@ def clashes(arms: Iterable[Arm], seeds: Sequence[int]) -> list[str]:
         if told.count(label) > 1
     ]
     if len(set(seeds)) < len(seeds):
-        found.append(f"seeds are {list(seeds)}; each seed may stand there once. Remove the repeated one.")
+        found.append(f"seeds are {list(seeds)}; each seed may appear only once. Remove the repeated one.")
     for arm in arms:
         found += [
             f"arm {arm.label!r}: {name} is shared by all arms, which advance together. Change it in the settings."

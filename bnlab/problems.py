@@ -62,20 +62,20 @@ def problems(error: ValidationError, fields: Iterable[str] = Settings.model_fiel
         elif e["type"] == "missing" and name == "label":
             said.append(f"an arm has no label; allowed are 1 to {MAX_LABEL} characters.")
         elif name in Settings.model_fields:
-            kind = ", which is no number" * (e["type"] == "float_type")
+            kind = ", which is not a number" * (e["type"] == "float_type")
             said.append(f"{name} is {shown(e['input'])}{kind}; allowed is {allowed(name)}.")
         elif where and where[0] == "seeds":
-            wrong = [counted(e) or shown(e["input"]) for e in found if e["loc"][:1] == ("seeds",)]
-            told = f"seeds are {', '.join(dict.fromkeys(wrong))}"
+            wrong = [shown(e["input"]) for e in found if e["loc"][:1] == ("seeds",)]
+            told = counted(e) or f"seeds are {', '.join(dict.fromkeys(wrong))}"
             said.append(f"{told}; allowed are 1 to {MAX_SEEDS} whole numbers from 0 to {2**31 - 1:,}.")
         elif where == ["arms"]:
-            told = f"arms are {counted(e) or shown(e['input'])}"
+            told = counted(e) or f"arms are {shown(e['input'])}"
             said.append(f"{told}; allowed are 1 to {MAX_ARMS} arms, each with a label and changes.")
         elif name == "label":
             said.append(f"an arm's label is {shown(e['input'])}; allowed are 1 to {MAX_LABEL} characters.")
         else:
             what = name if name in NAMED else "an arm" if where else "the experiment"
-            said.append(f"{what} is {shown(e['input'])}; allowed are named fields, as {NAMED[what]}.")
+            said.append(f"{what} is {shown(e['input'])}; allowed is an object such as {NAMED[what]}.")
     return list(dict.fromkeys(said))
 
 
@@ -91,10 +91,10 @@ def in_a_line(error: Exception) -> str:
 
 
 def counted(e: Mapping[str, Any]) -> str:
-    """How many there are where that is what is wrong: '9 in number'."""
+    """How many there are where that is what is wrong: 'there are 9 arms'."""
     if e["type"] not in ("too_long", "too_short"):
         return ""
-    return f"{e['ctx']['actual_length']} in number" if e["ctx"]["actual_length"] else "none"
+    return f"there are {e['ctx']['actual_length'] or 'no'} {e['loc'][-1]}"
 
 
 def shown(value: Any) -> str:

@@ -21,7 +21,7 @@ STOP_FIRST = "Stop the run first."  # it is not deleted while it is under way
 STEERED = ("paused", "stopped")  # by somebody, who may let it go on at once
 RESTING = (*STEERED, "interrupted", "failed")  # it can go on from its newest snapshot
 ENDED = ("done", "stopped", "diverged", "failed")
-FOREIGN = "The run {!r} was asked in another version of the lab and cannot be read in this one. Choose another run."
+FOREIGN = "The run {!r} was created by another version of the lab and cannot be read by this one. Choose another run."
 LONGEST_NAME = 120  # characters
 ALIVE = 30.0  # seconds after its last sign in which a run that trains, or waits, is taken to be held by someone
 

@@ -1,7 +1,7 @@
 """Settings: everything that determines one training run except the seed, as frozen, validated data.
 
 Each field of Settings is declared once, by `setting(...)`: its default, limits or choices, label, symbol, unit,
-help and section. The widget, the flag, the check, the JSON key and the URL key all come from that declaration.
+help and section. The widget, the check, the JSON key and the URL key all come from that declaration.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Settings(Frozen):
     """Everything that determines one training run except the seed."""
 
     data: Annotated[str, one_of(DATASETS)] = setting(
-        "digits", "Data set", "Data", "What the networks learn; real sets are scikit-learn's.", choices=labels(DATASETS)
+        "digits", "Data set", "Data", "Data to learn from; real sets come from scikit-learn.", choices=labels(DATASETS)
     )
     standardize: bool = setting(
         True,
@@ -98,14 +98,14 @@ class Settings(Frozen):
         "xavier",
         "Initial weights",
         "Network",
-        "How large the weights are drawn; biases start at 0.",
+        "Scale of the random initial weights; biases start at 0.",
         choices=labels(INITS),
     )
     init_gain: float = setting(
         1.0,
         "Initial gain",
         "Network",
-        "Factor on every initial weight. Before a norm (placement before) it changes nothing but the effective rate.",
+        "Factor on every initial weight. Before a norm (placement before) it changes only the effective learning rate.",
         unit="×",
         gt=0,
         le=100,
@@ -129,8 +129,8 @@ class Settings(Frozen):
         0.9,
         "Moving-average weight",
         "Normalization",
-        "Weight of the OLD value in the moving averages used at inference. PyTorch's momentum is 1 - alpha.",
-        symbol="alpha",
+        "Weight of the OLD value in the moving averages used at inference. PyTorch's momentum is 1 - α.",
+        symbol="α",
         ge=0,
         le=1,
         step=0.001,
@@ -165,8 +165,8 @@ class Settings(Frozen):
         0.0,
         "Noise: shift",
         "Normalization",
-        "Noisy batch norm: at every step each unit is shifted by a random number between minus and plus this after "
-        "its batch norm (Santurkar et al. 2018 take 0.5).",
+        "Noisy batch norm: at every step, after batch norm, each unit is shifted by a random number between "
+        "−this and +this (Santurkar et al. 2018 take 0.5).",
         ge=0,
         le=10,
     )
@@ -174,8 +174,8 @@ class Settings(Frozen):
         0.0,
         "Noise: scale",
         "Normalization",
-        "Noisy batch norm: at every step each unit is multiplied by a random number between 1 and 1 plus this after "
-        "its batch norm (Santurkar et al. 2018 take 0.25).",
+        "Noisy batch norm: at every step, after batch norm, each unit is multiplied by a random number between "
+        "1 and 1 + this (Santurkar et al. 2018 take 0.25).",
         ge=0,
         le=10,
     )
@@ -183,7 +183,7 @@ class Settings(Frozen):
         "sgd", "Optimizer", "Training", "The update rule.", choices=labels(OPTIMIZERS)
     )
     learning_rate: float = setting(
-        0.1, "Learning rate", "Training", "Length of a step along the gradient.", symbol="η", gt=0, le=100, log=True
+        0.1, "Learning rate", "Training", "Factor on every parameter's update.", symbol="η", gt=0, le=100, log=True
     )
     weight_decay: float = setting(
         0.0, "Weight decay", "Training", "Adds this times the parameter to its gradient (L2).", symbol="λ", ge=0, le=1
@@ -205,14 +205,14 @@ class Settings(Frozen):
         choices=SAMPLING,
     )
     steps: int = setting(
-        500, "Steps", "Training", "Number of updates.", symbol="t", unit="updates", ge=0, le=1_000_000, shared=True
+        500, "Steps", "Training", "Number of updates.", unit="updates", ge=0, le=1_000_000, shared=True
     )
     score_every: int = setting(
         0,
         "Score every",
         "Recording",
-        "Steps between two scorings of the whole training and test set. 0 chooses: "
-        "about a tenth of the training time, at least ten times a run.",
+        "Steps between two scorings of the whole training and test set. 0: automatic, "
+        "about a tenth of the training time and at least ten times a run.",
         unit="steps",
         ge=0,
         le=1_000_000,

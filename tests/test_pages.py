@@ -57,10 +57,14 @@ def test_what_is_typed_is_asked_and_stands_in_the_address(name, text, value):
     [
         ("learning_rate", "-1", "Learning rate η is -1; allowed is above 0 and at most 100."),
         ("learning_rate", "1" + "0" * 400, f"Learning rate η is 1{'0' * 56}...; allowed is above 0 and at most 100."),
-        ("learning_rate", "fast", "Learning rate η is fast, which is no number; allowed is above 0 and at most 100."),
+        (
+            "learning_rate",
+            "fast",
+            "Learning rate η is fast, which is not a number; allowed is above 0 and at most 100.",
+        ),
         ("learning_rate", "NaN", "Learning rate η is NaN; allowed is above 0 and at most 100."),
-        ("steps", "1.5", "Steps t (updates) is 1.5; allowed is a whole number from 0 to 1,000,000."),
-        ("steps", "1e30", "Steps t (updates) is 1e30; allowed is a whole number from 0 to 1,000,000."),
+        ("steps", "1.5", "Steps (updates) is 1.5; allowed is a whole number from 0 to 1,000,000."),
+        ("steps", "1e30", "Steps (updates) is 1e30; allowed is a whole number from 0 to 1,000,000."),
         (
             "batch_size",
             "1e400",
@@ -72,7 +76,8 @@ def test_what_is_typed_is_asked_and_stands_in_the_address(name, text, value):
             "Mini-batch size K (examples) is 1; batch norm needs at least 2 examples to have a variance.",
         ),
         ("batch_size", "99999", "Mini-batch size K (examples) is 99999; digits has only 1,437 training examples."),
-        ("seeds", "1, 1", "each seed may stand there once."),
+        ("seeds", "1, 1", "each seed may appear only once."),
+        ("seeds", "0 1 2 3 4 5 6 7 8", "there are 9 seeds; allowed are 1 to 8 whole numbers"),
         ("seeds", "one", "allowed are 1 to 8 whole numbers"),
     ],
 )
@@ -109,9 +114,9 @@ def test_what_is_wrong_is_said_beside_train_and_at_the_control_it_speaks_of():
     ("name", "text", "words"),
     [
         ("learning_rate", "1e999", "Learning rate η is 1e999; allowed is above 0"),
-        ("learning_rate", "fast", "Learning rate η is fast, which is no number; allowed is above 0"),
-        ("alpha", "2", "Moving-average weight alpha is 2; allowed is 0 to 1."),
-        ("steps", "5,5", 'Steps t (updates) is "5,5"; allowed is a whole'),
+        ("learning_rate", "fast", "Learning rate η is fast, which is not a number; allowed is above 0"),
+        ("alpha", "2", "Moving-average weight α is 2; allowed is 0 to 1."),
+        ("steps", "5,5", 'Steps (updates) is "5,5"; allowed is a whole'),
         ("batch_size", "9e3", "Mini-batch size K (examples) is 9e3; digits has only"),
         ("learning_rate", "9" * 400, f"Learning rate η is {'9' * 57}...; allowed"),
     ],

@@ -86,7 +86,7 @@ def test_a_fork_that_cannot_wait_is_not_kept(lab, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [
-        ("learning_rate", "abc", "Learning rate η is abc, which is no number; allowed is above 0 and at most 100."),
+        ("learning_rate", "abc", "Learning rate η is abc, which is not a number; allowed is above 0 and at most 100."),
         ("learning_rate", "1e999", "Learning rate η is 1e999; allowed is above 0 and at most 100."),
         ("batch_size", "1", "Mini-batch size K (examples) is 1; batch norm needs at least 2 examples"),
     ],

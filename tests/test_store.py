@@ -234,6 +234,6 @@ def test_a_run_of_another_version_hides_no_other(store):
     with pytest.raises(KeyError) as error:
         store.run(other.id)
     assert error.value.args == (
-        "The run 'from tomorrow' was asked in another version of the lab and cannot be read in this one. "
+        "The run 'from tomorrow' was created by another version of the lab and cannot be read by this one. "
         "Choose another run.",
     )

@@ -164,11 +164,12 @@ def seeds(me: session.Session) -> Places:
             "label": "Seeds",
             "key": me.key("seeds"),
             "help": "Each arm is trained once per seed, with its own initial weights and order of mini-batches; the "
-            f"curves show the mean and the band. Choose, or type up to {MAX_SEEDS} whole numbers, as 3, 14, 15.",
+            f"curves show the mean and the band. Choose, or type up to {MAX_SEEDS} whole numbers, such as 3, 14, 15.",
         },
     )
     me.draft["seeds"] = read_seeds(chosen)
-    return {"seeds ": Place(st.empty())}
+    starts = "seeds ", f"there are {len(me.draft['seeds']) or 'no'} seeds"
+    return dict.fromkeys(starts, Place(st.empty()))
 
 
 def normed_arm(run: Run | None) -> tuple[str, Settings]:
