@@ -14,7 +14,7 @@ from .summary import ROW
 SHARES = {"scalars": 0.38, "heavy": 0.34, "summary": 0.1, "population": 0.04, "scores": 0.01}
 SHARES |= {"snapshots": 0.05, "looks": 0.03}
 SHARES |= {"open": 0.05}  # for what comes between two moments at which room is made
-NO_ROOM = "it has made room for newer looks, as the recording budget is used up. Train with a larger one."
+NO_ROOM = "its numbers made room for newer ones, as the recording budget is used up. Train with a larger one."
 
 
 def sizes(db: sqlite3.Connection, name: str, run_id: str) -> dict[int, int]:

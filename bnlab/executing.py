@@ -82,7 +82,7 @@ def train_run(
             if wish := wish or asked():
                 writer.snapshot(record.next, record.snapshot())
                 status = {"pause": "paused", "stop": "stopped", "interrupt": "interrupted"}[wish]
-                reason = "The process that trained it was ended; it can be resumed." if wish == "interrupt" else ""
+                reason = "The training process was ended; the run can be resumed." if wish == "interrupt" else ""
                 break
     store.change(run_id, status=status, reason=reason)
     if status == "stopped" and record.step >= run.step and scoring_cost(run.experiment) < LONG_SCORING:

@@ -35,7 +35,7 @@ class Looker:
                 nobody.set()
                 return nobody
             if key not in self.waiting and len(self.waiting) >= MOST:
-                raise ValueError("The lab is looking at too much already. Try again in a moment.")
+                raise ValueError("Too many charts are being computed already. Try again in a moment.")
             done = self.waiting.get(key)
             if done is None:
                 self.tell(**message)  # first: where it cannot be told, nothing waits, and it can be asked for again
@@ -75,7 +75,7 @@ class Looker:
                 if "looked" in message:
                     self.looked(message["looked"])
                 first = message.get("looking")
-        why = f"the process that looked ended with {process.ending()}."
+        why = f"the process that computed it ended with {process.ending()}."
         if not ready:
             first = json.loads(next(iter(self.waiting.copy()), "null"))
         if first and "look" in first and not self.asleep:

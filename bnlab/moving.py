@@ -175,7 +175,7 @@ class Convention(NamedTuple):
 
 
 def conventions(alpha: float, delta: float, K: int, width: int) -> list[Convention]:
-    """The same batch norm in other libraries' words. K at least 2."""
+    """The same batch norm in the notation of other libraries. K at least 2."""
     biased, old, new = "biased (1/K)", f"{alpha:.15g}", f"{1 - alpha:.6g}"
     return [
         Convention("This lab", f"moving = {old} * moving + {new} * batch", biased, 1.0),

@@ -110,7 +110,7 @@ def main(directory: Path | str) -> None:
             except Unkept as error:  # a sentence already
                 failed(store, run_id, str(error))
             except MemoryError:
-                failed(store, run_id, "the memory was used up. Lower depth, width, batch_size, arms or seeds.")
+                failed(store, run_id, "there was not enough memory. Lower depth, width, batch_size, arms or seeds.")
             except Exception as error:
                 with suppress(KeyError):  # it was deleted meanwhile
                     store.run(run_id)

@@ -25,7 +25,8 @@ else:
 
 st.header("Conventions", anchor=False)
 st.markdown(
-    "The same batch norm in other libraries' words. alpha weighs the **old** value; PyTorch's momentum the new one."
+    "The same batch norm in the notation of other libraries. α is the weight of the **old** value, PyTorch's momentum "
+    "that of the new one."
 )
 whose, own = controls.normed_arm(run)
 with st.container(horizontal=True):
@@ -34,9 +35,10 @@ with st.container(horizontal=True):
     K = controls.number("batch_size", max(2, own.mini_batch), 2, own.n_train, 1, key, "K in (K-1)/K.")
 for row in conventions(alpha, own.delta, K, own.width):
     st.code(row.line, language=None, wrap_lines=True)  # the light theme's color of a number is too pale
-    times = "" if row.factor == 1 else f", times (K-1)/K = {row.factor:.6g},"
-    st.caption(f"**{row.library}** averages the {row.averages} variance; its moving variance{times} is the lab's.")
+    times = "" if row.factor == 1 else f" times (K-1)/K = {row.factor:.6g}"
+    equal = "" if row.library == "This lab" else f"; its moving variance{times} equals the lab's"
+    st.caption(f"**{row.library}** averages the {row.averages} variance{equal}.")
 st.caption(
-    f"{whose} The factor holds for what has come in; the 1 that every moving variance starts at is the same in all."
+    f"{whose} The factor applies to the averaged batch variances, not to the start at 1, which all libraries share."
 )
 session.write_address(me, me.asked()[0])

@@ -35,7 +35,7 @@ def test_looks_have_their_share_where_everything_else_leaves_them_less(store, ro
     trace, taken = fitted(store, ONE, [5_000] * 12, room)  # 40 kB each
     count = max(room, SHARE) // 41_000
     assert kept(trace, 0, 12) == list(range(12 - count, 12))
-    assert "made room for newer looks" in trace.look("rank", 0, 0)["wrong"][0]
+    assert "made room for newer ones" in trace.look("rank", 0, 0)["wrong"][0]
     assert taken <= max(room, SHARE)
 
 

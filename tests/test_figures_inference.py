@@ -25,9 +25,9 @@ def test_every_figure_says_what_it_waits_for_and_then_draws(inference_run):
         trace = store.trace(run_id)
         needed = figures.needs(name, trace, {})
         if needed and name == "three_losses":  # these are drawn at once, the cause is told later
-            assert "The lab is looking at why they differ." in figures.draw(name, trace, {}).layout.meta["note"]
+            assert "Why they differ is being computed." in figures.draw(name, trace, {}).layout.meta["note"]
         elif needed:
-            assert "looking" in figures.draw(name, trace, {}).layout.annotations[0].text
+            assert "Computing this chart" in figures.draw(name, trace, {}).layout.annotations[0].text
         for probe, step, options in needed:
             look(store, run_id, probe, options, step, trace.snapshot(step))
         trace = store.trace(run_id)

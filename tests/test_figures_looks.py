@@ -27,7 +27,7 @@ def test_every_figure_says_what_it_waits_for_and_then_draws(why_run, name, optio
     trace = store.trace(run_id)
     needed = figures.needs(name, trace, options)
     if len(needed) == 1:
-        assert "looking" in figures.draw(name, trace, options).layout.annotations[0].text
+        assert "Computing this chart" in figures.draw(name, trace, options).layout.annotations[0].text
     for probe, step, of in needed:
         look(store, run_id, probe, of, step, trace.snapshot(step))
     assert figures.needs(name, store.trace(run_id), options) == []

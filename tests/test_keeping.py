@@ -171,7 +171,7 @@ def test_old_looks_make_room_and_say_so(tmp_path):
     trace = store.trace(run.id)
     for probe, newest in (("rank", 49), ("shift", 48)):
         assert (trace.look(probe, 0, newest)["seen"] == newest).all()
-        assert "it has made room for newer looks" in trace.look(probe, 1, newest - 40)["wrong"][0]
+        assert "its numbers made room for newer ones" in trace.look(probe, 1, newest - 40)["wrong"][0]
     keep(store, run.id, scored(written(LONG, range(300), lively), 50))
     assert size(store, run.id, "looks") <= 8_000_000 - size(store, run.id)
 

@@ -72,7 +72,7 @@ def test_a_looking_process_that_dies_is_told(store, jobs):
     os.kill(jobs.looker.process.popen.pid, signal.SIGKILL)
     until(lambda: not jobs.looker.looking_at(run.id))  # the other one is told to another process
     said = store.trace(run.id).look("landscape", 0, 40, points=41)
-    assert said["wrong"].tolist() == ["the process that looked ended with signal 9."]
+    assert said["wrong"].tolist() == ["the process that computed it ended with signal 9."]
     assert "wrong" not in store.trace(run.id).look("rank", 0, 20)
     jobs.looker.look(store, run.id, "rank", {}, 40).wait(60)
     assert "wrong" not in store.trace(run.id).look("rank", 0, 40)

@@ -173,7 +173,7 @@ def test_a_figure_that_has_nothing_at_the_start_waits_for_its_look(store):
     store.change(run.id, status="running")
     trace = store.trace(run.id)
     figures.settle("why_off", trace, {})
-    assert "looking" in figures.draw("why_off", trace, {}).layout.meta["said"]
+    assert "Computing this chart" in figures.draw("why_off", trace, {}).layout.meta["said"]
     look(store, run.id, "off", {}, 20, trace.snapshot(20))
     trace = store.trace(run.id)
     figures.settle("why_off", trace, {})

@@ -39,7 +39,7 @@ def test_the_conventions_follow_alpha_and_K(lab):
     shown = told(at)
     torch = "torch.nn.BatchNorm1d(8, eps=0.001, momentum={})"
     words = (
-        "**PyTorch** averages the unbiased (1/(K-1)) variance; its moving variance, times (K-1)/K = {}, is the lab's."
+        "**PyTorch** averages the unbiased (1/(K-1)) variance; its moving variance times (K-1)/K = {} equals the lab's."
     )
     assert shown[torch.format(0.05)] == words.format(0.9375)
     at.number_input(key=f"number-alpha-{run_id}").set_value(0.99).run()
@@ -49,7 +49,9 @@ def test_the_conventions_follow_alpha_and_K(lab):
     assert shown[torch.format(0.01)] == words.format(0.5)
     (keras,) = (line for line in shown if line.startswith("keras"))
     assert "momentum=0.99" in keras
-    assert shown[keras] == "**Keras** averages the biased (1/K) variance; its moving variance is the lab's."
+    assert shown[keras] == "**Keras** averages the biased (1/K) variance; its moving variance equals the lab's."
+    (own,) = (line for line in shown if line.startswith("moving"))
+    assert shown[own] == "**This lab** averages the biased (1/K) variance."
 
 
 def test_a_fork_is_asked_for_and_shown(lab):

@@ -1,4 +1,4 @@
-"""The inference phase: three kinds of statistics for one network, and why their losses differ, from the numbers."""
+"""The inference phase: three kinds of statistics for one network, and why their losses differ."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
     at = moment(trace, test, arm)
     note = explained(test, settings, cause(trace, arm, at))
     if at is not None and trace.look("off", arm, at) is None:
-        note += " The lab is looking at why they differ."
+        note += " Why they differ is being computed."
     over = f" Means over {seeds} seeds; bands from the least to the greatest." if seeds > 1 else ""
     absent = left_out(trace, {arm: told.there.all(0)})
     return style.finished(figure, note=f"{note}{over} {absent}".strip())
@@ -147,7 +147,7 @@ def cause(trace: Trace, arm: int, t: int | None) -> Cause | None:
 
 
 def explained(told: Three, settings: Settings, found: Cause | None) -> str:
-    """Why the three differ, from the numbers at hand."""
+    """Why the three differ: their losses, and the cause that the probe `off` found where it has looked."""
     top = widest(told)
     worst = top if found is None else int(np.flatnonzero(told.steps == found.t)[0])
     t, K, alpha = int(told.steps[worst]), settings.mini_batch, settings.alpha

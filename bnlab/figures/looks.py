@@ -18,8 +18,8 @@ from .means import geometric, present
 if TYPE_CHECKING:
     from ..reading import Trace
 
-COMING = "The lab is looking. This takes a moment."
-OLD = "An older version of the lab looked at this step and measured less. Choose another step."
+COMING = "Computing this chart. It takes a moment."
+OLD = "An older version of the lab measured less at this step. Choose another step."
 NOT_YET = "No snapshot of the weights yet; they come with the scores."
 EARLIER = "Choose an earlier step, or a lower learning rate."
 AGAIN = "Train with a lower learning rate."  # where no step can be chosen
@@ -49,7 +49,7 @@ def missing(found: dict[str, np.ndarray] | None) -> go.Figure | None:
     """What to say where a look is not there yet or went wrong; None where it is there."""
     if found is None:
         return style.said(COMING)
-    return style.said(f"This could not be looked at: {found['wrong'][0]}") if "wrong" in found else None
+    return style.said(f"This chart cannot be drawn: {found['wrong'][0]}") if "wrong" in found else None
 
 
 def not_finite(at: int, whose: str = "every network", now: bool = True) -> go.Figure:

@@ -23,7 +23,7 @@ PRESETS = {
     "LN before": {"norm": "layer", "placement": "before"},
     "LN after": {"norm": "layer", "placement": "after"},
 }
-LABEL = "Its name in every legend. The square has its color in the run shown; a new arm gets one when it is trained."
+LABEL = "Its name in every legend. The square is its color in the run shown; a new arm gets one when it is trained."
 
 
 def editor(me: session.Session) -> Places:
@@ -79,7 +79,7 @@ def edit(me: session.Session, arm: dict[str, Any]) -> None:
         [name for name in changes if name in OWN],
         format_func=lambda name: about(name).label,
         key=me.key(f"differs-{uid}"),
-        help="The settings in which this arm is not like the shared ones. Everything else it takes from there.",
+        help="The settings in which this arm differs from the shared ones. All others are the shared ones.",
     )
     for name in [name for name in changes if name not in chosen]:
         del changes[name]
@@ -94,7 +94,7 @@ def edit(me: session.Session, arm: dict[str, Any]) -> None:
         )  # fmt: skip
         st.button(
             "Remove", icon=":material/delete:", key=me.key(f"remove-{uid}"), on_click=remove, args=(me, uid),
-            disabled=not several, help="Leave this arm out; a run that has it keeps it.",
+            disabled=not several, help="Remove this arm. Existing runs keep it.",
         )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from .session import Session
 from .words import escaped, several
 
 NEWEST = 30  # runs offered in the list; the page Runs has all
-CHOOSER = f"The run that all pages show, and its settings. The {NEWEST} newest are listed; the page Runs has all."
+CHOOSER = f"The run shown on every page, with its settings. The {NEWEST} newest are listed; the page Runs has all."
 BESIDE = 3  # runs that train beside the one shown, each with a button
 
 
@@ -128,8 +128,8 @@ def whole(me: Session, run: Run) -> None:
                 on_click=begin, args=(me, run.experiment, "start"), help="Starts it as a run of your own and opens it.",
             )  # fmt: skip
             st.caption(
-                "As shipped it holds only some steps of the units' statistics, and some charts need all. "
-                "Trained here, in some seconds, it has every step."
+                "The shipped copy keeps only some steps of the units' statistics, and some charts need all of them. "
+                "Training it here takes a few seconds and keeps every step."
             )
 
 
@@ -211,17 +211,17 @@ def buttons(me: Session, run: Run | None, wrong: list[str], other: bool) -> None
             st.button(
                 "Resume", icon=":material/resume:", key="resume", on_click=steer, args=(me, "resume", run.id),
                 type="primary" if resumes else "secondary",
-                help="Go on where it stands, as if it had never been interrupted.",
+                help="Continue from where it stopped, as if it had never been interrupted.",
             )  # fmt: skip
         else:
             st.button(
                 "Pause", icon=":material/pause:", key="pause", on_click=steer, args=(me, "pause", run and run.id),
-                disabled=not alive, help="Hold after the present step; Resume goes on.",
+                disabled=not alive, help="Pause after the current step; Resume continues.",
             )  # fmt: skip
         st.button(
             "Step", icon=":material/skip_next:", key="step", on_click=step, args=(me, run, status),
             disabled=alive or (status not in RESTING and bool(wrong)),
-            help="Make a single update. Without a paused run: start one and hold after its first step.",
+            help="Make a single update. Without a paused run: start one and pause after its first step.",
         )  # fmt: skip
         st.button(
             "Stop", icon=":material/stop:", key="stop", on_click=steer, args=(me, "stop", run and run.id),

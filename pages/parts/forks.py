@@ -25,7 +25,7 @@ def show(me: session.Session, run: Run) -> None:
         st.switch_page("lab.py")
     st.header(
         "Fork this run",
-        help="An arm goes on from the exact weights of a step, once as it was and once changed. Where nothing is "
+        help="An arm continues from the exact weights at a step, once unchanged and once changed. Where nothing is "
         "changed, both are equal to the last bit.",
         anchor=False,
     )
@@ -51,13 +51,13 @@ def show(me: session.Session, run: Run) -> None:
             format_func=labels.__getitem__,
             key=f"fork-arm-{run.id}",
             width=200,
-            help="Which arm goes on, with all its seeds.",
+            help="Which arm continues, with all its seeds.",
         )
         choice = {
             "label": "At step",
             "options": steps,
             "format_func": "{:,}".format,
-            "help": "The weights from which it goes on; a snapshot was kept at these steps.",
+            "help": "The weights from which it continues; a snapshot was kept at these steps.",
             "key": f"fork-step-{run.id}",
             "width": 320,
         }
@@ -65,8 +65,8 @@ def show(me: session.Session, run: Run) -> None:
         more = st.number_input(
             "Steps to train", 1, limits("steps")[1], end - step if step < end else max(1, end),
             key=f"fork-more-{run.id}-{step}", width=160,
-            help="As many as the run made from there, or was to make, unless you ask for others. From its last step "
-            "the run is continued.",
+            help="Default: as many as the run made, or had left, from there. At its last step, the fork extends the "
+            "run by as many again.",
         )  # fmt: skip
     settings = run.experiment.arm_settings[arm]
     beside = settings.model_dump()

@@ -36,8 +36,8 @@ LAB = {  # name -> (what it asks, the experiment): questions of the page Lab
         ),
     ),
     "Small mini-batches": (
-        "How few examples are enough for a mean and a variance? In as many steps a larger mini-batch sees more "
-        "examples; layer norm, which needs no others, learns from two.",
+        "How few examples are enough for a mean and a variance? In the same number of steps a larger "
+        "mini-batch sees more examples; layer norm, which does not depend on other examples, learns from two.",
         Experiment(
             settings=Settings(depth=5, activation="relu", init="he", learning_rate=0.03, steps=300),
             arms=(
@@ -48,8 +48,8 @@ LAB = {  # name -> (what it asks, the experiment): questions of the page Lab
     ),
     "Unscaled inputs": (
         "Thirty measurements whose scales differ a thousandfold, as they come: a reason to normalize. The cards "
-        "call what learns behind a norm vanishing: dE/da of layer 1 is small there because its a are large. Its weight "
-        "gradient is not: see Gradient flow.",
+        "report \"vanishing\" for the arms with a norm, which do learn: dE/da of layer 1 is small there because its "
+        "pre-activations a are large. Its weight gradient is not: see Gradient flow.",
         Experiment(
             settings=Settings(
                 data="breast_cancer", standardize=False, depth=3, width=32, activation="relu", init="he",
@@ -116,7 +116,7 @@ def menu(me: session.Session) -> None:
     """A menu of all of them; while one is asked, its question."""
     st.menu_button(
         "Ready experiments", list(PRESETS), icon=":material/science:", width="stretch", key=me.key("presets"),
-        on_click=load, args=(me,), help="Puts one into the controls. Press Train, and change what you like.",
+        on_click=load, args=(me,), help="Loads one into the controls. Press Train, and change what you like.",
     )  # fmt: skip
     asked = me.asked()[0]
     for question, experiment in PRESETS.values():

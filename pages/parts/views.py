@@ -83,7 +83,7 @@ def show(run_id: str, views: dict[str, tuple[str, ...]] = LAB) -> None:
 def contents(views: dict[str, tuple[str, ...]]) -> str:
     """What each view shows, by the names of its charts."""
     listed = [f"- **{view}**: {', '.join(FIGURES[name].label for name in names)}" for view, names in views.items()]
-    return "\n".join(["What is shown of the run; only the open view is drawn.\n", *listed])
+    return "\n".join(["The charts of each view; only the open view is drawn.\n", *listed])
 
 
 def placed(figures: list[str]) -> tuple[list[Option], dict[str, list[Option]]]:
@@ -179,6 +179,6 @@ def step(experiment: Experiment, look: dict[str, Any]) -> str | None:
     slider = st.slider(
         "Step t (updates)", min_value=0, max_value=most, value=most, width=260, format=WHOLE,
         key=f"option-step-{most}", persist_state="session",
-        help="The networks before update t: 0 are the initial ones. A step ahead of a training is its newest.",
+        help="The networks before update t; step 0 is the initial networks. A step not reached yet shows the newest.",
     )  # fmt: skip
     return str(slider)
