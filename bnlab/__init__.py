@@ -1,6 +1,6 @@
 """Batch Normalization Lab: deep networks with and without batch norm, trained in front of you, every step recorded.
 
-To understand what the lab does, read upwards:
+To understand what the lab does, read in this order:
 
     norms.py         batch norm and layer norm, and the moving averages; normalization.py: forward and backward
     activations.py   the nonlinearities; inits.py: the initial weights; optimizers.py: the update rules

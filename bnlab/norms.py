@@ -45,7 +45,7 @@ def statistics(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
 
 
 def normalize(x: Tensor, mean: Tensor, var: Tensor, delta: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-    """Rescale after normalizing with the given statistics: gamma (x - mean)/sqrt(var + delta) + beta."""
+    """Normalize with the given statistics, then rescale: gamma (x - mean)/sqrt(var + delta) + beta."""
     return torch.addcmul(beta, (x - mean) * torch.rsqrt(var + delta), gamma)
 
 

@@ -41,8 +41,8 @@ CACHED = 2**18  # values, about, of the layers that are in the processor's cache
 class Stack(State):
     """Networks of one shape, trained together.
 
-    `gradients` is a vector as `parameters` is one; `g` are views on it by name. Raises nothing: what cannot work was
-    refused by Experiment.
+    `gradients` is a vector as `parameters` is one; `g` are views on it by name. Raises MemoryError where there is no
+    room; what cannot work was refused by Experiment.
     """
 
     def __init__(self, experiment: Experiment, networks: tuple[Network, ...], device: str, dtype: torch.dtype):

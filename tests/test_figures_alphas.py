@@ -113,7 +113,7 @@ def test_where_steps_are_missing_no_other_alpha_is_drawn_and_the_cause_stays_the
     for name in ("recomputed", "alpha_inference", "alpha_curve", "why_off"):
         said = figures.draw(name, few, {}).layout.annotations[0].text
         assert said.startswith("Only 8 of 40 steps") and "another alpha need every step" in said
-        assert "Train the same again, which keeps them all while the recording budget of 512 MB lasts" in said
+        assert "Train it again: every step is kept while the recording budget of 512 MB lasts" in said
         assert figures.needs(name, few, {}) == []
     assert unknown(few, 0, 1) is None  # the first step is there
     assert cause_at(store, few, 35) == before

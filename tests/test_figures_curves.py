@@ -116,7 +116,7 @@ def test_what_differs_in_alpha_alone_or_in_the_size_of_a_step_is_said():
     assert told(["a", "b"]) == [same] and told(["none", "a", "frozen"]) == told(["a", "b"], ["test"]) == []
     frozen = {"statistics": "moving"}
     assert told(["a", "b"], a=frozen, b=frozen) == [], "there it does"
-    sizes = "A step sees 4 or {} examples, as K says."
+    sizes = "A step uses K examples: 4 or {}, depending on the arm."
     assert told(["none", "a"], a={"batch_size": 4}, none={"batch_size": 1_000}) == [sizes.format("1,000")]
     assert told(["a", "b"], a={"batch_size": 4}) == [sizes.format("128")]
 

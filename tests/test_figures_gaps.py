@@ -89,7 +89,7 @@ def test_the_practitioners_mini_batches_are_called_by_their_real_sizes(store):
     assert "over 142 examples, in multiply-adds as much as 3 training steps with K = 16" in note  # 142 / 3 / 16
     found = store.trace(trace.run.id).look("practice", 0, 5, batch_size=8)
     worst = [int(q.argmax()) + 1 for q in (found["mean_off"][0], np.abs(np.log(found["std_ratio"][0])))]
-    assert f"With 17 mini-batches of 8 or 9 the means are most off in layer {worst[0]}, the standard" in note
+    assert f"With 17 mini-batches of 8 or 9 the means are furthest off in layer {worst[0]}, the standard" in note
     assert f"deviations in layer {worst[1]}." in note
     drawn = shown(recorded(store, data="digits", batch_size=2, steps=2), "in_practice")
     assert drawn.data[0].name == "718 mini-batches of 2 or 3 (for the run's K = 2)"
@@ -188,7 +188,7 @@ def test_the_lines_of_the_gap_are_its_parts_and_the_note_tells_their_least_and_t
             assert f"{symbol} is nearest at α = {best:g}" in note
             own = moving.ALPHAS.index(0.95)
             assert f"{told.mini_batches[own] / told.law[own]:.2g} times the law's for {symbol}" in note
-        assert "At α = 0.95 what mini-batches of 16 make is" in note
+        assert "At α = 0.95 the mini-batch part (K = 16) is" in note
         assert "Every step was trained again for this" in note
     assert "times the law's" not in shown(trace, "why_off", arm="1", layer="2").layout.meta["note"]
 
@@ -244,7 +244,7 @@ def test_the_lines_of_the_practice_are_what_was_seen_in_each_layer_and_the_note_
 
 def test_of_a_single_layer_it_is_not_said_which_is_most_off(store):
     note = shown(recorded(store, steps=5, depth=1), "in_practice").layout.meta["note"]
-    assert "Test loss" in note and "most off" not in note
+    assert "Test loss" in note and "furthest off" not in note
 
 
 def test_a_fork_at_its_first_step_says_that_it_has_trained_none(store):

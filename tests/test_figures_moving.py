@@ -127,9 +127,9 @@ def test_gamma_has_the_percentiles_of_its_units(trace):
 @pytest.mark.parametrize(
     ("alpha", "words"),
     [
-        (0.9, "α = 0.9: the old value weighs 0.9; the start (0 and 1) is down to a tenth after 22 steps."),
-        (0, "α = 0: the old value weighs 0; the start (0 and 1) is down to a tenth after 1 step."),
-        (1, "α = 1: the old value weighs all; the averages stay at their start, 0 and 1."),
+        (0.9, "α = 0.9: the old value has weight 0.9; the weight of the start (0 and 1) falls to a tenth in 22 steps."),
+        (0, "α = 0: the old value has weight 0; the weight of the start (0 and 1) falls to a tenth in 1 step."),
+        (1, "α = 1: the old value has all the weight; the averages stay at their start, 0 and 1."),
     ],
 )
 def test_alpha_is_explained(alpha, words):

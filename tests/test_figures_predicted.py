@@ -94,7 +94,10 @@ def test_a_weight_gradient_off_its_law_is_said(tmp_path):
     at = np.abs(np.log(share)).argmax()
     assert share[at] < 0.6  # the digits resemble each other
     note = figures.draw("predicted", trace, {}).layout.meta["note"]
-    assert f"‖dE/dW‖ ×{share[at]:.2g} at layer {at + 1}" in note.split("Farther than 1.5-fold from theory, at most")[1]
+    assert (
+        f"‖dE/dW‖ ×{share[at]:.2g} at layer {at + 1}"
+        in note.split("More than a factor of 1.5 from theory, at worst")[1]
+    )
 
 
 def test_the_note_has_one_line_for_each_arm_with_all_that_is_said_of_it(tmp_path):
@@ -190,7 +193,7 @@ def test_what_explodes_in_theory_is_said_to_explode_where_the_layers_are_many_en
     words, law = predicted.ending(told), told.factors[0][1]
     assert law == pytest.approx(1.21, abs=0.02)
     assert words.startswith(f"In theory the signal {start}")
-    assert law ** int(re.search(r"a millionfold in (\d+)", words)[1]) == pytest.approx(1e6, rel=0.15)
+    assert law ** int(re.search(r"a millionfold over (\d+)", words)[1]) == pytest.approx(1e6, rel=0.15)
 
 
 def test_a_run_of_which_no_step_is_recorded_yet_is_not_told_to_be_thinned(store):
@@ -243,7 +246,7 @@ def test_of_a_hundred_layers_some_have_bars_and_each_arm_others(tmp_path):
 
 @pytest.mark.parametrize("fold", [1.501, 1.54, 1.500001, 1 / 1.501, 1 / 1.52, 3.0])
 def test_a_factor_that_is_off_by_more_than_said_is_written_so(fold):
-    """'Farther than 1.5-fold from theory, at most: ×1.5 at layer 5'."""
+    """'More than a factor of 1.5 from theory, at worst: ×1.5 at layer 5'."""
     measured = tuple(np.array([1.0, fold]) for _ in range(3))
     ones = tuple(np.ones(2) for _ in range(3))
     told = predicted.Prediction(measured, measured, measured, ones, ((1, 1),) * 3, 1.0, np.inf, "")

@@ -201,7 +201,7 @@ def test_the_ends_are_left_out_of_sixteen_layers_and_more(depth):
     told = verdict.verdict(shaped(norms, norms), 0)
     assert (told.factor == pytest.approx(0.5, rel=1e-5)) == (depth == 16)
     assert ("per layer in the middle" in told.words) == (depth == 16)
-    assert ("less the first and the last three" in told.help) == (depth == 16)
+    assert ("excluding the first three and last three layers" in told.help) == (depth == 16)
 
 
 @pytest.mark.parametrize(

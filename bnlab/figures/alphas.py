@@ -55,8 +55,8 @@ def unknown(trace: Trace, arm: int, stop: int) -> str | None:
     budget = trace.experiment.settings.budget_mb
     return (  # they were thinned as the budget was used up, or on purpose, as in a run that is shipped
         f"Only {len(steps):,} of {most:,} steps of the unit statistics are kept in this run;<br>averages of another "
-        "alpha need every step.<br>Train the same again, which keeps them all while the recording budget of "
-        f"{budget:,} MB lasts;<br>if that was used up, with a larger one or for fewer steps."
+        f"alpha need every step.<br>Train it again: every step is kept while the recording budget of {budget:,} MB "
+        "lasts.<br>If that was used up, use a larger one or fewer steps."
     )
 
 

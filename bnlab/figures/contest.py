@@ -53,8 +53,8 @@ def smoothness(trace: Trace, *, direction: str) -> go.Figure:
         along = "1/2 to 4 times the optimizer's own next update, decay included"
     note = (
         f"{words[0].upper()}{words[1:]}, the next mini-batch, steps of {along}: "
-        "bands from the least to the greatest. A network with hardly any gradient changes hardly at all. Not the band "
-        "over trainings with several learning rates, which is a chart of its own below."
+        "bands from the least to the greatest. Where the gradient is tiny, loss and gradient hardly change. This is "
+        "not the band over trainings with several learning rates, which is a chart of its own below."
     )
     n = len(trace.experiment.seeds)
     several = f"Geometric means over {n} seeds; in the roughness the bands are their range." if n > 1 else ""
@@ -85,8 +85,8 @@ def covariate_shift(trace: Trace, *, step: int) -> go.Figure:
     note = (
         f"Step {at:,}, {mode(trace)}. G is a layer's weight gradient, G′ the same after only the layers below took "
         "their update (Santurkar et al. 2018, def. 2.1). Drift: how far mean and spread of what the layer reads move "
-        "when the layers below take it, on the same mini-batch. The data that layer 1 reads do not move; where only "
-        "rounding is left of a spread there is none."
+        "when the layers below take it, on the same mini-batch. The data that layer 1 reads do not move; no drift is "
+        "shown where a unit's spread is only rounding error."
         + (" Noisy batch norm: afterwards with the noise of the next step, as the next step sees it." if noisy else "")
     )
     return finished(figure, 440, note, seeds(trace), *lost(trace, at).values(), lower(trace, 2).strip())
@@ -132,7 +132,7 @@ def curvature(trace: Trace) -> go.Figure:
             "and every mini-batch has its own."
         )
     if any(s.optimizer == "adam" for s in trace.experiment.arm_settings):
-        notes.append("Adam scales every parameter's step by itself, so no one line tells where it is stable.")
+        notes.append("Adam scales every parameter's step by itself, so no single line marks where it is stable.")
     several = seeds(trace), some(trace, "curvature")
     return finished(figure, style.HEIGHT, *notes, *several, *parted(trace, bool(ends)))
 

@@ -261,7 +261,9 @@ def unlike(trace: Trace, splits: list[str]) -> list[str]:
     several, told = trace.experiment.arm_settings, []
     sizes = sorted({settings.mini_batch for settings in several})
     if len(sizes) > 1:
-        told.append(f"A step sees {enumeration([f'{K:,}' for K in sizes], at_last=' or ')} examples, as K says.")
+        told.append(
+            f"A step uses K examples: {enumeration([f'{K:,}' for K in sizes], at_last=' or ')}, depending on the arm."
+        )
     normed = [settings.model_dump(exclude={"alpha"}) for settings in several if settings.norm == "batch"]
     if "batch" in splits and any(one in normed[:i] for i, one in enumerate(normed) if one["statistics"] == "batch"):
         told.append("Arms that differ in α alone have the same mini-batch line: α plays no role in training.")
@@ -271,7 +273,7 @@ def unlike(trace: Trace, splits: list[str]) -> list[str]:
 SMOOTHING = choice(
     "smoothing",
     "Smoothing",
-    "Mean over this many last steps; the raw line stays behind it.",
+    "Mean over this many recent steps; the raw line stays visible behind it.",
     {"10": "10 steps", "1": "none", "50": "50 steps", "200": "200 steps"},
 )
 SPLITS = choice(

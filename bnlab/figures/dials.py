@@ -91,8 +91,8 @@ def dial(trace: Trace, arm: int, at: list[int]) -> Dial:
         out = "it has not taken a step yet"
     elif stays:
         few = f" with {len(stays)} of {len(seeds)} seeds" if len(stays) < len(seeds) else ""
-        out = f"its loss stays near or above guessing{few}: {' and '.join(dict.fromkeys(stays))}, that of guessing is "
-        out += style.amount(chance_loss(settings))
+        guessing = style.amount(chance_loss(settings))
+        out = f"its loss of {enumeration([*dict.fromkeys(stays)])}{few} is not clearly below the {guessing} of guessing"
     told = [np.where(gone, np.nan, values) for values in (*both, mean)]
     if not out and not all(np.isfinite(values).any() for values in told):
         out = "one of the two cannot be measured here"
@@ -203,8 +203,8 @@ ALONE = f"no other arm that learns has its {SAME}"
 HOW = (
     "Shift: how much the update of the layers below changes a layer's gradient, relative to that gradient. Roughness: "
     "the greatest change of the gradient per distance on 1/2 to 4 learning rates along it, Santurkar's effective "
-    "smoothness. Both depend on the learning rate: it is how large the update is, and how far is looked. Both at "
-    "{steps}: {mode}, the next mini-batch; geometric means over these, layers and seeds. An arm is faster where its "
+    "smoothness. Both depend on the learning rate, which sets the size of the update and the distance examined. Both "
+    "at {steps}: {mode}, the next mini-batch; geometric means over these, layers and seeds. An arm is faster where its "
     f"mini-batch loss, mean over all steps so far, is less; a difference counts above {ALIKE:.0%} and where every seed "
     "agrees."
 )

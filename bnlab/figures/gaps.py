@@ -134,10 +134,13 @@ def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.
     notes = [said, "Root mean square over the units."]
     if measured:
         notes.append(
-            f"At α = {names[nearest]} what mini-batches of {settings.mini_batch:,} make is {' and '.join(measured)}."
+            f"At α = {names[nearest]} the mini-batch part (K = {settings.mini_batch:,}) is {' and '.join(measured)}."
         )
     drawn = "in epochs" if settings.sampling == "epochs" else "with replacement"
-    notes.append(f"The law is layer 1's, noise and bias, of mini-batches drawn {drawn}; for σ̄² of normal values.")
+    notes.append(
+        f"The dotted law (noise and bias) holds for layer 1 with mini-batches drawn {drawn}; "
+        "for σ̄² it assumes normal values."
+    )
     if layer == 1 and settings.standardize and settings.placement == "before":
         notes.append(first_layer(trace, arm, at))
     replayed, alpha = int(found["replayed"][0]), settings.alpha
@@ -232,9 +235,9 @@ def in_practice(trace: Trace, *, arm: int, step: int) -> go.Figure:
     )
     if off:
         size, mean, std = off[0]
-        note += f"With {size} the means are most off in layer {mean}, the standard deviations in layer {std}. "
+        note += f"With {size} the means are furthest off in layer {mean}, the standard deviations in layer {std}. "
     steps = style.amount(N / 3 / K, 2)  # backward are two products more for each of forward
-    note += f"Either is one pass forward over {N:,} examples, in multiply-adds as much as {steps} training steps with "
+    note += f"Each costs one forward pass over {N:,} examples, in multiply-adds as much as {steps} training steps with "
     note += f"K = {K:,}"
     fewer = "; in time fewer where layers are small and a step of so few examples is mostly overhead"
     note += f"{fewer if K < SMALL else ''}."

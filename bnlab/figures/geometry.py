@@ -127,8 +127,8 @@ def undone(trace: Trace, *, step: int, layer: int) -> go.Figure:
     figure.update_yaxes(title="cosine of the two gradients", row=1, col=2)
     settings = [trace.experiment.arm_settings[arm] for arm, *_ in arms]
     note = (
-        f"Step {at:,}, {mode(trace)}: in layer {layer} γ = √(σ² + δ) and β = μ, those it normalizes with, so that it "
-        f"gives back what came in. The loss is that of a network without the norm there ({'; '.join(losses)})."
+        f"Step {at:,}, {mode(trace)}: in layer {layer} γ = √(σ² + δ) and β = μ, the statistics it normalizes with, so "
+        f"its output equals its input. The loss is that of a network without the norm there ({'; '.join(losses)})."
     )
     differ = (
         f"But from layer {layer} down the gradients differ: μ and σ of the mini-batch still depend on the weights "
@@ -214,7 +214,7 @@ ABOUT = {
     ),
     "undone": About(
         "The reset that changes nothing and everything",
-        "gamma and beta can undo the normalization, and yet batch norm is not undone by them.",
+        "gamma and beta can undo the normalization, yet that does not remove batch norm.",
         undone,
         (TOP, STEP),
         layered("undo"),

@@ -199,11 +199,11 @@ FROZEN = "This arm trains with its moving averages frozen: they stand still, and
 def memory(alpha: float) -> str:
     """What alpha means, in words."""
     if alpha >= 1:
-        return "α = 1: the old value weighs all; the averages stay at their start, 0 and 1."
+        return "α = 1: the old value has all the weight; the averages stay at their start, 0 and 1."
     forgotten = ceil(log(0.1) / log(alpha)) if alpha > 0 else 1
     steps = "step" if forgotten == 1 else "steps"
-    told = f"α = {alpha:g}: the old value weighs {alpha:g}; "
-    return told + f"the start (0 and 1) is down to a tenth after {forgotten:,} {steps}."
+    told = f"α = {alpha:g}: the old value has weight {alpha:g}; "
+    return told + f"the weight of the start (0 and 1) falls to a tenth in {forgotten:,} {steps}."
 
 
 def units_overview(trace: Trace, *, arm: int, seed: int, layer: int, step: int) -> go.Figure:

@@ -186,7 +186,7 @@ def off(told: Prediction) -> str:
         at = int(apart.argmax())
         if apart[at] > np.log(OFF):
             found.append(f"{name} ×{style.amount(m[at] / p[at], digits(apart[at]))} at layer {at + 1}")
-    return f"Farther than {OFF:g}-fold from theory, at most: {', '.join(found)}" if found else ""
+    return f"More than a factor of {OFF:g} from theory, at worst: {', '.join(found)}" if found else ""
 
 
 def digits(apart: float) -> int:
@@ -204,7 +204,7 @@ def ending(told: Prediction) -> str:
     if told.lost_at_depth < inf:
         return f"In theory the signal has fallen to a millionth after {told.lost_at_depth:,.0f} layers{far}"
     if min(law, told.limit) > RISING:
-        depth, millionfold = len(told.predicted[0]), f"a millionfold in {log(1e6) / log(law):,.0f}"
+        depth, millionfold = len(told.predicted[0]), f"a millionfold over {log(1e6) / log(law):,.0f}"
         if law ** (depth - 1) > HEALTHY:
             return f"In theory the signal explodes: it grows {millionfold} layers{far}"
         here = f"×{style.amount(law ** (depth - 1), 2)} over these {depth} layers"

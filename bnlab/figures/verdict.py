@@ -130,16 +130,16 @@ def of_the_living(norms: np.ndarray, at: range) -> Verdict:
     middle = geometric_norm(norms)
     depth, there = len(middle), np.flatnonzero(middle > 0)
     if depth < 2:
-        return Verdict(at, 1.0, "healthy", "one hidden layer", "Nothing is passed down.")
+        return Verdict(at, 1.0, "healthy", "one hidden layer", "With one hidden layer there is no factor per layer.")
     factor = fitted_factor(middle)
     if silent(middle) or not np.isfinite(factor):
         until = f"below layer {there[0] + 1}" if len(there) else "in any layer"
         help = f"{moment(at).capitalize()} no signal gradient is recorded {until}."
         return Verdict(at, 0.0, "dead", f"no gradient {until}", help)
-    left_out = ", less the first and the last three" if depth >= DEEP else ""
+    left_out = ", excluding the first three and last three layers" if depth >= DEEP else ""
     how = f"Factor of ‖dE/da‖ from layer to layer towards the input, fitted {moment(at)}{left_out}."
-    less = "less than threefold per layer, or tenfold in all,"
-    rule = f"Healthy is {less} and less than a hundredfold over all {depth} layers."
+    less = f"a change of less than {STEEP}-fold per layer (or {SLIGHT}-fold in all)"
+    rule = f"Healthy means {less} and of less than {HEALTHY}-fold over all {depth} layers."
     help = f"{how} {rule}"
     per_layer = f"×{rounded(factor, 2)} per layer{' in the middle' if depth >= DEEP else ''}"
     if middle[0] == 0:  # what is left above it goes on falling

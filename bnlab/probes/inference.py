@@ -39,7 +39,7 @@ def whole(seen: Seen, most: int) -> None:
     if len(used) < most or not complete(used):
         raise ValueError(
             f"only {len(used):,} of {most:,} steps of the unit statistics are kept in this run; another alpha needs "
-            "all. Train the same again; if its recording budget was used up, with a larger one or for fewer steps."
+            "all. Train it again; if its recording budget was used up, use a larger one or fewer steps."
         )
 
 
