@@ -74,10 +74,10 @@ def main(directory: Path | str) -> None:
     wishes: dict[str, str] = {}
     gone = threading.Event()
     warm()  # first: on Windows the Fortran library in scipy's BLAS waits, as it loads, for a thread that reads stdin
-    threading.Thread(target=messages, args=(sys.stdin, inbox, wishes, gone), daemon=True).start()
     store = RunStore(directory)
     with suppress(BrokenPipeError):
         print(json.dumps({"ready": True}), file=out)
+        threading.Thread(target=messages, args=(sys.stdin, inbox, wishes, gone), daemon=True).start()
         while message := inbox.get():
             run_id = message["run"]
             if "look" in message or "score" in message:

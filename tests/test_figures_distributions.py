@@ -57,6 +57,10 @@ def test_the_variance_is_parted_into_that_between_examples_and_that_between_unit
     assert distributions.among_examples(known, "a", 0, 1) == pytest.approx(0.25, abs=0.01)
     assert distributions.among_examples(known, "a", 1, 1) < 1e-12
     assert distributions.among_examples(known, "a", 2, 1) == pytest.approx(1e-12 / 3, rel=0.1)
+    wide = settings.model_copy(update={"width": 280})
+    some = {("a_sample", 0): rng.normal(size=(N, 2, 1, 128))}
+    alone = KnownTrace(Experiment(settings=wide, arms=arms[:1], seeds=(3, 5)), some)
+    assert distributions.among_examples(alone, "a", 0, 1) > 0.9, "all noise, of the units that come up"
     note = figures.draw("distributions", known, {"layer": "1"}).layout.meta["note"]
     assert "between examples, at the newest steps: some 25%, none 0%, hardly any 0%; the rest" in note
 

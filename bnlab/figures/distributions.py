@@ -93,13 +93,14 @@ def among_examples(trace: Trace, which: str, arm: int, layer: int) -> float:
     _, values = pooled(trace, which, arm, trace.step, layer)
     settings = trace.experiment.arm_settings[arm]
     units = np.array(sample_at(settings.mini_batch, settings.width)) % settings.width
-    units = np.tile(units[: values.shape[2]], len(values))
-    counts = np.bincount(units, minlength=settings.width)
+    _, units = np.unique(units[: values.shape[2]], return_inverse=True)  # of wide layers some never come up
+    units = np.tile(units, len(values))
+    counts = np.bincount(units)
     shares = []
     for one in np.moveaxis(values[:, lasting(trace, arm)].astype(float), 1, 0).reshape(-1, len(units)):
         one = one - one.mean()
-        within = (one**2).sum() - (np.bincount(units, one)[counts > 0] ** 2 / counts[counts > 0]).sum()
-        free, whole = len(units) - (counts > 0).sum(), (one**2).mean()
+        within = (one**2).sum() - (np.bincount(units, one) ** 2 / counts).sum()
+        free, whole = len(units) - len(counts), (one**2).mean()
         shares.append(min(max(within, 0) / free / whole, 1) if free and whole > 0 else np.nan)
     known = [share for share in shares if np.isfinite(share)]
     return float(np.mean(known)) if known else np.nan
