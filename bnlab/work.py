@@ -44,7 +44,9 @@ def messages(lines: Iterator[str], inbox: queue.Queue, wishes: dict[str, str], g
             else:
                 ((wish, run_id),) = message.items()
                 wishes[run_id] = wish
-    finally:  # also where what came was no message
+    except Exception:  # what came was no message
+        traceback.print_exc()  # now: the end waits for no thread
+    finally:
         gone.set()
         inbox.put(None)
         threading.Timer(LAST_WORDS, os._exit, (1,)).start()  # a step that never ends must not outlive the server
