@@ -8,7 +8,7 @@ from known_curves import EXPERIMENT, Scored, drawn, scored
 from known_trace import KnownTrace
 
 from bnlab import Arm, Experiment, figures
-from bnlab.figures import curves, lasting, style
+from bnlab.figures import axes, curves, lasting, style
 
 
 @pytest.fixture
@@ -179,11 +179,11 @@ def test_a_spike_downwards_does_not_rule_an_axis_either(trace):
 @pytest.mark.parametrize("y", ["linear", "log"])
 def test_an_accuracy_is_written_in_percent_as_on_the_cards(y):
     figure = figures.draw("accuracy", scored(), {"y": y})
-    assert figure.layout.yaxis.tickformat == style.SHARE
+    assert figure.layout.yaxis.tickformat == axes.SHARE
     assert all(text.endswith("%") for text in figure.layout.yaxis.ticktext or [])
     assert y == "linear" or figure.layout.yaxis.ticktext
     assert all("%{y:.1%}" in line.hovertemplate for line in figure.data if line.hovertemplate)
-    assert figures.draw("loss", scored(), {"y": y}).layout.yaxis.tickformat != style.SHARE
+    assert figures.draw("loss", scored(), {"y": y}).layout.yaxis.tickformat != axes.SHARE
 
 
 def test_arms_of_which_most_networks_diverged_are_named_and_not_those_of_which_all_did():

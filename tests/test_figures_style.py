@@ -10,7 +10,7 @@ from looked_at import SMALL, forked, recorded, seen, shown, thinned, trained
 from plotly.subplots import make_subplots
 
 from bnlab import Arm, figures
-from bnlab.figures import style
+from bnlab.figures import axes, style
 
 
 @pytest.mark.parametrize(
@@ -23,22 +23,22 @@ from bnlab.figures import style
     ],
 )
 def test_ticks_can_be_read(low, high, text):
-    assert style.ticks(low, high)["ticktext"] == text
-    assert style.ticks(2.0, 2.1) is None
+    assert axes.ticks(low, high)["ticktext"] == text
+    assert axes.ticks(2.0, 2.1) is None
 
 
 def test_an_axis_of_a_few_times_its_least_value_has_three_ticks_or_more():
     """0.24 to 0.8 had the one tick 0.5."""
     for low in np.geomspace(0.1, 1, 50):
         for times in (3.01, 4, 9, 30, 1e4):
-            told = style.ticks(low, low * times)
+            told = axes.ticks(low, low * times)
             assert 3 <= sum(low <= v <= low * times for v in told["tickvals"]) <= 10
 
 
 def test_no_two_ticks_are_written_alike():
     """1.5 and 2 millionths were."""
     for low, high in ((2e-6, 9e-6), (0.2, 0.7), (3e5, 1.1e6), (1e-30, 1e20)):
-        told = style.ticks(low, high)["ticktext"]
+        told = axes.ticks(low, high)["ticktext"]
         assert len(set(told)) == len(told)
 
 
@@ -51,7 +51,7 @@ def test_logarithmic_axes_have_ticks_of_one_style(inference_run, name):
     found = [axis for axis in seen(*inference_run, name, options).select_yaxes() if axis.type == "log"]
     assert found
     for axis in found:
-        alike = [[style.written(v, plain) for v in axis.tickvals or ()] for plain in (True, False)]
+        alike = [[axes.written(v, plain) for v in axis.tickvals or ()] for plain in (True, False)]
         assert list(axis.ticktext or ()) in alike
         assert axis.tickvals or axis.tickformat == ",~g", "where it spans little"
 
@@ -79,7 +79,7 @@ def test_a_logarithmic_axis_that_spans_little_has_two_ticks_or_more(store, name)
 
 
 def test_a_wide_logarithmic_axis_of_any_figure_has_powers_of_ten():
-    figure = go.Figure(go.Scatter(x=[1, 2], y=[1e-9, 1.0])).update_yaxes(**style.logarithmic(9))
+    figure = go.Figure(go.Scatter(x=[1, 2], y=[1e-9, 1.0])).update_yaxes(**axes.logarithmic(9))
     figure.add_surface(z=[[1.0]])
     assert style.finished(figure).layout.yaxis.ticktext[:2] == ("10<sup>−10</sup>", "10<sup>−8</sup>")
 
@@ -148,7 +148,7 @@ def test_an_arm_is_called_in_every_note_and_below_the_mouse_as_the_visitor_calle
 
 def test_thousands_are_parted_by_commas_on_every_axis_and_in_every_note(store):
     """But not in what a visitor types, nor below a thousand."""
-    assert [style.written(v, plain=True) for v in (500, 2e3, 1e4)] == ["500", "2,000", "10,000"]
+    assert [axes.written(v, plain=True) for v in (500, 2e3, 1e4)] == ["500", "2,000", "10,000"]
     assert style.LOOK.layout.xaxis.separatethousands and style.LOOK.layout.yaxis.separatethousands
     trace = recorded(store, ({}, {"norm": "batch"}), steps=2100, score_every=700, budget_mb=2000)
     child = forked(store, trace, 1400, 1, learning_rate=0.2)
@@ -178,11 +178,11 @@ def test_the_name_of_a_line_is_at_the_end_where_no_curve_is():
 
 
 def test_the_decades_of_values_are_counted_also_where_their_quotient_is_beyond_float32():
-    assert style.decades(np.array([1e-30, 1e30], np.float32)) == pytest.approx(60)
+    assert axes.decades(np.array([1e-30, 1e30], np.float32)) == pytest.approx(60)
 
 
 def test_a_logarithmic_axis_of_a_single_value_has_ticks_that_do_not_touch():
     """Of one layer the ticks of gradient flow lay on each other, 0.1, 0.09, 0.08."""
     figure = go.Figure(go.Scatter(x=[1], y=[0.07]), {"yaxis": {"type": "log"}})
-    style.ticked(figure)
+    axes.ticked(figure)
     assert figure.layout.yaxis.dtick == "D2"

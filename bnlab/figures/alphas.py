@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from .. import lineage, moving
 from ..trace import evenly
-from . import style
+from . import axes, style
 from .inference import SHOWN, three
 from .lasting import wholly
 from .looks import NOT_YET, left_out, missing, newest_snapshot, not_finite, seen
@@ -238,7 +238,7 @@ def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
             )  # fmt: skip
     steps, losses, _ = trace.scores(arm, "test", "population")
     curves = [found[f"{split}_loss"][there].mean(0) for split in ("train", "test")]
-    axis = style.logarithmic(style.decades(*curves))
+    axis = axes.logarithmic(axes.decades(*curves))
     if at in steps:
         known = losses[list(steps).index(at)][there].mean()
         with np.errstate(divide="ignore"):

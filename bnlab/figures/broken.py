@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from ..data import DATASETS
 from ..probes.broken import MISTAKES
-from . import style
+from . import axes, style
 from .alphas import unknown
 from .looks import NOT_YET, left_out, missing, newest_snapshot, not_finite, seen, those
 from .losses import measure
@@ -99,7 +99,7 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
     room = 0.25 * max(0.2, np.ptp(spread))  # for the numbers beside the points, also where the screen is narrow
     title = f"test loss, {measure(trace, 'loss')};<br>the line begins at what it should be"
     figure.update_xaxes(
-        title=title, **style.logarithmic(np.ptp(spread) + 2 * room), range=[spread.min() - room, spread.max() + room]
+        title=title, **axes.logarithmic(np.ptp(spread) + 2 * room), range=[spread.min() - room, spread.max() + room]
     )
     broken = ["<br>".join(wrap(label, 16)) for label in labels]
     figure.update_yaxes(range=[len(labels) - 0.5, -0.5], tickvals=list(range(len(labels))), ticktext=broken)

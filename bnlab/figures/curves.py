@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from ..data import DATASETS
 from ..problems import enumeration
 from ..run import outbreaks
-from . import style
+from . import axes, style
 from .lasting import bounds, crowded, departed, gone, lasting, room, ruled, ruling
 from .losses import chance, classifies, measure, tick_format, unit, value_format
 from .means import living
@@ -85,7 +85,7 @@ def curves(trace: Trace, quantity: str, splits: str, statistics: str, window: in
     figure.update_layout(hovermode="x unified")
     figure.update_yaxes(title=measure(trace, quantity), type=y, tickformat=tick_format(quantity))
     told = note(trace, splits.split("+"), window, wide, even=x == "linear")
-    if x == "log" and style.without_0(figure):
+    if x == "log" and axes.without_0(figure):
         told += " A logarithmic axis has no place for step 0, which is left out."
     if begun:
         told += f" The lines' first point, of steps 0 to {begun:,}, is drawn at step 1."

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from . import style
+from . import axes, style
 from .lasting import bounds, departed, lasting, ruled
 from .means import geometric_norm
 from .options import AXIS, STEP, About, choice, no_steps
@@ -153,7 +153,7 @@ def gradient_heatmap(trace: Trace, *, which: str, column: str) -> go.Figure:
         if len(steps) and not np.isfinite(z).any():  # plotly finds no axes where all is blank
             figure.update_xaxes(range=[float(steps[0]), float(steps[-1] + 1)], **place)
             figure.update_yaxes(range=[0.5, z.shape[0] + 0.5], **place)
-        figure.update_yaxes(dtick=style.whole(z.shape[0]), **place)
+        figure.update_yaxes(dtick=axes.whole(z.shape[0]), **place)
         figure.add_heatmap(
             x=style.numbers(steps),
             y=np.arange(1, z.shape[0] + 1),

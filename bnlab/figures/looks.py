@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from ..problems import enumeration
 from ..trace import evenly
 from ..train import scheduled
-from . import style
+from . import axes, style
 from .lasting import lost, wholly
 from .means import geometric, present
 
@@ -223,5 +223,5 @@ def seeds(trace: Trace, log: bool = True) -> str:
 
 def finished(figure: go.Figure, height: int, *notes: str) -> go.Figure:
     """style.finished, with ticks on every logarithmic axis that fit what is drawn on it."""
-    style.ticked(figure, least={"type": "linear", "rangemode": "tozero"})
+    axes.ticked(figure, least={"type": "linear", "rangemode": "tozero"})
     return style.finished(figure, height=height, note=" ".join(note for note in notes if note))

@@ -6,7 +6,7 @@ from math import log
 from typing import TYPE_CHECKING
 
 from ..data import DATASETS
-from .style import SHARE
+from .axes import SHARE
 
 if TYPE_CHECKING:
     from ..reading import Trace

@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from ..moving import noise_left
 from ..problems import enumeration
 from ..trace import evenly
-from . import style
+from . import axes, style
 from .options import AXIS, BATCH_ARM, LAYER, SEED, STEP, UNIT, About, choice, no_steps
 from .style import UNSCORED, nothing
 
@@ -144,12 +144,12 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
                 col=column,
                 **look,
             )
-        kind = style.logarithmic(style.decades(one.batch, one.moving, one.population)) if scale == "log" else {}
+        kind = axes.logarithmic(axes.decades(one.batch, one.moving, one.population)) if scale == "log" else {}
         figure.update_yaxes(title=f"{now} of {z}, unit {unit}", row=1, col=column, **(kind if name == "var" else {}))
         if name == "var" and kind:
             both = {"mini-batch": one.batch, "population": one.population}
             unseen += [f"{what} {now}" for what, values in both.items() if hidden(values)]
-        gaps = style.positive(np.abs(apart), one.gap)
+        gaps = axes.positive(np.abs(apart), one.gap)
         figure.update_yaxes(title=f"gap of {mean}", row=2, col=column, **gaps)
         if gaps["type"] == "log":
             both = {"mini-batch": apart, "population": one.gap}
@@ -245,7 +245,7 @@ def units_overview(trace: Trace, *, arm: int, seed: int, layer: int, step: int) 
             row=1,
             col=column,
         )
-        kind = {"type": "linear"} if column == 1 else style.positive(across, up)
+        kind = {"type": "linear"} if column == 1 else axes.positive(across, up)
         figure.update_xaxes(title=f"{whole} of {subject(trace, arm)}", **kind, row=1, col=column)
         figure.update_yaxes(title=mean, **kind, row=1, col=column)
     off = told.off[np.isfinite(told.off)]

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from ..probes.landscape import waypoints
 from ..train import scheduled
-from . import style
+from . import axes, style
 from .lasting import lost
 from .looks import OLD, each, finished, mode, moment, newest_snapshot
 from .losses import measure, unit
@@ -131,7 +131,7 @@ def surface(trace: Trace, *, step: int, plane: str, look: str, arm: int, beside:
 
 def round_losses(low: float, high: float) -> dict[str, object]:
     """Ticks from low to high for an axis of their logarithms: at 1, 2 and 5, or evenly spaced where it spans little."""
-    told = style.ticks(low, high)
+    told = axes.ticks(low, high)
     if not told:
         power = 10.0 ** floor(log10((high - low) / 6 or low))
         step = power * next(m for m in (1, 2, 5, 10) if m * power * 6 >= high - low)
