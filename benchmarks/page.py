@@ -21,8 +21,8 @@ import numpy as np
 from playwright.sync_api import sync_playwright
 
 from bnlab import Experiment, Settings, figures, train
+from bnlab.record import Part
 from bnlab.store import RunStore
-from bnlab.trace import Part
 from bnlab.train import score_interval
 
 from .served import CHROMIUM, server

@@ -7,7 +7,7 @@ To understand what the lab does, read in this order:
     mlp.py           the networks
     settings.py      one training run as data; experiment.py: the comparison
     state.py         many networks at once, as vectors; stack.py: their training step
-    quantities.py    what is measured at every step; trace.py: what a record of a step holds
+    quantities.py    what is measured at every step; record.py: what a record of a step holds
     group.py         a stack with its data: steps, scores, going on without what has diverged
     train.py         training as a generator of records
     run.py           what was asked and how far it is; store.py: all runs; jobs.py: the processes that execute them

@@ -14,11 +14,11 @@ from .experiment import Experiment, Network
 from .mlp import Statistics
 from .population import population
 from .quantities import Rows
+from .record import Population, Score, batch_slots, layout
 from .registry import Late
 from .sampling import DRAWN, mini_batches, parts_of_at_most
 from .stack import Stack
 from .state import State
-from .trace import Population, Score, batch_slots, layout
 
 if TYPE_CHECKING:
     from torch import Tensor

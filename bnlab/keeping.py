@@ -21,10 +21,10 @@ import numpy as np
 
 from .budget import SHARES, fit_looks, sizes
 from .chunks import HEAVY, Table
+from .record import Record, batch_slots, layout
 from .run import Taken
 from .store import RunStore
 from .summary import CHUNK_ROWS, MOST_BUCKETS, ROW
-from .trace import Record, batch_slots, layout
 from .train import scheduled
 
 COMMIT_EVERY = 0.25  # seconds between two commits

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import moving
 from .probes import Seen
-from .trace import EVERYTHING, batch_slots
+from .record import EVERYTHING, batch_slots
 
 if TYPE_CHECKING:
     from .reading import Trace

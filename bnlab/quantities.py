@@ -1,7 +1,7 @@
 """The cheap measures of each layer, taken at every step from what the step computed anyway.
 
 Whole-stack operations only: no number reaches Python, nothing waits for the device. What passes over all examples is
-measured a few layers at a time while they are still in the cache. Rows are laid out in trace.py.
+measured a few layers at a time while they are still in the cache. Rows are laid out in record.py.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from math import inf, nan, prod, sqrt
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+from .record import Layout, sample_at
 from .registry import Late
 from .stack import Stack
-from .trace import Layout, sample_at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +57,7 @@ class Rows:
         few = max(1, WRITTEN // (stack.S * stack.K * stack.d)) if stack.device == "cpu" else stack.L
         self.scratch = stack.room(min(few, spans[0].stop), stack.S, stack.K, stack.d)
         layers, table = self.at["layers"], self.vector[self.tables["layers"]].view(-1, stack.L, stack.S)
-        names = list(columns["layers"])  # those measured at once stand side by side in trace.LAYERS
+        names = list(columns["layers"])  # those measured at once stand side by side in record.LAYERS
         beside = lambda first, last: table[names.index(first) : names.index(last) + 1]  # noqa: E731
         self.four, self.shares = beside("grad_norm", "update_ratio"), beside("saturated", "dead")
         self.both = beside("a_mean", "z_std").view(2, 2, stack.L, stack.S)  # of a and of z: mean and spread
@@ -117,7 +117,7 @@ class Rows:
             yield views, compared, self.flat[part]
 
     def units_views(self):
-        """The units' statistics as they stand, one after the other as in trace.UNITS."""
+        """The units' statistics as they stand, one after the other as in record.UNITS."""
         s = self.stack
         if s.B:
             yield s.of_norm(s.moments[:2], s.batch)[..., 0, :]

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .record import EVERYTHING, TABLES
 from .run import Run
 from .scorings import Scorings
 from .store import RunStore
 from .summary import WHERE, combined
-from .trace import EVERYTHING, TABLES
 
 NAMES = {q: (table, q) for table, quantities in TABLES.items() for q in quantities if table != "samples"}
 NAMES |= {f"{q}_sample": ("samples", q) for q in TABLES["samples"]}

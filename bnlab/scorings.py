@@ -11,9 +11,9 @@ from threading import Lock
 import numpy as np
 
 from .probes import checked
+from .record import EVERYTHING, batch_slots, layout, spaced
 from .run import Run
 from .store import RunStore
-from .trace import EVERYTHING, batch_slots, layout, spaced
 
 ONE_AT_A_TIME = Lock()  # np.load parses headers as Python does, which Python 3.11 cannot in several threads at once
 GOOD = (  # looks that did not go wrong: a zip names its first array at its 31st byte

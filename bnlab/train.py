@@ -10,9 +10,9 @@ import numpy as np
 from .data import DATASETS
 from .experiment import Experiment, Network
 from .group import Group
+from .record import Part, Record, Score
 from .registry import Late
 from .settings import Settings
-from .trace import Part, Record, Score
 
 torch = Late("torch")
 

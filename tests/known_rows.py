@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bnlab.experiment import Arm, Experiment, Settings
-from bnlab.trace import Population, Record, Score, batch_slots, layout
+from bnlab.record import Population, Record, Score, batch_slots, layout
 
 ARMS = (
     Arm(label="none"),

@@ -13,7 +13,7 @@ FLOORS = {  # from the cellar up; a package stands for all files in it
     "ground": "device memory activations inits norms normalization noise optimizers data "
     "averages theory profile moving mlp population",
     "first": "frozen settings problems experiment address sampling "
-    "state stack fork trace quantities group train probes",
+    "state stack fork record quantities group train probes",
     "second": "database summary budget run store chunks keeping scorings reading lineage "
     "looking executing work process looker jobs",
     "third": "figures export cards opened api files connections",

@@ -14,7 +14,7 @@ from bnlab.activations import ACTIVATIONS
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.inits import INITS
 from bnlab.optimizers import OPTIMIZERS
-from bnlab.trace import LAYERS
+from bnlab.record import LAYERS
 from bnlab.train import train
 
 

@@ -12,9 +12,9 @@ from twins import every_kind
 from bnlab.executing import execute
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.group import Group
+from bnlab.record import layout
 from bnlab.sampling import DRAWN
 from bnlab.store import RunStore
-from bnlab.trace import layout
 from bnlab.train import CUDA_WORTH, device_for, train
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]

@@ -8,7 +8,7 @@ from known_rows import keep, nothing, same, small, written
 
 from bnlab import executing
 from bnlab.experiment import Arm, Experiment, Settings
-from bnlab.trace import LAYERS, layout
+from bnlab.record import LAYERS, layout
 from bnlab.train import train
 
 

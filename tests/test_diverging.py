@@ -10,9 +10,9 @@ from known_rows import keep, small, written
 from bnlab import Arm, Experiment, Settings, train
 from bnlab.executing import execute
 from bnlab.group import Group
+from bnlab.record import Score
 from bnlab.state import State
 from bnlab.store import RunStore
-from bnlab.trace import Score
 
 BN, LOST = {"norm": "batch"}, {"learning_rate": 100.0, "weight_decay": 1.0}  # a factor of -99 a step
 ARMS = (

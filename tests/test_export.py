@@ -10,8 +10,8 @@ import pytest
 from bnlab.database import in_terminal
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.export import tables
+from bnlab.record import LAYERS, UNITS
 from bnlab.store import RunStore
-from bnlab.trace import LAYERS, UNITS
 from bnlab.train import train
 
 SETTINGS = Settings(data="wine", depth=3, width=4, batch_size=16, steps=130, score_every=60)

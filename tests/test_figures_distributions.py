@@ -12,7 +12,7 @@ from bnlab import figures
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.figures import distributions
 from bnlab.group import Group
-from bnlab.trace import sample_at
+from bnlab.record import sample_at
 
 SEEDS, L, M, N = 2, 5, 16, 300
 ARMS = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch"}))

@@ -7,8 +7,8 @@ from known_trace import KnownTrace
 from bnlab import executing, figures
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.figures import gamma_beta, moving, points, style
+from bnlab.record import evenly
 from bnlab.store import RunStore
-from bnlab.trace import evenly
 
 SEEDS, L, D, N = 2, 3, 4, 50
 ARMS = (Arm(label="none"), Arm(label="BN", changes={"norm": "batch", "alpha": 0.8}))

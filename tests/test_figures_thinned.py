@@ -10,8 +10,8 @@ from bnlab import figures
 from bnlab.experiment import Experiment
 from bnlab.figures.predicted import prediction
 from bnlab.figures.verdict import verdict
+from bnlab.record import layout
 from bnlab.store import RunStore
-from bnlab.trace import layout
 
 STEPS = 3000
 

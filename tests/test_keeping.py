@@ -8,8 +8,8 @@ from looked_at import thinned
 from bnlab import executing, figures, looking
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.keeping import RECENT
+from bnlab.record import Score
 from bnlab.store import RunStore
-from bnlab.trace import Score
 
 
 @pytest.mark.parametrize("every, total", [(1, 1500), (50, 4000)])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from twins import Twin, every_kind, gradient, grouped
 
-from bnlab import trace
+from bnlab import record
 from bnlab.activations import ACTIVATIONS
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.train import train
@@ -47,7 +47,7 @@ def test_recorded_quantities_are_those_of_the_twin(activation):
                 "saturated": flat.double().mean(),
                 "dead": flat.all(0).double().mean(),
             }
-            places = [*trace.sample_at(40, 12)]
+            places = [*record.sample_at(40, 12)]
             for name, values in (("a", a), ("z", z)):
                 torch.testing.assert_close(g.rows.at["samples"][name][l, slot], values.flatten()[places])
             for name, value in told.items():
@@ -118,14 +118,14 @@ def test_spread_keeps_its_digits_also_where_a_norm_tells_mean_and_variance(bias,
 
 @pytest.mark.parametrize("last", ["update_ratio", "z_std", "dead"])
 def test_a_quantity_that_is_added_leaves_the_others_as_they_are(monkeypatch, last):
-    """The README promises it: one row in trace.py. The measured ones are found by name, wherever the new one stands."""
+    """The README promises it: one row in record.py. Those measured are found by name, wherever the new one stands."""
     asked = every_kind(depth=3, width=6, data="wine", batch_size=16, steps=2)
     seen = lambda: [[r.value(q, arm) for q in known for arm in range(len(asked.arms))] for r in train(asked) if r.parts]  # noqa: E731
-    known, more = list(trace.LAYERS), {"more": trace.About("More", "", "", "Nothing yet.")}
+    known, more = list(record.LAYERS), {"more": record.About("More", "", "", "Nothing yet.")}
     before = seen()
     at = known.index(last) + 1
-    wider = dict([*list(trace.LAYERS.items())[:at], *more.items(), *list(trace.LAYERS.items())[at:]])
-    monkeypatch.setitem(trace.TABLES, "layers", wider)
+    wider = dict([*list(record.LAYERS.items())[:at], *more.items(), *list(record.LAYERS.items())[at:]])
+    monkeypatch.setitem(record.TABLES, "layers", wider)
     np.testing.assert_array_equal(np.array(seen()), np.array(before))
 
 

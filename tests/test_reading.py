@@ -15,8 +15,8 @@ from known_rows import ARMS, REAL, keep, nothing, same, small, written
 from bnlab.keeping import CHUNK_ROWS, MOST_BUCKETS
 from bnlab.process import ABOVE
 from bnlab.reading import NAMES, Series, Trace, bucketed
+from bnlab.record import layout
 from bnlab.store import RunStore
-from bnlab.trace import layout
 from bnlab.train import train
 
 

@@ -13,8 +13,8 @@ from bnlab import Experiment, Settings
 from bnlab.address import from_query, written
 from bnlab.export.looks import AXES
 from bnlab.problems import allowed, enumeration
+from bnlab.record import TABLES
 from bnlab.settings import MAX_ARMS, MAX_LABEL, MAX_SEEDS, SHARED, about, limits
-from bnlab.trace import TABLES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,8 +12,8 @@ from known_rows import LONG, keep, nothing, same, small, written
 
 from bnlab.experiment import Experiment
 from bnlab.keeping import RECENT
+from bnlab.record import layout
 from bnlab.store import RunStore
-from bnlab.trace import layout
 
 pytestmark = pytest.mark.xdist_group("summary")  # in one process: the steps are written once
 

@@ -14,7 +14,7 @@ from bnlab import Arm, Experiment, Settings, executing, quantities
 from bnlab.figures.verdict import verdict
 from bnlab.group import Group
 from bnlab.keeping import first_broken
-from bnlab.trace import LAYERS, Record, layout
+from bnlab.record import LAYERS, Record, layout
 
 FORWARD = ("a_mean", "a_std", "z_mean", "z_std")
 

@@ -17,8 +17,8 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from ..reading import Trace
+from ..record import EVERYTHING, TABLES
 from ..registry import Registry
-from ..trace import EVERYTHING, TABLES
 
 ROWS = 200_000  # written at once, about
 KEYS = {"steps": (), "layers": ("layer",), "units": ("layer", "unit")}

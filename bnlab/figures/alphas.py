@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from .. import lineage, moving
-from ..trace import evenly
+from ..record import evenly
 from . import axes, style
 from .inference import SHOWN, three
 from .lasting import wholly

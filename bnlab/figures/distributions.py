@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..trace import sample_at, spaced
+from ..record import sample_at, spaced
 from . import style
 from .lasting import bounds, departed, lasting, room, ruled, ruling, wholly
 from .options import ARM, LAYER, STEP, About, choice, having, lower, no_steps

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..trace import evenly
+from ..record import evenly
 from . import style
 from .lasting import bounds, lasting, room, ruled, wholly
 from .moving import NO_BATCH_NORM, end

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from ..optimizers import OPTIMIZERS
 from ..probes.invariance import FACTORS
-from ..trace import EVERYTHING
+from ..record import EVERYTHING
 from . import style
 from .lasting import confine, lasting, parted
 from .looks import NOT_YET, absent, each, empty, finished, layered, line, middle, mode, seeds, titled

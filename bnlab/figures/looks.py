@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..problems import enumeration
-from ..trace import evenly
+from ..record import evenly
 from ..train import scheduled
 from . import axes, style
 from .lasting import lost, wholly

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from ..moving import noise_left
 from ..problems import enumeration
-from ..trace import evenly
+from ..record import evenly
 from . import axes, style
 from .options import AXIS, BATCH_ARM, LAYER, SEED, STEP, UNIT, About, choice, no_steps
 from .style import UNSCORED, nothing

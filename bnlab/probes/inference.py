@@ -12,8 +12,8 @@ import numpy as np
 
 from ..mlp import Statistics
 from ..moving import ALPHAS, START, complete, moving_average_at
+from ..record import evenly
 from ..registry import Late
-from ..trace import evenly
 
 if TYPE_CHECKING:
     from ..group import Group

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..record import evenly
 from ..registry import Late
-from ..trace import evenly
 from ..train import scheduled
 from .weights import inner, spread
 
