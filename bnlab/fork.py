@@ -30,7 +30,7 @@ WORDS = {  # of a change, where the setting's own would say nothing on a curve
 
 def can_change(settings: Settings) -> tuple[str, ...]:
     """The settings whose change would make a difference to an arm with these."""
-    idle = OF_BATCH_NORM if settings.norm != "batch" else ("alpha",) if settings.statistics == "moving" else ()
+    idle = OF_BATCH_NORM if settings.norm != "batch" else ("alpha",) if settings.frozen else ()
     idle += ("rescale",) if settings.norm == "none" else ()
     return tuple(name for name in CHANGEABLE if name not in idle)
 

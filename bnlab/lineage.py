@@ -76,12 +76,12 @@ def weights(trace: Trace, arm: int, t: int, swapped: bool = False) -> np.ndarray
     where frozen ones came from a run that was deleted: since when is not known. `swapped`: had the old value always
     weighed 1 - alpha."""
     told, found = periods(trace, arm), np.ones(1)
-    if told[0][1].statistics == "moving" and orphaned(trace):
+    if told[0][1].frozen and orphaned(trace):
         return np.full(1 + t, np.nan)
     begins = [0, *(min(step, t) for step, _ in told[1:]), t]
     for (_, settings), (begin, end) in zip(told, pairwise(begins), strict=True):
         alpha = 1 - settings.alpha if swapped else settings.alpha
-        alpha = alpha if settings.statistics == "batch" else 1.0  # frozen: the old value weighs all
+        alpha = 1.0 if settings.frozen else alpha  # frozen: the old value weighs all
         found = np.append(found * alpha ** (end - begin), moving.weights(end - begin, alpha))
     return found
 
@@ -107,7 +107,7 @@ def seen(trace: Trace) -> list[Seen]:
                 series = [trace.columns(i, "units", name, *window) for name in ("batch_mean", "batch_var")]
                 scored, (*measured, _, _) = trace.populations(i)
             steps, both = series[0].steps, [s.mean for s in series]
-            if trace.experiment.arm_settings[slots[0].arm].statistics == "moving":  # frozen: nothing came in
+            if trace.experiment.arm_settings[slots[0].arm].frozen:  # frozen: nothing came in
                 both = [np.full_like(q, np.nan) for q in both]
         if slots and before:
             of, arm = before

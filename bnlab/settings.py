@@ -241,6 +241,11 @@ class Settings(Frozen):
         return self.n_train if self.batch_size == "full" else self.batch_size
 
     @property
+    def frozen(self) -> bool:
+        """Whether it trains with batch norm's moving averages, which stand still then."""
+        return self.norm == "batch" and self.statistics == "moving"
+
+    @property
     def shape(self) -> tuple:
         """What networks must have in common to train as slices of one stack."""
         return tuple(getattr(self, name) for name in STACKED)

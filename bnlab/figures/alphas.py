@@ -27,7 +27,7 @@ def standing(trace: Trace, arm: int) -> str | None:
     settings = trace.experiment.arm_settings[arm]
     if settings.norm != "batch":
         return NO_BATCH_NORM.format("moving averages")
-    if settings.statistics == "moving":
+    if settings.frozen:
         return "This arm trains with its moving averages frozen: they stand still, whatever alpha is."
     if (at := lineage.changed(trace, arm, "statistics")) is not None:
         return (

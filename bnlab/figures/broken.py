@@ -141,7 +141,7 @@ def shifted(settings: Settings, loss: float, was: float) -> str:
     """Whether an arm's own mini-batches took the shift of the inputs out again."""
     if np.isnan(was):
         return ""
-    if settings.statistics == "moving":
+    if settings.frozen:
         return " Its training mode has moving averages too, so nothing takes the shift out."
     if abs(loss - was) <= TOUCH * was:
         return (

@@ -31,7 +31,7 @@ POINTS = 300  # of a line over the training
 def invariant(settings: Settings) -> bool:
     """Whether the scale of a layer's weights is divided out by the norm that follows: right behind the layer, or behind
     an activation that a positive factor passes through. Frozen moving averages do not follow the scale."""
-    if settings.norm == "none" or (settings.norm == "batch" and settings.statistics == "moving"):
+    if settings.norm == "none" or settings.frozen:
         return False
     return settings.placement == "before" or settings.activation in ("linear", "relu", "leaky_relu")
 
@@ -69,8 +69,8 @@ def invariance(trace: Trace, *, step: int, layer: int, c: float) -> go.Figure:
         both = seeds_mean(loss[:, here], 4, unit(trace, "loss", arm)), seeds_mean(gradient[:, here])
         numbers.append("{}: loss {}, ‖dE/dW‖ {}{}.".format(name, *both, effective))
         if settings.norm != "none" and not fixed:
-            frozen = settings.norm == "batch" and settings.statistics == "moving"
-            moves.append(f"{name} moves: " + ("its moving averages stand still." if frozen else "h stands in between."))
+            why = "its moving averages stand still." if settings.frozen else "h stands in between."
+            moves.append(f"{name} moves: {why}")
     every = [trace.experiment.arm_settings[arm] for arm, *_ in arms]
     rates = " or ".join(dict.fromkeys(counting(s) for s in list(filter(invariant, every)) or every))
     titled(figure, "c", measure(trace, "loss"), "‖dE/dW‖ of the layer", f"effective learning rate {rates}")

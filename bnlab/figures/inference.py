@@ -123,7 +123,7 @@ def moment(trace: Trace, told: Three, arm: int) -> int | None:
     """The step at which the cause is asked: where the losses are widest apart after step 0, among those that can be
     looked at. None where no single cause can be told: frozen averages, or a fork that changed what they are made of."""
     settings = trace.experiment.arm_settings[arm]
-    if settings.statistics == "moving" or any(lineage.changed(trace, arm, name) is not None for name in ONE_KIND):
+    if settings.frozen or any(lineage.changed(trace, arm, name) is not None for name in ONE_KIND):
         return None
     there = np.isin(told.steps, [*trace.snapshots(), *trace.saw("off", arm)]) & (told.steps > trace.first)
     there &= np.isfinite(told.moving) & np.isfinite(told.population)
@@ -157,7 +157,7 @@ def explained(told: Three, settings: Settings, found: Cause | None) -> str:
     said += f"{amount(told.population[worst])} with population statistics."
     if told.steps[top] == 0:
         said += " At step 0 nothing had come in yet: the averages were the 0 and 1 they start at."
-    if settings.statistics == "moving":
+    if settings.frozen:
         said += " This arm trains with its averages frozen: they stand still while the weights move."
     elif found is not None:
         started = amount(alpha**found.t, 1)

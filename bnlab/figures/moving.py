@@ -170,7 +170,7 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
             row=2,
             col=1,
         )
-    frozen = trace.experiment.arm_settings[arm].statistics == "moving"
+    frozen = trace.experiment.arm_settings[arm].frozen
     note = (FROZEN if frozen else memory(told.alpha)) + rows_kept(told.mean.steps)
     if unseen:
         note += f" Not seen, as it is 0, which has no place on a logarithmic axis: {enumeration(unseen)}."

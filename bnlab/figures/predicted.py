@@ -68,15 +68,15 @@ def sizes(data: str, standardize: bool) -> Sizes:
 @lru_cache(64)
 def of(s: Settings) -> tuple[theory.Growth, Profile]:
     """What the theory says of these settings before the first update."""
-    frozen = s.norm == "batch" and s.statistics == "moving"
     noise = (s.noise_shift, s.noise_scale) if s.norm == "batch" else (0.0, 0.0)
-    law = (s.activation, s.init, s.init_gain, "frozen" if frozen else s.norm, s.placement, s.mini_batch, s.delta, noise)
+    norm = "frozen" if s.frozen else s.norm
+    law = (s.activation, s.init, s.init_gain, norm, s.placement, s.mini_batch, s.delta, noise)
     n_in = split(s.data, s.standardize)[0].x.shape[1]
     each, mean, common = sizes(s.data, s.standardize)
-    each = (mean,) if s.norm == "batch" and not frozen else each
+    each = (mean,) if norm == "batch" else each
     expected = profile(*law, depth=s.depth, width=s.width, n_in=n_in, sizes=each, common=common)
     growth = theory.growth(*law)
-    if frozen:
+    if s.frozen:
         at = "Frozen moving averages stand at 0 and 1: batch norm does nothing but for δ"
         at += " and the noise." if any(noise) else "."
         growth = growth._replace(note=f"{at} {growth.note}".strip())

@@ -60,7 +60,7 @@ def two_examples(trace: Trace, *, step: int) -> go.Figure:
     if at is None:
         return style.said(NOT_YET)
     normed = [settings for settings in trace.experiment.arm_settings if settings.norm == "batch"]
-    if all(settings.statistics == "moving" for settings in normed):
+    if all(settings.frozen for settings in normed):
         return style.said("Batch norm trains with frozen averages here: it takes nothing of the gradient away.")
     figure, there = go.Figure(), {}
     for arm, settings in enumerate(trace.experiment.arm_settings):
@@ -68,7 +68,7 @@ def two_examples(trace: Trace, *, step: int) -> go.Figure:
         if wrong := missing(found):
             return wrong
         layers, name = np.arange(1, found["passing"].shape[1] + 1), style.label(trace, arm)
-        if settings.norm == "batch" and settings.statistics == "batch":
+        if settings.norm == "batch" and not settings.frozen:
             there[arm] = seen(found)
             if not there[arm].any():
                 continue
