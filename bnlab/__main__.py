@@ -10,18 +10,17 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
-from errno import EINVAL
 from pathlib import Path
 from signal import SIG_IGN, SIGINT, SIGTERM
 from signal import signal as on
 from sqlite3 import DatabaseError
-from typing import Any, TextIO
+from typing import Any
 
 from pydantic import ValidationError
 from tqdm import tqdm
 
 from . import executing, looking, work
+from .console import Unheard, unread
 from .database import FILE, Unkept, in_terminal
 from .experiment import Experiment
 from .export import looks, tables
@@ -30,25 +29,6 @@ from .problems import in_a_line, problems
 from .run import Run, Taken, outbreaks
 from .store import RunStore
 from .train import device_for
-
-
-class Unheard:
-    """Standard error, whose reader may be gone, as in `2>&1 | head`: what is said is lost, and a training goes on."""
-
-    def __init__(self, stream: TextIO):
-        self.stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-    def write(self, text: str) -> int:
-        with suppress(OSError):
-            self.stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with suppress(OSError):
-            self.stream.flush()
 
 
 class Parser(argparse.ArgumentParser):
@@ -128,12 +108,6 @@ def main() -> int:
 def clear_up_after_ctrl_c() -> None:
     """From here on something may be half written. Not before torch is there: no exception may pass its loading."""
     on(SIGINT, lambda *_: sys.exit(130))
-
-
-def unread(error: Exception) -> bool:
-    """Whether it says that nobody reads any more: on Windows an invalid argument, which is no file's name."""
-    invalid = isinstance(error, OSError) and error.errno == EINVAL and error.filename is None
-    return isinstance(error, BrokenPipeError) or (os.name == "nt" and invalid)
 
 
 def train(asked: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ FLOORS = {  # from the cellar up; a package stands for all files in it
     "state stack fork record quantities group train probes",
     "second": "database summary budget run store chunks keeping scorings reading lineage "
     "looking executing work process looker jobs",
-    "third": "figures export cards opened api files connections",
+    "third": "figures export cards opened api files connections console",
     "side door": "__main__",
     "roof": "app pages",
 }

@@ -14,7 +14,8 @@ from command_line import QUIET, TINY, asked, bnlab, command, exported, here, ide
 from looked_at import recorded
 
 from bnlab import executing
-from bnlab.__main__ import diverged, parser, unread
+from bnlab.__main__ import diverged, parser
+from bnlab.console import unread
 from bnlab.database import FULL, Full
 from bnlab.experiment import Experiment
 from bnlab.export import tables
