@@ -131,7 +131,7 @@ async def answer(request: Request, view: str, body: Callable[[str], bytes], look
         return Response(status_code=204, headers=headers)
     key = run_id, version, view, options
     try:
-        if looks:
+        if looks and key not in BODIES.tasks:
             events, end = await LOOKS.get(key, partial(looks, run_id)), time.monotonic() + LOOKING
             while time.monotonic() < end and not all(event.is_set() for event in events):
                 await asyncio.sleep(0.05)

@@ -14,6 +14,10 @@ from .reading import Trace
 from .run import Run
 
 RECENT = 20  # mini-batches the loss of a card is the mean of
+NO_SCORE = {
+    False: "Over the whole test set; not scored yet.",
+    True: "Over the whole test set; all networks have diverged.",
+}
 NO_LOSS = {False: "Training loss. No mini-batch is recorded yet.", True: "Training loss. All networks have diverged."}
 
 
@@ -172,7 +176,9 @@ def shown(trace: Trace, arm: int) -> dict[str, Any]:
         {
             "name": ("Test loss" if regression else "Test accuracy") + earlier + score_of,
             "value": "–" if told.score is None else amount(told.score, DATASETS[settings.data].task),
-            "help": f"Over the whole test set{using}{score_over and ', mean'}{score_over}.",
+            "help": f"Over the whole test set{using}{score_over and ', mean'}{score_over}."
+            if told.score is not None
+            else NO_SCORE[lost],
         },
     ]
     flow = verdict(trace, arm)

@@ -104,7 +104,8 @@ def batch_slots(experiment: Experiment, stack: int) -> tuple[int, ...]:
 
 
 def sample_at(examples: int, units: int) -> range:
-    """The places in [examples x units], read row by row, that are sampled: every unit and many examples come up."""
+    """The places in [examples x units], read row by row, that are sampled: of up to SAMPLE units every one,
+    and as many examples as that leaves."""
     total = examples * units
     stride = max(1, total // SAMPLE)
     while stride > 1 and np.gcd(stride, units) > 1:

@@ -147,9 +147,10 @@ def device_for(experiment: Experiment, asked: str) -> str:
     choice is made by the multiplications of a step. Raises ValueError for another name, and if cuda is asked for and
     there is none.
     """
+    asked = str(asked)
     kind, _, number = asked.partition(":")  # cuda:1 is one of several
     if asked not in ("auto", "cpu") and not (kind == "cuda" and (number.isdecimal() or asked == kind)):
-        raise ValueError(f"device is {asked[:40]}; allowed is auto, cpu or cuda.")
+        raise ValueError(f"device is {asked[:40] or 'empty'}; allowed is auto, cpu, cuda, or one such as cuda:1.")
     if asked == "cpu":
         return asked
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -4,6 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 from looked_at import shown, trained
+from plotly.subplots import make_subplots
 
 from bnlab import Arm, Settings
 from bnlab.figures import FIGURES
@@ -17,7 +18,9 @@ def test_a_curve_is_told_by_its_ends_its_least_and_its_greatest_and_a_short_one_
     figure.add_bar(x=["no<br>norm", "BN"], y=[1, 2], name="bars", meta="median")
     figure.add_bar(x=["BN"], y=[3])
     figure.add_scatter(x=["0.9", "0.99"], y=[1, 2], name="not to scale")
-    figure.add_scatter(x=[5, 6, np.nan], y=[0, 1, 2], name="marks in rows", yaxis="y3")
+    figure.add_scatter(x=[5, 6, np.nan], y=[0.2, 0.8, 2], name="marks in rows", yaxis="y3")
+    figure.add_scatter(x=[1, 2, 9], y=[0.1] * 3, name="zeros", mode="markers", meta={"instead": "0"})
+    figure.add_scatter(x=[1e11, 1e12], y=[1, 2], name="large")
     figure.add_scatter(x=[1, 2, 1], y=[3, 4, 3], name="outline", fill="toself")
     figure.add_scatter(x=[1, 2], y=[3, 4], name="band", hoverinfo="skip")
     figure.add_scatter(x=[1, 2], y=[3, 4])
@@ -26,12 +29,43 @@ def test_a_curve_is_told_by_its_ends_its_least_and_its_greatest_and_a_short_one_
     figure.update_layout(yaxis3={"tickvals": [0, 1, 2], "ticktext": ["as it<br>should be", "wrong", "worse"]})
     assert told(figure) == [
         "no norm: test. loss over step t: from 3 at 1,000 to 2.5 at 1,008; least 1 at 1,001, greatest 7 at 1,003.",
-        "a <b> %{x}. σ²pop over step t: 0.5 at 1; 1×10⁻⁷ at 3.",
+        "a <b> %{x}. σ²_{pop} over step t: 0.5 at 1; 1×10⁻⁷ at 3.",
         "bars, median. loss over step t: no norm: 1; BN: 2.",
         "loss over step t: BN: 3.",
         "not to scale. loss over step t: 1 at 0.9; 2 at 0.99.",
         "marks in rows. step t over loss: as it should be: 5; wrong: 6.",
+        "zeros. loss over step t: 0 at 1, 2, 9.",
+        "large. loss over step t: 1 at 1×10¹¹; 2 at 1×10¹².",
     ]
+
+
+def test_what_stands_at_a_row_of_panels_is_told_of_all_of_it_and_a_logarithm_as_the_number():
+    figure = make_subplots(2, 2, shared_yaxes=True)
+    for i in range(4):
+        figure.add_scatter(x=[1], y=[2], name=f"{i}", row=i // 2 + 1, col=i % 2 + 1)
+    figure.update_yaxes(title="J<sub>l</sub>", row=1, col=1).update_yaxes(
+        title="J<sub>l+1</sub> 10<sup>−3</sup>", row=2, col=1
+    )
+    assert [one.split(":")[0] for one in told(figure)] == [
+        "0. J_l",
+        "1. J_l",
+        "2. J_{l+1} 10^{−3}",
+        "3. J_{l+1} 10^{−3}",
+    ]
+    figure = go.Figure(go.Heatmap(x=[0, 1], y=[1], z=[[-3, 2]], name="BN", coloraxis="coloraxis"))
+    figure.update_layout(coloraxis={"colorbar": {"title": {"text": "log₁₀ ‖dE/da‖"}}})
+    assert told(figure)[0].startswith("BN. ‖dE/da‖ at (, ): 0.001 at (0, 1); 100 at (1, 1); least ")
+
+
+def test_the_mistakes_of_several_arms_are_told_by_their_names(tmp_path):
+    """Dots that stand beside each other in a row were told by its number, and their losses as places."""
+    arms = tuple(Arm(label=f"BN {p}", changes={"norm": "batch", "placement": p}) for p in ("before", "after"))
+    settings = Settings(depth=2, width=6, steps=12, data="wine", batch_size=16, score_every=4)
+    store, run_id = trained(tmp_path, settings, arms)
+    sentences = shown(store.trace(run_id), "mistakes").layout.meta["told"]
+    found = store.trace(run_id).look("broken", 0, 12)
+    assert len(sentences) == 2 and all("; train mode, test set sorted: " in sentence for sentence in sentences)
+    assert found is not None and all(": as it should be: " in sentence for sentence in sentences)
 
 
 def test_shares_are_told_in_percent_as_on_their_axis():
@@ -51,10 +85,10 @@ def test_a_map_of_colors_is_told_by_its_corners_its_least_and_its_greatest_befor
     figure.update_layout(xaxis_title="step t", yaxis_title="layer l")
     figure.update_layout(coloraxis={"colorbar": {"title": {"text": "log<sub>10</sub> norm"}}})
     assert told(figure) == [
-        "BN. log10 norm at (step t, layer l): -2 at (0, 1); 1 at (2,000, 1); 0.5 at (0, 2); "
-        "least -2 at (0, 1), greatest 3 at (1,000, 2).",
-        "LN. log10 norm at (step t, layer l): 0.01 at (-1, 0.25); 10 at (1, 0.25); 3.16 at (-1, 2); "
-        "least 0.01 at (-1, 0.25), greatest 1,000 at (0, 2).",
+        "BN. log_{10} norm at (step t, layer l): -2 at (0, 1); 1 at (2,000, 1); 0.5 at (0, 2); "
+        "least -2 at (0, 1), greatest 3 at (1,000, 2); 33% of it is blank.",
+        "LN. log_{10} norm at (step t, layer l): 0.01 at (-1, 0.25); 10 at (1, 0.25); 3.16 at (-1, 2); "
+        "least 0.01 at (-1, 0.25), greatest 1,000 at (0, 2); 33% of it is blank.",
     ]
 
 
@@ -77,7 +111,7 @@ def test_a_histogram_is_told_by_its_width_and_its_highest_bar_and_dots_by_the_le
     figure.add_scatter(x=[0, 1, 2, 3, 7, 6, 5, 4], y=[4, 3, 9, 1, 2, 5, 6, 7], name="units", mode="markers")
     figure.update_layout(xaxis_title="a", yaxis_title="mean")
     assert told(figure) == [
-        "layer 1. a: from -2 to 3; most in one bar, 50.0% about 0.3.",
+        "layer 1. a: the middle 99% from -2 to 3; highest bar 50.0% near 0.3.",
         "units. mean over a: least 1 at 3, greatest 9 at 2.",
     ]
 

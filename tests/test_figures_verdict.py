@@ -134,11 +134,13 @@ def test_a_layer_whose_units_are_all_saturated_is_no_healthy_one():
     dead[-1, 1, 2] = 1
     assert verdict.verdict(trace, 0).words == f"all units of layer 3 are saturated; {words}"
     dead[-1, 1, 0] = 1
-    assert verdict.verdict(trace, 0).words == f"all units of 2 layers are saturated; {words}"
+    assert verdict.verdict(trace, 0).words == f"all units of 1 to 2 layers are saturated; {words}"
     low = flowing(0.1, 1, depth=4)
     low.values["dead", 0] = dead
     told = verdict.verdict(low, 0)
-    assert told.tone == "vanishing" and told.words.endswith(" of layer 4's signal; all units of 2 layers are saturated")
+    assert told.tone == "vanishing" and told.words.endswith(
+        " of layer 4's signal; all units of 1 to 2 layers are saturated"
+    )
 
 
 def test_a_signal_too_small_for_float32_vanishes_and_is_not_dead():

@@ -195,7 +195,7 @@ def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str,
         low, middle, high = np.fmin.reduce(values, 1), living(values), np.fmax.reduce(values, 1)
         spread = {"array": style.numbers(high - middle), "arrayminus": style.numbers(middle - low)}
     symbol = style.symbol(arm) + ("" if split == "test" else "-open")
-    figure.add_scatter(
+    figure.add_scatter(  # the heading below the mouse is its step, not that of the nearest mark
         x=style.numbers(steps),
         y=style.numbers(middle),
         mode="lines+markers",
@@ -204,9 +204,7 @@ def scored(figure: go.Figure, trace: Trace, quantity: str, arm: int, split: str,
         line={"color": style.color(arm), "width": 1, "dash": "dot"},
         marker={"size": 7, "symbol": symbol},
         error_y=spread | {"thickness": 1, "width": 2} if values.shape[1] > 1 else None,
-        hovertemplate=hover(
-            f"{name}, step %{{x:,d}}", quantity, unit(trace, quantity, arm)
-        ),  # that of the mouse is another
+        hovertemplate=hover(f"{name}, step %{{x:,d}}", quantity, unit(trace, quantity, arm)),
     )
     return steps, values
 

@@ -23,6 +23,7 @@ POINTS = 90  # of a line over time; six arms of five lines fit an update
 POOLED = 16  # steps whose samples make one histogram
 BINS = 30
 LAYERS = 24  # ridges in one picture
+FREE = 64  # degrees of freedom at least, of a variance between examples that is told
 WIDE = 10  # fold: values that reach so much farther than the other arms' would press these to lines
 
 
@@ -87,21 +88,24 @@ def pooled(trace: Trace, which: str, arm: int, step: int, layer: int | None = No
 
 
 def among_examples(trace: Trace, which: str, arm: int, layer: int) -> float:
-    """The share of a layer's variance that is between examples, by the samples of the newest steps; the rest is between
-    units, whose means differ. One-way analysis of variance, mean over the seeds that last; NaN where nothing varies, or
-    no unit is sampled twice. At 0 a unit has the same value for every example."""
+    """The share of a layer's variance that is between the examples of a mini-batch, by the samples of the newest steps;
+    the rest is between units, whose means differ. One-way analysis of variance within each step, mean over the seeds
+    that last; at 0 a unit has the same value for every example. NaN where nothing varies, or too few units are sampled
+    twice in a step, as of wide layers.
+    """
     _, values = pooled(trace, which, arm, trace.step, layer)
     settings = trace.experiment.arm_settings[arm]
-    units = np.array(sample_at(settings.mini_batch, settings.width)) % settings.width
-    _, units = np.unique(units[: values.shape[2]], return_inverse=True)  # of wide layers some never come up
-    units = np.tile(units, len(values))
-    counts = np.bincount(units)
+    places = np.array(sample_at(settings.mini_batch, settings.width))[: values.shape[2]]
+    n, (_, units) = len(values), np.unique(places % settings.width, return_inverse=True)
+    groups = (units + np.arange(n)[:, None] * (units.max() + 1)).ravel()  # a unit at a step
+    counts = np.bincount(groups)
+    free = len(groups) - len(counts)
     shares = []
-    for one in np.moveaxis(values[:, lasting(trace, arm)].astype(float), 1, 0).reshape(-1, len(units)):
-        one = one - one.mean()
-        within = (one**2).sum() - (np.bincount(units, one) ** 2 / counts).sum()
-        free, whole = len(units) - len(counts), (one**2).mean()
-        shares.append(min(max(within, 0) / free / whole, 1) if free and whole > 0 else np.nan)
+    for x in np.moveaxis(values[:, lasting(trace, arm)].astype(float), 1, 0) if free >= FREE else ():
+        x = x - x.mean(1, keepdims=True)
+        within = (x**2).sum() - (np.bincount(groups, x.ravel()) ** 2 / counts).sum()
+        whole = x.var(1, ddof=1).mean()
+        shares.append(min(max(within, 0) / free / whole, 1) if whole > 0 else np.nan)
     known = [share for share in shares if np.isfinite(share)]
     return float(np.mean(known)) if known else np.nan
 
@@ -194,8 +198,8 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
     told = [f"{style.label(trace, arm)} {share:.0%}" for arm, share in shares.items() if np.isfinite(share)]
     if told:
         note += (
-            f" Share of the variance between examples, at the newest steps: {', '.join(told)}; the rest is between "
-            "units. At 0% a unit has the same value for every example."
+            f" Share of the variance between examples, about, at the newest steps: {', '.join(told)}; the rest is "
+            "between units. At 0% a unit has the same value for every example."
         )
     if ends:
         note += ruled(trace, [arm for arm in arms if arm not in apart])

@@ -54,6 +54,8 @@ def gradient_flow(trace: Trace, *, step: int, scale: str) -> go.Figure:
     except KeyError:
         return style.said(nothing(trace) or NOTHING, style.HEIGHT)
     figure, marked = make_subplots(1, 2, horizontal_spacing=0.12), {}
+    partly = any(((one.none > 0) & (one.middle > 0)).any() for profiles in told.values() for one in profiles)
+    nil = "0 in one seed or more" if partly else "0"
     for column, (quantity, profiles) in enumerate(told.items(), 1):
         foot, top = margins([one.middle for one in profiles], scale)
         for arm, one in enumerate(profiles):
@@ -75,11 +77,9 @@ def gradient_flow(trace: Trace, *, step: int, scale: str) -> go.Figure:
                 **place,
             )
             zero = f"0 in %{{customdata}} of {len(seeds)} seeds" if len(seeds) > 1 else "0"
-            partly = ((one.none > 0) & (one.middle > 0)).any()
-            foots = f"× at the bottom: 0{' in one seed or more' if partly else ''}."
-            for there, y, words, value in (
-                ((one.none > 0) & (scale == "log"), foot / 2**arm, foots, zero),  # a linear axis has a place for 0
-                (one.middle == np.inf, top, "× at the top: infinite.", "infinite"),
+            for there, y, words, value, instead in (  # a linear axis has a place for 0
+                ((one.none > 0) & (scale == "log"), foot / 2**arm, f"× at the bottom: {nil}.", zero, nil),
+                (one.middle == np.inf, top, "× at the top: infinite.", "infinite", "infinite"),
             ):
                 if there.any():
                     marked[words] = True
@@ -88,6 +88,7 @@ def gradient_flow(trace: Trace, *, step: int, scale: str) -> go.Figure:
                         y=np.full(there.sum(), y),
                         mode="markers",
                         name=name,
+                        meta={"instead": instead},  # of the place of its mark
                         legendgroup=name,
                         showlegend=False,
                         marker={"symbol": "x-thin", "size": small, "line": {"color": rgb, "width": 1}},

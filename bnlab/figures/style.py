@@ -63,7 +63,7 @@ def title(trace: Trace, arm: int) -> str:
     """An arm's label above a panel of its own, where there is room for two lines and a long one takes both."""
     text = trace.experiment.arms[arm].label
     lines = next(lines for width in range(22, len(text) + 23) if len(lines := wrap(text, width)) <= 2)
-    return "<br>".join(escape(line, quote=False) for line in lines)
+    return "<br>".join(map(escaped, lines))
 
 
 def numbers(values: np.ndarray) -> np.ndarray:

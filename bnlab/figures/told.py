@@ -16,6 +16,7 @@ from .style import amount
 
 GRIDS = ("heatmap", "contour", "surface")
 Tell = Callable[[float], str]  # how a value is written
+LOG = "log₁₀ "
 FEW = 6  # points of a curve that are told one by one
 
 
@@ -43,12 +44,14 @@ def line(figure: go.Figure, curve: go.Scatter | go.Bar, axis: Callable[[str], st
     y = rows(figure, curve.yaxis or "y", y)
     if any(isinstance(value, str) for value in y[:1]):  # bars that lie, and marks in rows
         x, y, across, up = y, x, up, across
+    of = " over ".join(filter(None, (up, across)))
+    if isinstance(curve.meta, dict):
+        return f"{words(curve.name)}. {of}: {curve.meta['instead']} at {', '.join(map(number, x))}."
     y = np.asarray(y, float)  # of None it makes NaN
     there = np.flatnonzero(np.isfinite(y))
     if not there.size:
         return ""
     name = words(", ".join(filter(None, (curve.name, curve.meta))))  # and what of its arm it is
-    of = " over ".join(filter(None, (up, across)))
     share = "%" in (figure.layout[f"yaxis{(curve.yaxis or 'y')[1:]}"].tickformat or "")
     y = y[there]
     return f"{f'{name}. ' if name else ''}{of}: {points(np.asarray(x)[there], y, percent if share else amount)}."
@@ -62,29 +65,33 @@ def grid(figure: go.Figure, curve: go.Heatmap | go.Contour | go.Surface, axis: C
     else:
         across, up = axis(curve.xaxis or "x"), axis(curve.yaxis or "y")
     z = np.asarray(curve.z if curve.customdata is None else curve.customdata, float)  # the latter before a logarithm
-    there = [place for place in product((0, len(z) - 1), (0, z.shape[1] - 1)) if np.isfinite(z[place])]
+    what = words(figure.layout.coloraxis.colorbar.title.text)
+    if what.startswith(LOG):
+        z, what = 10**z, what.removeprefix(LOG)
+    there = [at for at in dict.fromkeys(product((0, len(z) - 1), (0, z.shape[1] - 1))) if np.isfinite(z[at])]
     if not np.isfinite(z).any():
         return ""
     value = lambda i, j: f"{amount(z[i, j])} at ({number(curve.x[j])}, {number(curve.y[i])})"  # noqa: E731
     least, greatest = (value(*np.unravel_index(at, z.shape)) for at in (np.nanargmin(z), np.nanargmax(z)))
+    blank = f"; {np.isnan(z).mean():.0%} of it is blank" if np.isnan(z).any() else ""
     corners = "".join(f"{value(*place)}; " for place in there)
-    what = words(figure.layout.coloraxis.colorbar.title.text)
-    return f"{words(curve.name)}. {what} at ({across}, {up}): {corners}least {least}, greatest {greatest}."
+    return f"{words(curve.name)}. {what} at ({across}, {up}): {corners}least {least}, greatest {greatest}{blank}."
 
 
 def histogram(curve: go.Scatter, across: str) -> str:
-    """An outline whose heights are shares: where it begins and ends, and where it is highest."""
+    """A histogram of the middle 99 percent: where that begins and ends, and where it is highest."""
     x, share = np.asarray(curve.x, float), np.asarray(curve.customdata, float)
-    most = f"{share.max():.1%} about {amount(x[share.argmax()])}"
-    return f"{words(curve.name)}. {across}: from {amount(x[0])} to {amount(x[-1])}; most in one bar, {most}."
+    most = f"{share.max():.1%} near {amount(x[share.argmax()])}"
+    return f"{words(curve.name)}. {across}: the middle 99% from {amount(x[0])} to {amount(x[-1])}; highest bar {most}."
 
 
 def rows(figure: go.Figure, name: str, y: Sequence) -> Sequence:
     """What stands beside marks in rows, where that is words; y elsewhere."""
     axis = figure.layout[f"yaxis{name[1:]}"]
     beside = dict(zip(axis.tickvals or (), axis.ticktext or (), strict=True))
-    worded = any(map(str.isalpha, "".join(beside.values()))) and set(y) <= set(beside)
-    return [beside[value] for value in y] if worded else y
+    if not any(map(str.isalpha, "".join(map(words, beside.values())))):
+        return y
+    return [beside[min(beside, key=lambda place: abs(place - value))] for value in y]  # arms stand side by side in one
 
 
 def points(x: np.ndarray, y: np.ndarray, tell: Tell) -> str:
@@ -111,21 +118,24 @@ def point(x: float | str, y: float, tell: Tell) -> str:
 
 def percent(share: float) -> str:
     """A share as its axis writes it."""
-    return f"{share:.3%}" if 0 < share < 0.001 else f"{share:.1%}"
+    return f"{share:.3%}" if 0 < share < 0.001 or 0.9995 <= share < 1 else f"{share:.1%}"
 
 
 def number(x: float) -> str:
     """A place on an axis; those of steps and layers are whole."""
-    return f"{x:,.0f}" if float(x).is_integer() else amount(x)
+    return f"{x:,.0f}" if float(x).is_integer() and abs(x) < 1e7 else amount(x)
 
 
 def title(figure: go.Figure, name: str) -> str:
-    """What stands at an axis; where nothing does, as between panels that share one, at another of its kind."""
-    others = figure.select_xaxes() if name[0] == "x" else figure.select_yaxes()
-    axes = [figure.layout[f"{name[0]}axis{name[1:]}"], *others]
+    """What stands at an axis; where nothing does, as between panels that share one, at another of its row or column, or
+    else of its kind."""
+    own = figure.layout[f"{name[0]}axis{name[1:]}"]
+    others = list(figure.select_xaxes() if name[0] == "x" else figure.select_yaxes())
+    axes = [own, *(other for other in others if other.domain == own.domain), *others]
     return words(next(filter(None, (each.title.text for each in axes)), ""))
 
 
 def words(text: str) -> str:
-    """A text of a figure without its markup."""
-    return unescape(re.sub("<[^>]*>", "", text.replace("<br>", " ")))
+    """A text of a figure without its markup: J_{l+1}."""
+    text = re.sub("<su([bp])>(.*?)</su[bp]>", lambda m: f"{'_^'[m[1] == 'p']}{{{m[2]}}}", text.replace("<br>", " "))
+    return unescape(re.sub("<[^>]*>", "", re.sub(r"(?<=[_^])\{(.)\}", r"\1", text)))

@@ -119,8 +119,10 @@ def saturated(trace: Trace, arm: int, at: range, places: np.ndarray) -> str:
         full = trace.at("dead", arm, at[0])[1][places] == 1
     except KeyError:
         return ""
-    layers, some = np.flatnonzero(full.any(0)) + 1, int(full.any(1).sum())
-    which = f"layer {layers[0]}" if len(layers) == 1 else f"{len(layers)} layers"
+    layers, counts = np.flatnonzero(full.any(0)) + 1, full.sum(1)
+    some, least, most = int(full.any(1).sum()), int(min(counts[counts > 0], default=0)), int(counts.max())
+    which = f"layer {layers[0]}" if len(layers) == 1 else f"{most} layer{'s' * (most > 1)}"
+    which = which if least == most else f"{least} to {most} layers"
     with_some = f" in {some} of {len(full)} seeds" if some < len(full) else ""
     return f"all units of {which} are saturated{with_some}" if some else ""
 

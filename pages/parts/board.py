@@ -221,7 +221,7 @@ def buttons(me: Session, run: Run | None, wrong: list[str], other: bool) -> None
         st.button(
             "Step", icon=":material/skip_next:", key="step", on_click=step, args=(me, run, status),
             disabled=alive or (status not in RESTING and bool(wrong)),
-            help="Make a single update. Without a paused run: start one and pause after its first step.",
+            help="Make a single update of the run shown, if it is paused; else start one and pause after a step.",
         )  # fmt: skip
         st.button(
             "Stop", icon=":material/stop:", key="stop", on_click=steer, args=(me, "stop", run and run.id),

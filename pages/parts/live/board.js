@@ -44,7 +44,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     me.bar.append(me.done);
     head.append(me.state);
     line.append(head, me.facts);
-    me.told.append(make("summary", "", "What the cards say"), make("ul"));
+    me.told.append(make("summary", "", "How to read the cards"), make("ul"));
     me.told.hidden = true;
     me.root.append(line, me.bar, me.cards, me.told);
     parentElement.append(me.root);
