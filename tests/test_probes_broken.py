@@ -9,7 +9,7 @@ from twins import Twin, group, twins
 from bnlab import Arm, Experiment, Settings, lineage
 from bnlab.executing import execute
 from bnlab.probes import Copies
-from bnlab.probes.broken import MISTAKES, change
+from bnlab.probes.broken import MISTAKES, averaged, change
 from bnlab.store import RunStore
 
 BN = {"norm": "batch"}
@@ -181,3 +181,10 @@ def test_what_an_outlier_changes_is_the_probability_or_the_output_of_the_others_
             if data == "wine":
                 before, after = torch.softmax(before, 1), torch.softmax(after, 1)
         assert told == pytest.approx(float((after - before)[:-1].abs().max()), rel=1e-7), place
+
+
+def test_of_an_infinite_statistic_there_is_no_average_and_no_warning():
+    """Also where it weighs nothing: alpha = 1 of a network that diverges."""
+    rows = np.array([1.0, np.inf, 3.0]).reshape(3, 1, 1, 1, 1)
+    assert averaged(rows, np.array([0.0, 0.5, 0.0, 0.5]), 1.0, torch.zeros(1)).isnan().all()
+    assert averaged(rows[[0, 2]], np.array([0.5, 0.25, 0.25]), 1.0, torch.zeros(1)).item() == 1.5

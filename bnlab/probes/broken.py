@@ -136,7 +136,8 @@ def blended(group: Group, networks: Networks, slot: int, right: list[Tensor], x:
 
 def averaged(rows: np.ndarray, weights: np.ndarray, start: float, like: Tensor) -> Tensor:
     """The average [L, 1, 1, d] of recorded statistics [t, L, 1, 1, d]; the start and then each weigh `weights`."""
-    came = (weights[1:, None, None, None, None] * rows).sum(0)  # no matrix product, which may pass over 0 times NaN
+    with np.errstate(invalid="ignore"):  # of an infinite one that weighs nothing, too, there is no average
+        came = (weights[1:, None, None, None, None] * rows).sum(0)  # no matrix product, which may pass over 0 times NaN
     return torch.from_numpy(weights[0] * start + came).to(like.dtype)
 
 
