@@ -44,9 +44,7 @@ def messages(lines: Iterator[str], inbox: queue.Queue, wishes: dict[str, str], g
             else:
                 ((wish, run_id),) = message.items()
                 wishes[run_id] = wish
-    except Exception:  # what came was no message
-        traceback.print_exc()  # now: the end waits for no thread
-    finally:
+    finally:  # also where what came was no message
         gone.set()
         inbox.put(None)
         threading.Timer(LAST_WORDS, os._exit, (1,)).start()  # a step that never ends must not outlive the server
@@ -79,7 +77,8 @@ def main(directory: Path | str) -> None:
     store = RunStore(directory)
     with suppress(BrokenPipeError):
         print(json.dumps({"ready": True}), file=out)
-        threading.Thread(target=messages, args=(sys.stdin, inbox, wishes, gone), daemon=True).start()
+        reader = threading.Thread(target=messages, args=(sys.stdin, inbox, wishes, gone), daemon=True)
+        reader.start()
         while message := inbox.get():
             run_id = message["run"]
             if "look" in message or "score" in message:
@@ -119,6 +118,7 @@ def main(directory: Path | str) -> None:
                     traceback.print_exc()
                 failed(store, run_id, f"{type(error).__name__}: {in_a_line(error)}")
             print(json.dumps({"ended": run_id, "left": left}), file=out)
+        reader.join()  # it says what was wrong where it was told what is no message
     os._exit(0)  # the timer must not keep the process
 
 

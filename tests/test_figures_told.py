@@ -8,6 +8,7 @@ from plotly.subplots import make_subplots
 
 from bnlab import Arm, Settings
 from bnlab.figures import FIGURES
+from bnlab.figures.style import amount
 from bnlab.figures.told import told
 
 
@@ -62,10 +63,14 @@ def test_the_mistakes_of_several_arms_are_told_by_their_names(tmp_path):
     arms = tuple(Arm(label=f"BN {p}", changes={"norm": "batch", "placement": p}) for p in ("before", "after"))
     settings = Settings(depth=2, width=6, steps=12, data="wine", batch_size=16, score_every=4)
     store, run_id = trained(tmp_path, settings, arms)
-    sentences = shown(store.trace(run_id), "mistakes").layout.meta["told"]
-    found = store.trace(run_id).look("broken", 0, 12)
-    assert len(sentences) == 2 and all("; train mode, test set sorted: " in sentence for sentence in sentences)
-    assert found is not None and all(": as it should be: " in sentence for sentence in sentences)
+    figure = shown(store.trace(run_id), "mistakes")
+    labels = [label.replace("<br>", " ") for label in figure.layout.yaxis.ticktext]
+    told_of = dict(zip(("BN before", "BN after"), figure.layout.meta["told"], strict=True))
+    for dots in (one for one in figure.data if one.name in told_of):
+        at = np.rint(np.array(dots.y)).astype(int)
+        assert len(at) > 5 and not np.array_equal(at, dots.y), "side by side"
+        pairs = [f"{labels[i]}: {amount(x)}" for i, x in zip(at, dots.x, strict=True) if np.isfinite(x)]
+        assert told_of[dots.name].endswith(f": {'; '.join(pairs)}."), told_of
 
 
 def test_shares_are_told_in_percent_as_on_their_axis():
