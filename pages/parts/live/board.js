@@ -1,19 +1,33 @@
 // The run's state in words, its progress, and one card an arm. Texts come formatted; they are only ever set as text.
-const NEXT = 250, QUIET = 1500, SLOW = 2000;
+const NEXT = 250;
+const QUIET = 1500;
+const SLOW = 2000;
 const ALIVE = new Set(["queued", "running"]);
-const DASHES = { solid: "none", dash: "9 3", dot: "3 3", dashdot: "9 3 3 3", longdash: "14 4", longdashdot: "14 3 3 3" }; // as plotly draws them
+// as plotly draws them
+const DASHES = {
+  solid: "none",
+  dash: "9 3",
+  dot: "3 3",
+  dashdot: "9 3 3 3",
+  longdash: "14 4",
+  longdashdot: "14 3 3 3",
+};
 const BUSY = 500; // a rerun asked for right after a click could take the click's place
 const ANSWERED = 5000; // what the page is told can be lost on the way: it is told again, after ever longer
 const boards = new WeakMap();
 let touched = -BUSY;
-for (const kind of ["pointerdown", "pointerup", "keydown"]) addEventListener(kind, () => (touched = performance.now()), true);
+for (const kind of ["pointerdown", "pointerup", "keydown"]) {
+  addEventListener(kind, () => (touched = performance.now()), true);
+}
 
-// Esc that closes a list or a help text, or leaves a text or a full screen, must not stop the training as well: what is open
-// is seen before it closes, and the key goes no further. The help of a button that was just pressed is nothing to close:
-// Train, then Esc, stops
+// Esc that closes a list or a help text, or leaves a text or a full screen, must not stop the training as well: what is
+// open is seen before it closes, and the key goes no further. The help of a button that was just pressed is nothing to
+// close: Train, then Esc, stops
 const OPEN = "[role=listbox], [role=menu], [data-testid=stPopoverBody]";
-const WRITTEN = "input:not([type=range], [type=checkbox], [type=radio]), textarea, select, [role=combobox], [contenteditable]";
-let spent = false, pressed = null;
+const WRITTEN =
+  "input:not([type=range], [type=checkbox], [type=radio]), textarea, select, [role=combobox], [contenteditable]";
+let spent = false;
+let pressed = null;
 const read = (help) => !document.querySelector(`[aria-describedby="${help.id}"]`)?.contains(pressed);
 const open = () => !!document.querySelector(OPEN) || [...document.querySelectorAll("[role=tooltip]")].some(read);
 addEventListener("focusin", () => (pressed = null), true);
@@ -29,14 +43,24 @@ const make = (tag, name, text) => {
   if (text !== undefined) element.textContent = text;
   return element;
 };
-const write = (element, text) => { if (element.textContent !== text) element.textContent = text; };
+const write = (element, text) => {
+  if (element.textContent !== text) element.textContent = text;
+};
 
 export default function ({ data, parentElement, setTriggerValue }) {
   let me = boards.get(parentElement);
   if (!me) {
-    me = { root: make("div", "board"), state: make("span"), facts: make("span", "board-facts"),
-      bar: make("div", "board-bar"), done: make("div", "board-done"), cards: make("div", "board-cards"), told: make("details", "live-told") };
-    const line = make("div", "board-line"), head = make("h2", "board-state"); // above the cards, whose heads are h3
+    me = {
+      root: make("div", "board"),
+      state: make("span"),
+      facts: make("span", "board-facts"),
+      bar: make("div", "board-bar"),
+      done: make("div", "board-done"),
+      cards: make("div", "board-cards"),
+      told: make("details", "live-told"),
+    };
+    const line = make("div", "board-line");
+    const head = make("h2", "board-state"); // above the cards, whose heads are h3
     me.state.ariaLive = "polite"; // no role of its own, which would leave the heading without a name
     me.state.ariaAtomic = "true";
     me.bar.setAttribute("role", "progressbar");
@@ -58,7 +82,9 @@ export default function ({ data, parentElement, setTriggerValue }) {
     me.alive = true;
     follow(me);
   }
-  return () => { if (me.call === call) me.alive = false; };
+  return () => {
+    if (me.call === call) me.alive = false;
+  };
 }
 
 async function follow(me) {
@@ -66,7 +92,8 @@ async function follow(me) {
     const began = performance.now();
     me.wake = false;
     if (!document.hidden) await ask(me).catch(() => complain(me, "The server does not answer. Trying again."));
-    const pause = me.again || Math.max(ALIVE.has(me.status) ? NEXT : QUIET, Math.min(3 * (performance.now() - began), SLOW));
+    const pause =
+      me.again || Math.max(ALIVE.has(me.status) ? NEXT : QUIET, Math.min(3 * (performance.now() - began), SLOW));
     for (let slept = 0; slept < pause && !me.wake && me.alive; slept += 50) await new Promise((r) => setTimeout(r, 50));
   }
 }
@@ -93,7 +120,9 @@ async function ask(me) {
     me.seen = answer.headers.get("x-version");
     show(me, await answer.json());
   }
-  const now = performance.now(), news = `${address} ${me.status} ${me.seen}`, again = me.news === news;
+  const now = performance.now();
+  const news = `${address} ${me.status} ${me.seen}`;
+  const again = me.news === news;
   if (alike(me.status, status) || (again && now < me.due)) return;
   me.again = Math.max(0, touched + BUSY - now); // too early to tell: look again as soon as it is not
   if (me.again) return;
@@ -137,11 +166,15 @@ function show(me, state) {
 }
 
 function newCard() {
-  const card = make("section", "board-card"), head = make("h3", "board-head");
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg"), line = document.createElementNS(svg.namespaceURI, "line");
+  const card = make("section", "board-card");
+  const head = make("h3", "board-head");
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const line = document.createElementNS(svg.namespaceURI, "line");
   svg.setAttribute("viewBox", "0 0 28 6");
   svg.setAttribute("aria-hidden", "true");
-  for (const [name, value] of Object.entries({ x1: 0, y1: 3, x2: 28, y2: 3, "stroke-width": 3 })) line.setAttribute(name, value);
+  for (const [name, value] of Object.entries({ x1: 0, y1: 3, x2: 28, y2: 3, "stroke-width": 3 })) {
+    line.setAttribute(name, value);
+  }
   svg.append(line);
   head.append(svg, make("span"));
   card.append(head, make("dl", "board-rows"), make("p", "board-verdict"));

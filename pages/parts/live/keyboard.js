@@ -1,28 +1,40 @@
-// What the keyboard needs and Streamlit lacks: Tab leads into an open popover, a button that is pressed and goes away hands
-// the focus on, a run's buttons and a help say whose they are, and a chart's toolbar and legend are gone through by arrows.
-const BUTTON = "button, summary", FIELD = "button, input, textarea";
-const POPOVER = "[data-testid=stPopoverBody]", OPENER = "[data-testid=stPopoverButton][aria-expanded=true]";
+// What the keyboard needs and Streamlit lacks: Tab leads into an open popover, a button that is pressed and goes away
+// hands the focus on, a run's buttons and a help say whose they are, and a chart's toolbar and legend are gone through
+// by arrows.
+const BUTTON = "button, summary";
+const FIELD = "button, input, textarea";
+const POPOVER = "[data-testid=stPopoverBody]";
+const OPENER = "[data-testid=stPopoverButton][aria-expanded=true]";
 const REGION = "[data-testid=stMain], [data-testid=stSidebar]";
-const ROW = "[class*=st-key-row-]", HEADING = "h2";
-const BUSY = ".board:is([data-status=queued], [data-status=running]), [data-testid=stApp]:not([data-test-script-state=notRunning])";
-const LOOK = 250, QUIET = 4; // Step is disabled while it makes its step, and then the focus belongs there, not on Stop
-const seen = (element) => element.checkVisibility?.() ?? element.getClientRects().length > 0; // Safari 17.3 lacks the first
+const ROW = "[class*=st-key-row-]";
+const HEADING = "h2";
+const TRAINING = ".board:is([data-status=queued], [data-status=running])";
+const BUSY = `${TRAINING}, [data-testid=stApp]:not([data-test-script-state=notRunning])`;
+// Step is disabled while it makes its step, and then the focus belongs there, not on Stop
+const LOOK = 250;
+const QUIET = 4;
+// Safari 17.3 lacks the first
+const seen = (element) => element.checkVisibility?.() ?? element.getClientRects().length > 0;
 const usable = (element) => !element.disabled && seen(element);
-const opened = () => [...document.querySelectorAll(OPENER)].find(usable); // a button with a help is there twice, once for telephones
+// a button with a help is there twice, once for telephones
+const opened = () => [...document.querySelectorAll(OPENER)].find(usable);
 
 // Tab goes round in an open popover and the button that opened it: its text is at the end of the document
 function turn(event) {
-  const opener = opened(), popover = document.querySelector(POPOVER);
+  const opener = opened();
+  const popover = document.querySelector(POPOVER);
   if (!opener || !popover) return;
   const ring = [opener, ...[...popover.querySelectorAll(FIELD)].filter(usable)];
-  const active = document.activeElement; // Safari gives a button that is clicked no focus: what is around it has it then
+  // Safari gives a button that is clicked no focus: what is around it has it then
+  const active = document.activeElement;
   const at = active.contains(opener) ? 0 : ring.indexOf(active);
   if (at < 0) return;
   event.preventDefault();
   ring.at((at + (event.shiftKey ? -1 : 1)) % ring.length).focus();
 }
 
-// Where to look for what takes a button's place: its surroundings, the near ones first, and how many buttons are before it
+// Where to look for what takes a button's place: its surroundings, the near ones first, and how many buttons are
+// before it
 function surroundings(button) {
   const found = [];
   for (let branch = button; branch.parentElement?.closest(REGION); branch = branch.parentElement) {
@@ -41,7 +53,8 @@ function successor(places) {
 }
 
 // The button that a key pressed last, until the next key or click, and what got the focus in its place
-let last = null, held = false;
+let last = null;
+let held = false;
 const watch = new MutationObserver(handOn);
 
 function remember(button) {
@@ -60,7 +73,8 @@ function forget() {
 function handOn() {
   if (!last || held) return; // a key that is held would press the next button, too
   if (location.pathname !== last.page) return forget();
-  const { from, given } = last, active = document.activeElement;
+  const { from, given } = last;
+  const active = document.activeElement;
   if (![document.body, from, given].includes(active)) return; // the focus is not lost
   if (from.isConnected && !from.disabled) {
     clearInterval(last.timer);
@@ -83,28 +97,37 @@ addEventListener("keydown", (event) => {
   held = true;
   if (event.repeat) return;
   if (event.target !== document.body) forget();
-  else if (last) last.quiet = 0; // the focus is lost, and may still come back: the board waits for the end of the keys
+  else if (last) last.quiet = 0; // the focus is lost, and may come back yet: the board waits for the end of the keys
   if (event.key === "Tab") turn(event);
   if (["Enter", " "].includes(event.key) && event.target.matches?.("button")) remember(event.target);
 }, true);
 addEventListener("keyup", () => ((held = false), handOn()), true);
 addEventListener("pointerdown", forget, true);
 
-// In a chart's toolbar and its legend arrows lead from button to button, and Tab comes back to the last one. An entry of
-// the legend, which is no HTML, does at Enter or Space what it does at a click
-const BAR = ".live-plot [role=toolbar]", ENTRY = ".legend [role=button]";
+// In a chart's toolbar and its legend arrows lead from button to button, and Tab comes back to the last one. An entry
+// of the legend, which is no HTML, does at Enter or Space what it does at a click
+const BAR = ".live-plot [role=toolbar]";
+const ENTRY = ".legend [role=button]";
 const WAYS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
 const inside = (bar) => [...bar.querySelectorAll("button, [role=button]")];
 addEventListener("keydown", (event) => {
-  const { target, key } = event, bar = target.closest?.(BAR), entry = target.matches?.(ENTRY) && ["Enter", " "].includes(key);
+  const { target, key } = event;
+  const bar = target.closest?.(BAR);
+  const entry = target.matches?.(ENTRY) && ["Enter", " "].includes(key);
   if (!bar || event.ctrlKey || event.metaKey || event.altKey || !(WAYS[key] || entry)) return;
   event.preventDefault();
-  const buttons = inside(bar), toggle = target.querySelector(".legendtoggle");
-  if (WAYS[key]) buttons.at((buttons.indexOf(target) + WAYS[key]) % buttons.length).focus();
-  else if (!event.repeat) for (const kind of ["mousedown", "mouseup"]) toggle.dispatchEvent(new MouseEvent(kind));
+  const buttons = inside(bar);
+  const toggle = target.querySelector(".legendtoggle");
+  if (WAYS[key]) {
+    buttons.at((buttons.indexOf(target) + WAYS[key]) % buttons.length).focus();
+  } else if (!event.repeat) {
+    for (const kind of ["mousedown", "mouseup"]) toggle.dispatchEvent(new MouseEvent(kind));
+  }
 }, true);
 addEventListener("focusin", ({ target }) => {
-  for (const button of target.closest(BAR) ? inside(target.closest(BAR)) : []) button.tabIndex = button === target ? 0 : -1;
+  for (const button of target.closest(BAR) ? inside(target.closest(BAR)) : []) {
+    button.tabIndex = button === target ? 0 : -1;
+  }
 }, true);
 
 // A run's row is a group by its name from when it is drawn, and so is what opens from it
@@ -117,21 +140,27 @@ function nameRows() {
     }
   }
 }
+
 // A help says what it helps with also beside a heading, or after a choice whose label is hidden
-const PART = "[data-testid=stElementContainer]", NAMED = "h1, h2, h3, [role=radiogroup], input";
+const PART = "[data-testid=stElementContainer]";
+const NAMED = "h1, h2, h3, [role=radiogroup], input";
 function nameHelps() {
   for (const help of document.querySelectorAll("button[aria-label=Help]")) {
-    const part = help.closest(PART), of = part?.querySelector(NAMED) ?? part?.previousElementSibling?.querySelector(NAMED);
+    const part = help.closest(PART);
+    const of = part?.querySelector(NAMED) ?? part?.previousElementSibling?.querySelector(NAMED);
     const name = of?.getAttribute("aria-label") ?? of?.textContent;
     if (name) help.setAttribute("aria-label", `Help for ${name}`);
   }
 }
 const nameAll = () => (nameRows(), nameHelps());
-new MutationObserver(nameAll).observe(document.body, { subtree: true, childList: true, attributes: true, attributeFilter: ["id"] });
+const named = { subtree: true, childList: true, attributes: true, attributeFilter: ["id"] };
+new MutationObserver(nameAll).observe(document.body, named);
 nameAll(); // what was there before
 addEventListener("focusin", ({ target }) => {
-  const popover = target.closest(POPOVER), heading = popover && opened()?.closest(ROW)?.querySelector(HEADING);
-  if (heading) popover.setAttribute("aria-label", `${popover.getAttribute("aria-label").split(":")[0]}: ${heading.innerText}`);
+  const popover = target.closest(POPOVER);
+  const heading = popover && opened()?.closest(ROW)?.querySelector(HEADING);
+  if (!heading) return;
+  popover.setAttribute("aria-label", `${popover.getAttribute("aria-label").split(":")[0]}: ${heading.innerText}`);
 }, true);
 
 export default () => {};
