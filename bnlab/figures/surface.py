@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from math import ceil, floor, log10
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
@@ -37,6 +38,27 @@ def single(trace: Trace, at: int | None) -> bool:
     return at is None or len(waypoints(trace.experiment, trace.snapshots(), at)) < 2
 
 
+class Slice(NamedTuple):
+    """The loss of one arm over a plane and its logarithm z, [y, x], and the path in it [n, 2] with its steps [n]."""
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    loss: np.ndarray
+    z: np.ndarray
+    path: np.ndarray
+    steps: Sequence[int]
+
+
+def sliced(name: str, found: dict[str, np.ndarray], at: int) -> Slice:
+    """The Slice from what a probe saw of an arm at step `at`: in random directions the path is the point itself."""
+    loss = found["loss"][0]
+    z = np.log10(np.maximum(loss, 1e-9))
+    if "path" in found:
+        return Slice(name, found["across"][0], found["up"][0], loss, z, found["path"][0], found["step"][0])
+    return Slice(name, found["at"][0], found["at"][0], loss, z, np.zeros((1, 2)), [at])
+
+
 def surface(trace: Trace, *, step: int, plane: str, look: str, arm: int, beside: int) -> go.Figure:
     """The loss around the weights of two arms, on one color scale."""
     if plane == "path" and single(trace, moment(trace, step, plane, points=POINTS)):
@@ -51,74 +73,27 @@ def surface(trace: Trace, *, step: int, plane: str, look: str, arm: int, beside:
         return style.said(f"These networks had diverged by step {at:,}. Choose an earlier step, or other arms.")
     if plane == "path" and any("step" not in found for found in shown.values()):
         return style.said(OLD)
-    titles = [style.title(trace, a) + ("" if a in shown else ": diverged") for a in asked]
+    slices = {a: sliced(style.label(trace, a), shown[a], at) for a in asked if a in shown}
+    low, high = color_range(slices.values())
+    nats = unit(trace, "loss", min(shown))
     solid = look == "surface"
+    titles = [style.title(trace, a) + ("" if a in shown else ": diverged") for a in asked]
     kind = {"type": "surface" if solid else "xy"}
     figure = make_subplots(1, len(asked), specs=[[kind] * len(asked)], subplot_titles=titles)
     figure.update_annotations(font_size=13)
-    every = np.log10(np.maximum(np.concatenate([found["loss"][0].ravel() for found in shown.values()]), 1e-9))
-    low, high = (float(q) for q in np.quantile(every[np.isfinite(every)], (0, CLIPPED)))
-    kind_of = "direction" if plane == "landscape" else "principal direction"
-    shares, nats = [], unit(trace, "loss", min(shown))
-    for column, a in enumerate(asked, 1):
-        here = {"row": 1, "col": column}
-        if not solid:
-            figure.update_xaxes(title=f"first {kind_of}", **here)
-            figure.update_yaxes(title=f"second {kind_of}", **here)
-        if a not in shown:
-            continue
-        found, name = shown[a], style.label(trace, a)
-        x, y = (found["at"][0],) * 2 if plane == "landscape" else (found["across"][0], found["up"][0])
-        z = np.log10(np.maximum(found["loss"][0], 1e-9))
-        path = found["path"][0] if plane == "path" else np.zeros((1, 2))
-        if plane == "path":
-            shares.append(f"{name} {' + '.join(f'{share:.0%}' for share in found['share'][0])}")
-        text = {
-            "name": name,
-            "customdata": found["loss"][0],
-            "hovertemplate": f"loss %{{customdata:,.4g}}{nats}<extra>{name}</extra>",
-        }
-        marks = {
-            "mode": "lines+markers", "showlegend": False, "line": {"color": "white"},
-            "marker": {"color": "white", "size": 5, "line": {"color": "black", "width": 1}},
-            "customdata": found.get("step", [[at]])[0],
-            "hovertemplate": f"step %{{customdata:,d}}<extra>{name}</extra>",
-        }  # fmt: skip
-        if solid:
-            figure.add_surface(x=x, y=y, z=np.clip(z, low, high), coloraxis="coloraxis", **text, **here)
-            height = np.clip(between(x, y, z, path), low, high) + 0.01 * (high - low)
-            marks |= {"line": {"color": "white", "width": 4}, "marker": marks["marker"] | {"size": 3}}
-            figure.add_scatter3d(x=path[:, 0], y=path[:, 1], z=height, **marks, **here)
-            continue
-        figure.add_contour(
-            x=x, y=y, z=z, coloraxis="coloraxis", contours={"start": low, "end": high, "size": (high - low) / 14 or 1},
-            line={"width": 0.6}, **text, **here,
-        )  # fmt: skip
-        figure.add_scatter(x=style.numbers(path[:, 0]), y=style.numbers(path[:, 1]), **marks, **here)
-    ticks, title = round_losses(10**low, 10**high), measure(trace, "loss")
+    for a, one in slices.items():
+        for drawn in (solid_slice if solid else contours)(one, low, high, nats):
+            figure.add_trace(drawn, row=1, col=asked.index(a) + 1)
+    ticks = round_losses(10**low, 10**high)
     if solid:
-        margin = 0.03 * (high - low) or 0.1
-        floor = low + FOOT * (high - low)
-        above = [(at, text) for at, text in zip(ticks["tickvals"], ticks["ticktext"], strict=True) if at > floor]
-        told = dict(zip(("tickvals", "ticktext"), zip(*above, strict=True), strict=True)) if above else ticks
-        figure.update_scenes(
-            xaxis_title="first", yaxis_title="second", zaxis={"title": "E", **told}, aspectmode="cube",
-            zaxis_range=[low - margin, high + margin], camera_eye={"x": 1.8, "y": 1.8, "z": 1.1},
-        )  # fmt: skip
-    bar = {"title": {"text": title, "side": "right"}, **ticks}
+        update_scenes(figure, ticks, low, high)
+    else:
+        direction = "direction" if plane == "landscape" else "principal direction"
+        figure.update_xaxes(title=f"first {direction}")
+        figure.update_yaxes(title=f"second {direction}")
+    bar = {"title": {"text": measure(trace, "loss"), "side": "right"}, **ticks}
     figure.update_layout(coloraxis={"colorscale": "Viridis", "cmin": low, "cmax": high, "colorbar": bar})
-    steps = found["step"][0] if plane == "path" else [at]
-    there = {t for t in scheduled(trace.experiment, trace.snapshots()) if steps[0] < t < steps[-1]}
-    drawn = f"{len(steps)} of the " if there - {*steps} else ""
-    how = (
-        "along two random directions, each unit's scaled to the norm of its own weights: 1 is as far as the weights "
-        "are long (Li et al. 2018)"
-        if plane == "landscape"
-        else f"in the plane of the first two principal components of the path (white: {drawn}snapshots taken with "
-        "scores), in distances of all parameters: weights, biases, γ and β"
-    )
-    if shares:
-        how += f", which hold of the path's variance: {', '.join(shares)}"
+    how = along_path(trace, shown, slices) if plane == "path" else RANDOM
     fresh = any(trace.experiment.arm_settings[a].norm == "batch" for a in shown) and "frozen" not in mode(trace)
     note = (
         f"Step {at:,}, {'the first seed, ' if len(trace.experiment.seeds) > 1 else 'seed '}"
@@ -127,6 +102,87 @@ def surface(trace: Trace, *, step: int, plane: str, look: str, arm: int, beside:
         + f". Colors end at {style.amount(10**high)}{nats}, which {CLIPPED:.0%} of the points stay below."
     )
     return finished(figure, 480, note, *lost(trace, at).values())
+
+
+def color_range(slices: Iterable[Slice]) -> tuple[float, float]:
+    """Where the colors begin and end, as logarithms."""
+    every = np.concatenate([one.z.ravel() for one in slices])
+    low, high = np.quantile(every[np.isfinite(every)], (0, CLIPPED))
+    return float(low), float(high)
+
+
+def hover(one: Slice, nats: str) -> dict[str, object]:
+    """What is said below the mouse of a slice."""
+    return {
+        "name": one.name,
+        "customdata": one.loss,
+        "hovertemplate": f"loss %{{customdata:,.4g}}{nats}<extra>{one.name}</extra>",
+    }
+
+
+def marks(one: Slice, **marker: object) -> dict[str, object]:
+    """How its path is drawn."""
+    return {
+        "mode": "lines+markers", "showlegend": False,
+        "marker": {"color": "white", "size": 5, "line": {"color": "black", "width": 1}} | marker,
+        "customdata": one.steps,
+        "hovertemplate": f"step %{{customdata:,d}}<extra>{one.name}</extra>",
+    }  # fmt: skip
+
+
+def contours(one: Slice, low: float, high: float, nats: str) -> tuple[go.Contour, go.Scatter]:
+    """A slice and its path, seen from above."""
+    levels = {"start": low, "end": high, "size": (high - low) / 14 or 1}
+    x, y = one.path.T
+    return (
+        go.Contour(
+            x=one.x, y=one.y, z=one.z, coloraxis="coloraxis", contours=levels, line={"width": 0.6}, **hover(one, nats)
+        ),
+        go.Scatter(x=style.numbers(x), y=style.numbers(y), line={"color": "white"}, **marks(one)),
+    )
+
+
+def solid_slice(one: Slice, low: float, high: float, nats: str) -> tuple[go.Surface, go.Scatter3d]:
+    """A slice and its path, a little above it."""
+    z = np.clip(one.z, low, high)
+    height = np.clip(between(one.x, one.y, one.z, one.path), low, high) + 0.01 * (high - low)
+    x, y = one.path.T
+    return (
+        go.Surface(x=one.x, y=one.y, z=z, coloraxis="coloraxis", **hover(one, nats)),
+        go.Scatter3d(x=x, y=y, z=height, line={"color": "white", "width": 4}, **marks(one, size=3)),
+    )
+
+
+def update_scenes(figure: go.Figure, ticks: dict[str, object], low: float, high: float) -> None:
+    """Give every scene its axes and a camera."""
+    margin = 0.03 * (high - low) or 0.1
+    floor = low + FOOT * (high - low)
+    above = [(at, text) for at, text in zip(ticks["tickvals"], ticks["ticktext"], strict=True) if at > floor]
+    told = dict(zip(("tickvals", "ticktext"), zip(*above, strict=True), strict=True)) if above else ticks
+    figure.update_scenes(
+        xaxis_title="first", yaxis_title="second", zaxis={"title": "E", **told}, aspectmode="cube",
+        zaxis_range=[low - margin, high + margin], camera_eye={"x": 1.8, "y": 1.8, "z": 1.1},
+    )  # fmt: skip
+
+
+RANDOM = (
+    "along two random directions, each unit's scaled to the norm of its own weights: 1 is as far as the weights "
+    "are long (Li et al. 2018)"
+)
+
+
+def along_path(trace: Trace, shown: dict[int, dict[str, np.ndarray]], slices: dict[int, Slice]) -> str:
+    """What plane the path of training lies in, and how much of the path it holds."""
+    *_, last = slices.values()
+    first, *_, newest = last.steps
+    passed = {t for t in scheduled(trace.experiment, trace.snapshots()) if first < t < newest}
+    drawn = f"{len(last.steps)} of the " if passed - {*last.steps} else ""
+    shares = [f"{one.name} {' + '.join(f'{share:.0%}' for share in shown[a]['share'][0])}" for a, one in slices.items()]
+    return (
+        f"in the plane of the first two principal components of the path (white: {drawn}snapshots taken with "
+        "scores), in distances of all parameters: weights, biases, γ and β, which hold of the path's variance: "
+        f"{', '.join(shares)}"
+    )
 
 
 def round_losses(low: float, high: float) -> dict[str, object]:
