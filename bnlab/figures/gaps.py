@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from .. import lineage, moving
 from ..sampling import parts_of_at_least
-from ..settings import about
+from ..settings import SAMPLING, about
 from . import style
 from .alphas import standing, unknown
 from .inference import each_of
@@ -75,83 +76,107 @@ def of_two_kinds(trace: Trace, arm: int, at: int) -> str | None:
 def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.Figure:
     """Warm-up, lag and mini-batches: the parts of the moving averages' gap, against alpha."""
     at = newest_snapshot(trace, step)
-    if wrong := of_two_kinds(trace, arm, at or 0):
-        return style.said(wrong)
     found = trace.look("off", arm, at) if at else None
-    if found is None and (wrong := unknown(trace, arm, at or 0)):  # what has been looked at needs no rows any more
+    if wrong := no_gap(trace, arm, at, found is None):
         return style.said(wrong)
-    if at is None:
-        return style.said(NOT_YET)
-    if at == 0:
-        return style.said("Before update 0 nothing has been averaged yet. Choose a later step.")
-    if at == trace.first:
-        return style.said(
-            "At its first step a fork has trained no step yet. Choose a later step, or the run it was forked from."
-        )
     if wrong := missing(found):
         return wrong
     there = seen(found)
     if not there.any():
         return not_finite(at, style.label(trace, arm))
     found = {name: values[there] for name, values in found.items()}
+    told = {name: gap_parts(trace, found, name, arm, layer, at, start == "corrected") for name in SYMBOLS}
+    if not all(np.isfinite(one.total).any() for one in told.values()):
+        return style.said("The population of this layer has no spread: there is nothing to measure the gap in.")
     figure = make_subplots(1, 2, horizontal_spacing=0.13)
-    names, best, measured = [f"{alpha:g}" for alpha in moving.ALPHAS], [], []
-    settings = trace.experiment.arm_settings[arm]
-    nearest = int(np.abs(np.array(moving.ALPHAS) - settings.alpha).argmin())
-    lines = {
-        "total": ("whole gap", {"color": style.color(arm), "width": 3}),
-        "warm_up": ("warm-up: the start is 0 and 1", {"color": style.COLORS[4], "dash": "dashdot"}),
-        "lag": ("lag: the weights have moved", {"color": style.COLORS[5], "dash": "dash"}),
-        "mini_batches": ("mini-batches: K is finite", {"color": style.COLORS[3], "dash": "solid"}),
-        "law": ("their law, layer 1", {"color": style.COLORS[3], "dash": "dot"}),
-    }
-    for column, (name, symbol) in enumerate((("mean", "μ̄"), ("var", "σ̄²")), 1):
-        told = gap_parts(trace, found, name, arm, layer, at, start == "corrected")
-        if not np.isfinite(told.total).any():
-            return style.said("The population of this layer has no spread: there is nothing to measure the gap in.")
-        least = 1e-6 * np.nanmax(told.total)  # what is smaller is nothing beside the gap
-        for part, (words, line) in lines.items():
-            values = getattr(told, part)
-            figure.add_scatter(
-                x=names, y=style.numbers(np.where(values > least, values, np.nan)), name=words, legendgroup=part,
-                mode="lines" if part == "law" else "lines+markers", line=line,
-                showlegend=column == 1, row=1, col=column,
-                hovertemplate=f"α = %{{x}}: %{{y:,.3g}}<extra>{words}</extra>",
-            )  # fmt: skip
-        i = int(np.nanargmin(told.total))
-        best.append(f"{symbol} is nearest at α = {names[i]}")
-        if layer == 1 and told.law[nearest] > 0:
-            measured.append(f"{told.mini_batches[nearest] / told.law[nearest]:.2g} times the law's for {symbol}")
-        figure.add_scatter(
-            x=[names[i]], y=[float(told.total[i])], mode="markers", showlegend=False, hoverinfo="skip",
-            row=1, col=column,
-            marker={"symbol": "circle-open", "size": 16, "color": style.color(arm), "line": {"width": 2}},
-        )  # fmt: skip
+    for column, (name, one) in enumerate(told.items(), 1):
+        for drawn in gap_lines(one, style.color(arm), column == 1):
+            figure.add_trace(drawn, row=1, col=column)
         unit = "in σ<sub>pop</sub>" if name == "mean" else "relative to σ²<sub>pop</sub>"
-        figure.update_xaxes(title="α (not to scale)", type="category", row=1, col=column)
-        figure.update_yaxes(title=f"gap of {symbol}, {unit}", type="log", row=1, col=column)
-    said = f"Layer {layer}, against the population of the weights before update {at:,}: {', '.join(best)}."
-    notes = [said, "Root mean square over the units."]
-    if measured:
-        notes.append(
-            f"At α = {names[nearest]} the mini-batch part (K = {settings.mini_batch:,}) is {' and '.join(measured)}."
-        )
-    drawn = "in epochs" if settings.sampling == "epochs" else "with replacement"
+        figure.update_yaxes(title=f"gap of {SYMBOLS[name]}, {unit}", type="log", row=1, col=column)
+    figure.update_xaxes(title="α (not to scale)", type="category")
+    settings = trace.experiment.arm_settings[arm]
+    best = [f"{SYMBOLS[name]} is nearest at α = {NAMES[np.nanargmin(one.total)]}" for name, one in told.items()]
+    notes = [
+        f"Layer {layer}, against the population of the weights before update {at:,}: {', '.join(best)}.",
+        "Root mean square over the units.",
+    ]
+    if layer == 1:
+        notes.append(beside_the_law(told, settings))
     notes.append(
-        f"The dotted law (noise and bias) holds for layer 1 with mini-batches drawn {drawn}; "
+        f"The dotted law (noise and bias) holds for layer 1 with mini-batches drawn {SAMPLING[settings.sampling]}; "
         "for σ̄² it assumes normal values."
     )
     if layer == 1 and settings.standardize and settings.placement == "before":
         notes.append(first_layer(trace, arm, at))
-    replayed, alpha = int(found["replayed"][0]), settings.alpha
-    notes.append(
-        "Every step was trained again for this, to the last bit, and the population measured along the way."
-        if replayed >= at
-        else f"Over the last {replayed} steps, trained again for this to the last bit, the population was measured; "
+    notes.append(trained_again(int(found["replayed"][0]), at, settings.alpha))
+    return finished(figure, 460, *notes, left_out(trace, {arm: there}))
+
+
+def no_gap(trace: Trace, arm: int, at: int | None, unseen: bool) -> str | None:
+    """Why there is no gap to speak of before update `at`, or none that can be measured any more; None where there is.
+    What has been looked at needs no rows."""
+    if wrong := of_two_kinds(trace, arm, at or 0) or (unseen and unknown(trace, arm, at or 0)):
+        return wrong
+    if at is None:
+        return NOT_YET
+    if at == 0:
+        return "Before update 0 nothing has been averaged yet. Choose a later step."
+    if at == trace.first:
+        return "At its first step a fork has trained no step yet. Choose a later step, or the run it was forked from."
+    return None
+
+
+SYMBOLS = {"mean": "μ̄", "var": "σ̄²"}
+NAMES = [f"{alpha:g}" for alpha in moving.ALPHAS]
+LINES = {
+    "total": ("whole gap", {"width": 3}),
+    "warm_up": ("warm-up: the start is 0 and 1", {"color": style.COLORS[4], "dash": "dashdot"}),
+    "lag": ("lag: the weights have moved", {"color": style.COLORS[5], "dash": "dash"}),
+    "mini_batches": ("mini-batches: K is finite", {"color": style.COLORS[3], "dash": "solid"}),
+    "law": ("their law, layer 1", {"color": style.COLORS[3], "dash": "dot"}),
+}
+
+
+def gap_lines(told: Parts, color: str, legend: bool) -> Iterator[go.Scatter]:
+    """The gap and its parts against alpha, and a ring around the least gap; `color` is the arm's."""
+    least = 1e-6 * np.nanmax(told.total)  # what is smaller is nothing beside the gap
+    for part, (words, line) in LINES.items():
+        values = getattr(told, part)
+        yield go.Scatter(
+            x=NAMES, y=style.numbers(np.where(values > least, values, np.nan)), name=words, legendgroup=part,
+            mode="lines" if part == "law" else "lines+markers", line={"color": color} | line, showlegend=legend,
+            hovertemplate=f"α = %{{x}}: %{{y:,.3g}}<extra>{words}</extra>",
+        )  # fmt: skip
+    i = int(np.nanargmin(told.total))
+    yield go.Scatter(
+        x=[NAMES[i]], y=[float(told.total[i])], mode="markers", showlegend=False, hoverinfo="skip",
+        marker={"symbol": "circle-open", "size": 16, "color": color, "line": {"width": 2}},
+    )  # fmt: skip
+
+
+def beside_the_law(told: dict[str, Parts], settings: Settings) -> str:
+    """How large the mini-batch part of layer 1 is beside its law, at the alpha nearest to the arm's own."""
+    i = int(np.abs(np.array(moving.ALPHAS) - settings.alpha).argmin())
+    shares = [
+        f"{one.mini_batches[i] / one.law[i]:.2g} times the law's for {SYMBOLS[name]}"
+        for name, one in told.items()
+        if one.law[i] > 0
+    ]
+    if not shares:
+        return ""
+    return f"At α = {NAMES[i]} the mini-batch part (K = {settings.mini_batch:,}) is {' and '.join(shares)}."
+
+
+def trained_again(replayed: int, at: int, alpha: float) -> str:
+    """Of which steps the population was measured, and what the others weigh."""
+    if replayed >= at:
+        return "Every step was trained again for this, to the last bit, and the population measured along the way."
+    return (
+        f"Over the last {replayed} steps, trained again for this to the last bit, the population was measured; "
         f"older ones, which hold {style.amount(alpha**replayed, 1)} of the average at α = {alpha:g}, "
         "are interpolated between scorings."
     )
-    return finished(figure, 460, *notes, left_out(trace, {arm: there}))
 
 
 def first_layer(trace: Trace, arm: int, at: int) -> str:
