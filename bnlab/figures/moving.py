@@ -113,37 +113,25 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
     if nothing(trace):
         return style.said(nothing(trace))
     told, color, z = moving(trace, arm, seed, layer, unit - 1), style.color(arm), subject(trace, arm)
-    mode = style.mode(told.mean.moving)
-    dots = {"mode": "markers", "marker": {"color": color, "size": 3}, "opacity": 0.7}  # the average is read through
-    thin = {"mode": mode, "line": {"color": color, "width": 1}, "opacity": 0.8}
-    solid = {"mode": mode, "line": {"color": color, "width": 3, "dash": style.dash(arm)}}
-    marks = {"mode": "markers", "marker": {"color": style.GRAY, "size": 7, "symbol": "diamond-open"}}
-    linked = marks | {"mode": "lines+markers", "line": {"color": style.GRAY, "width": 1.5}}
+    looks = looks_of(color, style.dash(arm), style.mode(told.mean.moving))
     figure = make_subplots(2, 2, shared_xaxes=True, vertical_spacing=0.05, horizontal_spacing=0.13, row_heights=[3, 2])
     unseen = []
     for column, name in enumerate(SYMBOLS, 1):
         one, (now, mean, whole) = getattr(told, name), SYMBOLS[name]
         with np.errstate(invalid="ignore"):  # both are infinite where it diverged
             apart = one.moving - one.batch
-        for row, label, symbol, x, y, look in (
-            (1, "mini-batch", now, one.steps, one.batch, dots),
-            (1, "moving average", mean, one.steps, one.moving, solid),
-            (1, "population", whole, one.checked, one.population, marks),
-            (2, "moving − mini-batch", f"|{mean} − {now}|", one.steps, np.abs(apart), thin),
-            (2, "moving − population", f"|{mean} − {whole}|", one.checked, one.gap, linked),
+        for row, label, symbol, x, y in (
+            (1, "mini-batch", now, one.steps, one.batch),
+            (1, "moving average", mean, one.steps, one.moving),
+            (1, "population", whole, one.checked, one.population),
+            (2, "moving − mini-batch", f"|{mean} − {now}|", one.steps, np.abs(apart)),
+            (2, "moving − population", f"|{mean} − {whole}|", one.checked, one.gap),
         ):
-            hover = f"step %{{x}}: {symbol} = %{{y:,.4g}}<extra>{label}</extra>"
             figure.add_scatter(
-                x=style.numbers(x),
-                y=style.numbers(y),
-                name=label,
-                legendgroup=label,
-                showlegend=column == 1 and look is not dots,
-                hovertemplate=hover,
-                row=row,
-                col=column,
-                **look,
-            )
+                x=style.numbers(x), y=style.numbers(y), name=label, legendgroup=label, **looks[label],
+                showlegend=column == 1 and label != "mini-batch", row=row, col=column,
+                hovertemplate=f"step %{{x}}: {symbol} = %{{y:,.4g}}<extra>{label}</extra>",
+            )  # fmt: skip
         kind = axes.logarithmic(axes.decades(one.batch, one.moving, one.population)) if scale == "log" else {}
         figure.update_yaxes(title=f"{now} of {z}, unit {unit}", row=1, col=column, **(kind if name == "var" else {}))
         if name == "var" and kind:
@@ -160,21 +148,36 @@ def moving_averages(trace: Trace, *, arm: int, seed: int, layer: int, unit: int,
         name="mini-batch", legendgroup="mini-batch", legendrank=1,
     )  # fmt: skip
     if np.isfinite(told.noise) and told.noise > 0 and len(told.mean.steps):
-        figure.add_scatter(  # add_hline puts its words at the wrong height of a logarithmic axis
-            x=told.mean.steps[[0, -1]].tolist(),
-            y=[told.noise] * 2,
-            mode="lines",
-            line={"color": style.GRAY, "width": 1.2, "dash": "dot"},
-            name="noise of independent mini-batches",
-            hovertemplate="√((1−α)/(1+α) σ²<sub>pop</sub>/K) = %{y:,.3g}<extra></extra>",
-            row=2,
-            col=1,
-        )
+        figure.add_trace(noise_line(told), row=2, col=1)
     frozen = trace.experiment.arm_settings[arm].frozen
     note = (FROZEN if frozen else memory(told.alpha)) + rows_kept(told.mean.steps)
     if unseen:
         note += f" Not seen, as it is 0, which has no place on a logarithmic axis: {enumeration(unseen)}."
     return style.finished(figure, height=520, note=note + end(trace, arm, seed))
+
+
+def looks_of(color: str, dash: str, mode: str) -> dict[str, dict[str, object]]:
+    """How each curve of an arm with this color and dash is drawn; `mode` of those with a value at every step."""
+    marks = {"mode": "markers", "marker": {"color": style.GRAY, "size": 7, "symbol": "diamond-open"}}
+    return {
+        "mini-batch": {"mode": "markers", "marker": {"color": color, "size": 3}, "opacity": 0.7},  # read through
+        "moving average": {"mode": mode, "line": {"color": color, "width": 3, "dash": dash}},
+        "population": marks,
+        "moving − mini-batch": {"mode": mode, "line": {"color": color, "width": 1}, "opacity": 0.8},
+        "moving − population": marks | {"mode": "lines+markers", "line": {"color": style.GRAY, "width": 1.5}},
+    }
+
+
+def noise_line(told: Moving) -> go.Scatter:
+    """The noise from the first step to the last; add_hline puts its words at the wrong height of a logarithmic axis."""
+    return go.Scatter(
+        x=told.mean.steps[[0, -1]].tolist(),
+        y=[told.noise] * 2,
+        mode="lines",
+        line={"color": style.GRAY, "width": 1.2, "dash": "dot"},
+        name="noise of independent mini-batches",
+        hovertemplate="√((1−α)/(1+α) σ²<sub>pop</sub>/K) = %{y:,.3g}<extra></extra>",
+    )
 
 
 def hidden(values: np.ndarray) -> bool:
