@@ -98,20 +98,28 @@ def gradient_flow(trace: Trace, *, step: int, scale: str) -> go.Figure:
                     )
     figure.update_xaxes(title="layer l (1 is next to the input)")
     figure.update_yaxes(type=scale)
-    for column, profiles in enumerate(told.values(), 1):
-        if scale == "log" and not any((one.middle > 0).any() for one in profiles):  # there are marks of zeros only
-            middle = np.mean([arm for arm, one in enumerate(profiles) if (one.none > 0).any()] or [0])
-            foot, top = log10(LEAST / 2 ** (len(arms) - 1)) - 0.3, log10(LEAST) + 5
-            figure.update_yaxes(tickvals=[LEAST / 2**middle], ticktext=["0"], range=[foot, top], row=1, col=column)
-    for column, name in enumerate(NORMS.values(), 1):
-        figure.update_yaxes(title=name, row=1, col=column)
-    at = moments(trace, [one.steps for one in told["signal_grad_norm"]])
-    last = ", that of the last update" * (step >= trace.experiment.settings.steps)  # there is none at the last scoring
+    for column, (quantity, profiles) in enumerate(told.items(), 1):
+        if scale == "log" and not any((one.middle > 0).any() for one in profiles):
+            figure.update_yaxes(**axis_of_zeros(profiles), row=1, col=column)
+        figure.update_yaxes(title=NORMS[quantity], row=1, col=column)
+    signals = told["signal_grad_norm"]
+    at = moments(trace, [one.steps for one in signals])
+    # at the last scoring there is no gradient
+    last = ", that of the last update" if step >= trace.experiment.settings.steps else ""
     notes = [f"Signal gradient{at}{last}.", *(spoken(trace, arm, step) for arm in arms)]
-    left = ", less those that diverged" if trace.diverged else ""
-    left += ", less those without a gradient" if any((one.none > 0).any() for one in told["signal_grad_norm"]) else ""
-    over = f"Lines are geometric means over {len(seeds)} seeds{left}; bands their range."
-    return style.finished(figure, note="\n".join([*notes, " ".join([*marked, *[over] * (len(seeds) > 1)])]).rstrip())
+    below = [*marked]
+    if len(seeds) > 1:
+        left = ", less those that diverged" if trace.diverged else ""
+        left += ", less those without a gradient" if any((one.none > 0).any() for one in signals) else ""
+        below.append(f"Lines are geometric means over {len(seeds)} seeds{left}; bands their range.")
+    return style.finished(figure, note="\n".join([*notes, " ".join(below)]).rstrip())
+
+
+def axis_of_zeros(profiles: list[Profile]) -> dict[str, object]:
+    """A logarithmic axis on which there are marks of zeros only."""
+    middle = np.mean([arm for arm, one in enumerate(profiles) if (one.none > 0).any()] or [0])
+    foot, top = log10(LEAST / 2 ** (len(profiles) - 1)) - 0.3, log10(LEAST) + 5
+    return {"tickvals": [LEAST / 2**middle], "ticktext": ["0"], "range": [foot, top]}
 
 
 def drawable(norms: np.ndarray, scale: str) -> np.ndarray:
@@ -138,7 +146,8 @@ def gradient_heatmap(trace: Trace, *, which: str, column: str) -> go.Figure:
     told = [heat(trace, which, arm, most, column=column) for arm in arms]
     living = [(arm, heat(trace, which, arm, most, lasting(trace, arm), column)[1].T) for arm in arms if trace.diverged]
     wide = max(width(trace.read(which, arm, points=most // 2)) for arm in arms)
-    kind = "" if wide == 1 else f"{COLUMN.choices[column]} "
+    kind = f"{COLUMN.choices[column]} " if wide > 1 else ""
+    until = f" and up to {wide - 1:,} after it" if wide > 1 else ""
     finite = np.concatenate([z[np.isfinite(z)] for _, z in told])
     whole = (float(finite.min()), float(finite.max())) if finite.size else (-1.0, 1.0)
     low, high = bounds(trace, living) or whole
@@ -162,7 +171,7 @@ def gradient_heatmap(trace: Trace, *, which: str, column: str) -> go.Figure:
             name=style.label(trace, arms[i]),
             coloraxis="coloraxis",
             **place,
-            hovertemplate=f"step %{{x:,d}}{f' and up to {wide - 1:,} after it' * (wide > 1)}, layer %{{y}}: "
+            hovertemplate=f"step %{{x:,d}}{until}, layer %{{y}}: "
             f"{kind}{NORMS[which].split()[-1]} = 10<sup>%{{z:.2f}}</sup>"
             f"<extra>{style.label(trace, arms[i])}</extra>",
         )
@@ -172,12 +181,12 @@ def gradient_heatmap(trace: Trace, *, which: str, column: str) -> go.Figure:
     figure.update_layout(coloraxis={"colorscale": "Viridis", "cmin": low, "cmax": high, "colorbar": {"title": title}})
     figure.update_annotations(font_size=13)
     note = "Blank cells: the gradient is 0, infinite or undefined there."
-    note += " Where it is 0 in some seeds the color is the others'." * any(
-        mixed(trace, which, arm, most, column) for arm in arms
-    )
+    if any(mixed(trace, which, arm, most, column) for arm in arms):
+        note += " Where it is 0 in some seeds the color is the others'."
     if wide > 1:
         note = f"{spanning(f'A column is the {kind}of', wide, uneven([steps for steps, _ in told]))} {note}"
-    note += ruled(trace, arms, "colors are") * ((low, high) != whole)
+    if (low, high) != whole:
+        note += ruled(trace, arms, "colors are")
     return style.finished(figure, height=height, note=note + departed(trace))
 
 
