@@ -59,37 +59,36 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
     if at is None:
         return style.said(NOT_YET)
     arms = [arm for arm, settings in enumerate(trace.experiment.arm_settings) if settings.norm == "batch"]
-    figure, chosen, symptoms, stems, spread, unknowns = go.Figure(), int(mistake), [], [], [], []
-    labels, told = zip(*MISTAKES.values(), strict=True)
-    there = {}
-    for place, arm in enumerate(arms):
+    there, told = {}, {}
+    for arm in arms:
         found = trace.look("broken", arm, at)
         if wrong := missing(found):
             return wrong
         there[arm] = seen(found)
-        if not there[arm].any():
-            continue
-        cost, name, color = costs(found), style.label(trace, arm), style.color(arm)
-        y = np.arange(len(labels)) + (place + 1) / (len(arms) + 1) - 0.5
+        if there[arm].any():
+            told[arm] = costs(found)
+    if not told:
+        return not_finite(at, those(trace, arms))
+    figure, chosen, stems, spread = go.Figure(), int(mistake), [], []
+    labels, meanings = zip(*MISTAKES.values(), strict=True)
+    for arm, cost in told.items():
+        name, color = style.label(trace, arm), style.color(arm)
+        y = np.arange(len(labels)) + (arms.index(arm) + 1) / (len(arms) + 1) - 0.5
         loss = np.where(np.isfinite(cost.loss), cost.loss, np.nan)
         right = np.where(np.isfinite(cost.right), cost.right, loss)
         side = np.where(loss < right, "middle left", "middle right").tolist()
         text = [style.amount(value) if np.isfinite(value) else "" for value in loss]
+        hints = [f"{label}: {value}<br>{what}" for label, value, what in zip(labels, text, meanings, strict=True)]
         spread += [*loss, *right]
-        unknowns += [arm] * bool(np.isnan(cost.loss[SWAPPED]))
         figure.add_scatter(
             x=style.numbers(loss), y=style.numbers(y), name=name, mode="markers+text", legendgroup=name,
             marker={"color": color, "symbol": style.symbol(arm), "size": 10}, text=text, textposition=side,
-            customdata=[f"{label}: {value}<br>{what}" for label, value, what in zip(labels, text, told, strict=True)],
-            hovertemplate="%{customdata}<extra>" + name + "</extra>", cliponaxis=False,
+            customdata=hints, hovertemplate="%{customdata}<extra>" + name + "</extra>", cliponaxis=False,
             selectedpoints=None if chosen == 0 else [0, chosen], unselected={"marker": {"opacity": 0.25}},
         )  # fmt: skip
         gaps = np.full(len(labels), np.nan)
         ends = np.stack([right, loss, gaps], 1).ravel(), np.stack([y, y, gaps], 1).ravel()
         stems.append((name, color, *ends))
-        symptoms.append(symptom(trace, arm, at, cost, chosen))
-    if not stems:
-        return not_finite(at, those(trace, arms))
     for name, color, x, y in stems:  # from what it should be to what it is
         figure.add_scatter(
             x=style.numbers(x), y=style.numbers(y), mode="lines", line={"color": color, "width": 2}, opacity=0.4,
@@ -103,16 +102,26 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
     )
     broken = ["<br>".join(wrap(label, 16)) for label in labels]
     figure.update_yaxes(range=[len(labels) - 0.5, -0.5], tickvals=list(range(len(labels))), ticktext=broken)
-    note = (
-        f"{labels[chosen].capitalize()}. {told[chosen]} {' '.join(symptoms)}"
-        if chosen
-        else "Press a mistake to see its symptom in numbers."
-    )
-    if unknowns and not chosen and (why := unknown(trace, unknowns[0], at)):
-        of = style.label(trace, unknowns[0])
-        note += f" {labels[SWAPPED].capitalize()} is not known of {of}: {why.replace('<br>', ' ')}"
-    note = f"Computed with the weights of step {at:,}. {note} {left_out(trace, there)}".strip()
+    said = symptoms(trace, at, told, chosen) if chosen else overall(trace, at, told)
+    note = f"Computed with the weights of step {at:,}. {said} {left_out(trace, there)}".strip()
     return style.finished(figure, height=120 + 50 * len(MISTAKES), note=note)
+
+
+def overall(trace: Trace, at: int, told: dict[int, Costs]) -> str:
+    """What is said while no mistake is chosen."""
+    said = "Press a mistake to see its symptom in numbers."
+    arm = next((arm for arm, cost in told.items() if np.isnan(cost.loss[SWAPPED])), None)
+    if arm is not None and (why := unknown(trace, arm, at)):
+        label, _ = [*MISTAKES.values()][SWAPPED]
+        said += f" {label.capitalize()} is not known of {style.label(trace, arm)}: {why.replace('<br>', ' ')}"
+    return said
+
+
+def symptoms(trace: Trace, at: int, told: dict[int, Costs], chosen: int) -> str:
+    """What a mistake is, and what it does to each arm."""
+    label, what = [*MISTAKES.values()][chosen]
+    each = [symptom(trace, arm, at, cost, chosen) for arm, cost in told.items()]
+    return " ".join([f"{label.capitalize()}. {what}", *each])
 
 
 def symptom(trace: Trace, arm: int, at: int, cost: Costs, chosen: int) -> str:
