@@ -56,8 +56,8 @@ def warm() -> None:
         pass
 
 
-def main(directory: Path | str) -> None:
-    """Execute runs of the store in `directory` until standard input closes."""
+def be_modest() -> None:
+    """Leave processors and memory to others."""
     with suppress(AttributeError, OSError):
         os.nice(10)  # before torch is loaded: the page comes first
     import torch
@@ -68,6 +68,11 @@ def main(directory: Path | str) -> None:
             import resource
 
             resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+
+
+def main(directory: Path | str) -> None:
+    """Execute runs of the store in `directory` until standard input closes."""
+    be_modest()
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints must not look like a message
     inbox: queue.Queue = queue.Queue()
@@ -75,54 +80,71 @@ def main(directory: Path | str) -> None:
     gone = threading.Event()
     warm()  # first: on Windows the Fortran library in scipy's BLAS waits, as it loads, for a thread that reads stdin
     store = RunStore(directory)
+
+    def tell(message: dict) -> None:
+        print(json.dumps(message), file=out)
+
     with suppress(BrokenPipeError):
-        print(json.dumps({"ready": True}), file=out)
+        tell({"ready": True})
         reader = threading.Thread(target=messages, args=(sys.stdin, inbox, wishes, gone), daemon=True)
         reader.start()
         while message := inbox.get():
-            run_id = message["run"]
             if "look" in message or "score" in message:
-                print(json.dumps({"looking": message}), file=out)
-            if "look" in message:
-                where, step = store_at(message["directory"]), message["step"]
-                with suppress(KeyError):  # it was deleted meanwhile
-                    weights = where.snapshot(run_id, step)
-                    look(where, run_id, message["look"], message["options"], step, weights, gone.is_set)
-                print(json.dumps({"looked": message}), file=out)
-                continue
-            if "score" in message:
-                try:
-                    with suppress(KeyError):  # it was deleted meanwhile
-                        score(store, run_id)
-                except Exception:  # it is stopped all the same, and the looks that wait are to go on
-                    traceback.print_exc()
-                print(json.dumps({"looked": message}), file=out)
-                continue
-            left = []
-            try:
-                wish = lambda run_id=run_id: "interrupt" if gone.is_set() else wishes.pop(run_id, None)  # noqa: E731
-                status, due = train_run(store, run_id, wish, message.get("steps"), waits=True)
-                if status in STEERED:  # the looks that are due are for the process that looks
-                    left = [(name, step) for name, step, _ in due]
+                tell({"looking": message})
+                if "look" in message:
+                    take_look(message, gone)
                 else:
-                    look_at(store, run_id, due, gone.is_set)
-            except Taken:  # others train it, or have trained or stopped it while this process came up
-                pass
-            except Unkept as error:  # a sentence already
-                failed(store, run_id, str(error))
-            except MemoryError:
-                failed(store, run_id, "there was not enough memory. Lower depth, width, batch_size, arms or seeds.")
-            except Exception as error:
-                with suppress(KeyError):  # it was deleted meanwhile
-                    store.run(run_id)
-                    traceback.print_exc()
-                failed(store, run_id, f"{type(error).__name__}: {in_a_line(error)}")
-            print(json.dumps({"ended": run_id, "left": left}), file=out)
+                    take_score(store, message["run"])
+                tell({"looked": message})
+            else:
+                tell({"ended": message["run"], "left": work_on(store, message, wishes, gone)})
         reader.join()  # it says what was wrong where it was told what is no message
     os._exit(0)  # the timer must not keep the process
 
 
 store_at = lru_cache(4)(RunStore)
+
+
+def take_look(message: dict, gone: threading.Event) -> None:
+    where, run_id, step = store_at(message["directory"]), message["run"], message["step"]
+    with suppress(KeyError):  # it was deleted meanwhile
+        weights = where.snapshot(run_id, step)
+        look(where, run_id, message["look"], message["options"], step, weights, gone.is_set)
+
+
+def take_score(store: RunStore, run_id: str) -> None:
+    try:
+        with suppress(KeyError):  # it was deleted meanwhile
+            score(store, run_id)
+    except Exception:  # it is stopped all the same, and the looks that wait are to go on
+        traceback.print_exc()
+
+
+def work_on(store: RunStore, message: dict, wishes: dict[str, str], gone: threading.Event) -> list[tuple[str, int]]:
+    """Train the run of a message as far as is asked or wished for, and take the looks that are due then; those that are
+    left for the process that looks, (probe, step)."""
+    run_id = message["run"]
+
+    def wish() -> str | None:
+        return "interrupt" if gone.is_set() else wishes.pop(run_id, None)
+
+    try:
+        status, due = train_run(store, run_id, wish, message.get("steps"), waits=True)
+        if status in STEERED:
+            return [(name, step) for name, step, _ in due]
+        look_at(store, run_id, due, gone.is_set)
+    except Taken:  # others train it, or have trained or stopped it while this process came up
+        pass
+    except Unkept as error:  # a sentence already
+        failed(store, run_id, str(error))
+    except MemoryError:
+        failed(store, run_id, "there was not enough memory. Lower depth, width, batch_size, arms or seeds.")
+    except Exception as error:
+        with suppress(KeyError):  # it was deleted meanwhile
+            store.run(run_id)
+            traceback.print_exc()
+        failed(store, run_id, f"{type(error).__name__}: {in_a_line(error)}")
+    return []
 
 
 def failed(store: RunStore, run_id: str, reason: str) -> None:
