@@ -33,15 +33,32 @@ def show(me: session.Session, run: Run) -> None:
         if said := me.take("unforked"):
             st.error(escaped(said), icon=":material/error:")
     steps = opened.holder(run.id).trace(run.id).snapshots()
-    end = run.made if run.status == "stopped" else run.experiment.settings.steps
     if board.is_example(run):
         st.info("The example cannot be forked. Train a run of your own in the Lab.")
         return
     if not steps:
         st.info("No snapshot of the weights yet; they come with the scores.")
         return
+    arm, step, more = place(run, steps)
+    changes, wrong = changed(run, arm)
+    why_not = "" if changes else "Choose something that differs first."
+    if wrong:
+        why_not = "Correct the fields above first."
+    with st.container(horizontal=True, vertical_alignment="center", key="fork-button"):
+        st.button(
+            "Fork and train", type="primary", icon=":material/fork_right:", key="fork-train", on_click=fork,
+            args=(me, run.id, arm, step, changes, more), disabled=bool(why_not),
+            help="Starts a new run and opens it in the Lab.",
+        )  # fmt: skip
+        if why_not:
+            st.caption(why_not, width="stretch")  # a finger and the keyboard find no help at a button that is off
+
+
+def place(run: Run, steps: list[int]) -> tuple[int, int, int]:
+    """The arm and the step, one of these, from which the fork continues, and for how many steps."""
     norms = [settings.norm for settings in run.experiment.arm_settings]
     first = norms.index("batch") if "batch" in norms else 0
+    end = run.made if run.status == "stopped" else run.experiment.settings.steps
     labels = [arm.label for arm in run.experiment.arms]
     with st.container(horizontal=True, vertical_alignment="bottom", key="fork"):
         arm = st.selectbox(
@@ -68,6 +85,11 @@ def show(me: session.Session, run: Run) -> None:
             help="Default: as many as the run made, or had left, from there. At its last step, the fork extends the "
             "run by as many again.",
         )  # fmt: skip
+    return arm, step, more
+
+
+def changed(run: Run, arm: int) -> tuple[dict[str, object], list[str]]:
+    """The settings that are to differ from the arm's, and what is wrong with them, a sentence each."""
     settings = run.experiment.arm_settings[arm]
     beside = settings.model_dump()
     with st.container(horizontal=True, key="fork-changes"):
@@ -77,20 +99,10 @@ def show(me: session.Session, run: Run) -> None:
                 key = f"fork-{name}-{run.id}-{arm}"
                 changes[name] = controls.control(name, beside[name], key, beside)
                 places[f"{name} is "] = controls.Place(st.empty(), name, key)
-    changed = {name: value for name, value in changes.items() if value != beside[name]}
-    wrong = mistakes(beside | changed)
+    changes = {name: value for name, value in changes.items() if value != beside[name]}
+    wrong = mistakes(beside | changes)
     controls.complain(places, wrong)
-    why_not = "" if changed else "Choose something that differs first."
-    if wrong:
-        why_not = "Correct the fields above first."
-    with st.container(horizontal=True, vertical_alignment="center", key="fork-button"):
-        st.button(
-            "Fork and train", type="primary", icon=":material/fork_right:", key="fork-train", on_click=fork,
-            args=(me, run.id, arm, step, changed, more), disabled=bool(why_not),
-            help="Starts a new run and opens it in the Lab.",
-        )  # fmt: skip
-        if why_not:
-            st.caption(why_not, width="stretch")  # a finger and the keyboard find no help at a button that is off
+    return changes, wrong
 
 
 def mistakes(settings: dict) -> list[str]:
