@@ -171,10 +171,8 @@ def diverged(run: Run) -> str:
     """Which arms diverged, each with where the first of its networks did, and of how many of its seeds."""
     arms, seeds, where = run.experiment.arms, len(run.experiment.seeds), outbreaks(run.diverged)
     lost = {arm: sum(of == arm for of, _ in run.diverged) for arm in where}
-    told = [
-        f"{arms[arm].label} at step {step:,} in {place}" + f" ({lost[arm]} of {seeds} seeds)" * (lost[arm] < seeds)
-        for arm, (step, place) in where.items()
-    ]
+    some = {arm: f" ({n} of {seeds} seeds)" if n < seeds else "" for arm, n in lost.items()}
+    told = [f"{arms[arm].label} at step {step:,} in {place}{some[arm]}" for arm, (step, place) in where.items()]
     return f"{len(where)} of {len(arms)} arm{'s' * (len(arms) > 1)} diverged: {', '.join(told)}."
 
 

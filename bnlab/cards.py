@@ -73,7 +73,7 @@ def outcome(trace: Trace) -> str:
         score = card(trace, arm).score
         seeds = len(trace.experiment.seeds)
         if lost < seeds and score is not None:
-            some = f" ({lost} of {seeds} seeds diverged)" * (lost > 0)
+            some = f" ({lost} of {seeds} seeds diverged)" if lost else ""
             told.append(f"{side.label}: {amount(score, DATASETS[settings.data].task)}{some}")
         elif lost == seeds:
             told.append(f"{side.label}: diverged")
@@ -169,7 +169,7 @@ def shown(trace: Trace, arm: int) -> dict[str, Any]:
         {
             "name": "Mini-batch loss" + loss_of,
             "value": "–" if told.loss is None else f"{style.amount(told.loss)} {'' if regression else 'nats'}".strip(),
-            "help": f"Training loss{' (mean squared error)' * regression}, {recent}{loss_over}."
+            "help": f"Training loss{' (mean squared error)' if regression else ''}, {recent}{loss_over}."
             if told.loss is not None
             else NO_LOSS[lost],
         },

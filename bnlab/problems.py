@@ -62,7 +62,7 @@ def problems(error: ValidationError, fields: Iterable[str] = Settings.model_fiel
         elif e["type"] == "missing" and name == "label":
             said.append(f"an arm has no label; allowed are 1 to {MAX_LABEL} characters.")
         elif name in Settings.model_fields:
-            kind = ", which is not a number" * (e["type"] == "float_type")
+            kind = ", which is not a number" if e["type"] == "float_type" else ""
             said.append(f"{name} is {shown(e['input'])}{kind}; allowed is {allowed(name)}.")
         elif where and where[0] == "seeds":
             wrong = [shown(e["input"]) for e in found if e["loc"][:1] == ("seeds",)]

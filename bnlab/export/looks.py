@@ -52,7 +52,7 @@ AXES: dict[str, dict[str, list[tuple[str, int | tuple | str]]]] = {
 def mode(probe: str, experiment: Experiment) -> str:
     """How batch norm normalizes where a probe looks at these arms, in words; and what is named there by optimizer."""
     kinds = {settings.statistics for settings in experiment.arm_settings if settings.norm == "batch"}
-    also = " (frozen arms: with their moving averages)" * (len(kinds) > 1)
+    also = " (frozen arms: with their moving averages)" if len(kinds) > 1 else ""
     training, single = f"training mode{also}", f"population statistics{also}"
     if kinds == {"moving"}:
         training, single = "training with frozen moving averages", "frozen moving averages"
@@ -62,7 +62,7 @@ def mode(probe: str, experiment: Experiment) -> str:
         return "both modes"
     if probe == "jacobian":
         return f"layer and product: inference mode with {single}; training: {training}"
-    rate = "; rate: eta/||W||^2, under Adam eta/||W||" * (probe == "invariance")
+    rate = "; rate: eta/||W||^2, under Adam eta/||W||" if probe == "invariance" else ""
     return f"{training}, the next mini-batch{rate}"
 
 

@@ -247,9 +247,10 @@ def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
     figure.update_xaxes(title="α, weight of the old value (not to scale)", type="category")
     figure.update_yaxes(title="loss E in inference mode", **axis)
     if alike:
-        why = "nothing has come in yet, " * (at == 0)
+        why = "nothing has come in yet, " if at == 0 else ""
         best.append(f"{why}every α gives the same ({', '.join(alike)})")
-    note = f"Weights of step {at:,}{': ' * bool(best)}{'; '.join(best)}. {left_out(trace, {arm: there})}"
+    told = f": {'; '.join(best)}" if best else ""
+    note = f"Weights of step {at:,}{told}. {left_out(trace, {arm: there})}"
     return style.finished(figure, note=note.strip())
 
 

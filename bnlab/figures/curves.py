@@ -128,11 +128,11 @@ def outside(figure: go.Figure) -> bool:
     above = [(one, np.asarray(one.y) > figure.layout.yaxis.range[1]) for one in lines]
     above = [(one, there) for one, there in above if there.any()]
     for row, (one, there) in enumerate(above):
+        hollow = "-open" if one.marker.symbol.endswith("-open") else ""
         figure.add_scatter(
             x=one.x[there], y=np.full(there.sum(), 0.98 - 0.03 * row), yaxis="y2", mode="markers", name=one.name,
             legendgroup=one.legendgroup, showlegend=False, hoverinfo="skip",
-            marker={"size": 8, "color": one.line.color,
-                    "symbol": "triangle-up" + "-open" * one.marker.symbol.endswith("-open")},
+            marker={"size": 8, "color": one.line.color, "symbol": f"triangle-up{hollow}"},
         )  # fmt: skip
     if above:
         figure.update_layout(yaxis2={"overlaying": "y", "range": [0, 1], "fixedrange": True, "visible": False})
@@ -214,7 +214,7 @@ def diverged(figure: go.Figure, trace: Trace, arms: list[int], x: str) -> None:
     first, counts, seeds = outbreaks(trace.diverged), gone(trace), len(trace.experiment.seeds)
     marked = [(arm, *first[arm]) for arm in arms if arm in first]
     for i, (arm, step, place) in enumerate(marked):
-        place += f"; {counts[arm][1]} of {seeds} seeds" * (counts[arm][1] < seeds)
+        place += f"; {counts[arm][1]} of {seeds} seeds" if counts[arm][1] < seeds else ""
         inside = step > 0 or x == "linear"  # a logarithmic axis has no 0
         at, axis = (step, "x") if inside else (0, "x domain")
         left = step > trace.step / 2 if x == "linear" else step > trace.step**0.5

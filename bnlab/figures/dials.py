@@ -114,9 +114,10 @@ def verdict(dials: dict[str, Dial]) -> str:
     among = list(dict.fromkeys(a for a, _ in able))
     parts = 0 < len(able) < len(told) * (len(told) - 1)
     names = enumeration(among, "; " if any("," in name for name in among) else ", ")
-    only = f"Only {names} are compared{f', as both dials depend on {SAME}' * parts}. "
-    if len(among) == len(dials):
-        only = f"Arms are compared only within one {SAME}, on which both dials depend. " * parts
+    if len(among) < len(dials):
+        only = f"Only {names} are compared{f', as both dials depend on {SAME}' if parts else ''}. "
+    else:
+        only = f"Arms are compared only within one {SAME}, on which both dials depend. " if parts else ""
     pairs = [(a, b) for a, b in able if clearly(told[a].loss, told[b].loss) < 0]
     if not pairs:
         apart = [f"{words} {differs(told, able, k)}" for k, words in NAMES.items() if differs(told, able, k)]

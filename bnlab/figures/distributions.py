@@ -119,7 +119,8 @@ def named(steps: np.ndarray) -> str:
     """Steps in words: "step 7", "steps 384 to 399", "steps 0 to 8, up to 4 apart"."""
     if len(steps) == 1:
         return f"step {steps[0]:,}"
-    return f"steps {steps[0]:,} to {steps[-1]:,}" + f", up to {widest(steps):,} apart" * (widest(steps) > 1)
+    gap = f", up to {widest(steps):,} apart" if widest(steps) > 1 else ""
+    return f"steps {steps[0]:,} to {steps[-1]:,}{gap}"
 
 
 def layer_histograms(trace: Trace, which: str, arm: int, step: int) -> tuple[np.ndarray, dict[int, Histogram]]:
@@ -191,7 +192,8 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
         figure.update_xaxes(title="step", showticklabels=True, row=i // columns + 1, col=i % columns + 1)
     figure.update_annotations(font_size=13)
     size, together, gap = most
-    over = f"{together} steps" + f" that are up to {gap:,} apart" * (gap > 1) if together > 1 else "one step"
+    thinned = f" that are up to {gap:,} apart" if gap > 1 else ""
+    over = f"{together} steps{thinned}" if together > 1 else "one step"
     note = f"{NAMES[which].capitalize()}: median, 15 to 85% and 5 to 95%, each of a sample of {size:,} values of "
     note += over + (" over the seeds." if len(trace.experiment.seeds) > 1 else ".")
     shares = {arm: among_examples(trace, which, arm, layer) for arm in arms}
@@ -251,9 +253,10 @@ def histograms(trace: Trace, *, which: str, over: str, arm: int, layer: int, ste
     size = max((one.size for *_, one in ridges), default=0)
     what = style.label(trace, arm) if over == "layers" else f"layer {layer}"
     note = f"{NAMES[which].capitalize()} of {what} at {named(found)}: a sample of {size:,} values each"
-    note += " over the seeds" * (len(trace.experiment.seeds) > 1)
-    note += ", scaled to equal height." + lower(trace, layer) * (over == "arms") + departed(trace)
-    return style.finished(figure, height=120 + max(200, 28 * len(ridges)), note=note)
+    note += " over the seeds" if len(trace.experiment.seeds) > 1 else ""
+    note += ", scaled to equal height."
+    note += lower(trace, layer) if over == "arms" else ""
+    return style.finished(figure, height=120 + max(200, 28 * len(ridges)), note=note + departed(trace))
 
 
 WHICH = choice(

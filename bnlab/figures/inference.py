@@ -177,9 +177,9 @@ def explained(told: Three, settings: Settings, found: Cause | None) -> str:
     n = DATASETS[settings.data].n_test
     count = parts_of_at_most(K, n)
     own = each_of(n, count)
-    own += f" (for the run's K = {K:,})" * (own != f"{K:,}")
+    own += f" (for the run's K = {K:,})" if own != f"{K:,}" else ""
     said += f" With mini-batch statistics every example is normalized by its own mini-batch of {own}"
-    said += ", as in training" * (settings.statistics == "batch")
+    said += ", as in training" if settings.statistics == "batch" else ""
     last = int(np.flatnonzero(np.isfinite(told.population))[-1])
     batch, population = told.batch[last], told.population[last]
     when = "the newest step" if last == len(told.steps) - 1 else f"step {told.steps[last]:,}"

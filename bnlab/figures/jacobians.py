@@ -82,10 +82,12 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
         "looked at with random vectors."
     )
     frozen = mode(trace).startswith("training with frozen")
-    rings = "Rings: the law of random initial networks, the factors of the signal gradient multiplied." * (at == 0)
-    return finished(
-        figure, 440, f"Step {at:,}.", words, "" if frozen else coupled, rings, seeds(trace), *left(trace, at, arms)
-    )
+    notes = [f"Step {at:,}.", words]
+    if not frozen:
+        notes.append(coupled)
+    if at == 0:
+        notes.append("Rings: the law of random initial networks, the factors of the signal gradient multiplied.")
+    return finished(figure, 440, *notes, seeds(trace), *left(trace, at, arms))
 
 
 def inference(trace: Trace) -> str:

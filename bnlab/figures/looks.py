@@ -210,7 +210,7 @@ def line(
         x=x, y=style.numbers(y), name=name, legendgroup=name, meta=what or None,
         showlegend=shown, mode="lines+markers" if marks else style.mode(y), opacity=0.55 if pale else 1,
         line={"color": style.color(arm), "dash": style.dash(arm), "width": 1 if pale else 1.8},
-        marker={"symbol": style.symbol(arm) + "-open" * pale, "size": 5 if pale else 6},
+        marker={"symbol": style.symbol(arm) + ("-open" if pale else ""), "size": 5 if pale else 6},
         hovertemplate=f"%{{x}}: %{{y:,.4g}}<extra>{', '.join(filter(None, (name, what)))}</extra>", row=1, col=column,
     )  # fmt: skip
 
@@ -218,7 +218,8 @@ def line(
 def seeds(trace: Trace, log: bool = True) -> str:
     """What lines and bands are where there are several seeds."""
     n = len(trace.experiment.seeds)
-    return f"Lines: {'geometric ' * log}means over {n} seeds; bands: their range." if n > 1 else ""
+    means = "geometric means" if log else "means"
+    return f"Lines: {means} over {n} seeds; bands: their range." if n > 1 else ""
 
 
 def finished(figure: go.Figure, height: int, *notes: str) -> go.Figure:

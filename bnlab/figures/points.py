@@ -48,4 +48,5 @@ def spanning(what: str, wide: int, most: str = "") -> str:
 
 def uneven(steps: list[np.ndarray]) -> str:
     """Gives "up to " where points stand for more steps here than there: single ones may follow thinned ones."""
-    return "up to " * (len({int(each) for line in steps for each in np.diff(line)}) > 1)
+    widths = {int(each) for line in steps for each in np.diff(line)}
+    return "up to " if len(widths) > 1 else ""

@@ -95,8 +95,9 @@ def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
         over.append(told.steps)
     when = moments(trace, found)
     alone = len({*found}) == 1 and len(found[0]) == 1  # else too long for an axis
+    here = f",{when}" if alone else ""
     for column, what in enumerate(("saturated values", "dead units"), 1):
-        figure.update_xaxes(title="layer" + f",{when}" * alone, row=1, col=column)
+        figure.update_xaxes(title=f"layer{here}", row=1, col=column)
         figure.update_xaxes(title=f"step, layer {layer}", row=2, col=column)
         figure.update_yaxes(title=f"share of {what}", tickformat=".0%", range=[-0.03, 1.03], col=column)
     none = "No value here is saturated and no unit is dead. " if most == 0 else ""
