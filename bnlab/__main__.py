@@ -218,7 +218,7 @@ def probe(asked: argparse.Namespace) -> int:
         print(looks.text(name, table, None if asked.probe else LINES))
         if asked.out:
             asked.out.mkdir(parents=True, exist_ok=True)
-            print(tables.written(iter([table]), tables.FORMATS["csv"], asked.out / f"{name}.csv"))
+            print(tables.write_file(iter([table]), tables.FORMATS["csv"], asked.out / f"{name}.csv"))
     return 0
 
 

@@ -267,7 +267,7 @@ def test_of_a_table_that_breaks_off_nothing_stays_and_what_was_there_does(tmp_pa
         raise ending
 
     with pytest.raises(type(ending)):
-        tables.written(rows(), tables.FORMATS[to], path)
+        tables.write_file(rows(), tables.FORMATS[to], path)
     assert [*tmp_path.iterdir()] == [path] and path.read_text() == "of another run"
 
 
@@ -307,10 +307,10 @@ def test_of_two_exports_into_one_directory_at_once_one_is_there_whole(tmp_path, 
 
     def rows():
         yield ours
-        tables.written(iter([theirs]), tables.FORMATS["csv"], path)
+        tables.write_file(iter([theirs]), tables.FORMATS["csv"], path)
         yield ours
 
-    tables.written(rows(), tables.FORMATS["csv"], path)
+    tables.write_file(rows(), tables.FORMATS["csv"], path)
     assert {*path.read_text().split()[1:]} == {"1"} and [*tmp_path.iterdir()] == [path]
 
 
@@ -318,6 +318,6 @@ def test_what_cannot_be_replaced_is_named_and_nothing_is_left(tmp_path):
     """What was to replace it was named, and is no more; on Windows a table is held by whatever shows it."""
     (path := tmp_path / "steps.csv").mkdir()
     with pytest.raises(OSError) as refused:
-        tables.written(iter([pa.table({"step": [1]})]), tables.FORMATS["csv"], path)
+        tables.write_file(iter([pa.table({"step": [1]})]), tables.FORMATS["csv"], path)
     assert in_terminal(refused.value, tmp_path) == f"{path}: Is a directory."
     assert [*tmp_path.iterdir()] == [path]

@@ -44,11 +44,12 @@ def write(trace: Trace, to: str, directory: Path) -> list[Path]:
     tables |= {"scores": scores(trace), "population": population(trace)}
     files = {directory / f"{name}.{to}": rows for name, rows in tables.items()}
     with trace.store.reading():  # a run that is being trained is exported as it was at one moment
-        return [path for path, rows in files.items() if written(rows, FORMATS[to], path)]
+        return [path for path, rows in files.items() if write_file(rows, FORMATS[to], path)]
 
 
-def written(rows: Iterator[pa.Table], form: type, path: Path) -> Path | None:
-    """The file of these rows, None if there are none; where it cannot be written to its end, what was there stays."""
+def write_file(rows: Iterator[pa.Table], form: type, path: Path) -> Path | None:
+    """Write these rows and give the file, None if there are none; where it cannot be written to its end, what was there
+    stays."""
     beside, writer = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part"), None  # another may be exporting, too
     try:
         with beside.open("wb") as file:  # pyarrow takes every path for UTF-8; not every system's is
