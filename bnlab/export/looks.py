@@ -108,7 +108,7 @@ def text(probe: str, table: pa.Table, most: int | None = None) -> str:
     lines: dict[tuple, list[tuple[object, str]]] = {}
     for row in table.to_pylist():
         *rows, last = [column for column, _ in AXES.get(probe, {}).get(row["quantity"], ())] or [""]
-        name = row["quantity"] + "".join(f", {column} {written(row[column])}" for column in rows)
+        name = row["quantity"] + "".join(f", {column} {as_text(row[column])}" for column in rows)
         line = lines.setdefault((row["arm"], row["seed"], name, last, UNITS.get(row["quantity"], "")), [])
         line.append((row.get(last), f"{row['value']:.4g}"))
     told = [
@@ -126,8 +126,8 @@ def belonging(column: str, at: list) -> str:
         return ""
     counted = len(at) > 2 and all(isinstance(one, int) for one in at) and at[-1] - at[0] == len(at) - 1
     between = "; " if isinstance(at[0], str) else " "
-    return f", {column} " + (f"{at[0]} to {at[-1]}" if counted else between.join(map(written, at)))
+    return f", {column} " + (f"{at[0]} to {at[-1]}" if counted else between.join(map(as_text, at)))
 
 
-def written(value: object) -> str:
+def as_text(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
