@@ -51,7 +51,7 @@ def test_logarithmic_axes_have_ticks_of_one_style(inference_run, name):
     found = [axis for axis in seen(*inference_run, name, options).select_yaxes() if axis.type == "log"]
     assert found
     for axis in found:
-        alike = [[axes.written(v, plain) for v in axis.tickvals or ()] for plain in (True, False)]
+        alike = [[axes.tick_text(v, plain) for v in axis.tickvals or ()] for plain in (True, False)]
         assert list(axis.ticktext or ()) in alike
         assert axis.tickvals or axis.tickformat == ",~g", "where it spans little"
 
@@ -148,7 +148,7 @@ def test_an_arm_is_called_in_every_note_and_below_the_mouse_as_the_visitor_calle
 
 def test_thousands_are_parted_by_commas_on_every_axis_and_in_every_note(store):
     """But not in what a visitor types, nor below a thousand."""
-    assert [axes.written(v, plain=True) for v in (500, 2e3, 1e4)] == ["500", "2,000", "10,000"]
+    assert [axes.tick_text(v, plain=True) for v in (500, 2e3, 1e4)] == ["500", "2,000", "10,000"]
     assert style.LOOK.layout.xaxis.separatethousands and style.LOOK.layout.yaxis.separatethousands
     trace = recorded(store, ({}, {"norm": "batch"}), steps=2100, score_every=700, budget_mb=2000)
     child = forked(store, trace, 1400, 1, learning_rate=0.2)

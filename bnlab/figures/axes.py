@@ -42,14 +42,14 @@ def ticks(low: float, high: float) -> dict[str, object] | None:
         if sum(low <= v <= high for v in values) > 2:
             break
     plain = all(1e-4 < v < 2e4 for v in values if low <= v <= high)
-    return {"tickvals": values, "ticktext": [written(v, plain) for v in values]}
+    return {"tickvals": values, "ticktext": [tick_text(v, plain) for v in values]}
 
 
 HELD = (-323, 308)  # powers of ten that a float holds
 SHARE = ".1~%"  # how the ticks of a share are written: 20%, 0.5%
 
 
-def written(value: float, plain: bool) -> str:
+def tick_text(value: float, plain: bool) -> str:
     """0.02, 5, 2,000; or as a power of ten what is far from 1: numbers of one axis are written alike."""
     if plain or 1 <= value <= 10:
         return f"{value:,g}"
