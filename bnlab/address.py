@@ -25,13 +25,13 @@ DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?", re.I) 
 def to_query(experiment: Experiment) -> list[tuple[str, str]]:
     """The pairs of the URL's query that say this experiment; the default experiment needs none."""
     pairs = [
-        (name, written(value))
+        (name, to_text(value))
         for name, value in experiment.settings.model_dump().items()
         if value != getattr(DEFAULTS.settings, name)
     ]
     if experiment.arms != DEFAULT_ARMS:
         pairs += [
-            ("arm", ";".join([arm.label] + [f"{name}={written(value)}" for name, value in arm.changes.items()]))
+            ("arm", ";".join([arm.label] + [f"{name}={to_text(value)}" for name, value in arm.changes.items()]))
             for arm in experiment.arms
         ]
     if experiment.seeds != DEFAULTS.seeds:
@@ -97,7 +97,7 @@ def more_than_once(pairs: list[tuple[str, str]]) -> list[str]:
     ]
 
 
-def written(value: Any) -> str:
+def to_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -3,7 +3,7 @@
 import pytest
 from lab_page import address, button, drawn, errors, page, typed, widget
 
-from bnlab.address import from_query, written
+from bnlab.address import from_query, to_text
 from bnlab.experiment import Experiment
 from bnlab.figures import FIGURES
 from bnlab.settings import Settings, about
@@ -23,7 +23,7 @@ def test_every_setting_has_a_control_with_its_label_and_help(name):
     found = widget(page(), name)
     assert found.label.startswith(about(name).label)
     assert about(name).help in found.help
-    assert found.value in (getattr(Settings(), name), written(getattr(Settings(), name)))
+    assert found.value in (getattr(Settings(), name), to_text(getattr(Settings(), name)))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 from bnlab import Experiment, Settings
-from bnlab.address import from_query, written
+from bnlab.address import from_query, to_text
 from bnlab.export.looks import AXES
 from bnlab.problems import allowed, enumeration
 from bnlab.record import TABLES
@@ -67,7 +67,7 @@ def test_every_setting_and_each_of_its_choices_is_named():
 def test_the_table_of_settings_has_their_defaults_and_limits_and_the_lines_below_it_those_of_arms_and_seeds():
     def told(name: str) -> str:
         span = f" ({allowed(name).removeprefix('a whole number from ')})" if limits(name)[0] is not None else ""
-        return f"`{written(Settings.model_fields[name].default)}`{span}"
+        return f"`{to_text(Settings.model_fields[name].default)}`{span}"
 
     table = re.search(r"^\| field \| default .*?\n\n", README, re.M | re.S)[0].splitlines()[2:-1]
     rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in table]

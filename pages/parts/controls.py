@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import streamlit as st
 
 from bnlab import problems
-from bnlab.address import read, read_seeds, written
+from bnlab.address import read, read_seeds, to_text
 from bnlab.data import DATASETS
 from bnlab.figures.style import amount
 from bnlab.run import Run
@@ -61,7 +61,7 @@ def preview(data: str, standardize: bool) -> None:
     with st.expander("Preview", type="compact", on_change="rerun", key="preview") as place:
         if place.open:
             title = f"Preview of {DATASETS[data].label}"
-            live.chart(f"api/data/{data}", {"standardize": written(standardize)}, title)
+            live.chart(f"api/data/{data}", {"standardize": to_text(standardize)}, title)
 
 
 def complain(places: Places, wrong: list[str]) -> list[str]:
@@ -114,8 +114,8 @@ def control(name: str, value: Any, key: str, beside: dict[str, Any]) -> Any:
         return st.toggle(value=value is True, **shown)
     if kind is int and high - low <= FEW and isinstance(value, int) and low <= value <= high:
         return st.slider(min_value=low, max_value=high, value=value, **shown)
-    chosen = typed(grid(name, beside), written(value), shown)
-    return value if chosen == written(value) else read(name, chosen)
+    chosen = typed(grid(name, beside), to_text(value), shown)
+    return value if chosen == to_text(value) else read(name, chosen)
 
 
 def typed(texts: list[str], text: str, shown: dict[str, Any]) -> str:
