@@ -27,7 +27,7 @@ def spaced(places: Sequence[int], most: int) -> list[int]:
     return [*places[:: -(-len(places) // most) or 1], *places[-1:]]
 
 
-class About(NamedTuple):
+class Quantity(NamedTuple):
     """What a recorded quantity is: its label, symbol, unit and one sentence."""
 
     label: str
@@ -37,34 +37,40 @@ class About(NamedTuple):
 
 
 STEPS = {
-    "loss": About("Mini-batch loss", "E", "nats", "Training loss of the mini-batch, before the update."),
-    "accuracy": About("Mini-batch accuracy", "", "share", "Share classified correctly, before the update."),
+    "loss": Quantity("Mini-batch loss", "E", "nats", "Training loss of the mini-batch, before the update."),
+    "accuracy": Quantity("Mini-batch accuracy", "", "share", "Share classified correctly, before the update."),
 }
 LAYERS = {
-    "grad_norm": About("Weight gradient", "‖dE/dW‖", "", "Euclidean norm of the loss gradient of the layer's weights."),
-    "signal_grad_norm": About(
+    "grad_norm": Quantity(
+        "Weight gradient", "‖dE/dW‖", "", "Euclidean norm of the loss gradient of the layer's weights."
+    ),
+    "signal_grad_norm": Quantity(
         "Signal gradient", "‖dE/da‖", "", "Euclidean norm of the error arriving at the layer's pre-activations."
     ),
-    "weight_norm": About("Weight norm", "‖W‖", "", "Euclidean norm of the layer's weights, before the update."),
-    "update_ratio": About("Update ratio", "‖ΔW‖/‖W‖", "", "Norm of the update of W over the norm of W."),
-    "a_mean": About("Mean pre-activation", "mean(a)", "", "Mean of a over examples and units."),
-    "a_std": About("Spread of pre-activations", "std(a)", "", "Standard deviation of a over examples and units."),
-    "z_mean": About("Mean activation", "mean(z)", "", "Mean of z = h(a) over examples and units."),
-    "z_std": About("Spread of activations", "std(z)", "", "Standard deviation of z over examples and units."),
-    "saturated": About("Saturated", "", "share", "Share of values in the flat part of the activation."),
-    "dead": About("Dead units", "", "share", "Share of units that are saturated for every example of the mini-batch."),
+    "weight_norm": Quantity("Weight norm", "‖W‖", "", "Euclidean norm of the layer's weights, before the update."),
+    "update_ratio": Quantity("Update ratio", "‖ΔW‖/‖W‖", "", "Norm of the update of W over the norm of W."),
+    "a_mean": Quantity("Mean pre-activation", "mean(a)", "", "Mean of a over examples and units."),
+    "a_std": Quantity("Spread of pre-activations", "std(a)", "", "Standard deviation of a over examples and units."),
+    "z_mean": Quantity("Mean activation", "mean(z)", "", "Mean of z = h(a) over examples and units."),
+    "z_std": Quantity("Spread of activations", "std(z)", "", "Standard deviation of z over examples and units."),
+    "saturated": Quantity("Saturated", "", "share", "Share of values in the flat part of the activation."),
+    "dead": Quantity(
+        "Dead units", "", "share", "Share of units that are saturated for every example of the mini-batch."
+    ),
 }
 UNITS = {
-    "batch_mean": About("Batch mean", "μ", "", "Mean over the mini-batch of what batch norm normalizes."),
-    "batch_var": About("Batch variance", "σ²", "", "Biased variance over the mini-batch of the same."),
-    "moving_mean": About("Moving mean", "μ̄", "", "Moving average of the batch means, after the step."),
-    "moving_var": About("Moving variance", "σ̄²", "", "Moving average of the batch variances, after the step."),
-    "gamma": About("gamma", "γ", "", "Learned standard deviation of the unit, before the update."),
-    "beta": About("beta", "β", "", "Learned mean of the unit, before the update."),
+    "batch_mean": Quantity("Batch mean", "μ", "", "Mean over the mini-batch of what batch norm normalizes."),
+    "batch_var": Quantity("Batch variance", "σ²", "", "Biased variance over the mini-batch of the same."),
+    "moving_mean": Quantity("Moving mean", "μ̄", "", "Moving average of the batch means, after the step."),
+    "moving_var": Quantity("Moving variance", "σ̄²", "", "Moving average of the batch variances, after the step."),
+    "gamma": Quantity("gamma", "γ", "", "Learned standard deviation of the unit, before the update."),
+    "beta": Quantity("beta", "β", "", "Learned mean of the unit, before the update."),
 }
 SAMPLES = {
-    "a": About("Sampled pre-activations", "a", "", f"At most {SAMPLE} pre-activations of the layer, at fixed places."),
-    "z": About("Sampled activations", "z", "", f"At most {SAMPLE} activations of the layer, at fixed places."),
+    "a": Quantity(
+        "Sampled pre-activations", "a", "", f"At most {SAMPLE} pre-activations of the layer, at fixed places."
+    ),
+    "z": Quantity("Sampled activations", "z", "", f"At most {SAMPLE} activations of the layer, at fixed places."),
 }
 TABLES = {"steps": STEPS, "layers": LAYERS, "units": UNITS, "samples": SAMPLES}
 

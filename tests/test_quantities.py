@@ -121,7 +121,7 @@ def test_a_quantity_that_is_added_leaves_the_others_as_they_are(monkeypatch, las
     """The README promises it: one row in record.py. Those measured are found by name, wherever the new one stands."""
     asked = every_kind(depth=3, width=6, data="wine", batch_size=16, steps=2)
     seen = lambda: [[r.value(q, arm) for q in known for arm in range(len(asked.arms))] for r in train(asked) if r.parts]  # noqa: E731
-    known, more = list(record.LAYERS), {"more": record.About("More", "", "", "Nothing yet.")}
+    known, more = list(record.LAYERS), {"more": record.Quantity("More", "", "", "Nothing yet.")}
     before = seen()
     at = known.index(last) + 1
     wider = dict([*list(record.LAYERS.items())[:at], *more.items(), *list(record.LAYERS.items())[at:]])
