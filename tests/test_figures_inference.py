@@ -48,7 +48,7 @@ def test_the_moment_of_the_cause_is_chosen_without_reading_a_look(store, monkeyp
     assert inference.moment(store.trace(trace.run.id), told, 0) == at
 
 
-@pytest.mark.parametrize("name", sorted(alphas.ABOUT | inference.ABOUT))
+@pytest.mark.parametrize("name", sorted(alphas.PLOTS | inference.PLOTS))
 def test_an_arm_without_batch_norm_is_told_so(inference_run, name):
     store, run_id = inference_run
     assert "no batch norm" in figures.draw(name, store.trace(run_id), {"arm": "0"}).layout.annotations[0].text

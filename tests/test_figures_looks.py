@@ -9,13 +9,13 @@ from bnlab.figures import contest, dials, geometry, jacobians, predicted, rates,
 from bnlab.looking import look
 
 NAMES = [
-    *predicted.ABOUT,
-    *dials.ABOUT,
-    *contest.ABOUT,
-    *rates.ABOUT,
-    *jacobians.ABOUT,
-    *geometry.ABOUT,
-    *surface.ABOUT,
+    *predicted.PLOTS,
+    *dials.PLOTS,
+    *contest.PLOTS,
+    *rates.PLOTS,
+    *jacobians.PLOTS,
+    *geometry.PLOTS,
+    *surface.PLOTS,
 ]
 ASKED = [{}, {"plane": "path"}, {"plane": "path", "look": "surface"}, {"step": "20"}]
 CASES = [(name, o) for name in NAMES for o in ASKED if set(o) <= {x.name for x in figures.FIGURES[name].options}]

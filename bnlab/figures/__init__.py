@@ -29,7 +29,7 @@ from . import (
     style,
     surface,
 )
-from .options import About, Option, asked, lacking, nearest
+from .options import Option, Plot, asked, lacking, nearest
 from .told import told
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 NEAR = 64  # snapshots before the newest among which one is sought that has been looked at
 
-FIGURES: Registry[About] = Registry("figure")
+FIGURES: Registry[Plot] = Registry("figure")
 for more in (
     curves,
     gradients,
@@ -58,8 +58,8 @@ for more in (
     geometry,
     surface,
 ):
-    for name, about in more.ABOUT.items():
-        FIGURES[name] = about
+    for name, plot in more.PLOTS.items():
+        FIGURES[name] = plot
 
 
 def check(name: str, trace: Trace, query: Mapping[str, str]) -> None:
@@ -72,10 +72,10 @@ def draw(name: str, trace: Trace, query: Mapping[str, str]) -> go.Figure:
 
     Raises KeyError for an unknown name and ValueError with a sentence for a bad option.
     """
-    about = FIGURES[name]
-    values = asked(about.options, query, trace)
-    why = lacking(about, trace)
-    figure = style.said(why) if why else about.draw(trace, **values)
+    plot = FIGURES[name]
+    values = asked(plot.options, query, trace)
+    why = lacking(plot, trace)
+    figure = style.said(why) if why else plot.draw(trace, **values)
     if "said" not in figure.layout.meta:
         figure.layout.meta["note"] = f"{figure.layout.meta['note']} {nearest(query, values, trace)}".strip()
         figure.layout.meta["told"] = told(figure)
@@ -84,10 +84,10 @@ def draw(name: str, trace: Trace, query: Mapping[str, str]) -> go.Figure:
 
 def needs(name: str, trace: Trace, query: Mapping[str, str]) -> list[tuple[str, int, dict]]:
     """The looks (probe, step, options) that the figure draws and that have not been taken yet. Raises as draw()."""
-    about = FIGURES[name]
-    if about.needs is None:
+    plot = FIGURES[name]
+    if plot.needs is None:
         return []
-    wanted = about.needs(trace, **asked(about.options, query, trace))
+    wanted = plot.needs(trace, **asked(plot.options, query, trace))
     return [(probe, step, of) for probe, step, of in wanted if trace.look(probe, 0, step, **of) is None]
 
 
@@ -97,13 +97,13 @@ def settle(name: str, trace: Trace, query: Mapping[str, str]) -> None:
     Raises as draw()."""
     if trace.run.ended or not needs(name, trace, query):
         return
-    about = FIGURES[name]
+    plot = FIGURES[name]
     for step in reversed(trace.snapshots()[-NEAR:]):
         trace.horizon = step
-        wanted = about.needs(trace, **asked(about.options, query, trace))  # none: there is nothing to be seen at it
+        wanted = plot.needs(trace, **asked(plot.options, query, trace))  # none: there is nothing to be seen at it
         if wanted and not needs(name, trace, query):
             return
     trace.horizon = None
 
 
-__all__ = ["FIGURES", "About", "Option", "check", "draw", "needs", "settle"]
+__all__ = ["FIGURES", "Option", "Plot", "check", "draw", "needs", "settle"]

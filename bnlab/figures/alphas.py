@@ -15,7 +15,7 @@ from .inference import SHOWN, three
 from .lasting import wholly
 from .looks import NOT_YET, left_out, missing, newest_snapshot, not_finite, seen
 from .moving import NO_BATCH_NORM, subject
-from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, About, Option
+from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, Option, Plot
 from .style import NOTHING
 
 if TYPE_CHECKING:
@@ -260,21 +260,21 @@ ALPHA = Option(
     "alpha", "number", "alpha α", "Weight of the old value in the recomputed moving averages.",
     low=0, high=1, default="0.99", marks=FINE,
 )  # fmt: skip
-ABOUT = {
-    "recomputed": About(
+PLOTS = {
+    "recomputed": Plot(
         "Any alpha, afterwards",
         "Moving averages play no role in training. Move alpha: the averages are recomputed from recorded statistics.",
         recomputed,
         (BATCH_ARM, SEED, LAYER, UNIT, ALPHA),
     ),
-    "alpha_inference": About(
+    "alpha_inference": Plot(
         "Inference loss with this alpha",
         "How the network would score at each snapshot had it averaged with the chosen alpha, without bias correction.",
         alpha_inference,
         (BATCH_ARM, ALPHA),
         inference_needs,
     ),
-    "alpha_curve": About(
+    "alpha_curve": Plot(
         "Inference loss against alpha",
         "Small alphas are noisy, large ones late; the ring marks the least loss. Without bias correction.",
         alpha_curve,

@@ -14,7 +14,7 @@ from . import axes, style
 from .alphas import unknown
 from .looks import NOT_YET, left_out, missing, newest_snapshot, not_finite, seen, those
 from .losses import measure
-from .options import STEP, About, Option, no_batch_norm
+from .options import STEP, Option, Plot, no_batch_norm
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -227,8 +227,8 @@ def outlier(trace: Trace, *, step: int) -> go.Figure:
     return style.finished(figure, height=140 + 36 * len(labels), note=note)
 
 
-ABOUT = {
-    "mistakes": About(
+PLOTS = {
+    "mistakes": Plot(
         "Broken on purpose",
         "The mistakes everyone makes, and what each costs on the test set.",
         mistakes,
@@ -236,7 +236,7 @@ ABOUT = {
         broken_needs,
         no_batch_norm,
     ),
-    "outlier": About(
+    "outlier": Plot(
         "One outlier, another's prediction",
         "In training mode batch norm couples the examples of a mini-batch; layer norm and frozen averages do not.",
         outlier,

@@ -16,7 +16,7 @@ from .dials import NONE_BELOW, ROUGHNESS
 from .lasting import bounds, confine, finite, lasting, lost, parted, room, ruling
 from .looks import Needs, all_lost, each, empty, finished, line, looks, middle, mode, newest, often, seeds, some, titled
 from .losses import measure
-from .options import STEP, About, choice, having, lower
+from .options import STEP, Plot, choice, having, lower
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -162,22 +162,22 @@ def smoothness_needs(trace: Trace, *, direction: str) -> Needs:
     return often(direction, 6)(trace)
 
 
-ABOUT = {
-    "smoothness": About(
+PLOTS = {
+    "smoothness": Plot(
         "The loss along the gradient",
         "How far one can trust the gradient: the less loss and gradient change a few steps further, the smoother.",
         smoothness,
         (DIRECTION,),
         smoothness_needs,
     ),
-    "covariate_shift": About(
+    "covariate_shift": Plot(
         "Internal covariate shift",
         "How much a layer's gradient changes when the layers below take their update.",
         covariate_shift,
         (STEP,),
         newest("shift"),
     ),
-    "curvature": About(
+    "curvature": Plot(
         "Largest curvature",
         "Gradient descent on a quadratic is stable in the steepest direction while this is below 2/η.",
         curvature,

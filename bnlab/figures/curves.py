@@ -14,7 +14,7 @@ from . import axes, style
 from .lasting import bounds, crowded, departed, gone, lasting, room, ruled, ruling
 from .losses import chance, classifies, measure, tick_format, unit, value_format
 from .means import living
-from .options import AXIS, About, choice
+from .options import AXIS, Plot, choice
 from .points import spanning
 from .smoothing import curve, growing, taken, width
 
@@ -293,14 +293,14 @@ KIND = choice(
 )
 X = choice("x", "Horizontal axis", "Scale of the steps.", AXIS)
 Y = choice("y", "Vertical axis", "Scale of the values.", AXIS)
-ABOUT = {
-    "loss": About(
+PLOTS = {
+    "loss": Plot(
         "Loss",
         "Does it fall? A network whose gradients vanish stays at the dotted line: chance.",
         loss,
         (SPLITS, KIND, SMOOTHING, X, Y),
     ),
-    "accuracy": About(
+    "accuracy": Plot(
         "Accuracy",
         "The share of examples that are classified correctly; the dotted line is guessing.",
         accuracy,

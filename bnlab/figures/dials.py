@@ -22,7 +22,7 @@ from .lasting import lost, wholly
 from .looks import COMING, NOT_YET, Needs, empty, finished, missing, mode
 from .losses import chance_loss
 from .means import geometric, present
-from .options import About, having
+from .options import Plot, having
 from .smoothing import smoothed
 
 if TYPE_CHECKING:
@@ -227,8 +227,8 @@ def caution(trace: Trace) -> str:
     return words.strip()
 
 
-ABOUT = {
-    "dials": About(
+PLOTS = {
+    "dials": Plot(
         "Two dials, and how fast it learns",
         "Which of the two explanations does the speed follow? Each arm once.",
         dials,

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from ..record import sample_at, spaced
 from . import style
 from .lasting import bounds, departed, lasting, room, ruled, ruling, wholly
-from .options import ARM, LAYER, STEP, About, choice, having, lower, no_steps
+from .options import ARM, LAYER, STEP, Plot, choice, having, lower, no_steps
 from .points import percentiles
 from .style import nothing
 
@@ -265,8 +265,8 @@ WHICH = choice(
 OVER = choice(
     "over", "Compare", "Every layer of one arm, or one layer of every arm.", {"layers": "layers", "arms": "arms"}
 )
-ABOUT = {
-    "distributions": About(
+PLOTS = {
+    "distributions": Plot(
         "Distributions over time",
         "The percentiles 5, 15, 50, 85 and 95 of a layer's values. With batch norm before the activation z stays put "
         "while a drifts; without it both may drift, shrink or grow, or every unit comes to have the same value for all "
@@ -275,7 +275,7 @@ ABOUT = {
         (WHICH, LAYER),
         lacks=no_steps,
     ),
-    "histograms": About(
+    "histograms": Plot(
         "Histograms",
         f"How a layer's values are distributed: a sample of the mini-batches of up to {POOLED} steps, the last the one "
         "you choose.",

@@ -12,7 +12,7 @@ from ..record import evenly
 from . import style
 from .lasting import bounds, lasting, room, ruled, wholly
 from .moving import NO_BATCH_NORM, end
-from .options import BATCH_ARM, LAYER, SEED, UNIT, About, no_steps
+from .options import BATCH_ARM, LAYER, SEED, UNIT, Plot, no_steps
 from .points import percentiles
 from .style import nothing
 
@@ -90,8 +90,8 @@ def gamma_beta(trace: Trace, *, arm: int, seed: int, layer: int, unit: int) -> g
     return style.finished(figure, height=380, note=note)
 
 
-ABOUT = {
-    "gamma_beta": About(
+PLOTS = {
+    "gamma_beta": Plot(
         "Gamma and beta",
         "The standard deviation γ and the mean β that a layer's units have learned to give their output.",
         gamma_beta,

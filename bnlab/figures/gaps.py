@@ -18,7 +18,7 @@ from .inference import each_of
 from .looks import NOT_YET, finished, left_out, missing, newest_snapshot, not_finite, seen
 from .means import present
 from .moving import NO_BATCH_NORM
-from .options import BATCH_ARM, LAYER, STEP, About, choice
+from .options import BATCH_ARM, LAYER, STEP, Plot, choice
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -275,15 +275,15 @@ START = choice(
     "Plain: the averages start at 0 and 1. Corrected: what is left of the start is divided out, as Adam does.",
     {"plain": "plain", "corrected": "bias-corrected"},
 )
-ABOUT = {
-    "why_off": About(
+PLOTS = {
+    "why_off": Plot(
         "Why they are off",
         "The gap between moving average and population in its three parts, which add up unit by unit.",
         why_off,
         (BATCH_ARM, LAYER, STEP, START),
         why_off_needs,
     ),
-    "in_practice": About(
+    "in_practice": Plot(
         "Population statistics in practice",
         "Pooled over mini-batches that normalize by themselves, instead of layer by layer over all examples: exact in "
         "layer 1, whose inputs are the same. Above it the error grows as the mini-batches get smaller.",

@@ -17,7 +17,7 @@ from .lasting import confine, lasting, parted
 from .looks import NOT_YET, absent, each, empty, finished, layered, line, middle, mode, seeds, titled
 from .losses import measure, unit
 from .means import present
-from .options import LAYER, STEP, About, Option, having, lower
+from .options import LAYER, STEP, Option, Plot, having, lower
 from .style import amount
 
 if TYPE_CHECKING:
@@ -198,21 +198,21 @@ FACTOR = Option(
     "c", "number", "Factor c", "The layer's weights and bias are multiplied by it.",
     low=FACTORS[0], high=FACTORS[-1], default="1", marks=FACTORS,
 )  # fmt: skip
-ABOUT = {
-    "invariance": About(
+PLOTS = {
+    "invariance": Plot(
         "Scale invariance",
         "Flat lines: the scale of the layer's weights means nothing there.",
         invariance,
         (TOP, STEP, FACTOR),
         layered("invariance"),
     ),
-    "scale_over_time": About(
+    "scale_over_time": Plot(
         "Weight norm, update ratio and angle",
         "Growing weights below a norm lower the learning rate that counts: updates turn them less and less.",
         scale_over_time,
         (TOP,),
     ),
-    "undone": About(
+    "undone": Plot(
         "The reset that changes nothing and everything",
         "gamma and beta can undo the normalization, yet that does not remove batch norm.",
         undone,

@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from . import axes, style
 from .lasting import bounds, departed, lasting, ruled
 from .means import geometric_norm
-from .options import AXIS, STEP, About, choice, no_steps
+from .options import AXIS, STEP, Plot, choice, no_steps
 from .points import moments, spanning, uneven
 from .smoothing import width
 from .style import NOTHING, nothing
@@ -222,8 +222,8 @@ COLUMN = choice(
     {"mean": "mean", "high": "greatest", "low": "least"},
 )
 SCALE = choice("scale", "Vertical axis", "Scale of the norms.", AXIS)._replace(default="log")
-ABOUT = {
-    "gradient_flow": About(
+PLOTS = {
+    "gradient_flow": Plot(
         "Gradient flow",
         "A straight line on the logarithmic axis is a constant factor per layer: falling to the left, the signal "
         "vanishes on its way to the input; rising to the left, it explodes.",
@@ -231,7 +231,7 @@ ABOUT = {
         (STEP, SCALE),
         lacks=no_steps,
     ),
-    "gradient_heatmap": About(
+    "gradient_heatmap": Plot(
         "Gradient over time",
         "Each row is a layer, each column a step (in a long run a few): watch the lower layers wake up, or stay dark.",
         gradient_heatmap,

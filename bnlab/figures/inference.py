@@ -16,7 +16,7 @@ from .looks import left_out, not_finite
 from .losses import tick_format, value_format
 from .means import present
 from .moving import NO_BATCH_NORM
-from .options import BATCH_ARM, About, choice
+from .options import BATCH_ARM, Plot, choice
 from .style import NOTHING, UNSCORED, amount
 
 if TYPE_CHECKING:
@@ -205,8 +205,8 @@ def widest(told: Three) -> int:
 
 SPLIT = choice("split", "Data", "Which examples are scored.", {"test": "test set", "train": "training set"})
 QUANTITY = choice("quantity", "Score", "What is drawn.", {"loss": "loss", "accuracy": "accuracy"})
-ABOUT = {
-    "three_losses": About(
+PLOTS = {
+    "three_losses": Plot(
         "Three statistics, one network",
         "The same weights on the same data: what changes is only what batch norm normalizes with.",
         three_losses,

@@ -13,7 +13,7 @@ from . import style
 from .lasting import room
 from .looks import OLD, absent, each, finished, line, middle, mode, newest, seeds, titled
 from .means import present
-from .options import STEP, About, having, lower
+from .options import STEP, Plot, having, lower
 from .predicted import of
 
 if TYPE_CHECKING:
@@ -196,29 +196,29 @@ def ranks(trace: Trace, *, step: int) -> go.Figure:
     return finished(figure, style.HEIGHT, note, seeds(trace, log=False), *absent(trace, at, arms))
 
 
-ABOUT = {
-    "jacobians": About(
+PLOTS = {
+    "jacobians": Plot(
         "Jacobians",
         "dE/dw of layer 1 holds the product of all later layers' Jacobians: below 1 it vanishes, above 1 it explodes.",
         jacobians,
         (STEP,),
         newest("jacobian"),
     ),
-    "spectra": About(
+    "spectra": Plot(
         "Singular values",
         "An isometry, all singular values 1, would pass every direction on; a wide fan passes few of them.",
         spectra,
         (STEP,),
         newest("jacobian"),
     ),
-    "conditions": About(
+    "conditions": Plot(
         "Condition number",
         "How unequally the layers, and all layers above together, treat the directions of a small change.",
         conditions,
         (STEP,),
         newest("jacobian"),
     ),
-    "ranks": About(
+    "ranks": Plot(
         "Rank of the representations",
         "Do deep layers still tell the examples apart?",
         ranks,

@@ -13,7 +13,7 @@ from ..moving import noise_left
 from ..problems import enumeration
 from ..record import evenly
 from . import axes, style
-from .options import AXIS, BATCH_ARM, LAYER, SEED, STEP, UNIT, About, choice, no_steps
+from .options import AXIS, BATCH_ARM, LAYER, SEED, STEP, UNIT, Plot, choice, no_steps
 from .style import UNSCORED, nothing
 
 if TYPE_CHECKING:
@@ -264,8 +264,8 @@ SCALE = choice(
     "How the variance is drawn; a mean may be negative and stays linear.",
     AXIS,
 )._replace(default="log")  # it begins at 1, often far above what it is to follow
-ABOUT = {
-    "moving_averages": About(
+PLOTS = {
+    "moving_averages": Plot(
         "Moving averages",
         "One unit's mean and variance: of each mini-batch, their moving averages, and over the whole training set. "
         "Inference uses the moving averages; the lower row shows how far they are from the population's values.",
@@ -273,7 +273,7 @@ ABOUT = {
         (BATCH_ARM, SEED, LAYER, UNIT, SCALE),
         lacks=no_steps,
     ),
-    "units_overview": About(
+    "units_overview": Plot(
         "All units of a layer",
         "Each dot is a unit: its population value across, its moving average up. On the dotted line both agree.",
         units_overview,

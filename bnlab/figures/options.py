@@ -40,8 +40,8 @@ class Option(NamedTuple):
     when: tuple[str, str] | None = None
 
 
-class About(NamedTuple):
-    """A figure: `draw(trace, **options)` makes it, `help` says what to look at.
+class Plot(NamedTuple):
+    """A figure that can be asked for: `draw(trace, **options)` makes it, `help` says what to look at.
 
     `needs(trace, **options)` names the looks it draws, (probe, step, the probe's options); until they have been taken
     it says so in words. `lacks(run)` says why a run has no such figure, whatever is recorded; empty where it may have.
@@ -116,10 +116,10 @@ def no_batch_norm(run: Run | Trace) -> str:
     return "" if fitting(BATCH_ARM, run) else NONE_HAS_BATCH_NORM
 
 
-def lacking(about: About, run: Run | Trace) -> str:
+def lacking(plot: Plot, run: Run | Trace) -> str:
     """Why a run has no such figure, whatever is recorded, as a sentence; empty where it may have one."""
-    normed = any(option.kind == "batch arm" for option in about.options)
-    return (no_batch_norm(run) if normed else "") or about.lacks(run)
+    normed = any(option.kind == "batch arm" for option in plot.options)
+    return (no_batch_norm(run) if normed else "") or plot.lacks(run)
 
 
 def first_arm(option: Option, run: Run | Trace) -> int:

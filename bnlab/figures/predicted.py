@@ -17,7 +17,7 @@ from ..profile import Profile, profile
 from . import style
 from .looks import finished
 from .means import geometric_norm
-from .options import About, no_steps
+from .options import Plot, no_steps
 from .style import nothing
 from .verdict import HEALTHY, fitted_factor
 
@@ -212,8 +212,8 @@ def ending(told: Prediction) -> str:
     return f"In theory the signal is never lost{far}"
 
 
-ABOUT = {
-    "predicted": About(
+PLOTS = {
+    "predicted": Plot(
         "Predicted and measured, before the first update",
         "Lines are theory, points the initial networks, bars (at some layers, where there are many) their range over "
         "the seeds: gradients and forward variance per layer for this activation, init, norm and placement "

@@ -15,7 +15,7 @@ from .lasting import lost
 from .looks import NOT_YET, finished
 from .losses import measure
 from .means import present
-from .options import About
+from .options import Plot
 from .smoothing import smoothed, taken, width
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ def learning_rates(trace: Trace) -> go.Figure:
     return finished(figure, style.HEIGHT, note, *notes, *gone)
 
 
-ABOUT = {
-    "learning_rates": About(
+PLOTS = {
+    "learning_rates": Plot(
         "Trainings with several learning rates",
         "How much does the learning rate matter? One band over whole trainings, with and without a norm.",
         learning_rates,

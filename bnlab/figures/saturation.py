@@ -13,7 +13,7 @@ from ..problems import enumeration
 from . import style
 from .lasting import departed
 from .means import living
-from .options import LAYER, STEP, About, lower, no_steps
+from .options import LAYER, STEP, Plot, lower, no_steps
 from .points import moments, spanning, uneven
 from .smoothing import width
 from .style import nothing
@@ -130,8 +130,8 @@ def flat(trace: Trace) -> str:
     )
 
 
-ABOUT = {
-    "saturation": About(
+PLOTS = {
+    "saturation": Plot(
         "Saturation and dead units",
         "The share of values in the flat part of the activation, where almost no gradient passes, and of units "
         "that are there for the whole mini-batch.",

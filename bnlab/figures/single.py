@@ -11,7 +11,7 @@ from ..settings import ALONE
 from . import style
 from .looks import NOT_YET, left_out, missing, newest, newest_snapshot, not_finite, seen, those
 from .means import present
-from .options import STEP, About, no_batch_norm
+from .options import STEP, Plot, no_batch_norm
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -91,15 +91,15 @@ def two_examples(trace: Trace, *, step: int) -> go.Figure:
     return style.finished(figure, note=f"{note} {left_out(trace, there)}".strip())
 
 
-ABOUT = {
-    "alone": About(
+PLOTS = {
+    "alone": Plot(
         "One example alone",
         "What a network answers to a single example, against its answer to the same example in a batch.",
         alone,
         (STEP,),
         newest("single"),
     ),
-    "two_examples": About(
+    "two_examples": Plot(
         "Two examples",
         "What batch norm's backward pass lets through. Dotted: mini-batches of two, of which almost nothing is left.",
         two_examples,

@@ -16,7 +16,7 @@ from . import axes, style
 from .lasting import lost
 from .looks import OLD, each, finished, mode, moment, newest_snapshot
 from .losses import measure, unit
-from .options import ARM, STEP, About, choice
+from .options import ARM, STEP, Plot, choice
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -212,8 +212,8 @@ LOOK = choice(
     "look", "Drawn as", "Contours or a surface that can be turned.", {"contour": "contours", "surface": "3-D surface"}
 )
 BESIDE = ARM._replace(name="beside", label="Beside it", help="The other arm, on the same color scale.", default="1")
-ABOUT = {
-    "surface": About(
+PLOTS = {
+    "surface": Plot(
         "Loss surface",
         "The same slice for two arms, one color scale.",
         surface,
