@@ -225,7 +225,7 @@ FEWEST = (
 )
 
 
-class Few(NamedTuple):
+class Correction(NamedTuple):
     """Factors that correct for few examples in a mini-batch, and what is to be said about them."""
 
     growth: float = 1.0  # on the growth of ||dE/da||^2
@@ -236,16 +236,16 @@ class Few(NamedTuple):
     inputs: float = 1.0  # on the mean square of the network's inputs, less the mini-batch's mean
 
 
-def few_examples(net: Net, batch_size: int | None) -> Few:
+def few_examples(net: Net, batch_size: int | None) -> Correction:
     """The factors of small_batch where they are asked for and known."""
     if net.norm != "batch" or batch_size is None or batch_size < 2:
-        return Few()
+        return Correction()
     if net.placement == "after":
-        return Few(note="The theory is for many examples in a mini-batch.")
+        return Correction(note="The theory is for many examples in a mini-batch.")
     return small_batch(net.activation, batch_size, net.noise)
 
 
-def small_batch(activation: str, K: int, noise: tuple[float, float] = (0.0, 0.0)) -> Few:
+def small_batch(activation: str, K: int, noise: tuple[float, float] = (0.0, 0.0)) -> Correction:
     """Batch norm before the activation with K >= 2 examples, relative to very many.
 
     Over the mini-batch the normalized a_hat of a unit is uniform on the sphere of radius sqrt(K) among the vectors that
@@ -271,10 +271,10 @@ def small_batch(activation: str, K: int, noise: tuple[float, float] = (0.0, 0.0)
     inside = mean(h_i**2 - h_i * h_j)  # K/(K-1) times the variance over the mini-batch
     few = mean(h_i**2) / square, (K - 1) / K * inside / variance
     if K < 4:
-        return Few(inf, *few, FEWEST, inputs=(K - 1) / K)
+        return Correction(inf, *few, FEWEST, inputs=(K - 1) / K)
     f2, fy2 = mean(f_i**2), mean((f_i * y_i) ** 2)
     ff, fyfy = mean(f_i * f_j), mean(f_i * y_i * f_j * y_j)
     trace = (K - 2) * f2 - fy2 + (f2 + fy2 + (K - 1) * (ff + fyfy)) / K
     growth = K * trace / ((K - 1) * (K - 3) * inside) / (growing / variance)
     top = ((K - 1) * f2 - fy2) / K / (trace / (K - 1))  # E[tr(R f f)] / K is that of any v
-    return Few(growth, *few, f"The theory is for mini-batches of {K:,}.", top, (K - 1) / K)
+    return Correction(growth, *few, f"The theory is for mini-batches of {K:,}.", top, (K - 1) / K)
