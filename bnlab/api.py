@@ -41,7 +41,7 @@ FRESH = 0.1  # seconds a run's summary is believed
 LOOKING = 1.5  # seconds a figure waits for looks; they come with a new version anyway
 
 
-class Once:
+class AsyncCache:
     """Results by key, each computed once in a thread however many ask meanwhile; the oldest are forgotten."""
 
     def __init__(self, kept: int, threads: int):
@@ -68,9 +68,9 @@ class Once:
             raise
 
 
-RUNS = Once(kept=64, threads=2)
-LOOKS = Once(kept=64, threads=2)
-BODIES = Once(kept=64, threads=4)
+RUNS = AsyncCache(kept=64, threads=2)
+LOOKS = AsyncCache(kept=64, threads=2)
+BODIES = AsyncCache(kept=64, threads=4)
 
 
 async def current(run_id: str) -> Run:

@@ -5,30 +5,30 @@ import threading
 
 import pytest
 
-from bnlab.api import Once
+from bnlab.api import AsyncCache
 
 
-def asked(once, keys):
+def asked(cache, keys):
     """Of which keys, asked one after another, something was computed."""
     computed = []
 
     async def ask():
         for key in keys:
-            assert await once.get(key, lambda key=key: computed.append(key) or f"of {key}") == f"of {key}"
+            assert await cache.get(key, lambda key=key: computed.append(key) or f"of {key}") == f"of {key}"
 
     asyncio.run(ask())
     return "".join(computed)
 
 
 def test_so_many_results_are_kept_and_the_oldest_are_forgotten():
-    once = Once(kept=2, threads=1)
-    assert asked(once, "ababcbcab") == "abcab"
-    assert len(once.tasks) == 2
+    cache = AsyncCache(kept=2, threads=1)
+    assert asked(cache, "ababcbcab") == "abcab"
+    assert len(cache.tasks) == 2
 
 
 def test_a_failure_is_told_and_not_kept():
     async def ask():
-        once, outcomes = Once(kept=2, threads=1), iter([ZeroDivisionError("once"), "at last"])
+        cache, outcomes = AsyncCache(kept=2, threads=1), iter([ZeroDivisionError("once"), "at last"])
 
         def compute():
             outcome = next(outcomes)
@@ -37,15 +37,15 @@ def test_a_failure_is_told_and_not_kept():
             return outcome
 
         with pytest.raises(ZeroDivisionError):
-            await once.get("a", compute)
-        assert await once.get("a", compute) == "at last"
+            await cache.get("a", compute)
+        assert await cache.get("a", compute) == "at last"
 
     asyncio.run(ask())
 
 
 def test_one_watcher_who_leaves_does_not_take_the_result_from_the_others():
     async def ask():
-        once, begun, free, computed = Once(kept=2, threads=1), threading.Event(), threading.Event(), []
+        cache, begun, free, computed = AsyncCache(kept=2, threads=1), threading.Event(), threading.Event(), []
 
         def compute():
             begun.set()
@@ -53,13 +53,13 @@ def test_one_watcher_who_leaves_does_not_take_the_result_from_the_others():
             computed.append("a")
             return "figure"
 
-        leaving, staying = (asyncio.create_task(once.get("a", compute)) for _ in range(2))
+        leaving, staying = (asyncio.create_task(cache.get("a", compute)) for _ in range(2))
         while not begun.is_set():
             await asyncio.sleep(0)
         leaving.cancel()
         await asyncio.wait([leaving])
         free.set()
-        assert await staying == await once.get("a", compute) == "figure"
+        assert await staying == await cache.get("a", compute) == "figure"
         assert leaving.cancelled() and computed == ["a"]
 
     asyncio.run(ask())
@@ -69,8 +69,8 @@ def test_as_many_are_computed_at_a_time_as_there_are_threads():
     begun, free = [], threading.Event()
 
     async def ask():
-        once = Once(kept=20, threads=2)
-        asked = asyncio.gather(*(once.get(key, lambda: begun.append(1) or free.wait(30)) for key in range(20)))
+        cache = AsyncCache(kept=20, threads=2)
+        asked = asyncio.gather(*(cache.get(key, lambda: begun.append(1) or free.wait(30)) for key in range(20)))
         while len(begun) < 2:
             await asyncio.sleep(0)
         for _ in range(1000):  # in which the others would begin
@@ -85,14 +85,14 @@ def test_as_many_are_computed_at_a_time_as_there_are_threads():
 
 
 def test_a_new_server_in_the_process_does_not_wait_for_what_an_old_one_had_begun():
-    once, begun, free = Once(kept=2, threads=1), threading.Event(), threading.Event()
+    cache, begun, free = AsyncCache(kept=2, threads=1), threading.Event(), threading.Event()
 
     async def leave():
-        left = asyncio.ensure_future(once.get("a", lambda: begun.set() or free.wait(30)))
+        left = asyncio.ensure_future(cache.get("a", lambda: begun.set() or free.wait(30)))
         while not begun.is_set():
             await asyncio.sleep(0)
         return left
 
     asyncio.run(leave())
     free.set()
-    assert asked(once, "a") == "a"
+    assert asked(cache, "a") == "a"
