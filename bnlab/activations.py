@@ -13,14 +13,15 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
-from .registry import Late, Registry
+from .registry import LazyModule, Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-torch = Late("torch")
-functional = Late("torch", "nn.functional")
-aten = Late("torch", "ops.aten")  # torch's own derivative kernels write in place; naming the overload saves 6 us a call
+torch = LazyModule("torch")
+functional = LazyModule("torch", "nn.functional")
+# torch's own derivative kernels write in place; naming the overload saves 6 us a call
+aten = LazyModule("torch", "ops.aten")
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. 2017, eq. 2
 LEAK = 0.01  # slope of the leaky ReLU below 0

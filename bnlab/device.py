@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .registry import Late
+from .registry import LazyModule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-torch = Late("torch")
+torch = LazyModule("torch")
 
 
 def sent(array: np.ndarray, device: torch.device | str) -> Tensor:

@@ -9,12 +9,12 @@ from pydantic import ValidationError
 
 from .experiment import Arm, Experiment
 from .problems import problems
-from .registry import Late
+from .registry import LazyModule
 from .settings import MAX_LABEL, Settings, about
 from .state import State
 from .train import score_interval
 
-torch = Late("torch")
+torch = LazyModule("torch")
 
 CHANGEABLE = ("statistics", "alpha", "learning_rate", "batch_size", "weight_decay", "rescale", "optimizer", "sampling")
 OF_BATCH_NORM = ("statistics", "alpha")  # what no other arm reads

@@ -15,7 +15,7 @@ from .mlp import Statistics
 from .population import population
 from .quantities import Rows
 from .record import Population, Score, batch_slots, layout
-from .registry import Late
+from .registry import LazyModule
 from .sampling import DRAWN, mini_batches, parts_of_at_most
 from .stack import Stack
 from .state import State
@@ -23,7 +23,7 @@ from .state import State
 if TYPE_CHECKING:
     from torch import Tensor
 
-torch = Late("torch")
+torch = LazyModule("torch")
 
 
 class Group:

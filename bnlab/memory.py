@@ -11,12 +11,12 @@ from contextlib import suppress
 from math import prod
 from typing import TYPE_CHECKING
 
-from .registry import Late
+from .registry import LazyModule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-torch = Late("torch")
+torch = LazyModule("torch")
 
 PIECE = 2**25  # bytes asked for at once; what nobody writes to is not taken
 LINE = 128  # every tensor begins on a multiple of so many bytes

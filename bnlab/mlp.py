@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .activations import ACTIVATIONS
 from .norms import NORMS, normalize, statistics
-from .registry import Late
+from .registry import LazyModule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-torch = Late("torch")
+torch = LazyModule("torch")
 
 
 class Statistics(NamedTuple):

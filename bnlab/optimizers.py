@@ -18,12 +18,12 @@ from collections.abc import Callable
 from math import nan, sqrt
 from typing import TYPE_CHECKING
 
-from .registry import Late, Registry
+from .registry import LazyModule, Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-torch = Late("torch")
+torch = LazyModule("torch")
 
 MOMENTUM = 0.9
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8

@@ -11,12 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .mlp import Networks, Statistics
-from .registry import Late
+from .registry import LazyModule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-torch = Late("torch")
+torch = LazyModule("torch")
 
 FITS = 2**25  # values, in float64, of one layer that are held at once; more are streamed
 

@@ -13,13 +13,13 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from .record import Layout, sample_at
-from .registry import Late
+from .registry import LazyModule
 from .stack import Stack
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-torch = Late("torch")
+torch = LazyModule("torch")
 
 HIGHEST = 1e18  # norms beyond, and those below Rows.small, are summed in float64: their squares leave float32
 LOST_SQUARES = 1e-7  # share of a norm's squares that may be so small that norms() leaves them out

@@ -1,7 +1,7 @@
 """Named things of one kind, found by name: activations, norms, inits, optimizers, data sets, figures, probes.
 
 Standard library only, so that every floor may use it, and so that a process that only shows pages
-can know all the names without loading torch (see Late).
+can know all the names without loading torch (see LazyModule).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Registry(dict[str, T], Generic[T]):
         raise KeyError(f"{name!r} is not a known {self.kind}; known are {', '.join(self)}.")
 
 
-class Late(ModuleType):
-    """A module imported at its first use: `torch = Late("torch")` costs nothing until `torch.x` is asked for.
+class LazyModule(ModuleType):
+    """A module imported at its first use: `torch = LazyModule("torch")` costs nothing until `torch.x` is asked for.
 
-    `Late("torch", "ops.aten")` stands for what `torch.ops.aten` is. Importing torch takes seconds and hundreds of
+    `LazyModule("torch", "ops.aten")` stands for what `torch.ops.aten` is. Importing torch takes seconds and hundreds of
     megabytes; the page process needs only names.
     """
 

@@ -25,7 +25,7 @@ from .mlp import LOSSES, Networks
 from .noise import Noise
 from .normalization import FrozenNormalization, Normalization, Slots
 from .norms import moving_average
-from .registry import Late
+from .registry import LazyModule
 from .state import State, blocks, carve
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from .quantities import Rows
 
-torch = Late("torch")
+torch = LazyModule("torch")
 
 CACHED = 2**18  # values, about, of the layers that are in the processor's cache at once
 

@@ -16,12 +16,12 @@ from .experiment import Experiment, Network, Settings, slot_order
 from .inits import initial_weights
 from .memory import Memory
 from .optimizers import OPTIMIZERS
-from .registry import Late
+from .registry import LazyModule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-torch = Late("torch")
+torch = LazyModule("torch")
 
 BLOCK = 32  # elements; a slot that fills whole blocks is computed alike wherever it stands (vector loops have no tail)
 

@@ -11,10 +11,10 @@ from .data import DATASETS
 from .experiment import Experiment, Network
 from .group import Group
 from .record import Part, Record, Score
-from .registry import Late
+from .registry import LazyModule
 from .settings import Settings
 
-torch = Late("torch")
+torch = LazyModule("torch")
 
 SCORING_SHARE = 1 / 10  # of the training time, by the cost model below
 FORWARD = 0.4  # cost of an example's forward pass in units of its share of a recorded training step

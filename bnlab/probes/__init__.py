@@ -20,11 +20,11 @@ import numpy as np
 from ..data import DATASETS
 from ..experiment import Experiment
 from ..group import Group
-from ..registry import Late, Registry
+from ..registry import LazyModule, Registry
 from ..settings import Settings
 from ..train import score_interval
 
-torch = Late("torch")
+torch = LazyModule("torch")
 T = TypeVar("T")
 LOOKING_SHARE = 0.15  # of the training time, for all live probes together
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..mlp import Networks, Statistics
 from ..moving import START
-from ..registry import Late
+from ..registry import LazyModule
 from ..sampling import parts_of_at_most
 from .inference import whole
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..group import Group
     from . import Seen
 
-torch = Late("torch")
+torch = LazyModule("torch")
 
 
 class Mistake(NamedTuple):

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..mlp import Networks, Statistics
 from ..optimizers import OPTIMIZERS
-from ..registry import Late
+from ..registry import LazyModule
 from .weights import spectrum
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..group import Group
     from ..settings import Settings
 
-torch = Late("torch")
+torch = LazyModule("torch")
 
 NOISE = 0.1  # share of a random direction in the first one, which is the gradient's otherwise: it may lack the top's
 KEPT = 40  # numbers of float64 autograd keeps for each unit and example, about

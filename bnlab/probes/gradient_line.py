@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..registry import Late
+from ..registry import LazyModule
 from .weights import norm
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..group import Group
     from ..stack import Stack
 
-torch = Late("torch")
+torch = LazyModule("torch")
 
 LENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)  # in learning rates
 

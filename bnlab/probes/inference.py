@@ -13,13 +13,13 @@ import numpy as np
 from ..mlp import Statistics
 from ..moving import ALPHAS, START, complete, moving_average_at
 from ..record import evenly
-from ..registry import Late
+from ..registry import LazyModule
 
 if TYPE_CHECKING:
     from ..group import Group
     from . import Seen
 
-torch = Late("torch")
+torch = LazyModule("torch")
 MOST_SNAPSHOTS = 24  # scored at once, spread over the run
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..optimizers import OPTIMIZERS
-from ..registry import Late
+from ..registry import LazyModule
 from .weights import weight_gradient
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ..group import Group
 
-torch = Late("torch")
+torch = LazyModule("torch")
 
 FACTORS = (0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
 

@@ -20,7 +20,7 @@ from ..activations import ACTIVATIONS
 from ..mlp import Networks, Statistics
 from ..norms import statistics
 from ..population import population
-from ..registry import Late
+from ..registry import LazyModule
 from .weights import spectrum
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ..group import Group
 
-torch = Late("torch")
+torch = LazyModule("torch")
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 EXAMPLES, VECTORS = 4, 16

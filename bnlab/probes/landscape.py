@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..record import evenly
-from ..registry import Late
+from ..registry import LazyModule
 from ..train import scheduled
 from .weights import inner, spread
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..group import Group
     from . import Seen
 
-torch = Late("torch")
+torch = LazyModule("torch")
 
 REACH = 1.0  # of the weights' own norm
 WAYPOINTS = 32  # snapshots that make a path: inner products of all pairs of them are taken

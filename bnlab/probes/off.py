@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..moving import ALPHAS, START, WITHOUT_WARNING, averaged, between, complete, gap, rms
-from ..registry import Late
+from ..registry import LazyModule
 from .inference import scored
 
 if TYPE_CHECKING:
     from ..group import Group
     from . import Seen
 
-torch = Late("torch")
+torch = LazyModule("torch")
 
 REPLAYED = 200
 FARTHEST = 4 * REPLAYED  # steps before t from which to begin, where there is no nearer snapshot

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..registry import Late
+from ..registry import LazyModule
 from .weights import spectrum
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..group import Group
 
-torch = Late("torch")
+torch = LazyModule("torch")
 
 
 def look(group: Group) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..registry import Late
+from ..registry import LazyModule
 from .weights import weight_gradient
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..group import Group
     from ..stack import Stack
 
-torch = Late("torch")
+torch = LazyModule("torch")
 Moments = tuple["Tensor", "Tensor"]
 
 LOOKED_AT = 5  # layers, spread from the second to the last

@@ -18,14 +18,14 @@ import numpy as np
 from ..experiment import Arm, Experiment
 from ..group import Group
 from ..mlp import Statistics
-from ..registry import Late
+from ..registry import LazyModule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..stack import Stack
 
-torch = Late("torch")
+torch = LazyModule("torch")
 
 PAIRS = 16  # mini-batches of two that are looked at
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..registry import Late
+from ..registry import LazyModule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..stack import Stack
 
-torch = Late("torch")
+torch = LazyModule("torch")
 
 
 def weight_gradient(stack: Stack, l: int) -> Tensor:
