@@ -102,17 +102,27 @@ def gradient_flow(trace: Trace, *, step: int, scale: str) -> go.Figure:
         if scale == "log" and not any((one.middle > 0).any() for one in profiles):
             figure.update_yaxes(**axis_of_zeros(profiles), row=1, col=column)
         figure.update_yaxes(title=NORMS[quantity], row=1, col=column)
-    signals = told["signal_grad_norm"]
+    said = flow_in_words(trace, told["signal_grad_norm"], step)
+    below = " ".join([*marked, over_seeds(trace, told["signal_grad_norm"])])
+    return style.finished(figure, note=f"{said}\n{below}".rstrip())
+
+
+def flow_in_words(trace: Trace, signals: list[Profile], step: int) -> str:
+    """Of which step the signal gradient is drawn, and a line on each arm's."""
     at = moments(trace, [one.steps for one in signals])
     # at the last scoring there is no gradient
     last = ", that of the last update" if step >= trace.experiment.settings.steps else ""
-    notes = [f"Signal gradient{at}{last}.", *(spoken(trace, arm, step) for arm in arms)]
-    below = [*marked]
-    if len(seeds) > 1:
-        left = ", less those that diverged" if trace.diverged else ""
-        left += ", less those without a gradient" if any((one.none > 0).any() for one in signals) else ""
-        below.append(f"Lines are geometric means over {len(seeds)} seeds{left}; bands their range.")
-    return style.finished(figure, note="\n".join([*notes, " ".join(below)]).rstrip())
+    return "\n".join([f"Signal gradient{at}{last}.", *(spoken(trace, arm, step) for arm in range(len(signals)))])
+
+
+def over_seeds(trace: Trace, signals: list[Profile]) -> str:
+    """What lines and bands are where there are several seeds."""
+    n = len(trace.experiment.seeds)
+    if n == 1:
+        return ""
+    left = ", less those that diverged" if trace.diverged else ""
+    left += ", less those without a gradient" if any((one.none > 0).any() for one in signals) else ""
+    return f"Lines are geometric means over {n} seeds{left}; bands their range."
 
 
 def axis_of_zeros(profiles: list[Profile]) -> dict[str, object]:
