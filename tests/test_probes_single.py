@@ -72,7 +72,7 @@ def test_what_passes_two_examples_is_the_mean_over_pairs_of_autograds():
 
 def test_in_training_mode_a_lone_example_gets_what_two_of_it_would():
     """torch refuses one example there; of two equal ones, too, batch norm finds no variance."""
-    made = made_of_every_kind()
+    made = made_of_every_kind(delta=1e-2)  # each norm divides what rounding makes of two equal ones by sqrt(delta)
     found = probed(look, made)["alone_in_training"]
     x = made.splits["test"][0][:32]
     for place in range(made.stack.S):
