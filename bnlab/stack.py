@@ -68,6 +68,7 @@ class Stack(State):
         rates = below, self.learning_rate[:, 0], above  # between the matrices, too, where d is 0
         self.moved = list(zip(self.parts(self.parameters), rates, strict=True))
 
+        self.bmm, self.baddbmm = (torch.bmm, torch.baddbmm) if d > 1 else (summed_product, summed_product_plus)
         self.a, self.out, self.da = room(L, S, K, d), room(L, S, K, d), room(L, S, K, d)
         self.m, self.x_hat = room(L, N, K, d), room(L, N, K, d)  # between activation and norm; normalized
         self.g_out, self.scratch = room(S, K, d), room(S, K, d)
@@ -203,7 +204,7 @@ class Stack(State):
             noise.draw(self.t)
         act = self.act.forward
         for l, v in enumerate(self.layers):
-            torch.baddbmm(v.bias, x, v.weight, out=v.a)
+            self.baddbmm(v.bias, x, v.weight, out=v.a)
             for u, z, _, _ in v.first:
                 act(u, z)
             if v.norm:
@@ -215,22 +216,22 @@ class Stack(State):
             if rows:
                 rows.forward(l)
             x = v.out
-        return torch.baddbmm(self.p["readout_bias"], x, self.p["readout"], out=self.outputs)
+        return self.baddbmm(self.p["readout_bias"], x, self.p["readout"], out=self.outputs)
 
     def backward(self, x: Tensor, g_outputs: Tensor, rows: Rows | None = None) -> None:
         """Fill `gradients` and `da` (dE/da of every layer) from dE/d(outputs); x is the input forward() was given."""
         g = self.g
-        torch.bmm(self.layers[-1].out.mT, g_outputs, out=g["readout"])
+        self.bmm(self.layers[-1].out.mT, g_outputs, out=g["readout"])
         torch.sum(g_outputs, 1, keepdim=True, out=g["readout_bias"])
-        torch.bmm(g_outputs, self.p["readout"].mT, out=self.g_out)
+        self.bmm(g_outputs, self.p["readout"].mT, out=self.g_out)
         for span, products in reversed(list(zip(self.spans, self.products, strict=True))):
             self.descend(span)
             for below, above, weight_grad in products:
-                torch.bmm(below, above, out=weight_grad)
+                self.bmm(below, above, out=weight_grad)
             torch.sum(self.da[span], 2, keepdim=True, out=g["bias"][span])
             if rows:
                 rows.backward(span.stop - 1)
-        torch.bmm(x.mT, self.da[0], out=g["weight_in"])
+        self.bmm(x.mT, self.da[0], out=g["weight_in"])
 
     def descend(self, span: slice = slice(None)) -> None:
         """Carry `g_out`, the gradient of a span's highest output, down to `da` of each of its layers; overwrites it."""
@@ -245,7 +246,7 @@ class Stack(State):
             for u, z, g_z, g_u in v.first:
                 slope(g_z, u, z, g_u)
             if l > 0:
-                torch.bmm(v.da, v.weight_t, out=self.g_out)
+                self.bmm(v.da, v.weight_t, out=self.g_out)
 
     def one_by_one(self) -> list[tuple[int, Networks, int | None]]:
         """Each network alone, for scoring, so that company changes no bit: its slot, its weights (views), and its place
@@ -268,3 +269,13 @@ class Stack(State):
             )
             found.append((slot, networks, slot - self.batch.start if s.norm == "batch" else None))
         return found
+
+
+def summed_product(x: Tensor, w: Tensor, out: Tensor) -> Tensor:
+    """x w of every slot, as a sum of products: torch.bmm rounds a single row or column otherwise in a slot alone."""
+    return torch.sum(x.unsqueeze(3) * w.unsqueeze(1), 2, out=out)
+
+
+def summed_product_plus(bias: Tensor, x: Tensor, w: Tensor, out: Tensor) -> Tensor:
+    """x w + bias, likewise."""
+    return summed_product(x, w, out).add_(bias)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from math import ceil
 
 import numpy as np
@@ -42,7 +43,8 @@ def train(
     scoring; its values are NaN from then. `device` as in device_for(), which raises ValueError where there is none.
     """
     device = device_for(experiment, device)
-    groups = [Group(experiment, i, device, dtype or torch.float32) for i in range(len(experiment.stacks))]
+    with one_thread():
+        groups = [Group(experiment, i, device, dtype or torch.float32) for i in range(len(experiment.stacks))]
     first = start[0] if start else 0
     if start:
         restore(groups, *start)
@@ -55,7 +57,7 @@ def train(
 
     if ahead:
         beginning = snapshot()
-        with torch.no_grad():
+        with torch.no_grad(), one_thread():
             parts = tuple(Part(group.step(first, record)) for group in groups) if first < steps else ()
         yield Record(experiment, first, parts, [], [], None, snapshot)
         restore(groups, first, beginning)
@@ -69,7 +71,7 @@ def train(
             scores.append(score)
             if pieces and (yield Record(experiment, t, (), [], [], None, snapshot)):
                 steps, pieces = t, False
-        with torch.no_grad():
+        with torch.no_grad(), one_thread():
             population = [group.population for group in groups if group.population] if scored else []
             weights = [g.snapshot(lost) for g, lost in zip(groups, broken, strict=True)] if scored else None
             parts = tuple(Part(group.step(t, record)) for group in groups) if t < steps else ()
@@ -80,12 +82,23 @@ def train(
         t += 1
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """On one thread of the processor, wherever it trains: several round sums otherwise, and small layers are slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def scoring(groups: list[Group], broken: list[list[Network]]) -> Iterator[Score]:
     """The scores of all groups, piece by piece; `broken` are the networks of each that are not scored."""
     for group, lost in zip(groups, broken, strict=True):
         scores = group.scores(lost)
         while True:
-            with torch.no_grad():  # not beyond the piece: it would hold for whoever takes it
+            with torch.no_grad(), one_thread():  # not beyond the piece: they would hold for whoever takes it
                 score = next(scores, None)
             if score is None:
                 break

@@ -4,6 +4,7 @@ from itertools import islice
 from unittest.mock import patch
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -52,6 +53,35 @@ def test_an_arm_alone_is_bitwise_the_same_as_in_the_stack(asked):
             seen = [record.value(q, 0) for q in ("loss", "z", *LAYERS)]
             for one, many in zip(seen, together[arm, record.step], strict=True):
                 np.testing.assert_array_equal(one, many)
+
+
+@pytest.mark.parametrize("data", ["digits", "wine", "diabetes"])
+@pytest.mark.parametrize("K", [5, 64])
+def test_a_network_one_unit_wide_is_bitwise_the_same_alone(data, K):
+    """torch multiplies a single row or column otherwise in a slot alone; layer norm has nothing to average here."""
+    settings = Settings(data=data, depth=3, width=1, batch_size=K, activation="tanh", steps=6)
+    arms = [Arm(label=f"{n} {p}", changes={"norm": n, "placement": p}) for n, p in KINDS if n != "layer"]
+    experiment = Experiment(settings=settings, arms=tuple(arms), seeds=(0, 1))
+
+    def seen(of, arm):
+        return [r.value(q, arm, 1) for r in train(of) if r.parts for q in ("loss", "z", *LAYERS)]
+
+    for arm, alone in enumerate(arms):
+        lone = experiment.model_copy(update={"arms": (alone,), "seeds": (1,)})
+        for one, many in zip(seen(lone, 0), seen(experiment, arm), strict=True):
+            np.testing.assert_array_equal(one, many)
+
+
+def test_a_caller_with_several_threads_gets_the_bits_of_one_and_keeps_its_threads():
+    experiment = every_kind(depth=3, width=100, batch_size=5, activation="relu", init="orthogonal", steps=5)
+    one, threads = vectors(experiment), torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert np.array_equal(vectors(experiment), one)
+        for _ in train(experiment):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
 
 
 @given(some_settings)
