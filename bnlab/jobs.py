@@ -152,6 +152,10 @@ class Jobs:
         where another process trains it."""
         self.end(run_id, "stop", "stopped")
 
+    def ending(self, run_id: str) -> bool:
+        """Whether the run was asked to stop and its worker is still at it."""
+        return run_id in self.stopping
+
     def end(self, run_id: str, wish: str, status: str) -> None:
         ended = False
         while not ended:  # by what the run is now, until nobody has changed it meanwhile

@@ -1,10 +1,10 @@
-"""Runs: all there are, newest first; open, rename, delete."""
+"""Runs: all there are, newest first; stop, open, rename, delete."""
 
 import streamlit as st
 
 from bnlab import cards, opened
 from bnlab.run import STOP_FIRST, UNDER_WAY, Run
-from pages.parts import board, session
+from pages.parts import board, naming, session
 from pages.parts.session import Session
 from pages.parts.words import escaped, several
 
@@ -20,7 +20,7 @@ def listing(me: Session, followed: bool) -> None:
         st.info("No run yet. Train one in the Lab; it is kept here.")
     page = st.pagination(pages, key="page") if pages > 1 else 1
     runs = opened.store().runs(limit=PER_PAGE, offset=(page - 1) * PER_PAGE)
-    labels = board.told_apart(runs)
+    labels = naming.told_apart(runs)
     me.names |= {run.id: run.name for run in runs}
     for run in runs:
         with st.container(border=True, key=f"row-{run.id}"):
@@ -32,6 +32,7 @@ def listing(me: Session, followed: bool) -> None:
 
 def row(me: Session, run: Run, label: str) -> None:
     """One run: what it is, how far, and what can be done with it."""
+    alive = run.status in UNDER_WAY
     with st.container(horizontal=True, vertical_alignment="center"):
         name = st.container(width="stretch")
         actions = st.container(horizontal=True, width="content")
@@ -41,15 +42,17 @@ def row(me: Session, run: Run, label: str) -> None:
         asked = run.experiment
         networks = several(len(asked.arms), "arm") + ", " + several(len(asked.seeds), "seed")
         steps = f"step {run.made:,} of {asked.settings.steps:,}"
-        st.caption(f"{run.status.capitalize()}, {steps}; {networks}; {run.trained_on}")
+        status = "stopping" if alive and opened.jobs().ending(run.id) else run.status
+        st.caption(f"{status.capitalize()}, {steps}; {networks}; {run.trained_on}")
         if run.ended and (told := outcome(run.id, run.version)):
             st.caption(escaped(told))
     with actions:
+        if alive or run.status == "paused":
+            board.stop_button(me, run, f"stop-{run.id}")
         if st.button("Open", icon=":material/open_in_new:", key=f"open-{run.id}", help="Look at this run in the Lab."):
             me.open_run(run.id)
             st.switch_page("lab.py")
-        board.rename_box(me, run)
-        alive = run.status in UNDER_WAY
+        naming.rename_box(me, run)
         why = STOP_FIRST if alive else "Asks for confirmation first."
         with st.popover("Delete", icon=":material/delete:", disabled=alive, help=why):
             st.text(f"{run.name}\n\nIts {several(run.made - run.first, 'recorded step')} will be gone for good.")

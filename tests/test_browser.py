@@ -215,7 +215,7 @@ def test_a_page_whose_run_is_deleted_in_another_tab_goes_on_to_the_example_by_it
         tab.close()
 
 
-def test_the_list_of_runs_follows_those_that_train_and_the_keyboard_renames_and_deletes(page, browser, server):
+def test_the_list_of_runs_follows_those_that_train_and_the_keyboard_renames_stops_and_deletes(page, browser, server):
     run = trained(page, server)
     other = browser.new_page()
     other.goto(f"{server}/runs")
@@ -236,15 +236,16 @@ def test_the_list_of_runs_follows_those_that_train_and_the_keyboard_renames_and_
     name.press_sequentially("me")
     name.press("Enter")
     expect(row).to_contain_text("half a name")
-    other.keyboard.press("Tab")
-    expect(focused).to_have_text(re.compile("Rename"))
-    other.keyboard.press("Escape")
     expect(name).to_have_count(0)
+    expect(focused).to_have_text(re.compile("Rename"))
     expect(row).to_have_role("group")
     expect(row).to_have_accessible_name(row.get_by_role("heading", level=2).inner_text())
-    button(page, "Reset").click()  # stops it, and there is another row
-    expect(row).to_contain_text("Stopped, step")
+    button(page, "Train").click()  # another
     other.locator("[class*=st-key-row-]").nth(1).wait_for(timeout=SLOW)
+    row.get_by_role("button", name="Stop").press("Enter")
+    expect(row).to_contain_text("Stopped, step")
+    expect(row.get_by_role("button", name="Stop")).to_have_count(0)
+    expect(focused).to_have_text(re.compile("Open"))
     row.get_by_role("button", name="Delete").press("Enter")
     other.get_by_role("button", name="Delete for good").wait_for(timeout=SLOW)
     other.keyboard.press("Tab")

@@ -132,6 +132,8 @@ def test_words_of_a_visitor_are_no_links_pictures_or_icons(page, server):
     page.locator("[data-testid=stPopoverBody] input").fill(renamed)
     page.keyboard.press("Enter")
     expect(page.locator(".st-key-head input").first).to_have_value(re.compile(f"· {re.escape(renamed)}$"))
+    expect(page.get_by_test_id("stPopoverBody")).to_have_count(0)
+    expect(page.locator(":focus")).to_have_text(re.compile("Rename"))
     page.get_by_role("radio", name="Distributions", exact=True).click()
     page.wait_for_selector(RESTED, timeout=SLOW)
     expect(made).to_have_count(0)

@@ -8,7 +8,7 @@ from bnlab import database, opened
 from bnlab.database import FULL, Full
 from bnlab.executing import execute
 from bnlab.experiment import Experiment
-from bnlab.run import run_in
+from bnlab.run import Taken, run_in
 from bnlab.settings import Settings
 from bnlab.store import RunStore
 
@@ -100,6 +100,42 @@ def test_escape_stops_a_run_only_where_it_was_begun_or_resumed():
         opened.jobs().stop(run.id)
 
 
+def test_the_list_of_runs_stops_those_that_are_under_way_or_paused_as_the_lab_does():
+    store = opened.store()
+    left = ("queued", "paused", "done", "stopped", "diverged", "failed", "interrupted")
+    runs = {status: store.create(Experiment(settings=Settings(depth=3))).id for status in left}
+    for status, run_id in runs.items():
+        store.change(run_id, status=status)
+    opened.jobs().start(runs["queued"])
+    at = another("runs.py")
+    there = [b.key for b in at.button if b.key.startswith("stop-")]
+    assert sorted(there) == sorted(f"stop-{runs[status]}" for status in ("queued", "paused"))
+    theirs = button(page(("run", runs["queued"])), "stop")
+    for key in there:
+        own = button(at, key)
+        assert (own.label, own.icon, own.help, own.proto.shortcut) == (theirs.label, theirs.icon, theirs.help, "")
+        assert not own.disabled and not theirs.disabled
+        drawn(own.click())
+    assert {store.run(runs[status]).status for status in ("queued", "paused")} == {"stopped"}
+    assert not opened.jobs().holds(runs["queued"]) and not [b for b in at.button if b.key.startswith("stop-")]
+
+
+def test_what_keeps_a_run_from_being_stopped_is_said_in_the_list_of_all():
+    run = opened.store().create(Experiment(settings=Settings(depth=3)))
+    opened.store().change(run.id, status="running")  # by a process that is not this server's
+    at = drawn(button(another("runs.py"), f"stop-{run.id}").click())
+    assert errors(at) == str(Taken(run.id)) and opened.store().run(run.id).status == "running"
+
+
+def test_a_run_that_is_still_at_its_last_step_is_stopping(monkeypatch):
+    run = opened.store().create(Experiment(settings=Settings(depth=3)))
+    monkeypatch.setattr(opened.jobs(), "stopping", {run.id})
+    told = lambda: [text.value.partition(",")[0] for text in another("runs.py").caption]  # noqa: E731
+    assert told() == ["Stopping"]
+    opened.store().change(run.id, status="stopped")
+    assert told()[0] == "Stopped", "while it is scored"
+
+
 def test_runs_of_one_name_are_told_apart_in_the_list_of_all():
     store = opened.store()
     runs = [store.create(Experiment(), name="twin") for _ in range(3)]
@@ -164,8 +200,10 @@ def test_runs_are_renamed_opened_and_deleted():
     at = page()
     at.switch_page("runs.py")
     drawn(at)
+    at.session_state[f"rename-{run.id}"] = True
     drawn(at.text_input(key=f"name-{run.id}").set_value("[second](x)"))
     assert store.run(run.id).name == "[second](x)"
+    assert at.session_state[f"rename-{run.id}"] is False, "the box is shut"
     drawn(button(at, f"open-{run.id}").click())
     assert widget(at, "depth").value == 9
     store.change(run.id, status="stopped")
@@ -196,7 +234,9 @@ def test_a_name_that_cannot_be_taken_is_told_and_stands_there(name):
     at = page(("run", run.id))
     box = at.text_input(key=f"name-{run.id}")
     assert not box.proto.max_chars, "the browser drops a longer text that is pasted, and says nothing"
+    at.session_state[f"rename-{run.id}"] = True
     drawn(box.set_value(name))
+    assert at.session_state[f"rename-{run.id}"], "the box stays open"
     assert f"the name has {len(name.strip())} characters; allowed are 1 to 120." in errors(at)
     assert opened.store().run(run.id).name == "first" and at.text_input(key=f"name-{run.id}").value == name
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
 
 import streamlit as st
 
 from bnlab import opened
 from bnlab.database import Error, Unkept, told
 from bnlab.experiment import Experiment
-from bnlab.run import LONGEST_NAME, RESTING, UNDER_WAY, Run, checked_name
+from bnlab.run import RESTING, UNDER_WAY, Run
 
-from . import live, session
+from . import live, naming, session
 from .session import Session
 from .words import escaped, several
 
@@ -76,7 +75,7 @@ def beside(me: Session, run: Run | None) -> None:
     if others:
         with st.container(horizontal=True, vertical_alignment="center", key="beside"):
             st.caption(f"{several(len(others), 'other run')} in the background:", width="content")
-            for run_id, label in list(told_apart(others).items())[:BESIDE]:
+            for run_id, label in list(naming.told_apart(others).items())[:BESIDE]:
                 st.button(
                     escaped(label), type="tertiary", key=f"beside-{run_id}", on_click=look_at, args=(me, run_id),
                     help="Look at this run.",
@@ -95,7 +94,7 @@ def chooser(me: Session, run: Run | None, title: str | None = "Batch Normalizati
     if run is not None and not is_example(run) and run.id not in [other.id for other in found]:
         found.append(run)
     me.names |= {other.id: other.name for other in found}
-    names = told_apart(found)
+    names = naming.told_apart(found)
     if example is not None:
         names[example.id] = f"Example: {example.name}"
     shown = run.id if run else None
@@ -116,7 +115,7 @@ def chooser(me: Session, run: Run | None, title: str | None = "Batch Normalizati
             args=(me, shown, key),
         )
         st.markdown("", help=CHOOSER, width="content")  # the list has no label to stand at
-        rename_box(me, run)
+        naming.rename_box(me, run, fixed=is_example(run))
 
 
 def whole(me: Session, run: Run) -> None:
@@ -133,23 +132,6 @@ def whole(me: Session, run: Run) -> None:
             )
 
 
-def told_apart(runs: list[Run]) -> dict[str, str]:
-    """A label for each run by its id, no two alike: the page knows a choice by its label."""
-    labels: dict[str, str] = {}
-    taken: set[str] = set()
-    for run in runs:
-        label = f"{started(run)} · {run.name}"  # what differs first: the end may be cut off
-        labels[run.id] = label if label not in taken else f"{label} · {run.id}"
-        taken.add(labels[run.id])
-    return labels
-
-
-def started(run: Run) -> str:
-    """When the run was asked for: Nov 24, 18:53:32, with the year unless it is this one."""
-    year = "" if run.created.year == datetime.now().year else f" {run.created.year}"
-    return f"{run.created:%b %d}{year}, {run.created:%H:%M:%S}"
-
-
 def choose(me: Session, shown: str | None, key: str) -> None:
     """Open what was chosen beside the run `shown`; unless, on the way here, the page has gone on to another run."""
     example = opened.example_run()
@@ -163,32 +145,6 @@ def look_at(me: Session, run_id: str) -> None:
         me.open_run(run_id)
     except KeyError as error:
         me.said = me.sentence(error, run_id)
-
-
-def rename_box(me: Session, run: Run | None) -> None:
-    """A button that opens the run's name for editing."""
-    example = is_example(run)
-    told = "The example keeps its name." if example else f"Another name, of at most {LONGEST_NAME} characters."
-    with st.popover("Rename", icon=":material/edit:", disabled=run is None or example, help=told):
-        if run is not None:
-            key = f"name-{run.id}"
-            typed = st.text_input("Name", run.name, key=key, on_change=rename, args=(me, run.id))
-            try:
-                checked_name(typed)
-            except ValueError as error:
-                st.error(str(error))
-
-
-def rename(me: Session, run_id: str) -> None:
-    """Give a run the name that was typed; that it was deleted in another tab is said on the page."""
-    try:
-        opened.store().rename(run_id, session.value(f"name-{run_id}"))
-    except KeyError as error:
-        me.said = me.sentence(error, run_id)
-    except Unkept as error:
-        me.said = str(error)
-    except ValueError:
-        pass  # said below the name
 
 
 def buttons(me: Session, run: Run | None, wrong: list[str], other: bool) -> None:
@@ -223,12 +179,8 @@ def buttons(me: Session, run: Run | None, wrong: list[str], other: bool) -> None
             disabled=alive or (status not in RESTING and bool(wrong)),
             help="Make a single update of the run shown, if it is paused; else start one and pause after a step.",
         )  # fmt: skip
-        st.button(
-            "Stop", icon=":material/stop:", key="stop", on_click=steer, args=(me, "stop", run and run.id),
-            shortcut="Esc" if run and run.id in me.begun else None,  # in a class, a key of one must not stop all
-            disabled=not (alive or paused),
-            help="End this run; what was recorded stays.",
-        )  # fmt: skip
+        # in a class, a key of one must not stop all
+        stop_button(me, run if alive or paused else None, "stop", "Esc" if run and run.id in me.begun else None)
         st.button(
             "Reset", icon=":material/replay:", key="reset", on_click=reset, args=(me, run),
             disabled=run is None or is_example(run),
@@ -238,6 +190,14 @@ def buttons(me: Session, run: Run | None, wrong: list[str], other: bool) -> None
         if other:
             told = f"These settings are not those of the run shown: press {train}."
             st.caption(told, width="stretch")
+
+
+def stop_button(me: Session, run: Run | None, key: str, shortcut: str | None = None) -> None:
+    """The button that ends a run; None where there is none to end."""
+    st.button(
+        "Stop", icon=":material/stop:", key=key, on_click=steer, args=(me, "stop", run and run.id), shortcut=shortcut,
+        disabled=run is None, help="End this run; what was recorded stays.",
+    )  # fmt: skip
 
 
 def wish(me: Session, how: str) -> None:

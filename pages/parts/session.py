@@ -216,6 +216,11 @@ def value(key: str) -> Any:
     return st.session_state.get(key)
 
 
+def shut(key: str) -> None:
+    """Close the popover with this key."""
+    st.session_state[key] = False
+
+
 def choose(name: str, key: str) -> None:
     """Keep what was chosen in the widget with this key: another one that is made in its place opens on it."""
     mine().chosen[name] = value(key)

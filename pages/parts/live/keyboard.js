@@ -5,6 +5,7 @@ const BUTTON = "button, summary";
 const FIELD = "button, input, textarea";
 const POPOVER = "[data-testid=stPopoverBody]";
 const OPENER = "[data-testid=stPopoverButton][aria-expanded=true]";
+const PRESSED = `button, ${POPOVER} input`; // Enter in a box may shut it, and the focus goes back to what opened it
 const REGION = "[data-testid=stMain], [data-testid=stSidebar]";
 const ROW = "[class*=st-key-row-]";
 const HEADING = "h2";
@@ -99,7 +100,7 @@ addEventListener("keydown", (event) => {
   if (event.target !== document.body) forget();
   else if (last) last.quiet = 0; // the focus is lost, and may come back yet: the board waits for the end of the keys
   if (event.key === "Tab") turn(event);
-  if (["Enter", " "].includes(event.key) && event.target.matches?.("button")) remember(event.target);
+  if (["Enter", " "].includes(event.key) && event.target.matches?.(PRESSED)) remember(event.target);
 }, true);
 addEventListener("keyup", () => ((held = false), handOn()), true);
 addEventListener("pointerdown", forget, true);
