@@ -9,11 +9,11 @@ import numpy as np
 from .data import DATASETS
 from .figures import style
 from .figures.curves import STATISTICS
-from .figures.verdict import UNDEFINED, verdict
+from .figures.verdict import RECENT, UNDEFINED, verdict
 from .reading import Trace
 from .run import Run
 
-RECENT = 20  # mini-batches the loss of a card is the mean of
+HOLD = 2  # seconds that a verdict stands while its run trains, unless its tone changes: digits have to be read
 NO_SCORE = {
     False: "Over the whole test set; not scored yet.",
     True: "Over the whole test set; all networks have diverged.",
@@ -105,6 +105,7 @@ def state(trace: Trace, position: int | None = None) -> dict[str, Any]:
         "steps": steps,
         "facts": facts,
         "arms": arms,
+        "hold": HOLD,
         "told": told_together(arms),
     }
 
@@ -181,7 +182,8 @@ def shown(trace: Trace, arm: int) -> dict[str, Any]:
             else NO_SCORE[lost],
         },
     ]
-    flow = verdict(trace, arm)
+    flow = verdict(trace, arm, recent=RECENT)
+    held = f" While the run trains it is told anew every {HOLD} seconds." * (trace.run.status == "running")
     remedy = "; lower the learning rate" if flow.help == UNDEFINED else ""
     return {
         "label": experiment.arms[arm].label,
@@ -189,6 +191,6 @@ def shown(trace: Trace, arm: int) -> dict[str, Any]:
         "dash": style.dash(arm),
         "rows": rows,
         "verdict": flow.words + remedy,
-        "verdict_help": flow.help,
+        "verdict_help": flow.help + held,
         "tone": flow.tone,
     }

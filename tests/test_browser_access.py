@@ -1,9 +1,10 @@
 """What a visitor without a mouse or with weak eyes relies on, in a real browser: focus, contrast, names, headings."""
 
 import re
+from itertools import pairwise
 
 import pytest
-from lab_browser import RESTED, SHORT, SLOW, button, drawn, opened, redrawn, stopped, trained, until
+from lab_browser import LONG, RESTED, SHORT, SLOW, button, drawn, opened, redrawn, stopped, trained, until
 from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.browser
@@ -257,3 +258,21 @@ def test_tab_leads_into_what_a_click_has_opened_where_the_button_has_no_focus_as
     expect(page.locator(":focus").get_by_role("button", name="Rename")).to_have_count(0 if "body" in around else 1)
     page.keyboard.press("Tab")
     expect(name).to_be_focused()
+
+
+def test_a_verdict_stands_long_enough_to_be_read_while_the_steps_go_on(page, server):
+    trained(page, server, LONG.replace("batch_size=16", "batch_size=2"))
+    page.evaluate(
+        """() => {
+          const [verdict, facts] = ["verdict", "facts"].map((name) => document.querySelector(`.board-${name}`));
+          const watch = (element, seen) => new MutationObserver(seen).observe(element, { childList: true, subtree: true, characterData: true });
+          Object.assign(window, { told: [], steps: 0 });
+          watch(verdict, () => told.push([performance.now(), verdict.dataset.tone]));
+          watch(facts, () => steps++);
+        }"""  # noqa: E501
+    )
+    until(page, "told.length >= 4")
+    told, steps = page.evaluate("[told, steps]")
+    gaps = [later - at for (at, tone), (later, other) in pairwise(told) if tone == other]
+    assert gaps and min(gaps) > 1800 and steps > 2 * len(told)
+    stopped(page)

@@ -16,7 +16,7 @@ from .options import AXIS, STEP, Plot, choice, no_steps
 from .points import moments, spanning, uneven
 from .smoothing import width
 from .style import NOTHING, nothing
-from .verdict import spoken
+from .verdict import RECENT, spoken
 
 if TYPE_CHECKING:
     from ..reading import Trace
@@ -112,7 +112,9 @@ def flow_in_words(trace: Trace, signals: list[Profile], step: int) -> str:
     at = moments(trace, [one.steps for one in signals])
     # at the last scoring there is no gradient
     last = ", that of the last update" if step >= trace.experiment.settings.steps else ""
-    return "\n".join([f"Signal gradient{at}{last}.", *(spoken(trace, arm, step) for arm in range(len(signals)))])
+    newest = min(trace.step, trace.experiment.settings.steps - 1)
+    cards = f" The cards tell the newest steps together, up to {RECENT}." if step >= newest > 0 else ""
+    return "\n".join([f"Signal gradient{at}{last}.{cards}", *(spoken(trace, arm, step) for arm in range(len(signals)))])
 
 
 def over_seeds(trace: Trace, signals: list[Profile]) -> str:

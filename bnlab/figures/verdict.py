@@ -18,12 +18,13 @@ HEALTHY, STEEP = 100, 3  # fold: more than that over all layers, or per layer, i
 SLIGHT = 10  # fold over all layers, up to which two or three steep layers are no matter
 DEEP = 16  # layers, of which the first and the last three, which see the data and the loss, are left out of the fit
 FAINT = 1e-18  # a norm below it may be 0 one layer further: squares of its elements are less than float32 holds
+RECENT = 20  # steps that the verdict of a card is the geometric mean of: that of one mini-batch of 2 changes at each
 UNDEFINED = "A value is not finite any more; lower the learning rate."
 
 
 class Verdict(NamedTuple):
-    """How the signal gradient changes from layer to layer towards the input, at one step or in the mean of some, over
-    the seeds that live.
+    """How the signal gradient changes from layer to layer towards the input, at one step or in a mean of some, over the
+    seeds that live.
 
     factor: fitted per layer. tone: vanishing or exploding where it falls or rises more than HEALTHY on its way through
     the layers, or more than SLIGHT and STEEP per layer, else healthy; or dead, diverged, unknown. Where some seeds are
@@ -51,19 +52,23 @@ def fitted_factor(norms: np.ndarray) -> float:
     return float(np.exp(-np.polyfit(layers[used], np.log(norms[used].astype(float)), 1)[0]))
 
 
-def verdict(trace: Trace, arm: int, step: int | None = None) -> Verdict:
-    """The verdict on an arm's signal gradient at a step, by default the newest."""
+def verdict(trace: Trace, arm: int, step: int | None = None, recent: int = 1) -> Verdict:
+    """The verdict on an arm's signal gradient at a step, by default the newest; or over the `recent` steps up to it."""
     unknown = Verdict(range(0), np.nan, "unknown", "–", nothing(trace) or NOTHING)
     if trace.step < 0:
         return unknown
+    step = trace.step if step is None else step
     try:
-        at, norms = trace.at("signal_grad_norm", arm, trace.step if step is None else step)
+        at, every = rows(trace, "signal_grad_norm", arm, step, recent)
     except KeyError:
         return unknown
+    several = len(every) > 1
+    norms, now = (geometric_norm(every), at[-1]) if several else (every[0], at[0])
     seeds = trace.experiment.seeds
     broke = {i: trace.diverged[arm, s] for i, s in enumerate(seeds) if (arm, s) in trace.diverged}
-    gone = [i for i, (step, _) in broke.items() if at[0] >= step or not np.isfinite(norms[i]).all()]
-    live = np.delete(norms, gone, axis=0)
+    gone = [i for i, (first, _) in broke.items() if now >= first or not np.isfinite(every[:, i]).all()]
+    left = np.delete(np.arange(len(norms)), gone)
+    live, each = norms[left], every[:, left]
     when = ""
     if gone:
         first, place = outbreak(broke[i] for i in gone)
@@ -74,21 +79,42 @@ def verdict(trace: Trace, arm: int, step: int | None = None) -> Verdict:
             when = f"diverged at step {first:,}, first in {place}"
     if not len(live):
         return Verdict(at, np.nan, "diverged", when, UNDEFINED)
-    dead = sum(map(silent, live)) if norms.shape[1] > 1 else 0
+    deep = norms.shape[1] > 1
+    dead = sum(map(silent, live)) if deep else 0
     none = f"{dead} of {len(seeds)} seeds {'has' if dead == 1 else 'have'} no gradient"
-    told = of_the_living(live, at)
-    words, tone = told.words, told.tone
+    told = of_the_living(live, at, f"in the geometric mean of the last {len(at)} steps" if several else moment(at))
+    words, help, tone = told.words, told.help, told.tone
     if tone == "dead":
-        words += cause(trace, arm, at, np.delete(np.arange(len(norms)), gone), live)
-    elif flat := saturated(trace, arm, at, np.delete(np.arange(len(norms)), gone)):
+        words += cause(trace, arm, step, recent, left, live)
+    elif flat := saturated(trace, arm, step, recent, left):
         if tone == "healthy":
             words, flat, tone = flat, words.removeprefix("healthy gradient: "), "dead"
         words = f"{words}; {flat}"
     if 0 < dead < len(live):
         words, tone = f"{words}; {none}", "dead" if tone == "healthy" else tone
+    mute = [silent(one) for i, mean in enumerate(live) if deep and not silent(mean) for one in each[:, i]]
+    if any(mute):
+        most = 2 * sum(mute) > len(mute)  # a mini-batch of 2 may well have none now and then
+        words = f"{words}; no gradient at {'most' if most else 'some'} of the last {len(at)} steps"
+        tone = "dead" if most and tone == "healthy" else tone
+    if ((each == 0).any(0) & (each > 0).any(0)).any():
+        help += " Steps at which a layer's is 0 are left out of its mean."
     if gone:
         words, tone = f"{when}; the rest: {words}", "diverged" if tone == "healthy" else tone
-    return told._replace(words=words, tone=tone)
+    return told._replace(words=words, help=help, tone=tone)
+
+
+def rows(trace: Trace, quantity: str, arm: int, step: int, recent: int) -> tuple[range, np.ndarray]:
+    """A quantity at the last `recent` steps up to `step`, fewer where the run is younger or keeps fewer as they were
+    seen, [n, seeds, L], and these steps; where none is kept so, or one is asked for, as Trace.at() gives it, n = 1."""
+    if recent > 1:
+        stop = min(step + 1, trace.experiment.settings.steps)
+        series = trace.read(quantity, arm, start=max(0, stop - recent), stop=stop)
+        exact = series.steps[np.flatnonzero(np.diff(series.steps) > 1).max(initial=-1) + 1 :]  # behind the buckets
+        if len(exact) > 1:
+            return range(exact[0], exact[-1] + 1), series.mean[-len(exact) :]
+    at, values = trace.at(quantity, arm, step)
+    return at, values[None]
 
 
 def silent(norms: np.ndarray) -> bool:
@@ -97,13 +123,14 @@ def silent(norms: np.ndarray) -> bool:
     return norms[0] == 0 and (not len(there) or norms[there[0]] > FAINT)
 
 
-def cause(trace: Trace, arm: int, at: range, places: np.ndarray, norms: np.ndarray) -> str:
+def cause(trace: Trace, arm: int, step: int, recent: int, places: np.ndarray, norms: np.ndarray) -> str:
     """Why nothing arrives at layer 1 of these seeds, norms [seeds, L], as far as it is recorded: ', as all units of
     layer 18 are dead'; else empty."""
     try:
-        dead, weights = (trace.at(name, arm, at[0])[1][places] for name in ("dead", "weight_norm"))
+        dead, weights = (rows(trace, name, arm, step, recent)[1][:, places] for name in ("dead", "weight_norm"))
     except KeyError:
         return ""
+    dead = dead.min(0)
     if not weights.any():
         return ", as all weights are 0"
     ends = [int(np.flatnonzero(one == 0).max(initial=-1)) for one in norms]  # the highest layer without a signal
@@ -112,11 +139,12 @@ def cause(trace: Trace, arm: int, at: range, places: np.ndarray, norms: np.ndarr
     return f", as all units of {f'layer {ends[0] + 1}' if len(set(ends)) == 1 else 'a layer'} are dead"
 
 
-def saturated(trace: Trace, arm: int, at: range, places: np.ndarray) -> str:
-    """Whether a layer of these seeds has no unit left that is not saturated for the whole mini-batch: 'all units of
-    layer 6 are saturated'; else empty. What signal there is may pass all layers alike, and teaches nothing."""
+def saturated(trace: Trace, arm: int, step: int, recent: int, places: np.ndarray) -> str:
+    """Whether a layer of these seeds has at each of these steps no unit left that is not saturated for the whole
+    mini-batch: 'all units of layer 6 are saturated'; else empty. What signal there is may pass all layers alike, and
+    teaches nothing."""
     try:
-        full = trace.at("dead", arm, at[0])[1][places] == 1
+        full = (rows(trace, "dead", arm, step, recent)[1][:, places] == 1).all(0)
     except KeyError:
         return ""
     layers, counts = np.flatnonzero(full.any(0)) + 1, full.sum(1)
@@ -127,8 +155,8 @@ def saturated(trace: Trace, arm: int, at: range, places: np.ndarray) -> str:
     return f"all units of {which} are saturated{with_some}" if some else ""
 
 
-def of_the_living(norms: np.ndarray, at: range) -> Verdict:
-    """The verdict on networks that have not diverged, norms [seeds, L]."""
+def of_the_living(norms: np.ndarray, at: range, when: str) -> Verdict:
+    """The verdict on networks that have not diverged, norms [seeds, L]; `when` as points.moment() says it."""
     middle = geometric_norm(norms)
     depth, there = len(middle), np.flatnonzero(middle > 0)
     if depth < 2:
@@ -136,10 +164,10 @@ def of_the_living(norms: np.ndarray, at: range) -> Verdict:
     factor = fitted_factor(middle)
     if silent(middle) or not np.isfinite(factor):
         until = f"below layer {there[0] + 1}" if len(there) else "in any layer"
-        help = f"{moment(at).capitalize()} no signal gradient is recorded {until}."
+        help = f"{when.capitalize()} no signal gradient is recorded {until}."
         return Verdict(at, 0.0, "dead", f"no gradient {until}", help)
     left_out = ", excluding the first three and last three layers" if depth >= DEEP else ""
-    how = f"Factor of ‖dE/da‖ from layer to layer towards the input, fitted {moment(at)}{left_out}."
+    how = f"Factor of ‖dE/da‖ from layer to layer towards the input, fitted {when}{left_out}."
     less = f"a change of less than {STEEP}-fold per layer (or {SLIGHT}-fold in all)"
     rule = f"Healthy means {less} and of less than {HEALTHY}-fold over all {depth} layers."
     help = f"{how} {rule}"
@@ -159,7 +187,7 @@ def of_the_living(norms: np.ndarray, at: range) -> Verdict:
         ratio = float(middle[0] / middle[-1])
         mean = rounded(ratio ** (1 / (depth - 1)), 2)
         mean = "" if mean == "1.00" else f", ×{mean} per layer on average"
-        help = f"Factors of ‖dE/da‖ towards the input {moment(at)}. {rule}"
+        help = f"Factors of ‖dE/da‖ towards the input {when}. {rule}"
         return Verdict(at, factor, tone, f"healthy gradient: layer 1 gets {share(ratio, depth)}{mean}", help)
     _, low, high = fall if tone == "vanishing" else rise
     low = 0 if 1 / STEEP < middle[0] / middle[low] < STEEP else low

@@ -74,7 +74,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     parentElement.append(me.root);
     boards.set(parentElement, me);
   }
-  if (me.data?.address !== data.address) Object.assign(me, { seen: "", wake: true });
+  if (me.data?.address !== data.address) Object.assign(me, { seen: "", wake: true, answer: null, since: {} });
   if (me.data?.status !== data.status) me.wake = true;
   Object.assign(me, { data, tell: (status) => setTriggerValue("status", status) });
   const call = (me.call = {}); // Streamlit may end a call after the next has begun, which goes on then
@@ -118,8 +118,8 @@ async function ask(me) {
   me.status = deleted ? "deleted" : answer.headers.get("x-status");
   if (answer.status === 200) {
     me.seen = answer.headers.get("x-version");
-    show(me, await answer.json());
-  }
+    show(me, (me.answer = await answer.json()));
+  } else if (me.held && me.answer) show(me, me.answer);
   const now = performance.now();
   const news = `${address} ${me.status} ${me.seen}`;
   const again = me.news === news;
@@ -131,7 +131,10 @@ async function ask(me) {
   me.tell(me.status); // the page's buttons belong to another status: rerun it
 }
 
+// While the run trains a verdict stands for some seconds, unless its tone changes: its digits change at every step
 function show(me, state) {
+  const now = performance.now();
+  me.held = false;
   me.root.dataset.run = me.data.address.split("/").pop();
   me.root.dataset.status = state.status;
   me.root.dataset.step = state.step;
@@ -155,6 +158,10 @@ function show(me, state) {
       write(row.firstChild, name);
       write(row.lastChild, value);
     });
+    const stands = verdict.dataset.tone === arm.tone && now < me.since[i] + 1000 * state.hold && ALIVE.has(state.status);
+    me.held ||= stands;
+    if (stands) return;
+    me.since[i] = now;
     verdict.dataset.tone = arm.tone;
     verdict.title = arm.verdict_help;
     write(verdict, arm.verdict);
