@@ -3,7 +3,7 @@
 import streamlit as st
 
 from pages.parts import arms, board, controls, forks, presets, session, views
-from pages.parts.words import escaped
+from pages.parts.words import listed
 
 me = session.begin()
 
@@ -24,8 +24,7 @@ with st.sidebar:
 above = st.container()  # always there: what comes and goes in it must not move the rest to another place
 run = board.show(me, experiment, wrong)
 if misread := me.misread(experiment):  # only now: Train has put the address right
-    told = escaped(" ".join(misread))
-    above.error(f"This address cannot be opened as it is: {told}", icon=":material/link_off:")
+    above.error(f"This address cannot be opened as it is:\n\n{listed(misread)}", icon=":material/link_off:")
 forks.origin(me, run)
 arms.swatches(me, run)
 if run is not None:

@@ -77,7 +77,7 @@ def test_what_is_typed_is_asked_and_stands_in_the_address(name, text, value):
         ),
         ("batch_size", "99999", "Mini-batch size K (examples) is 99999; digits has only 1,437 training examples."),
         ("seeds", "1, 1", "each seed may appear only once."),
-        ("seeds", "0 1 2 3 4 5 6 7 8", "there are 9 seeds; allowed are 1 to 8 whole numbers"),
+        ("seeds", "0 1 2 3 4 5 6 7 8", "There are 9 seeds; allowed are 1 to 8 whole numbers"),
         ("seeds", "one", "allowed are 1 to 8 whole numbers"),
     ],
 )
@@ -104,9 +104,9 @@ def test_what_is_wrong_is_said_beside_train_and_at_the_control_it_speaks_of():
     typed(at, "batch_size", "1")
     told = [error.value.replace("\\", "") for error in at.error]
     for arm in ("one", "two"):
-        said = f"arm '{arm}': Mini-batch size K (examples) is 1; batch norm needs"
+        said = f"Arm '{arm}': Mini-batch size K (examples) is 1; batch norm needs"
         assert sorted(text.count(said) for text in told) == [0, 1, 1]
-    (own,) = (error for error in told if error.startswith("arm 'one'"))
+    (own,) = (error for error in told if error.startswith("Arm 'one'"))
     assert "'two'" not in own, "each in its own place"
 
 

@@ -40,14 +40,14 @@ def test_an_address_opens_as_the_experiment_it_says_and_is_kept():
         (("activation", "relux"), "Activation h is relux; allowed is one of linear, ", "relux"),
         (("norm", "both"), "Normalization is both; allowed is one of none, batch, layer.", "both"),
         (("learning_rate", "-1"), "Learning rate η is -1; allowed is above 0 and at most 100.", "-1"),
-        (("seeds", "a,b"), "seeds are a, b; allowed are 1 to 8 whole numbers", "a, b"),
+        (("seeds", "a,b"), "Seeds are a, b; allowed are 1 to 8 whole numbers", "a, b"),
         (("seeds", ""), "allowed are 1 to 8 whole numbers from 0 to 2,147,483,647.", ""),
         (("batch_size", "1"), "Mini-batch size K (examples) is 1; batch norm needs at least 2 examples", "1"),
         (("standardize", "maybe"), "standardize is maybe; allowed is true or false.", None),
         (("colour", "red"), "colour is not a known field", None),
         (("arm", "a;colour=red"), "colour is not a known field", None),
         (("arm", "x" * 41), "allowed are 1 to 40 characters.", None),
-        (("arm", ""), "an arm's label is empty; allowed are 1 to 40 characters.", None),
+        (("arm", ""), "An arm's label is empty; allowed are 1 to 40 characters.", None),
         (("run", "nothing"), "There is no run 'nothing' here.", None),
     ],
 )
@@ -150,7 +150,7 @@ def test_wrong_seeds_are_a_sentence_without_two_blanks(text):
         ((("run", "x"), ("run", "y")), "run= appears more than once: run=x, run=y. Keep one."),
         (
             (("arm", "a;norm=batch;norm=none"),),
-            "arm 'a': norm= appears more than once: norm=batch, norm=none. Keep one.",
+            "Arm 'a': norm= appears more than once: norm=batch, norm=none. Keep one.",
         ),
     ],
 )
@@ -170,9 +170,20 @@ def test_what_stands_twice_is_told_with_all_else_that_is_wrong():
     assert [arm.changes for arm in asked.arms] == [{"norm": "batch"}, {"norm": "layer", "depth": 3}]
 
 
+def test_what_is_wrong_with_an_address_is_a_list_of_sentences():
+    """They ran together in one line. The name of a field stays as it is written, and so does what is no field."""
+    at = page(("nonsense", "4"), ("run", "gone"), ("depth", "3"), ("depth", "5"), *[("arm", "a")] * 9, closed=True)
+    (told,) = (error for error in errors(at).split("This ")[1:] if error.startswith("address"))
+    first, _, *sentences = told.splitlines()
+    assert first == "address cannot be opened as it is:"
+    assert all(sentence.startswith("- ") and sentence.endswith(".") for sentence in sentences[:4])
+    found = ("There is no run", "nonsense is not a known field;", "There are 9 arms;", "depth= appears more than once:")
+    assert all(any(sentence.startswith(f"- {words}") for sentence in sentences) for words in found)
+
+
 def test_too_many_arms_in_an_address_are_a_sentence():
     at = page(*(("arm", str(i)) for i in range(MAX_ARMS + 3)), closed=True)
-    assert "there are 9 arms; allowed are 1 to 6 arms" in errors(at)
+    assert "There are 9 arms; allowed are 1 to 6 arms" in errors(at)
     assert "{" not in errors(at), "no JSON"
     assert len(at.session_state.mine.draft["arms"]) == MAX_ARMS
 

@@ -62,7 +62,7 @@ def test_a_label_that_is_too_long_is_told_and_stands_there():
     at = page()
     assert not widget(at, "label-1").proto.max_chars, "the browser drops a longer text that is pasted, and says nothing"
     drawn(widget(at, "label-1").set_value("x" * 41))
-    assert f"an arm's label is {'x' * 41}; allowed are 1 to 40 characters." in errors(at)
+    assert f"An arm's label is {'x' * 41}; allowed are 1 to 40 characters." in errors(at)
     assert widget(at, "label-1").value == "x" * 41 and at.button(key="train").disabled
 
 

@@ -124,7 +124,7 @@ def test_what_keeps_a_run_from_being_stopped_is_said_in_the_list_of_all():
     run = opened.store().create(Experiment(settings=Settings(depth=3)))
     opened.store().change(run.id, status="running")  # by a process that is not this server's
     at = drawn(button(another("runs.py"), f"stop-{run.id}").click())
-    assert errors(at) == str(Taken(run.id)) and opened.store().run(run.id).status == "running"
+    assert errors(at) == "R" + str(Taken(run.id))[1:] and opened.store().run(run.id).status == "running"
 
 
 def test_a_run_that_is_still_at_its_last_step_is_stopping(monkeypatch):
@@ -237,7 +237,7 @@ def test_a_name_that_cannot_be_taken_is_told_and_stands_there(name):
     at.session_state[f"rename-{run.id}"] = True
     drawn(box.set_value(name))
     assert at.session_state[f"rename-{run.id}"], "the box stays open"
-    assert f"the name has {len(name.strip())} characters; allowed are 1 to 120." in errors(at)
+    assert f"The name has {len(name.strip())} characters; allowed are 1 to 120." in errors(at)
     assert opened.store().run(run.id).name == "first" and at.text_input(key=f"name-{run.id}").value == name
 
 
@@ -279,7 +279,7 @@ def test_a_fork_starts_again_as_a_fork_and_with_another_question_as_a_run_of_its
     opened.jobs().start(fork.id)
     runs = len(store.runs())
     drawn(button(at, "reset").click())
-    assert "the weights of step 50 that this fork began with are gone" in errors(at) and len(store.runs()) == runs
+    assert "The weights of step 50 that this fork began with are gone" in errors(at) and len(store.runs()) == runs
     assert store.run(fork.id).status == "queued" and opened.jobs().holds(fork.id), "it goes on"
 
 

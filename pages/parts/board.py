@@ -15,7 +15,7 @@ from bnlab.run import RESTING, UNDER_WAY, Run
 
 from . import live, naming, session
 from .session import Session
-from .words import escaped, several
+from .words import capital, escaped, listed, several
 
 NEWEST = 30  # runs offered in the list; the page Runs has all
 CHOOSER = f"The run shown on every page, with its settings. The {NEWEST} newest are listed; the page Runs has all."
@@ -30,8 +30,7 @@ def show(me: Session, experiment: Experiment | None, wrong: list[str]) -> Run | 
     buttons(me, run, wrong, experiment is not None and run is not None and run.experiment != experiment)
     with st.container():  # always there: what comes and goes in it must not move the chart to another place
         if wrong:
-            sentences = "\n".join(f"- {escaped(sentence)}" for sentence in wrong)
-            st.error(f"Not ready to train:\n\n{sentences}", icon=":material/error:")
+            st.error(f"Not ready to train:\n\n{listed(wrong)}", icon=":material/error:")
         say(me)
         beside(me, run)
     if run is None:
@@ -45,7 +44,7 @@ def say(me: Session) -> None:
     """What went wrong since the last drawing of the page; the place for it is always there."""
     with st.container():
         if said := me.take("said"):
-            st.error(escaped(said), icon=":material/error:")
+            st.error(escaped(capital(said)), icon=":material/error:")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from bnlab.run import Run
 from bnlab.settings import MAX_SEEDS, SECTIONS, Settings, about, limits
 
 from . import live, session
-from .words import INVISIBLE, escaped
+from .words import INVISIBLE, capital, escaped
 
 FEW = 200  # values a slider can still be set to one by one
 SHORT = 18  # characters of all choices together that fit side by side
@@ -77,7 +77,7 @@ def complain(places: Places, wrong: list[str]) -> list[str]:
             told.setdefault(places[start].box, []).append(sentence)
         said.append(sentence)
     for box, sentences in told.items():
-        box.error("\n\n".join(map(escaped, sentences)))
+        box.error("\n\n".join(escaped(capital(each)) for each in sentences))
     return said
 
 

@@ -12,7 +12,7 @@ from bnlab.run import Run
 from bnlab.settings import Settings, limits
 
 from . import board, controls, session
-from .words import escaped
+from .words import capital, escaped
 
 # of those that can change an arm; not gamma and beta, whose "fixed at 1 and 0" would freeze them where they are
 OFFERED = tuple(name for name in CHANGEABLE if name != "rescale")
@@ -31,7 +31,7 @@ def show(me: session.Session, run: Run) -> None:
     )
     with st.container():
         if said := me.take("unforked"):
-            st.error(escaped(said), icon=":material/error:")
+            st.error(escaped(capital(said)), icon=":material/error:")
     steps = opened.holder(run.id).trace(run.id).snapshots()
     if board.is_example(run):
         st.info("The example cannot be forked. Train a run of your own in the Lab.")

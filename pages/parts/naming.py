@@ -12,6 +12,7 @@ from bnlab.run import LONGEST_NAME, Run, checked_name
 
 from . import session
 from .session import Session
+from .words import capital
 
 
 def told_apart(runs: list[Run]) -> dict[str, str]:
@@ -43,7 +44,7 @@ def rename_box(me: Session, run: Run | None, fixed: bool = False) -> None:
             try:
                 checked_name(typed)
             except ValueError as error:
-                st.error(str(error))
+                st.error(capital(str(error)))
 
 
 def rename(me: Session, run_id: str, key: str) -> None:

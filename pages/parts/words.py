@@ -1,4 +1,4 @@
-"""Words for the page: a visitor's own words made harmless, and how many there are of a thing."""
+"""Words for the page: a visitor's own words made harmless, sentences, and how many there are of a thing."""
 
 from __future__ import annotations
 
@@ -8,12 +8,23 @@ MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&^=\"'@/])")
 # where a link, an icon or an arrow is made also of characters that a backslash keeps from being Markdown: https://,
 # www., a@b, :name:, ->
 MADE = re.compile(r"(?<=:)(?=\S)|(?<=www)(?=\.)|(?=@)|(?<=[<>~=-])(?=[>=-])", re.IGNORECASE)
+PROSE = {"a", "an", "arm", "its", "run", "seeds", "the", "there", "this"}  # as a sentence may begin; else with a name
 INVISIBLE = "\u2060"  # a word joiner: no width, no line break
 
 
 def escaped(text: str) -> str:
     """A visitor's words for a place that renders Markdown: nothing in them is markup, a link, an image, or an icon."""
     return MARKDOWN.sub(r"\\\1", MADE.sub(INVISIBLE, text))
+
+
+def capital(text: str) -> str:
+    """A sentence with a capital, unless it begins with the name of a field, which stays as it is written."""
+    return text[:1].upper() + text[1:] if text.partition(" ")[0] in PROSE else text
+
+
+def listed(sentences: list[str]) -> str:
+    """Sentences, maybe with a visitor's words, as a list for a place that renders Markdown."""
+    return "\n".join(f"- {escaped(capital(each))}" for each in sentences)
 
 
 def several(count: int, noun: str) -> str:
