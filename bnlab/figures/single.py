@@ -40,7 +40,12 @@ def alone(trace: Trace, *, step: int) -> go.Figure:
             y=names, x=style.numbers(np.array(told[key])), name=mode, orientation="h", cliponaxis=False,
             marker={"color": colors, "pattern": {"shape": pattern}, "line": {"color": colors, "width": 1}},
             text=[style.amount(v, 2) for v in told[key]], textposition="outside",
-            hovertemplate="%{y}: %{text}<extra>" + mode + "</extra>",
+            hovertemplate="%{y}: %{text}<extra>" + mode + "</extra>", legendgroup=mode, showlegend=False,
+        )  # fmt: skip
+        figure.add_scatter(  # the legend's sample: of a mode and no arm, so of no arm's color
+            x=[None], y=[None], mode="lines", line={"width": 0}, fill="toself", fillcolor=style.GRAY,
+            fillpattern={"shape": pattern, "bgcolor": style.faded(style.GRAY, 0.25)}, name=mode, legendgroup=mode,
+            hoverinfo="skip",
         )  # fmt: skip
     figure.update_layout(barmode="group")
     figure.update_xaxes(title="greatest difference<br>of an output", range=[0, 1.3 * max(top, 1.0)])
