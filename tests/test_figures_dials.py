@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 from known_trace import KnownTrace
 from looked_at import ARMS, WHY, seen, trained
@@ -243,6 +244,32 @@ def test_dials_that_are_measured_stand_on_axes_without_a_word_between_them(why_r
     assert not figure.layout.annotations
     for axis in (figure.layout.xaxis, figure.layout.yaxis):
         assert axis.tickvals != () and axis.showgrid is not False
+
+
+def test_an_arm_that_is_not_compared_does_not_stretch_the_axes_and_is_said_to_lie_outside():
+    """It pressed those that are compared into a corner."""
+    figure = go.Figure().update_xaxes(type="log").update_yaxes(type="log")
+    compared = {"a": np.log10([0.1, 2]), "b": np.log10([0.2, 5])}
+    near, far = {"near": np.log10([0.5, 2])}, {"far": np.log10([0.1, 500])}
+    assert dials.beyond(figure, compared, near) == [] and figure.layout.xaxis.range is None, "plotly's own choice"
+    assert dials.beyond(figure, {}, far) == [] and figure.layout.xaxis.range is None
+    (told,) = dials.beyond(figure, compared, near | far)
+    assert told == (
+        "far lies outside the axes, which go by the arms that are compared; Autoscale in the toolbar shows all."
+    )
+    for axis, least, greatest in ((figure.layout.xaxis, 0.1, 0.5), (figure.layout.yaxis, 2, 5)):
+        low, high = 10.0 ** np.array(axis.range)
+        assert 0.8 * least < low < least and greatest < high < 1.2 * greatest
+
+
+def test_the_axes_of_a_figure_go_by_the_arms_that_are_compared(why_run, monkeypatch):
+    one = dials.dial
+    others, odd = {"out": "", "kind": (1,)}, {"out": "it is odd", "rough": np.full(2, 1e6)}  # the last arm
+    change = lambda arm: odd if arm == 2 else others  # noqa: E731
+    monkeypatch.setattr(dials, "dial", lambda trace, arm, at: one(trace, arm, at)._replace(**change(arm)))
+    drawn = seen(*why_run, "dials")
+    assert drawn.layout.yaxis.range[1] < 5 and "LN lies outside the axes" in drawn.layout.meta["note"]
+    assert float(drawn.data[2].y[0]) == pytest.approx(1e6), "it is there for Autoscale"
 
 
 def test_the_marks_of_its_legend_do_not_touch(why_run):

@@ -18,7 +18,7 @@ from plotly.subplots import make_subplots
 from ..problems import enumeration
 from ..train import scheduled
 from . import style
-from .lasting import lost, wholly
+from .lasting import lost, room, wholly
 from .looks import COMING, NOT_YET, Needs, empty, finished, missing, mode
 from .losses import chance_loss
 from .means import geometric, present
@@ -36,6 +36,7 @@ ROUGHNESS = "roughness ‖Δg‖/‖Δw‖ (less is smoother)"
 NONE_BELOW = "Covariate shift comes from the layers below, and no arm here has more than one layer. Raise depth."
 NAMES = {"shift": "covariate shift", "rough": "the roughness of the loss"}  # of the dials
 ALIKE = 0.1  # relative difference below which two arms say the same
+NEAR = 0.5  # decades from the arms that are compared up to which one that is not is drawn with them
 LEARNS = 0.9  # of the loss of guessing: a network learns where its newest loss is below
 SAME = "learning rate, optimizer, data and mini-batch size K"
 
@@ -160,6 +161,22 @@ def clearly(one: np.ndarray, other: np.ndarray) -> int:
     return int(middle > 1 + ALIKE and (share > 1).all()) - int(middle < 1 / (1 + ALIKE) and (share < 1).all())
 
 
+def beyond(figure: go.Figure, compared: dict[str, np.ndarray], hollow: dict[str, np.ndarray]) -> list[str]:
+    """Let the axes go by the arms that are compared, and hollow ones near them, and say which lie outside; logarithms
+    of both dials by name. An arm that is not compared pressed the others into a corner."""
+    if not compared:
+        return []
+    low, high = np.min([*compared.values()], 0) - NEAR, np.max([*compared.values()], 0) + NEAR
+    far = [name for name, place in hollow.items() if ((place < low) | (place > high)).any()]
+    if not far:
+        return []
+    inside = [*compared.values(), *(place for name, place in hollow.items() if name not in far)]
+    for axis, values in zip((figure.layout.xaxis, figure.layout.yaxis), np.transpose(inside), strict=True):
+        axis.range = room(float(values.min()), float(values.max()))
+    those = f"{enumeration(far)} {'lies' if len(far) == 1 else 'lie'}"
+    return [f"{those} outside the axes, which go by the arms that are compared; Autoscale in the toolbar shows all."]
+
+
 def dials(trace: Trace) -> go.Figure:
     """Both dials of every arm: shift across, smoothness up; how fast it learned beside its name."""
     if not having(trace, 2):
@@ -174,7 +191,7 @@ def dials(trace: Trace) -> go.Figure:
         return next(filter(None, map(missing, next(iter(looks.values())))))
     told = {style.label(trace, arm): dial(trace, arm, at) for arm in range(len(trace.experiment.arms))}
     kinds = Counter(d.kind for d in told.values() if not d.out)
-    figure, lines = make_subplots(1, 1), []
+    figure, lines, compared, hollow = make_subplots(1, 1), [], {}, {}
     for arm, (name, found) in enumerate(told.items()):
         shift, rough = (float(geometric(values)) for values in (found.shift, found.rough))
         there = np.isfinite(shift) and np.isfinite(rough)
@@ -182,6 +199,8 @@ def dials(trace: Trace) -> go.Figure:
         loss = float(present(found.loss))
         when = f"mean loss {style.amount(loss)}" if np.isfinite(loss) else "no mean loss"
         out = found.out or (ALONE if kinds[found.kind] < 2 else "")
+        if there:
+            (hollow if out else compared)[name] = np.log10([shift, rough])
         symbol = style.symbol(arm) + ("-open" if out else "")
         figure.add_scatter(
             x=[shift if there else None], y=[rough if there else None],
@@ -194,6 +213,7 @@ def dials(trace: Trace) -> go.Figure:
     figure.update_layout(legend={"itemsizing": "constant"})  # the marks of two lines would touch
     figure.update_xaxes(title="covariate shift ‖G − G′‖/‖G‖", type="log")
     figure.update_yaxes(title=ROUGHNESS, type="log")
+    lines += beyond(figure, compared, hollow)
     empty(figure, 1, "Of no arm both can be measured.")
     lines += [words for arm, words in lost(trace, trace.step).items() if not wholly(trace, arm, trace.step)]
     lines += [caution(trace), HOW.format(steps=listed(at), mode=mode(trace))]
