@@ -158,7 +158,8 @@ function show(me, state) {
       write(row.firstChild, name);
       write(row.lastChild, value);
     });
-    const stands = verdict.dataset.tone === arm.tone && now < me.since[i] + 1000 * state.hold && ALIVE.has(state.status);
+    const fresh = now < me.since[i] + 1000 * state.hold;
+    const stands = fresh && verdict.dataset.tone === arm.tone && ALIVE.has(state.status);
     me.held ||= stands;
     if (stands) return;
     me.since[i] = now;
