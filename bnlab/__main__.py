@@ -105,15 +105,17 @@ def main() -> int:
         return 2
 
 
-def clear_up_after_ctrl_c() -> None:
-    """From here on something may be half written. Not before torch is there: no exception may pass its loading."""
-    on(SIGINT, lambda *_: sys.exit(130))
+def clear_up_in_the_end() -> None:
+    """From here on something may be half written: Ctrl+C, and whoever ends the process, let it be removed. Not before
+    torch is there: no exception may pass its loading."""
+    for signal in (SIGINT, SIGTERM):
+        on(signal, lambda number, _: sys.exit(128 + number))
 
 
 def train(asked: argparse.Namespace) -> int:
     experiment = read(asked.file)
     device = device_for(experiment, asked.device)  # says at once where there is no such device
-    clear_up_after_ctrl_c()
+    clear_up_in_the_end()
     for sentence in experiment.alike:
         print(sentence, file=sys.stderr)
     store = RunStore(asked.out)
@@ -177,7 +179,7 @@ def diverged(run: Run) -> str:
 
 
 def export(asked: argparse.Namespace) -> int:
-    clear_up_after_ctrl_c()
+    clear_up_in_the_end()
     store = existing(asked.directory)
     run = chosen(store, asked.run)
     for path in tables.write(store.trace(run.id), asked.to, asked.out):
@@ -189,7 +191,7 @@ def probe(asked: argparse.Namespace) -> int:
     """What is seen is kept with the run, so the pages show it too."""
     import torch
 
-    clear_up_after_ctrl_c()
+    clear_up_in_the_end()
     torch.set_num_threads(1)
     store = existing(asked.directory)
     run = chosen(store, asked.run)

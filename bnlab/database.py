@@ -5,6 +5,7 @@ Write-ahead logging, so that a run is read while it grows; numbers as blobs of f
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import threading
@@ -87,6 +88,13 @@ def code(error: BaseException) -> int | None:
     return found and found & 0xFF
 
 
+def fixed(path: Path) -> bool:
+    """Whether a file of runs stays as it is, and is read without writing beside it: in a place that is read-only, and
+    complete, nothing left in its log."""
+    log = path.with_name(f"{path.name}-wal")
+    return path.exists() and not os.access(path.parent, os.W_OK) and not (log.exists() and log.stat().st_size)
+
+
 class Connection(sqlite3.Connection):
     """One that is closed with its thread or its store, whichever goes first: Python 3.13 warns of those left open."""
 
@@ -101,6 +109,7 @@ class Database:
     def __init__(self, directory: Path):
         directory.mkdir(parents=True, exist_ok=True)
         self.directory, self.path, self.local = directory, directory / FILE, threading.local()
+        self.fixed = fixed(self.path)
         (there,) = self.db.execute("select count(*) from sqlite_master where type = 'table'").fetchone()
         if there < SCHEMA.count("create table"):  # else nothing is written: what there is can be read on a full disk
             with self.transaction() as db:
@@ -112,7 +121,11 @@ class Database:
         """This thread's connection."""
         if not hasattr(self.local, "db"):
             how = {"timeout": PATIENCE / 1000, "isolation_level": None, "factory": Connection}
-            db = sqlite3.connect(self.path, **how, check_same_thread=False)  # a store may go in another's thread
+            how |= {"check_same_thread": False}  # a store may go in another's thread
+            if self.fixed:
+                self.local.db = sqlite3.connect(f"{self.path.absolute().as_uri()}?immutable=1", **how, uri=True)
+                return self.local.db
+            db = sqlite3.connect(self.path, **how)
             if not db.execute("pragma page_count").fetchone()[0]:  # new; what is deleted can leave it, see shrink()
                 db.execute("pragma auto_vacuum = incremental")
             db.execute("pragma journal_mode = wal")

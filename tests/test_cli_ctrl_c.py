@@ -71,11 +71,13 @@ def test_ctrl_c_raises_nothing_where_torch_is_being_loaded_for_a_training(tmp_pa
     assert not (tmp_path / "runs").exists()
 
 
-def test_ctrl_c_in_a_command_lets_it_clear_up(tmp_path):
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_ctrl_c_or_whoever_ends_a_command_lets_it_clear_up(tmp_path, name, code):
+    """An export that was ended left its unfinished tables."""
     (tmp_path / "torch.py").write_text(
         "import atexit, signal\natexit.register(print, 'cleared up')\n"
-        "def set_num_threads(n): signal.raise_signal(signal.SIGINT)"
+        f"def set_num_threads(n): signal.raise_signal(signal.{name})"
     )
     path = os.pathsep.join([str(tmp_path), ABOVE, *filter(None, [QUIET.get("PYTHONPATH")])])
     done = bnlab("probe", tmp_path, "--step", 0, PYTHONPATH=path)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "cleared up\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (code, "cleared up\n", "")

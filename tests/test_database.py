@@ -6,6 +6,7 @@ import sqlite3
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from known_rows import REAL, SMALL
 
@@ -41,6 +42,29 @@ def test_a_store_that_is_there_is_opened_and_read_without_writing(store, monkeyp
             other.rename(run.id, "mine")
         assert isinstance(busy.value, sqlite3.OperationalError)
     other.close()
+
+
+def test_a_store_in_a_read_only_place_is_read_and_nothing_is_written_beside_it(store, tmp_path):
+    """As on a mounted archive. As root everything can be written, so the system's answer is set."""
+    run = store.create(REAL)
+    with store.writer(run.id) as writer:
+        for record in train(REAL):
+            writer.keep(record)
+    loss = store.trace(run.id).read("loss", 0).mean
+    store.close()
+    copy = tmp_path / "an archive? 100 %"
+    shutil.copytree(store.directory, copy)
+    before = {path: path.read_bytes() for path in copy.iterdir()}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("bnlab.database.os.access", lambda path, mode: path != copy)
+        archived = RunStore(copy)
+        np.testing.assert_array_equal(archived.trace(run.id).read("loss", 0).mean, loss)
+        assert {path: path.read_bytes() for path in copy.iterdir()} == before
+        with pytest.raises(ValueError, match="read-only"):
+            archived.rename(run.id, "mine")
+        archived.close()
+        (copy / "runs.sqlite-wal").write_bytes(b"not yet in the file")  # as of a run that trains
+        assert not RunStore(copy).fixed
 
 
 def test_runs_leave_the_room_in_which_they_can_be_stopped_and_deleted(store, monkeypatch):

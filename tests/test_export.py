@@ -271,6 +271,28 @@ def test_of_a_table_that_breaks_off_nothing_stays_and_what_was_there_does(tmp_pa
     assert [*tmp_path.iterdir()] == [path] and path.read_text() == "of another run"
 
 
+def damaged(trace):
+    yield pa.table({"step": [0]})
+    raise ValueError("damaged")
+
+
+def test_where_a_later_table_cannot_be_read_an_earlier_export_stays_whole(records, tmp_path, monkeypatch):
+    """It lost its first tables to the new run, and kept the others: two runs in one export."""
+    store = RunStore(tmp_path / "runs")
+    with store.writer((run := store.create(REAL)).id) as writer:
+        for record in records:
+            writer.keep(record)
+    there = tmp_path / "tables"
+    there.mkdir()
+    for table in KEYS:
+        (there / f"{table}.csv").write_text("of another run")
+    monkeypatch.setattr(tables, "population", damaged)
+    with pytest.raises(ValueError, match="damaged"):
+        tables.write(store.trace(run.id), "csv", there)
+    assert {path.read_text() for path in there.iterdir()} == {"of another run"}
+    store.close()
+
+
 def newest(rows):
     """The last step that the arm "before" has in some pieces of a table."""
     frame = pa.concat_tables(part.select(["arm", "step"]) for part in rows).to_pandas()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -31,7 +32,7 @@ FORMATS["parquet"] = lambda file, schema: parquet.ParquetWriter(file, schema, co
 
 
 def write(trace: Trace, to: str, directory: Path) -> list[Path]:
-    """Write a run's tables into `directory`, each whole or not at all; returns the files.
+    """Write a run's tables into `directory`, all of them or none; returns the files.
 
     `steps`, `layers` and `scores`, and where an arm has batch norm `units` and `population`, as the README describes
     them; where a run has no such rows, the header alone. Where the budget has thinned the older steps, `steps_summary`
@@ -43,13 +44,22 @@ def write(trace: Trace, to: str, directory: Path) -> list[Path]:
     tables |= {f"{table}_summary": summarized(trace, table) for table in ("steps", "layers")}
     tables |= {"scores": scores(trace), "population": population(trace)}
     files = {directory / f"{name}.{to}": rows for name, rows in tables.items()}
-    with trace.store.reading():  # a run that is being trained is exported as it was at one moment
-        return [path for path, rows in files.items() if write_file(rows, FORMATS[to], path)]
+    with ExitStack() as kept:
+        with trace.store.reading():  # a run that is being trained is exported as it was at one moment
+            made = {path: kept.enter_context(part(rows, FORMATS[to], path)) for path, rows in files.items()}
+        return [path for path, whole in made.items() if put(whole, path)]
 
 
 def write_file(rows: Iterator[pa.Table], form: type, path: Path) -> Path | None:
     """Write these rows and give the file, None if there are none; where it cannot be written to its end, what was there
     stays."""
+    with part(rows, form, path) as whole:
+        return put(whole, path)
+
+
+@contextmanager
+def part(rows: Iterator[pa.Table], form: type, path: Path) -> Iterator[Path | None]:
+    """These rows in a file beside `path`, None if there are none; it is gone in the end, unless put() in its place."""
     beside, writer = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part"), None  # another may be exporting, too
     try:
         with beside.open("wb") as file:  # pyarrow takes every path for UTF-8; not every system's is
@@ -60,13 +70,18 @@ def write_file(rows: Iterator[pa.Table], form: type, path: Path) -> Path | None:
             finally:
                 if writer is not None:
                     writer.close()
-        if writer is None:
-            path.unlink(missing_ok=True)  # of another run, it would look like this one's
-            return None
-        os.replace(beside, path)
-        return path
+        yield beside if writer else None
     finally:  # also after Ctrl+C
         beside.unlink(missing_ok=True)
+
+
+def put(whole: Path | None, path: Path) -> Path | None:
+    """Put a file where it belongs; None removes what is there: of another run, it would look like this one's."""
+    if whole is None:
+        path.unlink(missing_ok=True)
+        return None
+    os.replace(whole, path)
+    return path
 
 
 def larger(rows: Iterator[pa.Table]) -> Iterator[pa.Table]:
