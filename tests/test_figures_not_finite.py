@@ -144,3 +144,21 @@ def test_where_no_step_can_be_chosen_none_is_spoken_of(store):
     trace = recorded(store, ({"depth": 30, "activation": "linear", "init_gain": 100},), steps=5)
     said = shown(trace, "smoothness").layout.meta["said"]
     assert said == f"By step {trace.step} every network had diverged. Train with a lower learning rate."
+
+
+OVERFLOWS = {"activation": "relu", "init": "he", "data": "diabetes"}
+OVERFLOW = {
+    "units_overview": Settings(depth=5, width=9, batch_size=32, learning_rate=5, steps=60, **OVERFLOWS),
+    "moving_averages": Settings(
+        depth=100, width=8, batch_size=8, init_gain=100, steps=12, **OVERFLOWS | {"data": "digits"}
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "layer"), [("units_overview", 3), ("moving_averages", 2)])
+def test_variances_that_became_infinite_are_drawn_without_a_warning_in_the_servers_log(tmp_path, name, layer):
+    arms = (Arm(label="BN", changes={"norm": "batch"}),)
+    store, run_id = trained(tmp_path, OVERFLOW[name], arms, (0,))
+    trace = store.trace(run_id)
+    assert np.isinf(trace.read("moving_var", 0, layer=2).mean).any()
+    assert figures.draw(name, trace, {"layer": str(layer)}).data

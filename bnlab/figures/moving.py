@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..moving import noise_left
+from ..moving import WITHOUT_WARNING, noise_left
 from ..problems import enumeration
 from ..record import evenly
 from . import axes, style
@@ -48,6 +48,7 @@ class Moving(NamedTuple):
     noise: float
 
 
+@WITHOUT_WARNING
 def moving(trace: Trace, arm: int, seed: int, layer: int, unit: int) -> Moving:
     """One unit of one network over time. `seed` is its place in the seeds, `layer` counts from 1, `unit` from 0."""
     settings = trace.experiment.arm_settings[arm]

@@ -98,7 +98,7 @@ def points(x: np.ndarray, y: np.ndarray, tell: Tell) -> str:
     """A curve's points, left to right, in words; of dots that lie anywhere no ends."""
     if len(y) <= FEW or isinstance(x[0], str):
         return "; ".join(point(*one, tell) for one in zip(x, y, strict=True))
-    if (np.diff(x) < 0).any():
+    if (x[1:] < x[:-1]).any():
         return extremes(x, y, tell)
     return f"from {point(x[0], y[0], tell)} to {point(x[-1], y[-1], tell)}; {extremes(x, y, tell)}"
 
