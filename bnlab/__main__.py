@@ -1,6 +1,7 @@
 """The command line: python -m bnlab train | resume | export | probe | runs | work.
 
-Exit code 0; 2 with one line on stderr for bad input; 1 where the training itself failed; 130 after Ctrl+C.
+Exit code 0; 2 with one line on stderr for bad input; 1 where the training itself failed; 130 after Ctrl+C,
+and 143 where export or probe were ended by SIGTERM.
 """
 
 from __future__ import annotations

@@ -183,7 +183,8 @@ def shown(trace: Trace, arm: int) -> dict[str, Any]:
         },
     ]
     flow = verdict(trace, arm, recent=RECENT)
-    held = f" While the run trains it is told anew every {HOLD} seconds." * (trace.run.status == "running")
+    running = trace.run.status == "running"
+    held = f" While the run trains, the words stand for {HOLD} seconds, unless their kind changes." if running else ""
     remedy = "; lower the learning rate" if flow.help == UNDEFINED else ""
     return {
         "label": experiment.arms[arm].label,

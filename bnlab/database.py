@@ -5,7 +5,6 @@ Write-ahead logging, so that a run is read while it grows; numbers as blobs of f
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import threading
@@ -54,6 +53,7 @@ UNUSABLE = (
     "start again."
 )
 TOLD = {sqlite3.SQLITE_FULL: FULL, sqlite3.SQLITE_BUSY: BUSY}  # else UNUSABLE
+UNWRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)  # nothing can be written beside a file
 PAGES = 2000  # pages given back at once
 
 
@@ -88,11 +88,10 @@ def code(error: BaseException) -> int | None:
     return found and found & 0xFF
 
 
-def fixed(path: Path) -> bool:
-    """Whether a file of runs stays as it is, and is read without writing beside it: in a place that is read-only, and
-    complete, nothing left in its log."""
-    log = path.with_name(f"{path.name}-wal")
-    return path.exists() and not os.access(path.parent, os.W_OK) and not (log.exists() and log.stat().st_size)
+def complete(path: Path) -> bool:
+    """Whether a file of runs is all there is: nobody has it open, and nothing is left in its log."""
+    log, shared = (path.with_name(f"{path.name}{part}") for part in ("-wal", "-shm"))
+    return path.exists() and not shared.exists() and not (log.exists() and log.stat().st_size)
 
 
 class Connection(sqlite3.Connection):
@@ -103,13 +102,24 @@ class Connection(sqlite3.Connection):
             self.close()
 
 
+def connected(path: Path, **how) -> sqlite3.Connection:
+    """A connection to the file, which is made where there is none."""
+    db = sqlite3.connect(path, **how)
+    if not db.execute("pragma page_count").fetchone()[0]:  # new; what is deleted can leave it, see shrink()
+        db.execute("pragma auto_vacuum = incremental")
+    db.execute("pragma journal_mode = wal")
+    db.execute("pragma journal_size_limit = 1000000")
+    db.execute("pragma synchronous = normal")
+    db.execute("pragma secure_delete = off")  # Debian's zeroes what is deleted, in the log: as much again
+    return db
+
+
 class Database:
     """The file of a directory in which runs are kept. May be used from any thread and process at once."""
 
     def __init__(self, directory: Path):
         directory.mkdir(parents=True, exist_ok=True)
         self.directory, self.path, self.local = directory, directory / FILE, threading.local()
-        self.fixed = fixed(self.path)
         (there,) = self.db.execute("select count(*) from sqlite_master where type = 'table'").fetchone()
         if there < SCHEMA.count("create table"):  # else nothing is written: what there is can be read on a full disk
             with self.transaction() as db:
@@ -118,21 +128,17 @@ class Database:
 
     @property
     def db(self) -> sqlite3.Connection:
-        """This thread's connection."""
+        """This thread's connection. A file in a place that is read-only is read as one that never changes, if it is
+        complete."""
         if not hasattr(self.local, "db"):
             how = {"timeout": PATIENCE / 1000, "isolation_level": None, "factory": Connection}
             how |= {"check_same_thread": False}  # a store may go in another's thread
-            if self.fixed:
+            try:
+                self.local.db = connected(self.path, **how)
+            except sqlite3.OperationalError as error:
+                if code(error) not in UNWRITABLE or not complete(self.path):
+                    raise
                 self.local.db = sqlite3.connect(f"{self.path.absolute().as_uri()}?immutable=1", **how, uri=True)
-                return self.local.db
-            db = sqlite3.connect(self.path, **how)
-            if not db.execute("pragma page_count").fetchone()[0]:  # new; what is deleted can leave it, see shrink()
-                db.execute("pragma auto_vacuum = incremental")
-            db.execute("pragma journal_mode = wal")
-            db.execute("pragma journal_size_limit = 1000000")
-            db.execute("pragma synchronous = normal")
-            db.execute("pragma secure_delete = off")  # Debian's zeroes what is deleted, in the log: as much again
-            self.local.db = db
         return self.local.db
 
     @contextmanager

@@ -56,7 +56,7 @@ def store() -> RunStore:
 
 @cache
 def example() -> RunStore:
-    """The recorded run that is shown before the first click, copied beside the store (SQLite must be able to write)."""
+    """The recorded run that is shown before the first click, copied beside the store, where looks at it are kept."""
     there = directory() / "example"
     shipped, copy = EXAMPLE / FILE, there / FILE
     with COPYING:
@@ -68,7 +68,7 @@ def example() -> RunStore:
                 for part in ("-wal", "-shm"):  # what belongs to an older copy
                     (there / f"{FILE}{part}").unlink(missing_ok=True)
                 os.replace(unfinished, copy)
-            except PermissionError:  # on Windows another server holds the older one, which serves as well
+            except OSError:  # a place that is read-only, or held by another server, as on Windows: the older one serves
                 if not copy.exists():
                     raise
             finally:

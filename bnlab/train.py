@@ -84,7 +84,8 @@ def train(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """On one thread of the processor, wherever it trains: several round sums otherwise, and small layers are slower."""
+    """On one thread of the processor, as the command line and the pages train: several round sums otherwise. torch has
+    one number for all of Python's threads: where two train at once, the caller's may be lost."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

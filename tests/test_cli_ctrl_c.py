@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -73,7 +74,7 @@ def test_ctrl_c_raises_nothing_where_torch_is_being_loaded_for_a_training(tmp_pa
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_ctrl_c_or_whoever_ends_a_command_lets_it_clear_up(tmp_path, name, code):
-    """An export that was ended left its unfinished tables."""
+    """What is half written is then removed."""
     (tmp_path / "torch.py").write_text(
         "import atexit, signal\natexit.register(print, 'cleared up')\n"
         f"def set_num_threads(n): signal.raise_signal(signal.{name})"
@@ -81,3 +82,17 @@ def test_ctrl_c_or_whoever_ends_a_command_lets_it_clear_up(tmp_path, name, code)
     path = os.pathsep.join([str(tmp_path), ABOVE, *filter(None, [QUIET.get("PYTHONPATH")])])
     done = bnlab("probe", tmp_path, "--step", 0, PYTHONPATH=path)
     assert (done.returncode, done.stdout, done.stderr) == (code, "cleared up\n", "")
+
+
+def test_an_export_that_is_ended_leaves_no_unfinished_table(tmp_path, why_trace):
+    """It stayed beside the tables for good."""
+    ended = (
+        "import signal, sys\nfrom bnlab import __main__ as lab\nfrom bnlab.export import tables\n"
+        "def larger(rows):\n    yield next(rows)\n    signal.raise_signal(signal.SIGTERM)\n"
+        "tables.larger = larger\nsys.exit(lab.main())"
+    )
+    words = ["export", why_trace.store.directory, "--to", "csv", "--out", tmp_path / "tables"]
+    words = [sys.executable, "-c", ended, *map(str, words)]
+    done = subprocess.run(words, cwd=ABOVE, env=QUIET, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
+    assert (tmp_path / "tables").is_dir() and not [*(tmp_path / "tables").iterdir()]

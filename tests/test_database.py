@@ -44,27 +44,37 @@ def test_a_store_that_is_there_is_opened_and_read_without_writing(store, monkeyp
     other.close()
 
 
-def test_a_store_in_a_read_only_place_is_read_and_nothing_is_written_beside_it(store, tmp_path):
-    """As on a mounted archive. As root everything can be written, so the system's answer is set."""
+def test_a_store_in_a_read_only_place_is_read_and_nothing_is_written_beside_it(store, tmp_path, monkeypatch):
+    """As on a mounted archive. As root everything can be written, so SQLite's answer is set."""
     run = store.create(REAL)
     with store.writer(run.id) as writer:
         for record in train(REAL):
             writer.keep(record)
-    loss = store.trace(run.id).read("loss", 0).mean
+    loss, connect = store.trace(run.id).read("loss", 0).mean, sqlite3.connect
     store.close()
     copy = tmp_path / "an archive? 100 %"
     shutil.copytree(store.directory, copy)
     before = {path: path.read_bytes() for path in copy.iterdir()}
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("bnlab.database.os.access", lambda path, mode: path != copy)
-        archived = RunStore(copy)
-        np.testing.assert_array_equal(archived.trace(run.id).read("loss", 0).mean, loss)
-        assert {path: path.read_bytes() for path in copy.iterdir()} == before
-        with pytest.raises(ValueError, match="read-only"):
-            archived.rename(run.id, "mine")
-        archived.close()
-        (copy / "runs.sqlite-wal").write_bytes(b"not yet in the file")  # as of a run that trains
-        assert not RunStore(copy).fixed
+
+    def read_only(path, **how):
+        if "immutable" in str(path):
+            return connect(path, **how)
+        error = sqlite3.OperationalError("attempt to write a readonly database")
+        error.sqlite_errorcode = sqlite3.SQLITE_READONLY_DIRECTORY
+        raise error
+
+    monkeypatch.setattr("bnlab.database.sqlite3.connect", read_only)
+    archived = RunStore(copy)
+    np.testing.assert_array_equal(archived.trace(run.id).read("loss", 0).mean, loss)
+    assert {path: path.read_bytes() for path in copy.iterdir()} == before
+    with pytest.raises(ValueError, match="read-only"):
+        archived.rename(run.id, "mine")
+    archived.close()
+    for part, content in (("-shm", b""), ("-wal", b"not yet in the file")):  # of a run that trains, or was killed
+        (beside := copy / f"runs.sqlite{part}").write_bytes(content)
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            RunStore(copy)
+        beside.unlink()
 
 
 def test_runs_leave_the_room_in_which_they_can_be_stopped_and_deleted(store, monkeypatch):

@@ -122,11 +122,11 @@ def test_what_gets_no_gradient_at_some_of_the_steps_is_told_so_and_at_most_of_th
     norms[-3, 1] = 0
     told = verdict(trace, 0, recent=RECENT)
     words = "healthy gradient: layer 1 gets as much signal as layer 4; no gradient at"
-    assert told.words == f"{words} some of the last {RECENT} steps" and told.tone == "healthy"
+    assert told.words == f"{words} some of the seeds' last {RECENT} steps" and told.tone == "healthy"
     assert told.help.endswith("Steps at which a layer's is 0 are left out of its mean.")
     norms[-RECENT // 2 - 1 :] = 0
     told = verdict(trace, 0, recent=RECENT)
-    assert told.words == f"{words} most of the last {RECENT} steps" and told.tone == "dead"
+    assert told.words == f"{words} most of the seeds' last {RECENT} steps" and told.tone == "dead"
     norms[-RECENT // 2 - 1 :, 0] = 1
     norms[-RECENT:, 1] = 0
     assert verdict(trace, 0, recent=RECENT).words.endswith("; 1 of 2 seeds has no gradient")

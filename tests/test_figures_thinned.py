@@ -48,7 +48,7 @@ def test_a_chart_at_a_step_says_of_which_steps_it_is_the_mean(thinned, step):
     help = verdict(thinned, 0, step).help
     title = figures.draw("saturation", thinned, {"step": str(step)}).layout.xaxis.title.text
     if step != 500:
-        newest = " The cards tell the newest steps together, up to 20." * (step == STEPS - 1)
+        newest = " The cards tell the newest steps together, up to 20." if step == STEPS - 1 else ""
         assert told == f"Signal gradient at step {step:,}.{newest}" and f"at step {step:,}" in help
         assert title == f"layer, at step {step:,}"
         np.testing.assert_array_equal(norms(figure), step + 1)

@@ -172,12 +172,20 @@ def test_what_stands_twice_is_told_with_all_else_that_is_wrong():
 
 def test_what_is_wrong_with_an_address_is_a_list_of_sentences():
     """They ran together in one line. The name of a field stays as it is written, and so does what is no field."""
-    at = page(("nonsense", "4"), ("run", "gone"), ("depth", "3"), ("depth", "5"), *[("arm", "a")] * 9, closed=True)
+    at = page(
+        ("nonsense", "4"), ("a", "1"), ("run", "gone"), ("depth", "3"), ("depth", "5"), *[("arm", "a")] * 9, closed=True
+    )
     (told,) = (error for error in errors(at).split("This ")[1:] if error.startswith("address"))
     first, _, *sentences = told.splitlines()
     assert first == "address cannot be opened as it is:"
-    assert all(sentence.startswith("- ") and sentence.endswith(".") for sentence in sentences[:4])
-    found = ("There is no run", "nonsense is not a known field;", "There are 9 arms;", "depth= appears more than once:")
+    assert all(sentence.startswith("- ") and sentence.endswith(".") for sentence in sentences[:5])
+    found = (
+        "There is no run",
+        "nonsense is not a known field;",
+        "a is not a known field;",
+        "There are 9 arms;",
+        "depth= appears more than once:",
+    )
     assert all(any(sentence.startswith(f"- {words}") for sentence in sentences) for words in found)
 
 

@@ -32,7 +32,7 @@ FORMATS["parquet"] = lambda file, schema: parquet.ParquetWriter(file, schema, co
 
 
 def write(trace: Trace, to: str, directory: Path) -> list[Path]:
-    """Write a run's tables into `directory`, all of them or none; returns the files.
+    """Write a run's tables into `directory`, all before the first takes its place; returns the files.
 
     `steps`, `layers` and `scores`, and where an arm has batch norm `units` and `population`, as the README describes
     them; where a run has no such rows, the header alone. Where the budget has thinned the older steps, `steps_summary`

@@ -17,7 +17,7 @@ from .alphas import standing, unknown
 from .inference import each_of
 from .looks import NOT_YET, finished, left_out, missing, newest_snapshot, not_finite, seen
 from .means import present
-from .moving import NO_BATCH_NORM
+from .moving import NO_BATCH_NORM, SYMBOLS
 from .options import BATCH_ARM, LAYER, STEP, Plot, choice
 
 if TYPE_CHECKING:
@@ -93,10 +93,10 @@ def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.
         for drawn in gap_lines(one, style.color(arm), column == 1):
             figure.add_trace(drawn, row=1, col=column)
         unit = "in σ<sub>pop</sub>" if name == "mean" else "relative to σ²<sub>pop</sub>"
-        figure.update_yaxes(title=f"gap of {SYMBOLS[name]}, {unit}", type="log", row=1, col=column)
+        figure.update_yaxes(title=f"gap of {SYMBOLS[name][1]}, {unit}", type="log", row=1, col=column)
     figure.update_xaxes(title="α (not to scale)", type="category")
     settings = trace.experiment.arm_settings[arm]
-    best = [f"{SYMBOLS[name]} is nearest at α = {NAMES[np.nanargmin(one.total)]}" for name, one in told.items()]
+    best = [f"{SYMBOLS[name][1]} is nearest at α = {NAMES[np.nanargmin(one.total)]}" for name, one in told.items()]
     notes = [
         f"Layer {layer}, against the population of the weights before update {at:,}: {', '.join(best)}.",
         "Root mean square over the units.",
@@ -127,7 +127,6 @@ def no_gap(trace: Trace, arm: int, at: int | None, unseen: bool) -> str | None:
     return None
 
 
-SYMBOLS = {"mean": "μ̄", "var": "σ̄²"}
 NAMES = [f"{alpha:g}" for alpha in moving.ALPHAS]
 LINES = {
     "total": ("whole gap", {"width": 3}),
@@ -159,7 +158,7 @@ def beside_the_law(told: dict[str, Parts], settings: Settings) -> str:
     """How large the mini-batch part of layer 1 is beside its law, at the alpha nearest to the arm's own."""
     i = int(np.abs(np.array(moving.ALPHAS) - settings.alpha).argmin())
     shares = [
-        f"{one.mini_batches[i] / one.law[i]:.2g} times the law's for {SYMBOLS[name]}"
+        f"{one.mini_batches[i] / one.law[i]:.2g} times the law's for {SYMBOLS[name][1]}"
         for name, one in told.items()
         if one.law[i] > 0
     ]

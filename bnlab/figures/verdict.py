@@ -18,7 +18,7 @@ HEALTHY, STEEP = 100, 3  # fold: more than that over all layers, or per layer, i
 SLIGHT = 10  # fold over all layers, up to which two or three steep layers are no matter
 DEEP = 16  # layers, of which the first and the last three, which see the data and the loss, are left out of the fit
 FAINT = 1e-18  # a norm below it may be 0 one layer further: squares of its elements are less than float32 holds
-RECENT = 20  # steps that the verdict of a card is the geometric mean of: that of one mini-batch of 2 changes at each
+RECENT = 20  # steps a card tells together: their mean loss, and a verdict on the geometric mean of their gradients
 UNDEFINED = "A value is not finite any more; lower the learning rate."
 
 
@@ -69,14 +69,7 @@ def verdict(trace: Trace, arm: int, step: int | None = None, recent: int = 1) ->
     gone = [i for i, (first, _) in broke.items() if now >= first or not np.isfinite(every[:, i]).all()]
     left = np.delete(np.arange(len(norms)), gone)
     live, each = norms[left], every[:, left]
-    when = ""
-    if gone:
-        first, place = outbreak(broke[i] for i in gone)
-        n, of = len(gone), len(seeds)
-        which = f"{n} of {of} seeds" if n < of else "both seeds" if of == 2 else f"all {of} seeds"
-        when = f"{which} diverged, first at step {first:,} in {place}"
-        if of == 1:
-            when = f"diverged at step {first:,}, first in {place}"
+    when = gone_in_words([broke[i] for i in gone], len(seeds))
     if not len(live):
         return Verdict(at, np.nan, "diverged", when, UNDEFINED)
     deep = norms.shape[1] > 1
@@ -95,7 +88,8 @@ def verdict(trace: Trace, arm: int, step: int | None = None, recent: int = 1) ->
     mute = [silent(one) for i, mean in enumerate(live) if deep and not silent(mean) for one in each[:, i]]
     if any(mute):
         most = 2 * sum(mute) > len(mute)  # a mini-batch of 2 may well have none now and then
-        words = f"{words}; no gradient at {'most' if most else 'some'} of the last {len(at)} steps"
+        whose = "the seeds'" if len(seeds) > 1 else "the"
+        words = f"{words}; no gradient at {'most' if most else 'some'} of {whose} last {len(at)} steps"
         tone = "dead" if most and tone == "healthy" else tone
     if ((each == 0).any(0) & (each > 0).any(0)).any():
         help += " Steps at which a layer's is 0 are left out of its mean."
@@ -104,9 +98,20 @@ def verdict(trace: Trace, arm: int, step: int | None = None, recent: int = 1) ->
     return told._replace(words=words, help=help, tone=tone)
 
 
+def gone_in_words(broke: list[tuple[int, int]], of: int) -> str:
+    """Which of so many seeds diverged, and where the first did; `broke` has step and layer of each. Empty for none."""
+    if not broke:
+        return ""
+    (first, place), n = outbreak(broke), len(broke)
+    if of == 1:
+        return f"diverged at step {first:,}, first in {place}"
+    which = f"{n} of {of} seeds" if n < of else "both seeds" if of == 2 else f"all {of} seeds"
+    return f"{which} diverged, first at step {first:,} in {place}"
+
+
 def rows(trace: Trace, quantity: str, arm: int, step: int, recent: int) -> tuple[range, np.ndarray]:
-    """A quantity at the last `recent` steps up to `step`, fewer where the run is younger or keeps fewer as they were
-    seen, [n, seeds, L], and these steps; where none is kept so, or one is asked for, as Trace.at() gives it, n = 1."""
+    """The last `recent` steps up to `step`, and a quantity at them, [n, seeds, L]; fewer steps where the run is younger
+    or keeps fewer as they were seen. Where only one is asked for or kept so, n = 1: what Trace.at() gives."""
     if recent > 1:
         stop = min(step + 1, trace.experiment.settings.steps)
         series = trace.read(quantity, arm, start=max(0, stop - recent), stop=stop)

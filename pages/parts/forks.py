@@ -39,8 +39,8 @@ def show(me: session.Session, run: Run) -> None:
     if not steps:
         st.info("No snapshot of the weights yet; they come with the scores.")
         return
-    arm, step, more = place(run, steps)
-    changes, wrong = changed(run, arm)
+    arm, step, more = beginning(run, steps)
+    changes, wrong = changes_asked(run, arm)
     why_not = "" if changes else "Choose something that differs first."
     if wrong:
         why_not = "Correct the fields above first."
@@ -54,7 +54,7 @@ def show(me: session.Session, run: Run) -> None:
             st.caption(why_not, width="stretch")  # a finger and the keyboard find no help at a button that is off
 
 
-def place(run: Run, steps: list[int]) -> tuple[int, int, int]:
+def beginning(run: Run, steps: list[int]) -> tuple[int, int, int]:
     """The arm and the step, one of these, from which the fork continues, and for how many steps."""
     norms = [settings.norm for settings in run.experiment.arm_settings]
     first = norms.index("batch") if "batch" in norms else 0
@@ -88,7 +88,7 @@ def place(run: Run, steps: list[int]) -> tuple[int, int, int]:
     return arm, step, more
 
 
-def changed(run: Run, arm: int) -> tuple[dict[str, object], list[str]]:
+def changes_asked(run: Run, arm: int) -> tuple[dict[str, object], list[str]]:
     """The settings that are to differ from the arm's, and what is wrong with them, a sentence each."""
     settings = run.experiment.arm_settings[arm]
     beside = settings.model_dump()

@@ -56,6 +56,7 @@ def rename(me: Session, run_id: str, key: str) -> None:
         me.said = me.sentence(error, run_id)
     except Unkept as error:
         me.said = str(error)
+        return
     except ValueError:
         return  # said below the name
     session.shut(key)

@@ -18,8 +18,10 @@ def escaped(text: str) -> str:
 
 
 def capital(text: str) -> str:
-    """A sentence with a capital, unless it begins with the name of a field, which stays as it is written."""
-    return text[:1].upper() + text[1:] if text.partition(" ")[0] in PROSE else text
+    """A sentence with a capital, unless it begins with the name of a field, which stays as it is, but for seeds."""
+    first, _, rest = text.partition(" ")
+    prose = first in PROSE and not rest.startswith("is not a known field")
+    return text[:1].upper() + text[1:] if prose else text
 
 
 def listed(sentences: list[str]) -> str:

@@ -119,7 +119,7 @@ async function ask(me) {
   if (answer.status === 200) {
     me.seen = answer.headers.get("x-version");
     show(me, (me.answer = await answer.json()));
-  } else if (me.held && me.answer) show(me, me.answer);
+  } else if (!deleted && me.held && me.answer) show(me, me.answer);
   const now = performance.now();
   const news = `${address} ${me.status} ${me.seen}`;
   const again = me.news === news;

@@ -100,7 +100,8 @@ addEventListener("keydown", (event) => {
   if (event.target !== document.body) forget();
   else if (last) last.quiet = 0; // the focus is lost, and may come back yet: the board waits for the end of the keys
   if (event.key === "Tab") turn(event);
-  if (["Enter", " "].includes(event.key) && event.target.matches?.(PRESSED)) remember(event.target);
+  const pressed = { Enter: PRESSED, " ": "button" }[event.key];
+  if (pressed && event.target.matches?.(pressed)) remember(event.target);
 }, true);
 addEventListener("keyup", () => ((held = false), handOn()), true);
 addEventListener("pointerdown", forget, true);
