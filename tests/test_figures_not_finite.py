@@ -162,3 +162,18 @@ def test_variances_that_became_infinite_are_drawn_without_a_warning_in_the_serve
     trace = store.trace(run_id)
     assert np.isinf(trace.read("moving_var", 0, layer=2).mean).any()
     assert figures.draw(name, trace, {"layer": str(layer)}).data
+
+
+def test_where_every_network_has_diverged_the_last_gradients_before_are_drawn(tmp_path):
+    """The newest step had none: an empty chart, where an explosion was to be seen."""
+    exploding = Settings(depth=12, width=16, activation="relu", init="he", init_gain=2, learning_rate=5, steps=30)
+    store, run_id = trained(tmp_path, exploding, (Arm(label="none"),), (0, 1))
+    trace = store.trace(run_id)
+    assert len(trace.diverged) == 2
+    last = max(step for step, _ in trace.diverged.values()) - 1
+    figure = figures.draw("gradient_flow", trace, {})
+    assert figure.layout.meta["note"].startswith(f"Signal gradient at step {last}.")
+    norms = trace.read("signal_grad_norm", 0, start=last, stop=last + 1).mean[0]
+    left = [i for i, seed in enumerate((0, 1)) if trace.diverged[0, seed][0] > last]
+    line = next(line for line in figure.data if line.mode == "lines+markers")
+    np.testing.assert_allclose(line.y, np.exp(np.log(norms[left]).mean(0)), rtol=1e-5)

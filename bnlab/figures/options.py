@@ -96,8 +96,16 @@ def default(option: Option, trace: Trace, arm: int | None) -> Any:
     if option.kind == "layer":
         return first_layer(option, high)
     if option.kind == "step":
-        return high
+        return newest(trace)
     return min(int(option.default), high) if option.default else low
+
+
+def newest(trace: Trace) -> int:
+    """The newest step at which there is something to see: where every network has diverged, the one before the last of
+    them did."""
+    networks = ((arm, seed) for arm in range(len(trace.experiment.arms)) for seed in trace.experiment.seeds)
+    ends = [trace.diverged.get(network, (trace.step + 1,))[0] - 1 for network in networks]
+    return max(0, min(trace.step, max(ends)))
 
 
 def fitting(option: Option, run: Run | Trace) -> list[int]:
