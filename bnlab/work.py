@@ -113,11 +113,8 @@ def take_look(message: dict, gone: threading.Event) -> None:
 
 
 def take_score(store: RunStore, run_id: str) -> None:
-    try:
-        with suppress(KeyError):  # it was deleted meanwhile
-            score(store, run_id)
-    except Exception:  # it is stopped all the same, and the looks that wait are to go on
-        traceback.print_exc()
+    with suppress(KeyError, Taken, Unkept):  # deleted or resumed meanwhile, or the disk is full: it is stopped anyway
+        score(store, run_id)
 
 
 def work_on(store: RunStore, message: dict, wishes: dict[str, str], gone: threading.Event) -> list[tuple[str, int]]:
