@@ -6,7 +6,7 @@ import pytest
 from lab_browser import RESTED, SHORT, SLOW, button, drawn, opened, redrawn, status, stopped, trained, until
 from playwright.sync_api import Page, expect
 
-from pages.parts.live import script
+from pages.parts.live import BOARD, CHART, script
 from pages.parts.views import INFERENCE, LAB
 
 pytestmark = pytest.mark.browser
@@ -253,8 +253,8 @@ def test_what_the_mouse_shows_has_the_page_s_colors_and_font_in_the_dark_too(pag
     expect(value).to_have_css("font-family", re.compile("Source Sans"))
 
 
-@pytest.mark.parametrize("name", ["chart.js", "board.js"])
-def test_what_follows_a_run_goes_on_when_a_call_ends_that_another_has_followed(page, server, name):
+@pytest.mark.parametrize("files", [CHART, BOARD], ids=["chart", "board"])
+def test_what_follows_a_run_goes_on_when_a_call_ends_that_another_has_followed(page, server, files):
     """As where a rerun comes while a component loads: the first call is ended when the second has begun."""
     page.goto(server)
     asked = page.evaluate(
@@ -277,7 +277,7 @@ def test_what_follows_a_run_goes_on_when_a_call_ends_that_another_has_followed(p
           await new Promise((done) => setTimeout(done, 3000));
           return [after, asked - end];
         }""",
-        script(name),
+        script(*files),
     )
     assert asked[0] >= 3 and asked[1] == 0
 

@@ -12,8 +12,8 @@ from bnlab.data import DATASETS
 from bnlab.figures.data import data
 from bnlab.store import RunStore
 
-CHART = (Path(__file__).parents[1] / "pages" / "parts" / "live" / "chart.js").read_text(encoding="utf-8")
-FLAT = set(re.findall(r'"(\w+)"', re.search(r"DRAWN_FLAT = new Set\((.*?)\);", CHART)[1]))
+BUILDS = (Path(__file__).parents[1] / "pages" / "parts" / "live" / "builds.js").read_text(encoding="utf-8")
+FLAT = set(re.findall(r'"(\w+)"', re.search(r"DRAWN_FLAT = new Set\((.*?)\);", BUILDS)[1]))
 
 
 def draws(name: str) -> set[str]:

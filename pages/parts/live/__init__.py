@@ -13,14 +13,20 @@ import streamlit as st
 
 HERE = Path(__file__).parent
 
+# a component's script is one text: these files, one after the other
+CHART = "following.js", "builds.js", "zoom.js", "stacked.js", "aloud.js", "picture.js", "drawing.js", "chart.js"
+BOARD = "following.js", "board.js"
 
-def script(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8").replace("PLOTLY_VERSION", plotly.__version__)
+
+def script(*names: str) -> str:
+    """These files as one text."""
+    texts = [(HERE / name).read_text(encoding="utf-8") for name in names]
+    return "\n".join(texts).replace("PLOTLY_VERSION", plotly.__version__)
 
 
 css = script("live.css")
-_chart = st.components.v2.component("live_chart", css=css, js=script("chart.js"), isolate_styles=False)
-_board = st.components.v2.component("live_board", css=css, js=script("board.js"), isolate_styles=False)
+_chart = st.components.v2.component("live_chart", css=css, js=script(*CHART), isolate_styles=False)
+_board = st.components.v2.component("live_board", css=css, js=script(*BOARD), isolate_styles=False)
 _history = st.components.v2.component("live_history", css=css, js=script("history.js"), isolate_styles=False)
 _keyboard = st.components.v2.component("live_keyboard", css=css, js=script("keyboard.js"), isolate_styles=False)
 

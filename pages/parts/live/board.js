@@ -1,8 +1,4 @@
 // The run's state in words, its progress, and one card an arm. Texts come formatted; they are only ever set as text.
-const NEXT = 250;
-const QUIET = 1500;
-const SLOW = 2000;
-const ALIVE = new Set(["queued", "running"]);
 // as plotly draws them
 const DASHES = {
   solid: "none",
@@ -43,9 +39,6 @@ const make = (tag, name, text) => {
   if (text !== undefined) element.textContent = text;
   return element;
 };
-const write = (element, text) => {
-  if (element.textContent !== text) element.textContent = text;
-};
 
 export default function ({ data, parentElement, setTriggerValue }) {
   let me = boards.get(parentElement);
@@ -77,25 +70,14 @@ export default function ({ data, parentElement, setTriggerValue }) {
   if (me.data?.address !== data.address) Object.assign(me, { seen: "", wake: true, answer: null, since: {} });
   if (me.data?.status !== data.status) me.wake = true;
   Object.assign(me, { data, tell: (status) => setTriggerValue("status", status) });
-  const call = (me.call = {}); // Streamlit may end a call after the next has begun, which goes on then
-  if (!me.alive) {
-    me.alive = true;
-    follow(me);
-  }
-  return () => {
-    if (me.call === call) me.alive = false;
-  };
+  return follow(me, turn);
 }
 
-async function follow(me) {
-  while (me.alive) {
-    const began = performance.now();
-    me.wake = false;
-    if (!document.hidden) await ask(me).catch(() => complain(me, "The server does not answer. Trying again."));
-    const pause =
-      me.again || Math.max(ALIVE.has(me.status) ? NEXT : QUIET, Math.min(3 * (performance.now() - began), SLOW));
-    for (let slept = 0; slept < pause && !me.wake && me.alive; slept += 50) await new Promise((r) => setTimeout(r, 50));
-  }
+async function turn(me) {
+  const began = performance.now();
+  if (!document.hidden) await ask(me).catch(() => complain(me, UNANSWERED));
+  const took = performance.now() - began;
+  return me.again || Math.max(ALIVE.has(me.status) ? NEXT : QUIET, Math.min(3 * took, SLOW));
 }
 
 // in the place of the state, which is asked for anew then
@@ -167,10 +149,7 @@ function show(me, state) {
     verdict.title = arm.verdict_help;
     write(verdict, arm.verdict);
   });
-  const list = me.told.lastChild;
-  me.told.hidden = false;
-  while (list.children.length > state.told.length) list.lastChild.remove();
-  state.told.forEach((sentence, i) => write(list.children[i] ?? list.appendChild(make("li")), sentence));
+  tell(me.told, state.told);
 }
 
 function newCard() {
