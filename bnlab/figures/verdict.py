@@ -62,40 +62,61 @@ def verdict(trace: Trace, arm: int, step: int | None = None, recent: int = 1) ->
         at, every = rows(trace, "signal_grad_norm", arm, step, recent)
     except KeyError:
         return unknown
-    several = len(every) > 1
-    norms, now = (geometric_norm(every), at[-1]) if several else (every[0], at[0])
     seeds = trace.experiment.seeds
+    now = at[-1] if len(every) > 1 else at[0]
     broke = {i: trace.diverged[arm, s] for i, s in enumerate(seeds) if (arm, s) in trace.diverged}
     gone = [i for i, (first, _) in broke.items() if now >= first or not np.isfinite(every[:, i]).all()]
-    left = np.delete(np.arange(len(norms)), gone)
-    live, each = norms[left], every[:, left]
-    when = gone_in_words([broke[i] for i in gone], len(seeds))
-    if not len(live):
-        return Verdict(at, np.nan, "diverged", when, UNDEFINED)
-    deep = norms.shape[1] > 1
-    dead = sum(map(silent, live)) if deep else 0
-    none = f"{dead} of {len(seeds)} seeds {'has' if dead == 1 else 'have'} no gradient"
-    told = of_the_living(live, at, f"in the geometric mean of the last {len(at)} steps" if several else moment(at))
-    words, help, tone = told.words, told.help, told.tone
-    if tone == "dead":
-        words += cause(trace, arm, step, recent, left, live)
-    elif flat := saturated(trace, arm, step, recent, left):
-        if tone == "healthy":
-            words, flat, tone = flat, words.removeprefix("healthy gradient: "), "dead"
-        words = f"{words}; {flat}"
-    if 0 < dead < len(live):
-        words, tone = f"{words}; {none}", "dead" if tone == "healthy" else tone
-    mute = [silent(one) for i, mean in enumerate(live) if deep and not silent(mean) for one in each[:, i]]
+    lost, places = gone_in_words([broke[i] for i in gone], len(seeds)), np.delete(np.arange(len(seeds)), gone)
+    if not len(places):
+        return Verdict(at, np.nan, "diverged", lost, UNDEFINED)
+    each = every[:, places]
+    norms = geometric_norm(each) if len(each) > 1 else each[0]
+    when = f"in the geometric mean of the last {len(at)} steps" if len(each) > 1 else moment(at)
+    told = with_units(of_the_living(norms, at, when), trace, arm, step, recent, places, norms)
+    told = with_silence(told, norms, each, len(seeds))
+    if ((each == 0).any(0) & (each > 0).any(0)).any():
+        told = told._replace(help=f"{told.help} Steps at which a layer's is 0 are left out of its mean.")
+    if gone:
+        told = also(told, f"{lost}; the rest: {told.words}", "diverged")
+    return told
+
+
+def also(told: Verdict, words: str, tone: str) -> Verdict:
+    """A verdict in these words, with a tone that only what was healthy takes on."""
+    return told._replace(words=words, tone=tone if told.tone == "healthy" else told.tone)
+
+
+def with_units(
+    told: Verdict, trace: Trace, arm: int, step: int, recent: int, places: np.ndarray, norms: np.ndarray
+) -> Verdict:
+    """A verdict on the seeds at `places`, norms [seeds, L], and what their units have to do with it: why nothing
+    arrives, or which layers are saturated."""
+    if told.tone == "dead":
+        return told._replace(words=told.words + cause(trace, arm, step, recent, places, norms))
+    flat = saturated(trace, arm, step, recent, places)
+    if not flat:
+        return told
+    healthy = "healthy gradient: "
+    words = f"{flat}; {told.words.removeprefix(healthy)}" if told.tone == "healthy" else f"{told.words}; {flat}"
+    return also(told, words, "dead")
+
+
+def with_silence(told: Verdict, norms: np.ndarray, each: np.ndarray, of: int) -> Verdict:
+    """A verdict on norms [seeds, L], in the mean of those of each step [n, seeds, L], of so many seeds in all, and how
+    many seeds have no gradient, or of the others how many steps."""
+    if norms.shape[1] == 1:
+        return told
+    dead = [silent(one) for one in norms]
+    if any(dead) and not all(dead):
+        has = "has" if sum(dead) == 1 else "have"
+        told = also(told, f"{told.words}; {sum(dead)} of {of} seeds {has} no gradient", "dead")
+    mute = [silent(one) for i, none in enumerate(dead) if not none for one in each[:, i]]
     if any(mute):
         most = 2 * sum(mute) > len(mute)  # a mini-batch of 2 may well have none now and then
-        whose = "the seeds'" if len(seeds) > 1 else "the"
-        words = f"{words}; no gradient at {'most' if most else 'some'} of {whose} last {len(at)} steps"
-        tone = "dead" if most and tone == "healthy" else tone
-    if ((each == 0).any(0) & (each > 0).any(0)).any():
-        help += " Steps at which a layer's is 0 are left out of its mean."
-    if gone:
-        words, tone = f"{when}; the rest: {words}", "diverged" if tone == "healthy" else tone
-    return told._replace(words=words, help=help, tone=tone)
+        share, whose = "most" if most else "some", "the seeds'" if of > 1 else "the"
+        words = f"{told.words}; no gradient at {share} of {whose} last {len(each)} steps"
+        told = also(told, words, "dead" if most else told.tone)
+    return told
 
 
 def gone_in_words(broke: list[tuple[int, int]], of: int) -> str:
