@@ -130,6 +130,7 @@ def resume(asked: argparse.Namespace) -> int:
         raise ValueError(f"run {run.id} is {run.status}; nothing is left to train.")
     if run.alive:
         raise Taken(run.id)
+    executing.chosen_device(run)  # says at once where there is no such device
     return finish(store, run)
 
 
@@ -154,7 +155,7 @@ def finish(store: RunStore, run: Run) -> int:
             raise
         except Exception as error:  # what was recorded stays
             reason = in_a_line(error)
-            if not isinstance(error, Unkept):  # a sentence already
+            if not isinstance(error, (Unkept, executing.Unable)):  # a sentence already
                 reason = f"{type(error).__name__}: {reason}"
             try:
                 store.change(run.id, status="failed", reason=reason)

@@ -11,12 +11,13 @@ import asyncio
 import gzip
 import json
 import logging
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from concurrent.futures import Future
 from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import anyio.to_thread
 import pandas  # noqa: F401  whole before the first figure: plotly takes it as it lies, half imported by another thread
@@ -28,7 +29,8 @@ from starlette.routing import Route
 from . import cards, figures, opened
 from .data import DATASETS
 from .database import Error, told
-from .figures import FIGURES, data
+from .figures import FIGURES
+from .figures.data import data as preview
 from .problems import allowed
 from .run import Run
 
@@ -39,6 +41,14 @@ PLOTLY = {  # the whole one, and its makers' build of the flat charts alone, a t
 LONGEST_QUERY = 400  # characters; the key of a figure is kept
 FRESH = 0.1  # seconds a run's summary is believed
 LOOKING = 1.5  # seconds a figure waits for looks; they come with a new version anyway
+UNFINISHED = "~"  # ends the version of a figure that waits for looks: whoever has seen it asks on
+
+
+class Body(NamedTuple):
+    """What is sent, packed, and whether it is whole: a figure may wait for looks."""
+
+    content: bytes
+    whole: bool
 
 
 class AsyncCache:
@@ -61,11 +71,16 @@ class AsyncCache:
             task = self.tasks[key] = loop.create_task(work)
             while len(self.tasks) > self.kept:
                 self.tasks.popitem(last=False)
-        try:
-            return await asyncio.shield(task)  # one watcher leaving does not take it from the others
-        except Exception:
-            self.tasks.pop(key, None)
-            raise
+            task.add_done_callback(partial(self.forget_failed, key))  # whoever watches by then
+        return await asyncio.shield(task)  # one watcher leaving does not take it from the others
+
+    def forget_failed(self, key: Hashable, task: asyncio.Task) -> None:
+        if (task.cancelled() or task.exception()) and self.tasks.get(key) is task:
+            self.forget(key)
+
+    def forget(self, key: Hashable) -> None:
+        """Compute it anew when it is asked for again."""
+        self.tasks.pop(key, None)
 
 
 RUNS = AsyncCache(kept=64, threads=2)
@@ -82,8 +97,8 @@ def gzipped(text: str) -> bytes:
     return gzip.compress(text.encode(), compresslevel=1)
 
 
-def asked_looks(run_id: str, view: str, options: dict[str, str]) -> list[threading.Event]:
-    """Ask for what the figure needs to be looked at first; the events are set when it has been."""
+def asked_looks(run_id: str, view: str, options: dict[str, str]) -> list[Future[str]]:
+    """Ask for what the figure needs to be looked at first: results as those of Looker.look()."""
     store, looker = opened.holder(run_id), opened.jobs().looker
     trace = store.trace(run_id)
     looks = looker.looking_at(run_id)
@@ -93,26 +108,27 @@ def asked_looks(run_id: str, view: str, options: dict[str, str]) -> list[threadi
     return [looker.look(store, run_id, probe, of, step) for probe, step, of in needed if probe not in busy]
 
 
-def figure_body(run_id: str, view: str, options: dict[str, str]) -> bytes:
+def figure_body(run_id: str, view: str, options: dict[str, str]) -> Body:
     trace = opened.holder(run_id).trace(run_id)
     figures.check(view, trace, options)
     try:
         figures.settle(view, trace, options)
-        return gzipped(figures.draw(view, trace, options).to_json())
+        drawn = gzipped(figures.draw(view, trace, options).to_json())
+        return Body(drawn, not figures.needs(view, trace, options))
     except Exception as error:
         logging.getLogger(__name__).exception("%s of run %s with %s", view, run_id, options)
         raise ValueError("This chart could not be drawn. Choose other options; the server's log says why.") from error
 
 
-def cards_body(run_id: str) -> bytes:
+def cards_body(run_id: str) -> Body:
     trace = opened.holder(run_id).trace(run_id)
     waiting = opened.jobs().position(run_id) if trace.run.status == "queued" else None
-    return gzipped(json.dumps(cards.state(trace, waiting)))
+    return Body(gzipped(json.dumps(cards.state(trace, waiting))), True)
 
 
-async def answer(request: Request, view: str, body: Callable[[str], bytes], looks: Callable | None = None) -> Response:
-    """One version of what `body` makes of a run, 204 where it was seen; a sentence with 404 or 400. What `looks` asks
-    for is waited for a moment."""
+async def answer(request: Request, view: str, body: Callable[[str], Body], looks: Callable | None = None) -> Response:
+    """One version of what `body` makes of a run, 204 where it was seen; a sentence with 404, 400 or 503. What
+    `looks` asks for is waited for a moment."""
     run_id, seen = request.path_params["run"], request.query_params.get("seen")
     options = tuple(sorted((k, v) for k, v in request.query_params.items() if k != "seen"))
     if len(request.url.query) > LONGEST_QUERY:
@@ -132,14 +148,22 @@ async def answer(request: Request, view: str, body: Callable[[str], bytes], look
     key = run_id, version, view, options
     try:
         if looks and key not in BODIES.tasks:
-            events, end = await LOOKS.get(key, partial(looks, run_id)), time.monotonic() + LOOKING
-            while time.monotonic() < end and not all(event.is_set() for event in events):
+            taken, end = await LOOKS.get(key, partial(looks, run_id)), time.monotonic() + LOOKING
+            while time.monotonic() < end and not all(look.done() for look in taken):
                 await asyncio.sleep(0.05)
-        content = await BODIES.get(key, partial(body, run_id))
+            LOOKS.forget(key)  # what is missing then is asked for again
+            if unkept := next(filter(None, (look.result() for look in taken if look.done())), ""):
+                return PlainTextResponse(unkept, 503)
+        content, whole = await BODIES.get(key, partial(body, run_id))
     except Error as error:  # first: some are ValueErrors, too
         return PlainTextResponse(told(error), 503)
     except (KeyError, ValueError) as error:
         return PlainTextResponse(error.args[0], 400)
+    if not whole:  # what it waits for may get lost, and the run's version stay
+        BODIES.forget(key)
+        headers["x-version"] += UNFINISHED
+        if seen == headers["x-version"]:
+            return Response(status_code=204, headers=headers)
     return sent(request, content, headers)
 
 
@@ -155,7 +179,7 @@ async def run_cards(request: Request) -> Response:
 
 
 def data_body(name: str, standardize: bool) -> bytes:
-    return gzipped(data.data(name, standardize).to_json())
+    return gzipped(preview(name, standardize).to_json())
 
 
 async def data_figure(request: Request) -> Response:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 
 from . import looking
+from .database import Unkept
 from .experiment import Experiment
 from .fork import vectors
+from .keeping import Writer
 from .looking import Due, look_at
 from .probes import schedule
-from .run import outbreak, outbreaks
+from .run import Run, outbreak, outbreaks
 from .store import GONE, RunStore
 from .train import device_for, score_interval, scoring_cost, train
 
 LONG_SCORING = 3e10  # multiply-adds, some seconds' worth, above which a stopped run is not scored: others wait for it
+
+
+class Unable(ValueError):
+    """A run cannot go on here, and the sentence says why."""
 
 
 def execute(store: RunStore, run_id: str, asked: Callable[[], str | None], steps: int | None = None) -> None:
@@ -36,26 +43,13 @@ def train_run(
     Taken, which leaves the run as it is, where another process trains it, with `waits` also where it waits no more.
     """
     run = store.run(run_id)
-    device = device_for(run.experiment, run.device)
+    device = chosen_device(run)
     run = store.claim(run_id, device, waits)
     before = run.step - (run.newest == run.step)  # the last update made: of a row at the newest snapshot none was
     status, reason, done, wish, looks = "done", "", 0, None, schedule(run.experiment)
     due: Due = []
     total = run.experiment.settings.steps
     apart, every = 1, score_interval(run.experiment)  # steps between two looks: a curve stands still for one at most
-
-    def take(count: int) -> str | None:
-        """Take looks; what is wished for meanwhile ends that, and the look it came into is due again."""
-        for name, step, weights in due[:count]:
-            for _ in looking.pieces(store, run_id, name, {}, step, weights):
-                writer.wait()
-                if wish := asked():
-                    return wish
-            due.pop(0)
-            if wish := asked():
-                return wish
-        return None
-
     records = train(run.experiment, device=device, start=beginning(store, run_id), ahead=run.step < 0, pieces=True)
     with store.writer(run_id) as writer:
         if run.step < 0:
@@ -64,11 +58,11 @@ def train_run(
             if record.seen:
                 writer.keep(record)
                 if record.weights:
-                    wish = take(len(due))
+                    wish = take(store, run_id, due, len(due), writer, asked)
                     due += [(name, record.step, record.weights) for name, n in looks.items() if record.step % n == 0]
                     apart = max(1, every // (len(due) + 1))
                 elif record.step % apart == 0:
-                    wish = take(1)
+                    wish = take(store, run_id, due, 1, writer, asked)
                 done += record.step > before
                 if not record.parts:
                     break
@@ -79,7 +73,8 @@ def train_run(
                     wish = wish or "pause"
             else:  # a piece of a scoring
                 writer.wait()
-            if wish := wish or asked():
+            wish = wish or asked()
+            if wish:
                 writer.snapshot(record.next, record.snapshot())
                 status = {"pause": "paused", "stop": "stopped", "interrupt": "interrupted"}[wish]
                 reason = "The training process was ended; the run can be resumed." if wish == "interrupt" else ""
@@ -88,6 +83,37 @@ def train_run(
     if status == "stopped" and record.step >= run.step and scoring_cost(run.experiment) < LONG_SCORING:
         writer.score(records.send(True))  # whoever stops has not waited for it
     return status, due if wish != "interrupt" else []
+
+
+def chosen_device(run: Run) -> str:
+    """The device to train a run on. Raises ValueError where there is none, and Unable where it was begun on one that
+    this machine lacks: on another it would not go on to the last bit."""
+    try:
+        return device_for(run.experiment, run.device)
+    except ValueError as error:
+        if run.step < 0:
+            raise
+        raise Unable(
+            f"it was begun on {run.trained_on}, which this machine does not have. Resume it where there is one, or "
+            "Reset to train it anew on this machine."
+        ) from error
+
+
+def take(
+    store: RunStore, run_id: str, due: Due, count: int, writer: Writer, asked: Callable[[], str | None]
+) -> str | None:
+    """Take the first `count` looks that are due. What is wished for meanwhile ends that, and is returned; the look it
+    came into is due again."""
+    for name, step, weights in due[:count]:
+        with suppress(Unkept):  # looking changes nothing: a training goes on, and the look can be taken later
+            for _ in looking.pieces(store, run_id, name, {}, step, weights):
+                writer.wait()
+                if wish := asked():
+                    return wish
+        due.pop(0)
+        if wish := asked():
+            return wish
+    return None
 
 
 def score(store: RunStore, run_id: str) -> None:
@@ -108,7 +134,7 @@ def beginning(store: RunStore, run_id: str) -> tuple[int, list[np.ndarray]] | No
     if origin := store.origin(run_id):
         parent, arm, step = origin
         if not (found := store.snapshot(parent, step)):
-            raise ValueError(GONE.format(step))
+            raise Unable(GONE.format(step))
         return step, vectors(store.run(parent).experiment, arm, found, store.run(run_id).experiment)
     return None
 

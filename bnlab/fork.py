@@ -94,8 +94,8 @@ def forked(experiment: Experiment, arm: int, step: int, changes: dict[str, Any],
     label = f"{cut(old.label, MAX_LABEL - len(words) - 2)}: {words}"  # the new words last: a fork of a fork is another
     new = Arm(label=label, changes=old.changes | changes)
     try:
-        if more is not None and step + more != shared.steps:
-            shared = shared.model_copy(update={"steps": step + more, "score_every": score_interval(experiment)})
+        steps = shared.steps if more is None else step + more
+        shared = shared.model_copy(update={"steps": steps, "score_every": score_interval(experiment)})
         return experiment.model_copy(update={"arms": (old, new), "settings": shared})
     except ValidationError as error:
         raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -10,6 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from .database import Error, Unkept, told
 from .lineage import seen
 from .probes import PROBES, Copies, checked
 from .problems import in_a_line
@@ -20,7 +20,7 @@ Due = list[tuple[str, int, list[np.ndarray]]]  # looks to be taken: the probe, t
 
 def look_at(store: RunStore, run_id: str, due: Due, gone: Callable[[], bool] = lambda: False) -> None:
     """Take the looks that are due, until `gone()`."""
-    with suppress(KeyError):  # it was deleted meanwhile
+    with suppress(KeyError, Unkept):  # it was deleted meanwhile, or nothing can be kept: they can be taken later
         for name, step, weights in due:
             look(store, run_id, name, {}, step, weights, gone)
 
@@ -35,7 +35,8 @@ def look(
     gone: Callable[[], bool] = lambda: False,
 ) -> None:
     """Let a probe look at copies of the networks before update `step` and keep what it sees; where it cannot, the
-    reason as a sentence under the name "wrong". Nothing is kept of a look that `gone()` ends."""
+    reason as a sentence under the name "wrong". Nothing is kept of a look that `gone()` ends. Raises KeyError where the
+    run was deleted meanwhile, and Unkept where the store cannot be read or written: it can be looked at again."""
     for _ in () if gone() else pieces(store, run_id, probe, options, step, weights):
         if gone():
             return
@@ -45,17 +46,25 @@ def pieces(
     store: RunStore, run_id: str, probe: str, options: Mapping, step: int, weights: list[np.ndarray]
 ) -> Iterator[None]:
     """The same piece by piece."""
-    options = checked(probe, options)
+    try:
+        yield from tried(store, run_id, probe, checked(probe, options), step, weights)
+    except Error as error:
+        raise Unkept(told(error)) from error
+
+
+def tried(
+    store: RunStore, run_id: str, probe: str, options: Mapping, step: int, weights: list[np.ndarray]
+) -> Iterator[None]:
+    """The same, with the store's own errors."""
     for last in (False, True):
         try:
             if not weights:
                 raise ValueError(f"the weights of step {step:,} were thinned. Raise budget_mb to keep more.")
             back = seen(store.trace(run_id)) if PROBES[probe].back else ()
             found = yield from copies(store, run_id).looking(probe, options, step, weights, back)
+        except Error:  # nothing to do with the networks
+            raise
         except Exception as error:  # looking changes nothing: a training goes on
-            if isinstance(error, sqlite3.Error):  # nothing to do with the networks: they can be looked at again
-                traceback.print_exc()
-                return
             if used_up(error) and not last:
                 copies.cache_clear()
                 continue  # once more, when what the error holds is let go, too

@@ -59,7 +59,8 @@ def train(
         beginning = snapshot()
         with torch.no_grad(), one_thread():
             parts = tuple(Part(group.step(first, record)) for group in groups) if first < steps else ()
-        yield Record(experiment, first, parts, [], [], None, snapshot)
+        if (yield Record(experiment, first, parts, [], [], None, snapshot)):
+            steps = first
         restore(groups, first, beginning)
         del beginning, parts
     t = first

@@ -3,7 +3,8 @@
 Messages are lines of JSON. In: {"run": id} or {"run": id, "steps": 1} to execute, {"pause": id}, {"stop": id};
 {"run": id, "score": step} to score a run that rested there when it was stopped; {"look": probe, "run": id, ...} to look
 at a stored run. Out: {"ready": true}, {"ended": id, "left": [[probe, step], ...]} with the looks that are still to be
-taken, {"looking": message} when a look or a scoring begins and {"looked": message} when it has ended.
+taken, {"looking": message} when a look or a scoring begins and {"looked": message, "unkept": sentence} when it has
+ended: why what it saw could not be kept, or nothing.
 When the pipe closes, the worker keeps what it has and ends, also mid-run.
 """
 
@@ -20,8 +21,8 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from .database import Unkept
-from .executing import score, train_run
+from .database import Error, Unkept, told
+from .executing import Unable, score, train_run
 from .experiment import Experiment, Settings
 from .looking import look, look_at
 from .problems import in_a_line
@@ -91,11 +92,8 @@ def main(directory: Path | str) -> None:
         while message := inbox.get():
             if "look" in message or "score" in message:
                 tell({"looking": message})
-                if "look" in message:
-                    take_look(message, gone)
-                else:
-                    take_score(store, message["run"])
-                tell({"looked": message})
+                unkept = take_look(message, gone) if "look" in message else take_score(store, message["run"])
+                tell({"looked": message, "unkept": unkept})
             else:
                 tell({"ended": message["run"], "left": work_on(store, message, wishes, gone)})
         reader.join()  # it says what was wrong where it was told what is no message
@@ -105,16 +103,29 @@ def main(directory: Path | str) -> None:
 store_at = lru_cache(4)(RunStore)
 
 
-def take_look(message: dict, gone: threading.Event) -> None:
-    where, run_id, step = store_at(message["directory"]), message["run"], message["step"]
-    with suppress(KeyError):  # it was deleted meanwhile
+def take_look(message: dict, gone: threading.Event) -> str:
+    """Take a look; why what it saw could not be kept, or nothing."""
+    run_id, step = message["run"], message["step"]
+    try:
+        where = store_at(message["directory"])
         weights = where.snapshot(run_id, step)
         look(where, run_id, message["look"], message["options"], step, weights, gone.is_set)
+    except KeyError:  # it was deleted meanwhile
+        pass
+    except Error as error:  # it can be taken again
+        return told(error)
+    return ""
 
 
-def take_score(store: RunStore, run_id: str) -> None:
-    with suppress(KeyError, Taken, Unkept):  # deleted or resumed meanwhile, or the disk is full: it is stopped anyway
+def take_score(store: RunStore, run_id: str) -> str:
+    """Score a stopped run; why that could not be kept, or nothing."""
+    try:
         score(store, run_id)
+    except (KeyError, Taken):  # deleted or resumed meanwhile
+        pass
+    except Unkept as error:
+        return str(error)
+    return ""
 
 
 def work_on(store: RunStore, message: dict, wishes: dict[str, str], gone: threading.Event) -> list[tuple[str, int]]:
@@ -132,7 +143,7 @@ def work_on(store: RunStore, message: dict, wishes: dict[str, str], gone: thread
         look_at(store, run_id, due, gone.is_set)
     except Taken:  # others train it, or have trained or stopped it while this process came up
         pass
-    except Unkept as error:  # a sentence already
+    except (Unkept, Unable) as error:  # a sentence already
         failed(store, run_id, str(error))
     except MemoryError:
         failed(store, run_id, "there was not enough memory. Lower depth, width, batch_size, arms or seeds.")

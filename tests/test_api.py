@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 import httpx
@@ -14,6 +15,7 @@ from starlette.applications import Starlette
 from bnlab import api, database, figures, looking, opened
 from bnlab.executing import execute
 from bnlab.experiment import Arm, Experiment
+from bnlab.figures.looks import COMING
 from bnlab.settings import Settings
 
 ASKED = Experiment(
@@ -227,7 +229,7 @@ def test_the_board_can_be_sent_before_the_first_step(recorded):
 
 def test_a_class_that_waits_for_looks_holds_up_nobody(recorded, monkeypatch):
     """Each waiting figure had one of four threads to itself: another visitor's chart came after up to 10 seconds."""
-    taken = threading.Event()
+    taken = Future()
     monkeypatch.setattr(opened.jobs().looker, "look", lambda *asked: taken)
     monkeypatch.setattr(api, "LOOKING", 600)
     waiting = [f"/api/runs/{recorded}/surface?step={step}" for step in range(12)]
@@ -239,7 +241,7 @@ def test_a_class_that_waits_for_looks_holds_up_nobody(recorded, monkeypatch):
             await asyncio.sleep(1)
             other = await asyncio.wait_for(client.get(f"/api/runs/{recorded}/{view()}?smoothing=50"), 120)
             assert other.status_code == 200 and not any(task.done() for task in slow)
-            taken.set()
+            taken.set_result("")
             return await asyncio.gather(*slow)
 
     assert {answer.status_code for answer in asyncio.run(both())} == {200}
@@ -250,8 +252,8 @@ def test_a_look_that_is_kept_already_holds_up_no_other(recorded, monkeypatch):
     store, looker, asked = opened.store(), opened.jobs().looker, []
     looking.look(store, recorded, "landscape", {}, 30, store.trace(recorded).snapshot(30))
     monkeypatch.setattr(looker, "looking_at", lambda run_id: [("landscape", 30, {"points": 17})])
-    taken = threading.Event()
-    taken.set()
+    taken = Future()
+    taken.set_result("")
     monkeypatch.setattr(
         looker, "look", lambda store, run_id, probe, options, step: asked.append((probe, step)) or taken
     )
@@ -262,10 +264,37 @@ def test_a_look_that_is_kept_already_holds_up_no_other(recorded, monkeypatch):
     assert len(asked) == 1, "one look of a kind at a time"
 
 
+def test_a_figure_whose_look_got_lost_asks_for_it_again(recorded, monkeypatch):
+    """It said "Computing this chart. It takes a moment." until the server ended."""
+    store, looker, asked = opened.store(), opened.jobs().looker, []
+    address = f"/api/runs/{recorded}/surface?step=24"
+
+    def look(of, run_id, probe, options, step):
+        asked.append((probe, step))
+        taken = Future()
+        if len(asked) == 3:
+            looking.look(of, run_id, probe, options, step, store.snapshot(run_id, step))
+        taken.set_result(database.FULL if len(asked) == 2 else "")
+        return taken
+
+    monkeypatch.setattr(looker, "look", look)
+    (lost,) = together(address)
+    assert COMING in lost.text and lost.status_code == 200
+    (full,) = together(f"{address}&seen={lost.headers['x-version']}")
+    assert (full.status_code, full.text) == (503, database.FULL)
+    (there,) = together(f"{address}&seen={lost.headers['x-version']}")
+    assert there.status_code == 200 and there.json()["data"]
+    assert asked == [("landscape", 24)] * 3
+    api.RUNS.tasks.clear()
+    (whole,) = together(address)
+    (again,) = together(f"{address}&seen={whole.headers['x-version']}")
+    assert again.status_code == 204 and len(asked) == 3
+
+
 def test_gzip_of_a_figure_is_decided_once(recorded):
     run = recorded
     together(f"/api/runs/{run}/{view()}")
-    assert all(gzip.decompress(task.result()) for task in api.BODIES.tasks.values())
+    assert all(gzip.decompress(task.result().content) for task in api.BODIES.tasks.values())
 
 
 def test_a_run_that_moves_up_in_the_queue_is_told_anew(recorded):

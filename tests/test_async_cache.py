@@ -43,6 +43,30 @@ def test_a_failure_is_told_and_not_kept():
     asyncio.run(ask())
 
 
+def test_a_failure_that_nobody_waited_for_is_not_kept():
+    """Whoever came next was told of it, and what he asked for was not computed."""
+
+    async def ask():
+        cache, begun, free = AsyncCache(kept=2, threads=1), threading.Event(), threading.Event()
+
+        def compute():
+            begun.set()
+            assert free.wait(30)
+            raise ZeroDivisionError("once")
+
+        watcher = asyncio.ensure_future(cache.get("a", compute))
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
+        (task,) = cache.tasks.values()
+        watcher.cancel()
+        await asyncio.wait([watcher])
+        free.set()
+        await asyncio.wait([task])
+        assert await cache.get("a", lambda: "at last") == "at last"
+
+    asyncio.run(ask())
+
+
 def test_one_watcher_who_leaves_does_not_take_the_result_from_the_others():
     async def ask():
         cache, begun, free, computed = AsyncCache(kept=2, threads=1), threading.Event(), threading.Event(), []

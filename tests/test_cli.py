@@ -17,7 +17,7 @@ from bnlab import executing
 from bnlab.__main__ import diverged, parser
 from bnlab.console import unread
 from bnlab.database import FULL, Full
-from bnlab.experiment import Experiment
+from bnlab.experiment import Experiment, Settings
 from bnlab.export import tables
 from bnlab.process import ABOVE
 from bnlab.store import RunStore
@@ -75,6 +75,17 @@ def test_a_run_is_exported_where_the_system_has_no_utf_8(why_trace, tmp_path, to
     done = bnlab("export", why_trace.store.directory, "--to", to, "--out", tmp_path / "für mich", **plain)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "für mich" / f"steps.{to}").stat().st_size
+
+
+def test_a_run_that_was_begun_on_a_device_that_is_not_there_says_where_it_can_go_on(tmp_path, capsys, monkeypatch):
+    """It was told to choose another, and had no such choice."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    store, settings = RunStore(tmp_path), Settings(depth=2, width=8, steps=30, data="wine", batch_size=16)
+    run = store.create(Experiment(settings=settings))
+    executing.execute(store, run.id, lambda: None, steps=10)
+    store.change(run.id, device="cuda")
+    code, _, err = here(monkeypatch, capsys, "resume", tmp_path)
+    assert code == 2 and "it was begun on CUDA, which this machine does not have. Resume it where" in err
 
 
 def test_a_run_that_is_being_trained_is_not_resumed(tmp_path, capsys, monkeypatch):

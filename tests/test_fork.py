@@ -86,12 +86,16 @@ def test_a_fork_may_train_on_beyond_its_parents_end(parent, step):
     np.testing.assert_array_equal(values, whole.read("batch_var", 2).mean)
 
 
-def test_a_longer_fork_is_scored_at_its_parents_steps(tmp_path):
+@pytest.mark.parametrize(("step", "more"), [(60, 500), (30, None), (30, 30)])
+def test_a_fork_is_scored_at_its_parents_steps(tmp_path, step, more):
+    """Also where it ends with its parent: its two arms may cost less than the parent's, and were scored more often."""
     store = RunStore(tmp_path)
     settings = Settings(depth=2, width=8, steps=60, data="wine", norm="batch")
-    run = store.create(Experiment(settings=settings, arms=(Arm(label="bn"),)))
+    run = store.create(
+        Experiment(settings=settings, arms=(Arm(label="bn"), Arm(label="ln", changes={"norm": "layer"})))
+    )
     execute(store, run.id, lambda: None)
-    fork = store.fork(run.id, 0, 60, {"learning_rate": 0.01}, 500)
+    fork = store.fork(run.id, 0, step, {"learning_rate": 0.01, "batch_size": 16}, more)
     assert fork.experiment.settings.score_every == np.diff(store.trace(run.id).snapshots())[0]
 
 

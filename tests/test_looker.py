@@ -1,9 +1,13 @@
 """The process that looks: it gives way to trainings, and one that dies takes no look and no scoring with it."""
 
 import gc
+import json
 import os
 import signal
+import threading
 import weakref
+from concurrent.futures import Future
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +15,7 @@ import torch
 from at_work import until
 from looked_at import BN, SMALL, taken
 
-from bnlab import executing, looking
+from bnlab import executing, looking, work
 from bnlab.database import FULL, Full
 from bnlab.executing import execute
 from bnlab.experiment import Arm, Experiment
@@ -74,14 +78,14 @@ def test_a_looking_process_that_dies_is_told(store, jobs):
     said = store.trace(run.id).look("landscape", 0, 40, points=41)
     assert said["wrong"].tolist() == ["the process that computed it ended with signal 9."]
     assert "wrong" not in store.trace(run.id).look("rank", 0, 20)
-    jobs.looker.look(store, run.id, "rank", {}, 40).wait(60)
+    jobs.looker.look(store, run.id, "rank", {}, 40).result(60)
     assert "wrong" not in store.trace(run.id).look("rank", 0, 40)
 
 
 def test_a_look_that_had_not_begun_when_the_process_died_is_taken_by_the_next(store, jobs):
     run = store.create(Experiment(settings=SMALL, arms=(BN,)))
     execute(store, run.id, lambda: None)
-    jobs.looker.look(store, run.id, "rank", {}, 20).wait(60)
+    jobs.looker.look(store, run.id, "rank", {}, 20).result(60)
     os.kill(process := jobs.looker.process.popen.pid, signal.SIGSTOP)
     jobs.looker.look(store, run.id, "rank", {}, 40)
     os.kill(process, signal.SIGKILL)
@@ -117,7 +121,7 @@ def test_what_no_process_can_be_started_for_is_asked_for_again(store, jobs, monk
     execute(store, run.id, lambda: None)
     with monkeypatch.context() as patched:
         patched.setattr("bnlab.looker.Process", no_more)
-        with pytest.raises(OSError):
+        with pytest.raises(ValueError, match=r"cannot be started: .*Try again"):
             jobs.looker.look(store, run.id, "rank", {}, 20)
         jobs.looker.score(run.id, 40)
         assert not jobs.looker.waiting
@@ -128,8 +132,32 @@ def test_what_no_process_can_be_started_for_is_asked_for_again(store, jobs, monk
         jobs.looker.process.popen.kill()
         until(lambda: not jobs.looker.waiting)
     assert store.trace(run.id).look("rank", 0, 20) is None
-    jobs.looker.look(store, run.id, "rank", {}, 20).wait(60)
+    jobs.looker.look(store, run.id, "rank", {}, 20).result(60)
     assert "wrong" not in store.trace(run.id).look("rank", 0, 20)
+
+
+def test_a_look_or_a_scoring_that_cannot_be_kept_is_told_and_ends_no_process(store, monkeypatch):
+    run = store.create(Experiment(settings=SMALL, arms=(BN,)))
+    execute(store, run.id, lambda: "stop" if store.run(run.id).step > 10 else None)
+    message = {"look": "rank", "run": run.id, "options": {}, "step": 0, "directory": str(store.directory)}
+    gone = threading.Event()
+    with monkeypatch.context() as full:
+        full.setattr("shutil.disk_usage", lambda of: SimpleNamespace(free=0))
+        assert work.take_look(message, gone) == FULL
+        assert work.take_score(store, run.id) == FULL
+    assert store.trace(run.id).look("rank", 0, 0) is None
+    assert work.take_look(message, gone) == work.take_score(store, run.id) == ""
+    assert "wrong" not in store.trace(run.id).look("rank", 0, 0)
+
+
+def test_where_it_cannot_be_kept_over_what_a_process_died_whoever_waits_hears_why(jobs, monkeypatch):
+    """The thread that follows the process ended with it, and everything asked for from then on waited for good."""
+    run, gone = jobs.store.create(Experiment(settings=SMALL, arms=(BN,))), str(jobs.store.directory / "a file" / "runs")
+    (jobs.store.directory / "a file").write_text("")
+    message = {"look": "rank", "run": run.id, "options": {}, "step": 0, "directory": gone}
+    jobs.looker.waiting[json.dumps(message, sort_keys=True)] = done = Future()
+    jobs.looker.follow(SimpleNamespace(popen=SimpleNamespace(stdout=[json.dumps({"looking": message})]), ending=str))
+    assert "a file" in done.result(0) and not jobs.looker.waiting
 
 
 @pytest.mark.parametrize("first", ["score", "look"])

@@ -8,6 +8,7 @@ import pytest
 from looked_at import BN, SMALL, taken
 
 from bnlab import figures, looking, scorings
+from bnlab.database import FULL, Full, Unkept
 from bnlab.executing import execute
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.figures import dials
@@ -202,6 +203,21 @@ def test_a_look_back_belongs_to_one_moment_of_a_run_whose_rows_make_room(store, 
     np.testing.assert_array_equal(found.batch_var, expected.batch_var)
 
 
+def test_a_look_that_cannot_be_kept_fails_no_training(store, monkeypatch):
+    """The run was `failed` at the first live look, though its own rows could be kept."""
+    tried = []
+
+    def full(*asked):
+        tried.append(asked)
+        raise Full(FULL)
+
+    monkeypatch.setattr(store, "keep_look", full)
+    settings = SMALL.model_copy(update={"steps": 1000, "score_every": 100})
+    run = store.create(Experiment(settings=settings, arms=(BN,)))
+    execute(store, run.id, lambda: None)
+    assert tried and store.run(run.id).status == "done"
+
+
 def test_what_went_wrong_with_the_file_of_runs_is_not_said_of_the_networks(store, monkeypatch):
     """It is gone with the next look."""
     run = store.create(Experiment(settings=SMALL, arms=(BN,)))
@@ -214,7 +230,8 @@ def test_what_went_wrong_with_the_file_of_runs_is_not_said_of_the_networks(store
 
     monkeypatch.setattr(looking, "seen", locked)
     back = next(name for name, probe in PROBES.items() if probe.back)
-    taken(store, run.id, back, 40)
+    with pytest.raises(Unkept, match="database is locked"):
+        taken(store, run.id, back, 40)
     assert store.trace(run.id).look(back, 0, 40) is None
     taken(store, run.id, back, 40)
     assert "wrong" not in store.trace(run.id).look(back, 0, 40)

@@ -39,6 +39,15 @@ def test_the_device_may_be_auto_and_one_that_is_not_there_is_a_sentence(monkeypa
             next(train(asked, device=other))
 
 
+def test_a_training_that_is_ended_at_its_first_row_scores_the_initial_networks():
+    asked = Experiment(settings=Settings(depth=2, width=8, steps=5, data="wine", batch_size=16))
+    records = train(asked, ahead=True)
+    assert next(records).parts
+    last = records.send(True)
+    assert last.step == 0 and last.scores and not last.parts
+    assert next(records, None) is None
+
+
 def test_no_steps_still_scores_the_initial_networks():
     (record,) = train(Experiment(settings=Settings(steps=0, depth=2)))
     assert record.step == 0 and len(record.scores) == 2 * 7 and record.parts == ()

@@ -3,6 +3,7 @@
 import json
 import queue
 import threading
+from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
@@ -118,7 +119,7 @@ def test_while_the_end_of_a_look_cannot_be_kept_others_look(jobs, monkeypatch):
     looker, run = jobs.looker, jobs.store.create(SHORT)
     looker.asleep = False
     message = {"look": "rank", "run": run.id, "options": {}, "step": 0, "directory": str(jobs.store.directory)}
-    looker.waiting[json.dumps(message, sort_keys=True)] = done = threading.Event()
+    looker.waiting[json.dumps(message, sort_keys=True)] = done = Future()
     looker.process = Worker(json.dumps({"looking": message}))
     one = threading.Thread(target=looker.follow, args=(looker.process,))
     with RunStore(jobs.store.directory).transaction():
@@ -128,7 +129,7 @@ def test_while_the_end_of_a_look_cannot_be_kept_others_look(jobs, monkeypatch):
         looker.process = Worker()
         looker.look(jobs.store, run.id, "rank", {}, 1)
         assert looker.process.told[0]["step"] == 1
-    assert done.wait(60)
+    assert done.result(60) == ""
     one.join(60)
     assert "wrong" in jobs.store.trace(run.id).look("rank", 0, 0)
     assert [message["step"] for message in looker.process.told] == [1], "the next process is told what waits"
