@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .experiment import DEFAULT_ARMS, Experiment, Settings
+from .experiment import Experiment, Settings, default_arms
 from .frozen import with_more
 from .problems import shown
 
@@ -29,7 +29,7 @@ def to_query(experiment: Experiment) -> list[tuple[str, str]]:
         for name, value in experiment.settings.model_dump().items()
         if value != getattr(DEFAULTS.settings, name)
     ]
-    if experiment.arms != DEFAULT_ARMS:
+    if experiment.arms != default_arms(experiment.settings):
         pairs += [
             ("arm", ";".join([arm.label] + [f"{name}={to_text(value)}" for name, value in arm.changes.items()]))
             for arm in experiment.arms
@@ -47,8 +47,7 @@ def from_query(pairs: list[tuple[str, str]]) -> Experiment:
     """
     told = repeats(pairs)
     try:
-        asked = {"arms": DEFAULT_ARMS} | question(pairs)  # as they stand: so they were shared
-        experiment = Experiment.model_validate(asked)
+        experiment = Experiment.model_validate(question(pairs))
     except ValidationError as error:
         raise with_more(error, told) from None
     if told:

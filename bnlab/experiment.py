@@ -73,6 +73,13 @@ DEFAULT_ARMS = (
 )
 
 
+def default_arms(settings: Settings) -> tuple[Arm, ...]:
+    """The arms of a question that names none: the first has no norm, as its label says, whatever the settings say."""
+    first, *others = DEFAULT_ARMS
+    plain = first if settings.norm == "none" else Arm(label=first.label, changes={"norm": "none"})
+    return plain, *others
+
+
 class Experiment(Frozen):
     """The question: shared settings, arms, seeds."""
 
@@ -91,9 +98,7 @@ class Experiment(Frozen):
         except ValidationError as error:
             raise with_more(error, told_of_the_rest(asked)) from None
         if "arms" not in experiment.model_fields_set and experiment.settings.norm != "none":
-            first, *others = DEFAULT_ARMS  # without a norm, as its label says
-            plain = Arm(label=first.label, changes={"norm": "none"})
-            experiment = handler({**asked, "arms": (plain, *others)})
+            experiment = handler({**asked, "arms": default_arms(experiment.settings)})
         found = clashes(experiment.arms, experiment.seeds)
         for arm in experiment.arms:
             try:

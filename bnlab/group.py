@@ -133,7 +133,7 @@ class Group:
         return self.x.copy_(x[i]), y[i]
 
     def scores(self, broken: Sequence[Network] = ()) -> Iterator[Score]:
-        """Loss and accuracy over both splits with each kind of statistics; keeps the population statistics it meets.
+        """Loss and accuracy over both splits with each kind of statistics; with the last score `population` is there.
         Not of the `broken` networks: what is kept of them must not depend on when they are left out.
 
         "batch": the split in near-equal mini-batches of at most K, each normalized by its own statistics (none for

@@ -53,7 +53,7 @@ class Jobs:
         """Say in the store that somebody holds the runs that wait here."""
         for run_id, _ in self.queue.copy():
             with suppress(KeyError):  # it was deleted meanwhile
-                self.seen(run_id)
+                self.reread(run_id)
         with self.lock:
             held = [run_id for run_id, _ in self.queue] + [w.run_id for w in self.workers if w.run_id]
         if held:
@@ -67,9 +67,8 @@ class Jobs:
                 with suppress(KeyError):  # it was deleted meanwhile
                     self.store.change(run.id, was=run, status="interrupted", reason=why)
 
-    def seen(self, run_id: str) -> Run:
-        """A run as it is now; that others have trained, stopped or deleted it takes it out of the queue here. Raises
-        KeyError."""
+    def reread(self, run_id: str) -> Run:
+        """A run as it is now; it leaves the queue where others have trained, stopped or deleted it. Raises KeyError."""
         with self.lock:  # nobody queues it between what is read and what is done
             try:
                 run = self.store.run(run_id)
@@ -108,7 +107,7 @@ class Jobs:
         entered = False
         while not entered:  # by what the run is now, until nobody has changed it meanwhile
             with self.lock:
-                run = self.seen(run_id)
+                run = self.reread(run_id)
                 if again and run_id not in self.more:
                     return
                 self.stopping.discard(run_id)
@@ -169,13 +168,13 @@ class Jobs:
                 if at_it:
                     (self.stopping.add if wish == "stop" else self.stopping.discard)(run_id)
                     return
-                run = self.seen(run_id)
+                run = self.reread(run_id)
                 self.refuse_others(run)
                 if run.ended:
                     return
             ended = self.store.change(run_id, was=run, status=status, reason="")
         with suppress(KeyError):  # it was deleted meanwhile
-            self.seen(run_id)  # out of the queue, but where it was resumed meanwhile
+            self.reread(run_id)  # out of the queue, but where it was resumed meanwhile
         if wish == "stop":
             self.looker.score(run_id, run.step)
 
@@ -211,7 +210,7 @@ class Jobs:
             while (waiting := self.queue.copy()) and any(worker.run_id is None for worker in self.workers):
                 run_id, steps = first = waiting[0]
                 with suppress(KeyError):
-                    if self.seen(run_id).status == "queued":
+                    if self.reread(run_id).status == "queued":
                         self.store.need_room()  # raises before a worker fails over what it cannot keep
                         self.store.hold([run_id])
                         with self.lock:

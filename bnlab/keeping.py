@@ -208,7 +208,8 @@ class Writer:
                 self.diverged[network] = (int(steps[at]), where)
 
     def used(self) -> dict[str, int]:
-        """Bytes that each kind of thing takes of the budget, less what fit_the_rest() looks after."""
+        """Bytes that each kind of thing takes of the budget, less what fit_the_rest() looks after: by what was seen and
+        not by the file, as which rows stay must not follow from when they came there."""
         return {
             "scalars": sum(t.bytes for t in self.scalars),
             "heavy": sum(t.bytes for t in self.heavy),
@@ -228,9 +229,14 @@ class Writer:
                 table.summary.halve(db)
         one = max(self.scorings["snapshots"].values(), default=0)  # training goes on from it, whatever its size
         aside = max(self.share["snapshots"], min(one, self.budget / 2)) + self.share["looks"] + self.share["open"]
-        while sum((used := self.used()).values()) > self.budget - aside:
-            if not any(self.thin(db, name) for name in sorted(used, key=lambda name: self.share[name] - used[name])):
-                break
+        used = self.used()
+        while sum(used.values()) > self.budget - aside:
+            for kind in sorted(used, key=lambda kind: used[kind] - self.share[kind], reverse=True):
+                if self.thin(db, kind):
+                    break  # it may be enough
+            else:
+                break  # nothing is left that could go
+            used = self.used()
         self.fit_the_rest(db)
 
     def thin(self, db, kind: str) -> bool:

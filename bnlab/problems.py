@@ -65,8 +65,9 @@ def problems(error: ValidationError, fields: Iterable[str] = Settings.model_fiel
             kind = ", which is not a number" if e["type"] == "float_type" else ""
             said.append(f"{name} is {shown(e['input'])}{kind}; allowed is {allowed(name)}.")
         elif where and where[0] == "seeds":
-            wrong = [shown(e["input"]) for e in found if e["loc"][:1] == ("seeds",)]
-            told = counted(e) or f"seeds are {', '.join(dict.fromkeys(wrong))}"
+            wrong = [*dict.fromkeys(shown(e["input"]) for e in found if e["loc"][:1] == ("seeds",))]
+            some = wrong if len(wrong) <= MAX_SEEDS else [*wrong[:MAX_SEEDS], "..."]
+            told = counted(e) or f"seeds are {', '.join(some)}"
             said.append(f"{told}; allowed are 1 to {MAX_SEEDS} whole numbers from 0 to {2**31 - 1:,}.")
         elif where == ["arms"]:
             told = counted(e) or f"arms are {shown(e['input'])}"

@@ -37,53 +37,71 @@ class Rows:
 
     def __init__(self, stack: Stack, columns: Layout):
         self.stack = stack
-        own = [t for t in columns if t != "units"]  # those are copied in measured()
-        edges = [*accumulate((sum(prod(shape) for _, shape in columns[t].values()) for t in own), initial=0)]
-        self.vector = stack.memory.zeros(edges[-1])
-        self.tables = {t: slice(*ends) for t, ends in zip(own, pairwise(edges), strict=True)}
-        part = lambda table, start, shape: self.vector[self.tables[table]][start : start + prod(shape)].view(shape)  # noqa: E731
-        self.at = {t: {q: part(t, *place) for q, place in columns[t].items()} for t in own}
-        of_units = stack.memory.zeros(2, stack.L, stack.S, 1, stack.d)
-        self.flat, self.all_flat = of_units  # of each unit: how many values are flat; whether all are
-        self.of_units = of_units[:, :, :, 0]
+        self.lay_out(columns)
         number = lambda *values: torch.tensor(values, dtype=stack.dtype, device=stack.device)  # noqa: E731
-        self.share = number(1 / (stack.K * stack.d), 1 / stack.d).view(2, 1, 1)
         self.K, self.edges = number(stack.K), [number(edge) for edge in stack.act.flat]  # Python's cost twice as much
         self.one_sided = stack.act.flat[1] == inf
         self.rate = stack.learning_rate.flatten()
-        longest = max(x[0, 0].numel() for x in (stack.a, stack.p["weight_in"][None], stack.p["weight"]) if len(x))
-        self.small = sqrt(longest * torch.finfo(stack.dtype).tiny / LOST_SQUARES)
-        spans = stack.spans
+        of_units = stack.memory.zeros(2, stack.L, stack.S, 1, stack.d)
+        self.flat, self.all_flat = of_units  # of each unit: how many values are flat; whether all are
+        self.of_units = of_units[:, :, :, 0]
+        self.share = number(1 / (stack.K * stack.d), 1 / stack.d).view(2, 1, 1)
         few = max(1, WRITTEN // (stack.S * stack.K * stack.d)) if stack.device == "cpu" else stack.L
-        self.scratch = stack.room(min(few, spans[0].stop), stack.S, stack.K, stack.d)
-        layers, table = self.at["layers"], self.vector[self.tables["layers"]].view(-1, stack.L, stack.S)
-        names = list(columns["layers"])  # those measured at once stand side by side in record.LAYERS
+        self.scratch = stack.room(min(few, stack.spans[0].stop), stack.S, stack.K, stack.d)
+        self.view_spans()
+        self.view_norms()
+        self.view_known()
+        self.units = list(self.units_views())
+
+    def lay_out(self, columns: Layout) -> None:
+        """One vector for the tables, and views on it by table and quantity; those measured at once stand side by side
+        in record.LAYERS."""
+        own = [t for t in columns if t != "units"]  # those are copied in measured()
+        edges = [*accumulate((sum(prod(shape) for _, shape in columns[t].values()) for t in own), initial=0)]
+        self.vector = self.stack.memory.zeros(edges[-1])
+        self.tables = {t: slice(*ends) for t, ends in zip(own, pairwise(edges), strict=True)}
+        part = lambda table, start, shape: self.vector[self.tables[table]][start : start + prod(shape)].view(shape)  # noqa: E731
+        self.at = {t: {q: part(t, *place) for q, place in columns[t].items()} for t in own}
+        table, names = self.vector[self.tables["layers"]].view(-1, self.stack.L, self.stack.S), list(columns["layers"])
         beside = lambda first, last: table[names.index(first) : names.index(last) + 1]  # noqa: E731
         self.four, self.shares = beside("grad_norm", "update_ratio"), beside("saturated", "dead")
-        self.both = beside("a_mean", "z_std").view(2, 2, stack.L, stack.S)  # of a and of z: mean and spread
+        self.both = beside("a_mean", "z_std").view(2, 2, *table.shape[1:])  # of a and of z: mean and spread
         self.means, self.spread = self.both.unbind(1)
-        sums = list(self.whole_views(known=False))
-        self.passed = {}  # what is measured once the step has passed a span's last layer
-        for span in spans:
-            self.passed[span.stop - 1] = SimpleNamespace(
+
+    def view_spans(self) -> None:
+        """What is measured once the step has passed a span's last layer, by that layer."""
+        s, layers, sums = self.stack, self.at["layers"], list(self.whole_views(known=False))
+        self.passed = {
+            span.stop - 1: SimpleNamespace(
                 sums=[(x[span], self.means[of][span], self.spread[of][span]) for x, of in sums],
                 flat=list(self.flat_views(span)),
                 samples=list(self.sampled(span)),
-                weights=above(stack.p, layers["weight_norm"], span),
-                weight_grads=above(stack.g, layers["grad_norm"], span),
-                errors=[(stack.da[span].flatten(2), layers["signal_grad_norm"][span])],
+                weights=above(s.p, layers["weight_norm"], span),
+                weight_grads=above(s.g, layers["grad_norm"], span),
+                errors=[(s.da[span].flatten(2), layers["signal_grad_norm"][span])],
             )
-        self.moments = stack.memory.zeros(*stack.moments[:2].shape)  # of every norm: its mean and var + mean^2
-        self.mean, self.square = self.moments
-        self.known, self.each = [], torch.full_like(self.both[:, :1, :1], 1 / (stack.K * stack.d))  # 1 / count of a sum
-        for which, slots, moments in self.known_views():
-            self.known.append((moments, self.both[which, :, :, slots]))
-            self.each[which, ..., slots] = 1 / moments.shape[3]
-        self.lowest = [first(stack.p, layers["weight_norm"]), first(stack.g, layers["grad_norm"])]
+            for span in s.spans
+        }
+
+    def view_norms(self) -> None:
+        """What norms are taken of, of the lowest layer and of all spans: mend() looks at them again."""
+        s, layers = self.stack, self.at["layers"]
+        self.lowest = [first(s.p, layers["weight_norm"]), first(s.g, layers["grad_norm"])]
         every = lambda name: [pair for views in self.passed.values() for pair in getattr(views, name)]  # noqa: E731
         self.weights, self.errors = [self.lowest[0], *every("weights")], every("errors")
         self.weight_grads, self.updates = [self.lowest[1], *every("weight_grads")], None
-        self.units = list(self.units_views())
+        longest = max(x[0, 0].numel() for x in (s.a, s.p["weight_in"][None], s.p["weight"]) if len(x))
+        self.small = sqrt(longest * torch.finfo(s.dtype).tiny / LOST_SQUARES)
+
+    def view_known(self) -> None:
+        """Where sums follow from a norm's statistics, and the number of terms of every sum."""
+        s = self.stack
+        self.moments = s.memory.zeros(*s.moments[:2].shape)  # of every norm: its mean and var + mean^2
+        self.mean, self.square = self.moments
+        self.known, self.each = [], torch.full_like(self.both[:, :1, :1], 1 / (s.K * s.d))  # 1 / count of a sum
+        for which, slots, moments in self.known_views():
+            self.known.append((moments, self.both[which, :, :, slots]))
+            self.each[which, ..., slots] = 1 / moments.shape[3]
 
     def whole_views(self, known: bool = True):
         """A layer's values of a or z as rows [L, slots, K d], and the place of these slots in `means` and `spread`;

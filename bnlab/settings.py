@@ -77,7 +77,7 @@ class Settings(Frozen):
         True,
         "Standardize inputs",
         "Data",
-        "Give every input feature mean 0 and variance 1 over the training set. "
+        "Give every input feature mean 0 and variance 1 over the training set; a constant one is only centered. "
         "Off: the features keep their own scales.",
     )
     depth: int = setting(
@@ -105,7 +105,8 @@ class Settings(Frozen):
         1.0,
         "Initial gain",
         "Network",
-        "Factor on every initial weight. Before a norm (placement before) it changes only the effective learning rate.",
+        "Factor on every initial weight. Of a layer with a norm before its activation it changes only the effective "
+        "learning rate; the readout, which no norm follows, gives larger outputs.",
         unit="×",
         gt=0,
         le=100,

@@ -82,7 +82,7 @@ class Stack(State):
         for slots, count in ((self.kinds[1], d), (self.batch, K), (self.kinds[4], d)):
             self.of_norm(self.share, slots).fill_(1 / count)
             self.of_norm(self.deltas, slots).copy_(self.delta[slots])
-        self.frozen = shared.statistics == "moving"
+        self.frozen = self.B > 0 and shared.statistics == "moving"
         self.noise = {}  # slot -> its noise, where there is some
         for slot in range(self.batch.start, self.batch.stop):
             s = each[slot]
@@ -151,7 +151,7 @@ class Stack(State):
                 y = v.out[slots] if slots is self.after else m[i]
                 writes.append((y, x_hat[i], gamma[i], beta[i]))
         how = norms, those(None, self.normed, mean, var, inverse, self.deltas), self.share, reads, writes
-        if self.B and self.frozen:
+        if self.frozen:
             return FrozenNormalization(*how, moving_mean=self.moving_mean[l], moving_var=self.moving_var[l])
         return Normalization(*how)
 

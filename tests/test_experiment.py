@@ -96,8 +96,10 @@ def test_arms_that_are_left_out_are_what_their_labels_say(norm):
         assert [arm.label for arm in found.arms] == [arm.label for arm in DEFAULT_ARMS]
         assert from_query(to_query(found)) == found and Experiment.model_validate_json(found.model_dump_json()) == found
     assert Experiment().arms == DEFAULT_ARMS and not to_query(Experiment())
-    shared = from_query([("norm", norm)])
-    assert shared.arms == DEFAULT_ARMS and to_query(shared) == [("norm", norm)], "an address means what it meant"
+    pairs = [("norm", norm), ("placement", "after")]
+    assert from_query(pairs) == found and to_query(found) == pairs, "an address means what a file means"
+    as_they_stand = Experiment(settings=Settings(norm=norm), arms=DEFAULT_ARMS)
+    assert ("arm", "no norm") in to_query(as_they_stand) and from_query(to_query(as_they_stand)) == as_they_stand
 
 
 def test_nothing_between_two_semicolons_of_an_address_is_no_change():

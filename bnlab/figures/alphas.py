@@ -13,7 +13,7 @@ from ..record import evenly
 from . import axes, style
 from .inference import SHOWN, three
 from .lasting import wholly
-from .looks import NOT_YET, left_out, missing, newest_snapshot, not_finite, seen
+from .looks import NOT_YET, finite_seeds, left_out, missing, newest_snapshot, not_finite
 from .moving import NO_BATCH_NORM, subject
 from .options import BATCH_ARM, LAYER, SEED, STEP, UNIT, Option, Plot
 from .style import NOTHING
@@ -170,7 +170,7 @@ def alpha_inference(trace: Trace, *, arm: int, alpha: float) -> go.Figure:
     found = trace.look("inference", arm, step, alpha=alpha)
     if wrong := missing(found):
         return wrong
-    there = seen(found)
+    there = finite_seeds(found)
     if not there.any():
         return not_finite(step, style.label(trace, arm), now=False)
     averaged, losses = found["step"][there][0], found["loss"][there].mean(0)
@@ -216,7 +216,7 @@ def alpha_curve(trace: Trace, *, arm: int, step: int) -> go.Figure:
         return style.said(NOT_YET)
     if wrong := missing(found):
         return wrong
-    there = seen(found)
+    there = finite_seeds(found)
     if not there.any():
         return not_finite(at, style.label(trace, arm))
     figure, best, alike = go.Figure(), [], []

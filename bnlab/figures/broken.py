@@ -12,7 +12,7 @@ from ..data import DATASETS
 from ..probes.broken import MISTAKES
 from . import axes, style
 from .alphas import unknown
-from .looks import NOT_YET, left_out, missing, newest_snapshot, not_finite, seen, those
+from .looks import NOT_YET, finite_seeds, left_out, missing, newest_snapshot, not_finite, those
 from .losses import measure
 from .options import STEP, Option, Plot, no_batch_norm
 
@@ -44,7 +44,7 @@ class Costs(NamedTuple):
 
 
 def costs(found: dict[str, np.ndarray]) -> Costs:
-    there = seen(found)
+    there = finite_seeds(found)
     mean = {name: values[there].astype(np.float64).mean(0) for name, values in found.items()}
     loss, accuracy = mean["loss"], mean["accuracy"]
     right, right_accuracy = (np.full(len(MISTAKES), q[0]) for q in (loss, accuracy))
@@ -64,7 +64,7 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
         found = trace.look("broken", arm, at)
         if wrong := missing(found):
             return wrong
-        there[arm] = seen(found)
+        there[arm] = finite_seeds(found)
         if there[arm].any():
             told[arm] = costs(found)
     if not told:
@@ -195,7 +195,7 @@ def outlier(trace: Trace, *, step: int) -> go.Figure:
         if wrong := missing(found):
             return wrong
         labels.append(style.title(trace, arm))
-        there[arm] = seen(found)
+        there[arm] = finite_seeds(found)
         values.append(float(np.fmax.reduce(found["outlier"])))
         colors.append(style.color(arm))
     if not labels:

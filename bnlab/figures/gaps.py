@@ -15,7 +15,7 @@ from ..settings import SAMPLING, about
 from . import style
 from .alphas import standing, unknown
 from .inference import each_of
-from .looks import NOT_YET, finished, left_out, missing, newest_snapshot, not_finite, seen
+from .looks import NOT_YET, finished, finite_seeds, left_out, missing, newest_snapshot, not_finite
 from .means import present
 from .moving import NO_BATCH_NORM, SYMBOLS
 from .options import BATCH_ARM, LAYER, STEP, Plot, choice
@@ -81,7 +81,7 @@ def why_off(trace: Trace, *, arm: int, layer: int, step: int, start: str) -> go.
         return style.said(wrong)
     if wrong := missing(found):
         return wrong
-    there = seen(found)
+    there = finite_seeds(found)
     if not there.any():
         return not_finite(at, style.label(trace, arm))
     found = {name: values[there] for name, values in found.items()}
@@ -229,7 +229,7 @@ def in_practice(trace: Trace, *, arm: int, step: int) -> go.Figure:
         found = trace.look("practice", arm, at, batch_size=K)
         if wrong := missing(found):
             return wrong
-        there = seen(found)
+        there = finite_seeds(found)
         if not there.any():
             return not_finite(at, style.label(trace, arm))
         found = {name: values[there] for name, values in found.items()}

@@ -70,7 +70,7 @@ def those(trace: Trace, arms: Collection[int]) -> str:
     return enumeration([style.label(trace, arm) for arm in arms])
 
 
-def seen(found: dict[str, np.ndarray]) -> np.ndarray:
+def finite_seeds(found: dict[str, np.ndarray]) -> np.ndarray:
     """Which of the seeds, [seeds], a probe saw something of: of a network with weights or moving averages that are not
     finite it has only NaN."""
     measured = [values for values in found.values() if values.dtype.kind == "f"]  # whole numbers, as steps, are no NaN
@@ -145,7 +145,7 @@ def each(trace: Trace, probe: str, step: int, of: Iterable[int] | None = None, *
         if wrong := missing(one):
             return wrong
     lasts = [arm for arm in found if not wholly(trace, arm, at)]
-    left = [(arm, style.label(trace, arm), found[arm]) for arm in lasts if seen(found[arm]).any()]
+    left = [(arm, style.label(trace, arm), found[arm]) for arm in lasts if finite_seeds(found[arm]).any()]
     if left:
         return at, left
     whose = those(trace, found)
@@ -155,7 +155,7 @@ def each(trace: Trace, probe: str, step: int, of: Iterable[int] | None = None, *
 def absent(trace: Trace, at: int, drawn: list[tuple], asked: Iterable[int] | None = None) -> list[str]:
     """What to say of networks that are not in what each() found, `drawn`: those that had diverged, and those of the
     `asked` arms, else of all, that are not finite for another reason."""
-    there = {arm: seen(found) for arm, _, found in drawn}
+    there = {arm: finite_seeds(found) for arm, _, found in drawn}
     for arm in range(len(trace.experiment.arms)) if asked is None else asked:
         gone = [trace.diverged.get((arm, seed), (at + 1,))[0] <= at for seed in trace.experiment.seeds]
         there[arm] = there.get(arm, np.zeros(len(gone), bool)) | gone  # these have a sentence of their own

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from ..settings import ALONE
 from . import style
-from .looks import NOT_YET, left_out, missing, newest, newest_snapshot, not_finite, seen, those
+from .looks import NOT_YET, finite_seeds, left_out, missing, newest, newest_snapshot, not_finite, those
 from .means import present
 from .options import STEP, Plot, no_batch_norm
 
@@ -30,7 +30,7 @@ def alone(trace: Trace, *, step: int) -> go.Figure:
         found = trace.look("single", arm, at)
         if wrong := missing(found):
             return wrong
-        kept[arm] = seen(found)
+        kept[arm] = finite_seeds(found)
         for key, values in told.items():  # looks of older runs have not seen training mode
             there = found.get(key, np.array([np.nan]))
             values.append(float(np.nanmax(there)) if np.isfinite(there).any() else np.nan)
@@ -74,7 +74,7 @@ def two_examples(trace: Trace, *, step: int) -> go.Figure:
             return wrong
         layers, name = np.arange(1, found["passing"].shape[1] + 1), style.label(trace, arm)
         if settings.norm == "batch" and not settings.frozen:
-            there[arm] = seen(found)
+            there[arm] = finite_seeds(found)
             if not there[arm].any():
                 continue
             lines = {settings.mini_batch: ("passing", "solid"), 2: ("passing_of_two", "dot")}  # one line for K = 2
