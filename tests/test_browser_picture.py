@@ -56,6 +56,23 @@ def test_a_picture_is_opaque_and_bears_the_title_and_the_run(page, server, tmp_p
     assert '@font-face { font-family: "Source Sans"' in page.evaluate(f"{svg}.querySelector('style').textContent")
 
 
+def test_a_picture_and_its_file_say_which_arm_layer_unit_and_step_they_show(page, server):
+    """Pictures of two steps had one name, and nothing on them told which."""
+    page.add_init_script(PICTURED)
+    opened(page, f"{server}/?view=Moving+averages")
+    drawn(page)
+    until(page, "document.querySelectorAll('.live-plot')[1]?._fullData?.length")
+    plot = page.locator(".live-plot").nth(1)
+    plot.scroll_into_view_if_needed()
+    plot.hover()
+    with page.expect_download(timeout=SLOW) as download:
+        plot.get_by_role("button", name="Download as a picture").click()
+    assert "All units of a layer: BN before, layer 10, step 500" in " ".join(
+        unquote(page.evaluate("pictured")).replace("<br>", " ").split()
+    )
+    assert download.value.suggested_filename.endswith("-units-overview-BN-before-layer-10-step-500.png")
+
+
 def test_a_picture_has_the_page_s_font_where_the_browser_writes_its_name_without_quotes(page, server):
     """As Firefox does; there plotly loses the names that have some."""
     page.add_init_script(PICTURED)

@@ -42,6 +42,19 @@ def test_a_point_says_up_to_which_step_it_stands(recorded, x, points, monkeypatc
     assert "customdata" not in drawn(few, x=x, splits="batch")["none: mini-batch"].hovertemplate
 
 
+def test_in_numbers_a_point_is_told_with_all_its_steps_and_of_each_step_the_least_and_greatest(recorded, monkeypatch):
+    """The mean of the first steps was told as the value at step 0, and the greatest mean as the greatest value."""
+    monkeypatch.setattr(curves, "POINTS", 400)
+    figure = figures.draw("loss", recorded, {"smoothing": "1", "splits": "batch"})
+    line = next(line for line in figure.data if line.name == "none: mini-batch")
+    every, means = figure.layout.meta["told"][:2]
+    first, last = (f"{figures.style.amount(line.y[i])} at {line.x[i]:,}–{line.customdata[i]:,}" for i in (0, -1))
+    assert means.startswith("none: mini-batch, means.") and f": from {first} to {last}; least {first}, " in means
+    assert every.startswith("none: mini-batch, every step") and every.endswith(
+        f": least 0 near 0, greatest {figures.style.amount(2999)} near {line.x[-1]:,}."
+    )
+
+
 def test_every_decade_of_a_logarithmic_axis_has_its_points(recorded):
     figure = figures.draw("loss", recorded, {"x": "log", "smoothing": "1", "splits": "batch"})
     line = next(line for line in figure.data if line.name == "none: mini-batch")

@@ -136,5 +136,6 @@ def test_every_chart_tells_its_curves_by_the_arms_labels(run, name):
     assert not [sentence for sentence in sentences if "nan" in sentence or "&" in sentence or "<br>" in sentence]
     if name == "loss":
         line = next(curve for curve in figure.data if curve.name)
-        assert sentences[0].startswith("<b>plain</b>: mini-batch. cross-entropy E (nats) over step t (updates): from ")
-        assert f"from {line.y[0]:.3g} at 0 to {line.y[-1]:.3g} at 11; least {min(line.y):.3g}" in sentences[0]
+        begin = "<b>plain</b>: mini-batch, {}. cross-entropy E (nats) over step t (updates): from "
+        assert [sentences[i].startswith(begin.format(what)) for i, what in enumerate(("every step", "smoothed"))]
+        assert f"from {line.y[0]:.3g} at 0 to {line.y[-1]:.3g} at 11; least {min(line.y):.3g}" in sentences[1]

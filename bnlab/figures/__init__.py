@@ -29,7 +29,7 @@ from . import (
     style,
     surface,
 )
-from .options import Option, Plot, asked, lacking, nearest
+from .options import Option, Plot, asked, lacking, nearest, part
 from .told import told
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def draw(name: str, trace: Trace, query: Mapping[str, str]) -> go.Figure:
     figure = style.said(why) if why else plot.draw(trace, **values)
     if "said" not in figure.layout.meta:
         figure.layout.meta["note"] = f"{figure.layout.meta['note']} {nearest(query, values, trace)}".strip()
-        figure.layout.meta["told"] = told(figure)
+        figure.layout.meta |= {"told": told(figure), "of": part(plot.options, values, trace)}
     return figure
 
 

@@ -161,12 +161,16 @@ def mini_batch(figure: go.Figure, trace: Trace, quantity: str, arm: int, series:
             legendgroup=name,
             showlegend=False,
             hoverinfo="skip",
+            meta={
+                "what": f"{name}, every step{'' if series.exact or len(trace.experiment.seeds) == 1 else ' and seed'}"
+            },
         )
     figure.add_scatter(
         x=x,
         y=style.numbers(told.smooth),
         mode=style.mode(told.smooth),
         name=name,
+        meta={"what": "smoothed" if window > 1 else "means" if not series.exact else "", "to": not series.exact},
         legendgroup=name,
         line={"color": rgb, "width": 2, "dash": style.dash(arm)},
         customdata=None if series.exact else style.numbers(told.last),

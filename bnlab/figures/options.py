@@ -114,6 +114,21 @@ def fitting(option: Option, run: Run | Trace) -> list[int]:
     return [arm for arm, norm in enumerate(norms) if option.kind == "arm" or norm == "batch"]
 
 
+def part(options: Iterable[Option], values: Mapping[str, Any], trace: Trace) -> str:
+    """Which part of the run a figure with these options shows, for its title elsewhere: 'BN before, layer 3, step 480';
+    what the run has but one of is not told."""
+    told = []
+    for option in options:
+        value = values[option.name]
+        if option.kind in ("arm", "batch arm"):
+            told.append(trace.experiment.arms[value].label)
+        elif option.kind in ("layer", "unit", "step") and span(option, trace, None)[1] > 1:
+            told.append(f"{option.kind} {value:,}")
+        elif option.kind == "seed" and len(trace.experiment.seeds) > 1:
+            told.append(f"seed {trace.experiment.seeds[value]}")
+    return ", ".join(told)
+
+
 def no_steps(run: Run | Trace) -> str:
     """What to say of a figure that draws steps, for a run that was asked for none."""
     return NO_STEPS if run.experiment.settings.steps == 0 else ""

@@ -87,6 +87,7 @@ def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
                     line={"color": color, "width": 2, "dash": style.dash(i)},
                     showlegend=row == column == 1,
                     customdata=style.numbers(np.stack([told.last, least, greatest], 1)) if mixed else None,
+                    meta={"what": "means", "to": True} if mixed else None,
                     hovertemplate=OVER_STEPS if mixed else f"{'layer' if row == 1 else 'step'} %{{x:,d}}: %{{y:.1%}}",
                     row=row,
                     col=column,

@@ -33,28 +33,35 @@ def sentence(figure: go.Figure, curve: BaseTraceType, axis: Callable[[str], str]
         return grid(figure, curve, axis)
     if curve.type == "scatter" and curve.fill == "toself":
         return histogram(curve, axis(curve.xaxis or "x")) if curve.customdata is not None else ""
-    if curve.type == "bar" or (curve.type == "scatter" and curve.name and curve.hoverinfo != "skip"):
+    named = curve.name and curve.hoverinfo != "skip"
+    if curve.type == "bar" or (curve.type == "scatter" and (named or isinstance(curve.meta, dict))):
         return line(figure, curve, axis)
     return ""
 
 
 def line(figure: go.Figure, curve: go.Scatter | go.Bar, axis: Callable[[str], str]) -> str:
-    """A curve or a row of bars: its few points, or its ends, its least and its greatest point."""
+    """A curve or a row of bars: its few points, or its ends, its least and its greatest point.
+
+    Its meta says what of its arm it is, or is a dict: "what" it is, "instead" what is said of its places alone, "to"
+    whether a point stands for all steps up to customdata or its first column.
+    """
+    meta = curve.meta if isinstance(curve.meta, dict) else {"what": curve.meta}
     x, y, across, up = curve.x, curve.y, axis(curve.xaxis or "x"), axis(curve.yaxis or "y")
     y = rows(figure, curve.yaxis or "y", y)
     if any(isinstance(value, str) for value in y[:1]):  # bars that lie, and marks in rows
         x, y, across, up = y, x, up, across
     of = " over ".join(filter(None, (up, across)))
-    if isinstance(curve.meta, dict):
-        return f"{words(curve.name)}. {of}: {curve.meta['instead']} at {', '.join(map(number, x))}."
+    if "instead" in meta:
+        return f"{words(curve.name)}. {of}: {meta['instead']} at {', '.join(map(number, x))}."
     y = np.asarray(y, float)  # of None it makes NaN
     there = np.flatnonzero(np.isfinite(y))
     if not there.size:
         return ""
-    name = words(", ".join(filter(None, (curve.name, curve.meta))))  # and what of its arm it is
+    name = words(", ".join(filter(None, (curve.name, meta.get("what")))))
     share = "%" in (figure.layout[f"yaxis{(curve.yaxis or 'y')[1:]}"].tickformat or "")
-    y = y[there]
-    return f"{f'{name}. ' if name else ''}{of}: {points(np.asarray(x)[there], y, percent if share else amount)}."
+    x, y = np.asarray(x)[there], y[there]
+    last = np.asarray(curve.customdata).reshape(len(curve.x), -1)[there, 0] if meta.get("to") else x
+    return f"{f'{name}. ' if name else ''}{of}: {points(x, last, y, percent if share else amount)}."
 
 
 def grid(figure: go.Figure, curve: go.Heatmap | go.Contour | go.Surface, axis: Callable[[str], str]) -> str:
@@ -94,26 +101,30 @@ def rows(figure: go.Figure, name: str, y: Sequence) -> Sequence:
     return [beside[min(beside, key=lambda place: abs(place - value))] for value in y]  # arms stand side by side in one
 
 
-def points(x: np.ndarray, y: np.ndarray, tell: Tell) -> str:
-    """A curve's points, left to right, in words; of dots that lie anywhere no ends."""
+def points(x: np.ndarray, last: np.ndarray, y: np.ndarray, tell: Tell) -> str:
+    """A curve's points, left to right, each of them from x to `last`, in words; no ends of dots that lie anywhere, and
+    of the least and greatest values of some steps that are drawn at one place."""
+    if not isinstance(x[0], str) and (x[1:] == x[:-1]).any():
+        return extremes(x, last, y, tell).replace(" at ", " near ")
     if len(y) <= FEW or isinstance(x[0], str):
-        return "; ".join(point(*one, tell) for one in zip(x, y, strict=True))
+        return "; ".join(point(*one, tell) for one in zip(x, last, y, strict=True))
     if (x[1:] < x[:-1]).any():
-        return extremes(x, y, tell)
-    return f"from {point(x[0], y[0], tell)} to {point(x[-1], y[-1], tell)}; {extremes(x, y, tell)}"
+        return extremes(x, last, y, tell)
+    ends = (point(x[i], last[i], y[i], tell) for i in (0, -1))
+    return f"from {' to '.join(ends)}; {extremes(x, last, y, tell)}"
 
 
-def extremes(x: np.ndarray, y: np.ndarray, tell: Tell) -> str:
+def extremes(x: np.ndarray, last: np.ndarray, y: np.ndarray, tell: Tell) -> str:
     """The least and the greatest of a curve's points, in words."""
-    least, greatest = (point(x[i], y[i], tell) for i in (y.argmin(), y.argmax()))
+    least, greatest = (point(x[i], last[i], y[i], tell) for i in (y.argmin(), y.argmax()))
     return f"least {least}, greatest {greatest}"
 
 
-def point(x: float | str, y: float, tell: Tell) -> str:
-    """One point: 2.31 at 499; or, of a name, train mode: 2.31."""
+def point(x: float | str, last: float | str, y: float, tell: Tell) -> str:
+    """One point: 2.31 at 499; in the mean of some steps 2.31 at 496–499; or, of a name, train mode: 2.31."""
     if isinstance(x, str):
         return f"{words(x)}: {tell(y)}" if any(map(str.isalpha, x)) else f"{tell(y)} at {x}"
-    return f"{tell(y)} at {number(x)}"
+    return f"{tell(y)} at {number(x)}" + (f"–{number(last)}" if last != x else "")
 
 
 def percent(share: float) -> str:

@@ -6,7 +6,9 @@ const SCALE = 2; // points of the picture for one of the page
 // The chart as it stands, below its title and its run's name and on the theme's background: for a slide
 async function photograph(me) {
   const { data, layout } = structuredClone({ data: me.plot.data, layout: me.plot.layout });
-  const { title, run, address } = me.data;
+  const { run, address } = me.data;
+  const of = me.figure.layout.meta?.of; // which arm, layer, step
+  const title = of ? `${me.data.title}: ${of}` : me.data.title;
   const { width, height, _size } = me.plot._fullLayout;
   const c = look(me.plot);
   const plotly = await load(me.build);
@@ -36,7 +38,7 @@ async function photograph(me) {
   Object.assign(canvas, { width: SCALE * width, height: SCALE * how.height });
   canvas.getContext("2d").drawImage(image, 0, 0);
   const href = URL.createObjectURL(await new Promise((done) => canvas.toBlob(done)));
-  const name = `${run} ${address.split("/").pop()}`.match(/[\p{L}\p{N}]+/gu).join("-");
+  const name = `${run} ${address.split("/").pop()} ${of ?? ""}`.match(/[\p{L}\p{N}]+/gu).join("-");
   Object.assign(document.createElement("a"), { href, download: `${name}.png` }).click();
   setTimeout(() => URL.revokeObjectURL(href), ASKED);
 }
