@@ -8,11 +8,12 @@ import numpy as np
 
 from .data import DATASETS
 from .figures import style
-from .figures.curves import STATISTICS
+from .figures.curves import SMOOTHING, STATISTICS
 from .figures.verdict import RECENT, UNDEFINED, verdict
 from .reading import Trace
 from .run import Run
 
+LOSSES = int(next(iter(SMOOTHING.choices)))  # the loss is the mean of so many steps: where its line ends unless asked
 HOLD = 2  # seconds that a verdict stands while its run trains, unless its tone changes: digits have to be read
 NO_SCORE = {
     False: "Over the whole test set; not scored yet.",
@@ -43,7 +44,7 @@ def card(trace: Trace, arm: int) -> Card:
     if trace.step >= 0:
         left = [i for i, seed in enumerate(trace.experiment.seeds) if (arm, seed) not in trace.diverged]
         stop = min(trace.step + 1, trace.experiment.settings.steps)
-        read = trace.read("loss", arm, start=max(0, stop - RECENT), stop=stop)
+        read = trace.read("loss", arm, start=max(0, stop - LOSSES), stop=stop)
         counts = read.last(stop - 1) - read.steps + 1  # a point stands for several where exact rows have made room
         loss, trained = average(read.mean[:, left], counts)
         recent = int(counts.sum())

@@ -41,6 +41,16 @@ def test_every_help_says_what_it_helps_with(page, server):
         expect(page.get_by_role("button", name="Help", exact=True)).to_have_count(0)
 
 
+def test_a_help_at_the_heading_of_another_view_is_named_by_that_heading(page, server):
+    """It kept the name of the heading that had stood there."""
+    opened(page, server)
+    for view, heading in (("Moving averages", "All units of a layer"), ("Distributions", "Saturation")):
+        page.get_by_role("radio", name=view).click()
+        expect(page.get_by_role("button", name=re.compile(f"^Help for {heading}")).first).to_be_visible()
+        for old in ("Loss", "Accuracy"):
+            expect(page.get_by_role("button", name=f"Help for {old}", exact=True)).to_have_count(0)
+
+
 def test_the_part_of_the_page_that_arrows_scroll_is_outlined_when_tab_comes_to_it(page, server):
     opened(page, server)
     main = page.get_by_role("main")
@@ -141,7 +151,7 @@ def test_what_the_cards_say_opens_by_keyboard_and_stays_open_while_they_change(p
     assert items.count() and not items.first.is_visible()
     told.focus()
     page.keyboard.press("Enter")
-    assert items.first.inner_text() == "Mini-batch loss: Training loss, mean of the last 20 mini-batches."
+    assert items.first.inner_text() == "Mini-batch loss: Training loss, mean of the last 10 mini-batches."
     assert page.get_by_text(
         "Test accuracy (BN before, BN after): Over the whole test set, with moving averages."
     ).count()
@@ -219,7 +229,7 @@ def test_a_chart_s_curves_are_read_in_numbers_by_keys_while_it_follows_its_run(p
     expect(numbers.get_by_role("listitem").first).to_be_hidden()
     numbers.locator("summary").focus()
     page.keyboard.press("Enter")
-    told = numbers.get_by_role("listitem").filter(has_text="BN: mini-batch. cross-entropy E (nats)")
+    told = numbers.get_by_role("listitem").filter(has_text="BN: mini-batch, smoothed. cross-entropy E (nats)")
     expect(told).to_be_visible()
     before = told.inner_text()
     expect(told).not_to_have_text(before)

@@ -144,7 +144,7 @@ def test_a_card_of_a_network_that_diverged_says_when_and_what_to_do(tmp_path, se
 
 
 def test_a_card_of_an_arm_that_is_lost_shows_its_newest_score_and_no_loss(tmp_path):
-    """It showed the score of step 0, and beside no loss "mean of the last 20 mini-batches over 2 seeds"."""
+    """It showed the score of step 0, and beside no loss "mean of the last 10 mini-batches over 2 seeds"."""
     lost = Arm(label="lost", changes={"learning_rate": 3.0, "weight_decay": 1.0})  # a factor of -2 a step
     settings = {"depth": 3, "width": 4, "batch_size": 16, "steps": 160, "activation": "tanh", "score_every": 8}
     store = RunStore(tmp_path)
@@ -163,17 +163,17 @@ def test_a_card_of_an_arm_that_is_lost_shows_its_newest_score_and_no_loss(tmp_pa
 
 
 def test_the_loss_of_a_card_is_that_of_the_seeds_that_have_not_diverged(tmp_path, monkeypatch):
-    """It was a mean over what the run's last 20 steps had of them: of one that had just diverged, 15 mini-batches."""
+    """It was a mean over what the run's last steps had of them: of one that had just diverged, fewer mini-batches."""
     store = RunStore(tmp_path)
     run = store.create(Experiment(settings=SMALL.model_copy(update={"steps": 40}), arms=ARMS[:1], seeds=(0, 1)))
     execute(store, run.id, lambda: None)
     trace = store.trace(run.id)
-    kept = trace.read("loss", 0).mean[-cards.RECENT :, 0]
+    kept = trace.read("loss", 0).mean[-cards.LOSSES :, 0]
     monkeypatch.setattr(Trace, "diverged", {(0, 1): (34, 1)})
     (loss, _) = cards.state(trace)["arms"][0]["rows"]
     assert cards.card(trace, 0).loss == pytest.approx(kept.mean(), rel=1e-6)
     assert loss["name"] == "Mini-batch loss, 1 of 2 seeds"
-    assert loss["help"].endswith("mean of the last 20 mini-batches over 1 of 2 seeds: the others have diverged.")
+    assert loss["help"].endswith("mean of the last 10 mini-batches over 1 of 2 seeds: the others have diverged.")
 
 
 def test_a_card_counts_the_mini_batches_that_there_are(trace):
@@ -182,17 +182,20 @@ def test_a_card_counts_the_mini_batches_that_there_are(trace):
     assert helps == ["Training loss, mean of the last 6 mini-batches."] * 3
 
 
-def test_while_a_run_trains_the_loss_of_a_card_is_that_of_20_mini_batches_too(store):
+def test_while_a_run_trains_the_loss_of_a_card_is_that_of_10_mini_batches_too(store):
     asked = Experiment(settings=SMALL.model_copy(update={"steps": 30}), arms=ARMS[:1])
     run, records = store.create(asked), list(train(asked))
     execute(store, run.id, lambda: None, steps=25)
     told = cards.card(store.trace(run.id), 0)
-    assert told.recent == 20
-    assert told.loss == pytest.approx(np.mean([r.value("loss", 0) for r in records[5:25]]), rel=1e-5)
+    assert told.recent == 10
+    assert told.loss == pytest.approx(np.mean([r.value("loss", 0) for r in records[15:25]]), rel=1e-5)
+    line = next(line for line in figures.draw("loss", store.trace(run.id), {}).data if line.name)
+    assert told.loss == pytest.approx(line.y[-1], rel=1e-5), "where the line ends"
 
 
-def test_the_loss_of_a_card_is_the_mean_of_20_mini_batches_where_some_of_them_are_kept_only_in_buckets(store):
+def test_the_loss_of_a_card_is_the_mean_of_20_mini_batches_where_some_are_kept_only_in_buckets(store, monkeypatch):
     """Of 4,800 layers the summaries fill 8 MB: of the newest steps some are left only as means of several."""
+    monkeypatch.setattr(cards, "LOSSES", 20)
     arms = tuple(Arm(label=f"{i}", changes={"learning_rate": 0.1 + i / 100}) for i in range(6))
     asked = Settings(data="wine", depth=100, width=4, steps=20_000, budget_mb=8, score_every=20_000)
     experiment = Experiment(settings=asked, arms=arms, seeds=tuple(range(8)))
@@ -247,7 +250,7 @@ def test_a_card_tells_the_mean_loss_and_the_test_accuracy(store):
     trace = store.trace(run.id)
     for arm in range(2):
         told = cards.card(trace, arm)
-        loss = [r.value("loss", arm, seed) for r in records[-1 - cards.RECENT : -1] for seed in asked.seeds]
+        loss = [r.value("loss", arm, seed) for r in records[-1 - cards.LOSSES : -1] for seed in asked.seeds]
         assert told.loss == pytest.approx(np.mean(loss), rel=1e-5)
         used = "moving" if arm else "none"
         assert told.statistics == used

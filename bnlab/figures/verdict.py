@@ -18,7 +18,7 @@ HEALTHY, STEEP = 100, 3  # fold: more than that over all layers, or per layer, i
 SLIGHT = 10  # fold over all layers, up to which two or three steep layers are no matter
 DEEP = 16  # layers, of which the first and the last three, which see the data and the loss, are left out of the fit
 FAINT = 1e-18  # a norm below it may be 0 one layer further: squares of its elements are less than float32 holds
-RECENT = 20  # steps a card tells together: their mean loss, and a verdict on the geometric mean of their gradients
+RECENT = 20  # steps of which a card tells a verdict, on the geometric mean of their gradients
 UNDEFINED = "A value is not finite any more; lower the learning rate."
 
 
@@ -223,6 +223,9 @@ def of_the_living(norms: np.ndarray, at: range, when: str) -> Verdict:
     turn = "dips" if tone == "vanishing" else "rises"
     end = f"layer 1 gets {end}" if low == 0 else f"{turn} to {end} at layer {low + 1}"
     points_there = (factor < 1) == (tone == "vanishing")
+    multiplied = factor ** (high - low) / (middle[low] / middle[high])
+    if depth < DEEP and not 0.5 < multiplied < 2:  # whoever multiplies finds another end
+        per_layer += " (fitted)"
     per_layer = f"{per_layer}, " if points_there and high - low > 1 else ""  # of a single step it is another number
     return Verdict(at, factor, tone, f"{tone}: {per_layer}{end}", help)
 

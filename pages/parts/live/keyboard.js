@@ -143,19 +143,23 @@ function nameRows() {
   }
 }
 
-// A help says what it helps with also beside a heading, or after a choice whose label is hidden
+// A help says what it helps with also beside a heading, or after a choice whose label is hidden. Where another view
+// takes a place, its heading has the button of the one before
 const PART = "[data-testid=stElementContainer]";
 const NAMED = "h1, h2, h3, [role=radiogroup], input";
+const HELP = "button:is([aria-label=Help], [data-helps])";
 function nameHelps() {
-  for (const help of document.querySelectorAll("button[aria-label=Help]")) {
+  for (const help of document.querySelectorAll(HELP)) {
     const part = help.closest(PART);
     const of = part?.querySelector(NAMED) ?? part?.previousElementSibling?.querySelector(NAMED);
     const name = of?.getAttribute("aria-label") ?? of?.textContent;
-    if (name) help.setAttribute("aria-label", `Help for ${name}`);
+    if (!name || name === help.dataset.helps) continue;
+    help.dataset.helps = name;
+    help.setAttribute("aria-label", `Help for ${name}`);
   }
 }
 const nameAll = () => (nameRows(), nameHelps());
-const named = { subtree: true, childList: true, attributes: true, attributeFilter: ["id"] };
+const named = { subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: ["id"] };
 new MutationObserver(nameAll).observe(document.body, named);
 nameAll(); // what was there before
 addEventListener("focusin", ({ target }) => {
