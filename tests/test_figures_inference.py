@@ -141,7 +141,7 @@ def test_frozen_averages_stand_still_and_the_start_is_the_start(store):
         assert "they stand still, whatever alpha is" in figures.draw(name, trace, {}).layout.annotations[0].text
         assert figures.needs(name, trace, {}) == []
     said = note(recorded(store, learning_rate=1e-9, alpha=0.0))
-    assert "they are widest apart (after step 0)" in said and "nothing had come in yet" in said
+    assert "they are widest apart by ratio (after step 0)" in said and "nothing had come in yet" in said
 
 
 @pytest.mark.parametrize(
@@ -181,6 +181,23 @@ def test_the_cause_is_looked_for_where_the_test_losses_are_widest_apart_and_weig
     looked_at = store.trace(trace.run.id)
     assert figures.needs("three_losses", looked_at, asked) == [], "it has been looked at"
     assert f"Test loss at step {first}," in figures.draw("three_losses", looked_at, asked).layout.meta["note"]
+
+
+@pytest.mark.parametrize(
+    ("split", "quantity", "drawn"),
+    [
+        ("test", "loss", ""),
+        ("test", "accuracy", "accuracy on the test set"),
+        ("train", "accuracy", "accuracy on the training set"),
+        ("train", "loss", "loss on the training set"),
+    ],
+)
+def test_where_another_score_is_drawn_the_note_says_that_it_tells_of_the_test_loss(store, split, quantity, drawn):
+    """Below an accuracy it said 2.13 and 0.118, and in nats the losses were wider apart at another step."""
+    said = figures.draw("three_losses", recorded(store), {"split": split, "quantity": quantity}).layout.meta["note"]
+    begins = f"The chart shows the {drawn}; what is said here is of the test loss. " if drawn else ""
+    assert re.match(f"{begins}Test loss at step \\d+, where they are widest apart by ratio", said)
+    assert re.search(r", as in training: test loss [\d.]+ at the newest step, against", said)
 
 
 def test_losses_are_apart_by_their_ratio_whichever_is_the_greater():

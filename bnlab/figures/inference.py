@@ -96,6 +96,9 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
     figure.update_yaxes(title=unit if quantity == "loss" else "accuracy (share of examples)", **log)
     at = moment(trace, test, arm)
     note = explained(test, settings, cause(trace, arm, at))
+    if test is not told:
+        drawn = f"{QUANTITY.choices[quantity]} on the {SPLIT.choices[split]}"
+        note = f"The chart shows the {drawn}; what is said here is of the test loss. {note}"
     if at is not None and trace.look("off", arm, at) is None:
         note += " Why they differ is being computed."
     over = f" Means over {seeds} seeds; bands from the least to the greatest." if seeds > 1 else ""
@@ -152,7 +155,7 @@ def explained(told: Three, settings: Settings, found: Cause | None) -> str:
     worst = top if found is None else int(np.flatnonzero(told.steps == found.t)[0])
     t, K, alpha = int(told.steps[worst]), settings.mini_batch, settings.alpha
     among = "after step 0" if told.steps[top] == 0 else "of the steps that can be looked into"
-    said = f"Test loss at step {t:,}, where they are widest apart{'' if worst == top else f' ({among})'}: "
+    said = f"Test loss at step {t:,}, where they are widest apart by ratio{'' if worst == top else f' ({among})'}: "
     said += f"{amount(told.moving[worst])} with moving averages, "
     said += f"{amount(told.population[worst])} with population statistics."
     if told.steps[top] == 0:
@@ -183,7 +186,7 @@ def explained(told: Three, settings: Settings, found: Cause | None) -> str:
     last = int(np.flatnonzero(np.isfinite(told.population))[-1])
     batch, population = told.batch[last], told.population[last]
     when = "the newest step" if last == len(told.steps) - 1 else f"step {told.steps[last]:,}"
-    said += f": {amount(batch)} at {when}, against {amount(population)} with the population's"
+    said += f": test loss {amount(batch)} at {when}, against {amount(population)} with the population's"
     few = n // count < 64 and np.isfinite(batch) and np.isfinite(population) and batch > 1.1 * population
     each = "noisy statistics, another for each mini-batch" if count > 1 else "noisy statistics"
     return f"{said}; so few examples make {each}." if few else f"{said}."
