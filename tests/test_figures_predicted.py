@@ -179,20 +179,21 @@ def test_frozen_batch_norm_that_does_nothing_has_the_ending_of_none(tmp_path, in
         for name, changes in (("none", {}), ("frozen", {"norm": "batch", "statistics": "moving"}))
     )
     told = [predicted.ending(one) for one in (none, frozen)]
-    assert [words.startswith("In theory the signal is never lost") for words in told] == [never, never]
+    assert ["it hardly changes (×1.000 per layer)" in words for words in told] == [never, never]
     if never:
-        assert told[0] == told[1] and "1.000" in told[0]
+        assert told[0] == told[1]
     else:
         assert frozen.lost_at_depth == pytest.approx(none.lost_at_depth, rel=2e-3)
 
 
-@pytest.mark.parametrize(("depth", "start"), [(30, "explodes: it grows"), (12, "grows ×6.9 over these 12 layers,")])
+@pytest.mark.parametrize(("depth", "start"), [(30, "explodes: it grows"), (12, "grows ×{:.3g} over these 12 layers,")])
 def test_what_explodes_in_theory_is_said_to_explode_where_the_layers_are_many_enough(tmp_path, depth, start):
     """Yang et al. 2019: ×1.21 per layer with ReLU behind batch norm."""
     _, told = at_step_0(tmp_path, depth=depth, activation="relu", init="he", norm="batch")
     words, law = predicted.ending(told), told.factors[0][1]
     assert law == pytest.approx(1.21, abs=0.02)
-    assert words.startswith(f"In theory the signal {start}")
+    line = told.predicted[0]
+    assert words.startswith(f"In theory the signal {start.format(line[0] / line[-1])}")
     assert law ** int(re.search(r"a millionfold over (\d+)", words)[1]) == pytest.approx(1e6, rel=0.15)
 
 
@@ -220,11 +221,43 @@ def test_what_frozen_batch_norm_does_is_said(noise, words):
     assert predicted.of(asked)[0].note.startswith(start)
 
 
-@pytest.mark.parametrize(("depth", "words"), [(12, "grows ×86 over these 12 layers"), (13, "explodes: it grows a")])
+@pytest.mark.parametrize(("depth", "words"), [(12, "grows ×86.5 over these 12 layers"), (13, "explodes: it grows a")])
 def test_a_signal_explodes_where_it_grows_more_than_a_hundredfold_from_the_top_layer_to_the_first(depth, words):
-    ones = (np.ones(depth),) * 3
-    told = predicted.Prediction(ones, ones, ones, ones, ((1.5, 1.5),) * 3, 1.5, np.inf, "")
-    assert predicted.ending(told).startswith(f"In theory the signal {words}")  # 1.5**11 = 86, 1.5**12 = 130
+    words_told = predicted.ending(line_of(1.5 ** np.arange(depth)[::-1], 1.5, 1.5))
+    assert words_told.startswith(f"In theory the signal {words}")  # 1.5**11 = 86, 1.5**12 = 130
+
+
+def line_of(line, law, limit):
+    """A prediction of which this is the line, at any size."""
+    each = (3e-4 * line,) * 3
+    return predicted.Prediction(each, each, each, each, ((law, law),) * 3, limit, np.inf, "")
+
+
+@pytest.mark.parametrize(
+    ("ends", "law", "limit", "words"),
+    [
+        (0.2, 0.96, 1.0, "layer 1 gets 0.2 of layer 5's signal; in the limit of many layers it hardly changes (×1.000"),
+        (3.0, 1.4, 1.004, "layer 1 gets 3 times layer 5's signal; in the limit of many layers it hardly changes"),
+        (0.6, 0.96, 1.02, "layer 1 gets 0.6 of layer 5's signal; in the limit of many layers it grows (×1.020 per"),
+        (0.6, 1.02, 1.02, "layer 1 gets 0.6 of layer 5's signal; in the limit of many layers it grows (×1.020 per"),
+        (1.0, 1.0, 1.02, "layer 1 gets as much signal as layer 5; in the limit of many layers it grows (×1.020"),
+        (1.04, 1.04, 1.02, "the signal grows ×1.04 over these 5 layers, a millionfold over 352 (in the limit of many"),
+        (0.9, 1.0, 1.0, "the signal is never lost"),
+    ],
+)
+def test_what_is_said_of_the_end_is_what_the_line_shows_of_these_layers(ends, law, limit, words):
+    """A line that fell fivefold was "never lost", and one that fell and then rises "grows ×1.8 over these layers"."""
+    told = line_of(np.array([ends, ends / 3, ends / 2, ends / 2, 1.0]), law, limit)
+    assert predicted.ending(told).startswith(f"In theory {words}")
+
+
+@pytest.mark.parametrize("depth", [12, 30])
+def test_of_sigmoids_behind_batch_norm_the_same_is_said_at_any_depth(tmp_path, depth):
+    """At 12 layers "never lost", at 30 "grows ×1.8", where both lines fall and the limit is ×1.020."""
+    _, told = at_step_0(tmp_path, depth=depth, width=32, activation="sigmoid", norm="batch")
+    gets = told.predicted[0][0] / told.predicted[0][-1]
+    limit = "in the limit of many layers it grows (×1.020 per layer)"
+    assert predicted.ending(told) == f"In theory layer 1 gets {gets:.2g} of layer {depth}'s signal; {limit}"
 
 
 def test_one_layer_has_one_tick_and_every_line_of_the_legend_can_be_seen(tmp_path):

@@ -19,7 +19,7 @@ from .looks import finished
 from .means import geometric_norm
 from .options import Plot, no_steps
 from .style import nothing
-from .verdict import HEALTHY, fitted_factor
+from .verdict import HEALTHY, fitted_factor, share
 
 if TYPE_CHECKING:
     from ..experiment import Settings
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 BARS = 12  # of an arm in a panel, about; arms take turns, so that they do not cover each other
 RISING = 1.01  # factor per layer above which a signal grows; below, it is constant but for the theory's last digits
+STEADY = 1.5  # fold over all layers, up to which a signal that has a limit is the same from end to end
 QUANTILES = 15  # sizes of inputs that stand for the examples
 
 
@@ -196,20 +197,26 @@ def digits(apart: float) -> int:
 
 
 def ending(told: Prediction) -> str:
-    """Where the theory leads: the factor of ever deeper networks, and where the signal is lost or has exploded."""
+    """Where the theory leads: what its line shows of these layers, the factor of ever deeper networks, and where the
+    signal is lost or has exploded."""
     law = told.factors[0][1]
     if not np.isfinite(law):
         return ""
     far = f" (in the limit of many layers ×{told.limit:.3f})" if abs(told.limit / law - 1) > 0.01 else ""
     if told.lost_at_depth < inf:
         return f"In theory the signal has fallen to a millionth after {told.lost_at_depth:,.0f} layers{far}"
-    if min(law, told.limit) > RISING:
-        depth, millionfold = len(told.predicted[0]), f"a millionfold over {log(1e6) / log(law):,.0f}"
-        if law ** (depth - 1) > HEALTHY:
+    line = told.predicted[0]
+    arrives, depth, rises = float(line[0] / line[-1]), len(line), told.limit > RISING
+    if rises and min(law, arrives) > RISING:
+        millionfold = f"a millionfold over {log(1e6) / log(law):,.0f}"
+        if arrives > HEALTHY:
             return f"In theory the signal explodes: it grows {millionfold} layers{far}"
-        here = f"×{style.amount(law ** (depth - 1), 2)} over these {depth} layers"
-        return f"In theory the signal grows {here}, {millionfold}{far}"
-    return f"In theory the signal is never lost{far}"
+        return f"In theory the signal grows ×{style.amount(arrives)} over these {depth} layers, {millionfold}{far}"
+    if not rises and 1 / STEADY < arrives < STEADY:
+        return f"In theory the signal is never lost{far}"
+    change = "grows" if rises else "hardly changes"
+    limit = f"in the limit of many layers it {change} (×{told.limit:.3f} per layer)"
+    return f"In theory layer 1 gets {share(arrives, depth)}; {limit}"
 
 
 PLOTS = {
