@@ -6,7 +6,7 @@ from looked_at import BN, cause_at, forked, recorded, seen, shown, thinned, trai
 
 from bnlab import Arm, Experiment, Settings, figures, moving
 from bnlab.executing import execute
-from bnlab.figures.alphas import any_alpha, stored, unknown
+from bnlab.figures.alphas import any_alpha, in_full, stored, unknown
 from bnlab.looking import look
 
 
@@ -117,6 +117,25 @@ def test_where_steps_are_missing_no_other_alpha_is_drawn_and_the_cause_stays_the
         assert figures.needs(name, few, {}) == []
     assert unknown(few, 0, 1) is None  # the first step is there
     assert cause_at(store, few, 35) == before
+
+
+def test_where_the_budget_was_used_up_only_a_larger_one_or_less_to_keep_is_advised(store):
+    """'Train it again' came first, and would have given the same."""
+    trace = recorded(store, depth=10, width=100, batch_size=100, steps=400, score_every=100, budget_mb=8)
+    kept = len(trace.read("batch_mean", 0).steps)
+    assert kept < 400, "the budget was not used up"
+    for name in ("recomputed", "alpha_inference", "alpha_curve", "why_off"):
+        said = figures.draw(name, trace, {}).layout.meta["said"]
+        assert said.startswith(f"Only {kept} of 400 steps") and "Train it again" not in said
+        assert said.endswith(
+            "The recording budget of 8 MB was used up. Train with a larger one, or fewer steps or units."
+        )
+
+
+def test_the_rows_of_a_run_in_full_are_those_that_are_on_its_disk(store):
+    trace = recorded(store, ({"norm": "batch"}, {}, {"norm": "batch", "depth": 3}), steps=10)
+    sizes = store.db.execute("select sum(length(data)) from chunks where run = ?", (trace.run.id,)).fetchone()
+    assert in_full(trace) == sizes[0]
 
 
 def test_the_loss_against_alpha_has_a_logarithmic_axis(inference_run):

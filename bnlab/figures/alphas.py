@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,6 +21,9 @@ from .style import NOTHING
 
 if TYPE_CHECKING:
     from ..reading import Trace
+
+
+USED_UP = 1 / 4  # of the budget: rows of less than that are not thinned, whatever else a run keeps
 
 
 def standing(trace: Trace, arm: int) -> str | None:
@@ -53,11 +57,21 @@ def unknown(trace: Trace, arm: int, stop: int) -> str | None:
     if len(steps) and steps[0] > 0:
         return "This run is a fork, and what came before it was deleted;<br>averages need every step from the first."
     budget = trace.experiment.settings.budget_mb
-    return (  # they were thinned as the budget was used up, or on purpose, as in a run that is shipped
+    if in_full(trace) > USED_UP * budget * 1_000_000:
+        do = f"The recording budget of {budget:,} MB was used up.<br>Train with a larger one, or fewer steps or units."
+    else:  # they were thinned on purpose, as in a run that is shipped
+        do = f"Train it again: every step is kept while the recording budget of {budget:,} MB lasts."
+    return (
         f"Only {len(steps):,} of {most:,} steps of the unit statistics are kept in this run;<br>averages of another "
-        f"alpha need every step.<br>Train it again: every step is kept while the recording budget of {budget:,} MB "
-        "lasts.<br>If that was used up, use a larger one or fewer steps."
+        f"alpha need every step.<br>{do}"
     )
+
+
+def in_full(trace: Trace) -> int:
+    """The bytes of all rows of a run so far, were every one kept as recorded."""
+    tables = [columns for found in trace.layouts for columns in found.values()]
+    width = sum(prod(shape) for columns in tables for _, shape in columns.values())
+    return 4 * width * min(trace.step + 1, trace.experiment.settings.steps)
 
 
 class AnyAlpha(NamedTuple):
