@@ -159,7 +159,8 @@ def shortened(name: str) -> str:
 
 
 def described(experiment: Experiment) -> str:
-    """A name that says what is asked: data, size, what else is not as by default, where all arms have it; arms."""
+    """A name that says what is asked: data, size, what else is not as by default, where all arms have it; arms; seeds
+    unless it is seed 0 alone."""
     first, usual = experiment.arm_settings[0], Settings().model_dump()
     alike = {
         name: value
@@ -172,7 +173,8 @@ def described(experiment: Experiment) -> str:
     network = f"{size} {alike.get('activation', '')}".strip()
     others = [briefly(name, value) for name, value in alike.items() if name not in said and value != usual[name]]
     asked = ", ".join(filter(None, (data, network, *others)))
-    seeds = f", {len(experiment.seeds)} seeds" if len(experiment.seeds) > 1 else ""
+    count, seed = len(experiment.seeds), experiment.seeds[0]
+    seeds = f", {count} seeds" if count > 1 else f", seed {seed}" if seed else ""
     arms = ", ".join(arm.label for arm in experiment.arms)
     return f"{asked}: {arms}{seeds}" if asked else f"{arms}{seeds}"
 

@@ -210,6 +210,12 @@ def test_a_name_says_of_size_and_settings_only_what_all_arms_have(store, one, ot
     assert store.create(Experiment(arms=arms)).name == name
 
 
+@pytest.mark.parametrize(("seeds", "told"), [((0,), ""), ((3,), ", seed 3"), ((0, 3), ", 2 seeds")])
+def test_a_name_says_which_seed_it_is_unless_it_is_0(store, seeds, told):
+    experiment = Experiment(arms=(Arm(label="a"),), seeds=seeds)
+    assert store.create(experiment).name == f"Digits, 20 × 64 sigmoid: a{told}"
+
+
 def test_every_setting_can_stand_in_a_name():
     for name in set(Settings.model_fields) - set(SHARED):
         field = getattr(Settings(), name)
