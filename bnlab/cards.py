@@ -14,6 +14,7 @@ from .reading import Trace
 from .run import Run
 
 LOSSES = int(next(iter(SMOOTHING.choices)))  # the loss is the mean of so many steps: where its line ends unless asked
+CALLED = {"queued": "Waiting", "running": "Training"}  # what people are told; any other status as it is
 HOLD = 2  # seconds that a verdict stands while its run trains, unless its tone changes: digits have to be read
 NO_SCORE = {
     False: "Over the whole test set; not scored yet.",
@@ -125,8 +126,8 @@ def words(run: Run, position: int | None) -> str:
     return {
         "queued": "Starting"
         if position is None
-        else f"Waiting; {f'{position} ahead' if position else 'next'} in the queue",
-        "running": f"Training{lost}",
+        else f"{CALLED['queued']}; {f'{position} ahead' if position else 'next'} in the queue",
+        "running": f"{CALLED['running']}{lost}",
         "paused": f"Paused {at}{lost}",
         "done": f"Done after {steps:,} step{'' if steps == 1 else 's'}{lost}",
         "stopped": f"Stopped {at}{lost}",

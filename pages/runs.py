@@ -43,7 +43,7 @@ def row(me: Session, run: Run, label: str) -> None:
         networks = several(len(asked.arms), "arm") + ", " + several(len(asked.seeds), "seed")
         steps = f"step {run.made:,} of {asked.settings.steps:,}"
         status = "stopping" if alive and opened.jobs().ending(run.id) else run.status
-        st.caption(f"{status.capitalize()}, {steps}; {networks}; {run.trained_on}")
+        st.caption(f"{cards.CALLED.get(status, status.capitalize())}, {steps}; {networks}; {run.trained_on}")
         if run.ended and (told := outcome(run.id, run.version)):
             st.caption(escaped(told))
     with actions:

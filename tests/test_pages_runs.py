@@ -1,10 +1,12 @@
 """Runs are made, opened, told apart, renamed, deleted and asked again."""
 
+import re
+
 import pytest
 from lab_page import address, button, chooser, drawn, errors, page, typed, widget
 from lab_page import opened as another
 
-from bnlab import database, opened
+from bnlab import cards, database, opened
 from bnlab.database import FULL, Full
 from bnlab.executing import execute
 from bnlab.experiment import Experiment
@@ -134,6 +136,16 @@ def test_a_run_that_is_still_at_its_last_step_is_stopping(monkeypatch):
     assert told() == ["Stopping"]
     opened.store().change(run.id, status="stopped")
     assert told()[0] == "Stopped", "while it is scored"
+
+
+def test_the_list_of_runs_calls_a_status_as_the_board_does():
+    store = opened.store()
+    states = ("queued", "running", "paused", "done", "stopped", "diverged", "failed", "interrupted")
+    for status in states:
+        store.change(store.create(Experiment(settings=Settings(depth=3))).id, status=status)
+    told = [text.value.partition(",")[0] for text in another("runs.py").caption if " arms, " in text.value]
+    assert told == [re.match(r"\w+", cards.words(run, 0))[0] for run in store.runs()]
+    assert told[-2:] == ["Training", "Waiting"]
 
 
 def test_runs_of_one_name_are_told_apart_in_the_list_of_all():
