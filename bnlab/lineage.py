@@ -14,7 +14,9 @@ from .record import EVERYTHING, batch_slots
 
 if TYPE_CHECKING:
     from .reading import Trace
+    from .run import Run
     from .settings import Settings
+    from .store import RunStore
 
 
 def parent(trace: Trace) -> tuple[Trace, int] | None:
@@ -37,6 +39,21 @@ def orphaned(trace: Trace) -> bool:
     """Whether the run that this one was forked from, or that was, and so on, was deleted."""
     before = parent(trace)
     return orphaned(before[0]) if before else trace.first > 0
+
+
+def needing(trace: Trace) -> list[Run]:
+    """The forks of this run, and forks of forks, whose moving averages are told from the first step on only while it is
+    there."""
+    if orphaned(trace):
+        return []
+    found = later(trace.store, trace.run.id)
+    return [fork for fork in found if any(s.norm == "batch" and not s.frozen for s in fork.experiment.arm_settings)]
+
+
+def later(store: RunStore, run_id: str) -> list[Run]:
+    """The forks of a run and those of these, but for one from step 0, which has every step itself."""
+    forks = [fork for fork in store.forks(run_id) if fork.first]
+    return forks + [each for fork in forks for each in later(store, fork.id)]
 
 
 def changed(trace: Trace, arm: int, name: str) -> int | None:

@@ -93,6 +93,10 @@ class RunStore(Database):
         """Run, arm and step that a run was forked from; None for one that begins with initial weights."""
         return self.db.execute("select parent, arm, step from forks where run = ?", (run_id,)).fetchone()
 
+    def forks(self, run_id: str) -> list[Run]:
+        """The runs that were forked from a run."""
+        return readable(self.db.execute(f"{RUNS} where id in (select run from forks where parent = ?)", (run_id,)))
+
     def run(self, run_id: str) -> Run:
         """The run with this id. Raises KeyError with a sentence."""
         row = self.db.execute(f"{RUNS} where id = ?", (run_id,)).fetchone()
@@ -104,12 +108,7 @@ class RunStore(Database):
         """All runs, or those with one of these statuses, the newest first; of these `limit` from `offset` on."""
         newest = "order by created desc, rowid desc"
         some = f"select rowid from runs {having(statuses)} {newest} limit ? offset ?"  # else all of all is sorted
-        rows = self.db.execute(f"{RUNS} where rowid in ({some}) {newest}", (*statuses, limit, offset))
-        found = []
-        for row in rows:
-            with suppress(KeyError):  # of another version, which must not hide all others
-                found.append(run_in(row))
-        return found
+        return readable(self.db.execute(f"{RUNS} where rowid in ({some}) {newest}", (*statuses, limit, offset)))
 
     def count(self, *statuses: str) -> int:
         """How many runs there are, or with one of these statuses."""
@@ -209,6 +208,15 @@ class RunStore(Database):
         """Whether there are any, without loading them."""
         ask = "select 1 from snapshots where run = ? and step = ? limit 1"
         return self.db.execute(ask, (run_id, step)).fetchone() is not None
+
+
+def readable(rows: Iterable[tuple]) -> list[Run]:
+    """The runs in these rows, but for those of another version, which must not hide all others."""
+    found = []
+    for row in rows:
+        with suppress(KeyError):
+            found.append(run_in(row))
+    return found
 
 
 def having(statuses: tuple[str, ...]) -> str:

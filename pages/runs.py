@@ -2,13 +2,15 @@
 
 import streamlit as st
 
-from bnlab import cards, opened
+from bnlab import cards, lineage, opened
+from bnlab.reading import Trace
 from bnlab.run import STOP_FIRST, UNDER_WAY, Run
 from pages.parts import board, naming, session
 from pages.parts.session import Session
 from pages.parts.words import escaped, several
 
 PER_PAGE = 20
+AVERAGED = '"Any alpha" and "Why they are off"'  # the views whose averages begin at the first step
 EVERY = 2.0  # seconds between two looks at runs that are under way
 
 
@@ -55,11 +57,21 @@ def row(me: Session, run: Run, label: str) -> None:
         naming.rename_box(me, run)
         why = STOP_FIRST if alive else "Asks for confirmation first."
         with st.popover("Delete", icon=":material/delete:", disabled=alive, help=why):
-            st.text(f"{run.name}\n\nIts {several(run.made - run.first, 'recorded step')} will be gone for good.")
+            gone = f"Its {several(run.made - run.first, 'recorded step')} will be gone for good."
+            st.text("\n\n".join(filter(None, (run.name, gone, lost(run)))))
             st.button(  # not as Train looks, which is the way on
                 ":red[Delete for good]", icon=":material/delete_forever:", key=f"delete-{run.id}",
                 on_click=board.delete, args=(me, run),
             )  # fmt: skip
+
+
+def lost(run: Run) -> str:
+    """What is gone for the forks of a run, too, where it is deleted; empty where they need nothing of it."""
+    if not (count := len(lineage.needing(Trace(opened.store(), run)))):
+        return ""
+    who = f"{several(count, 'fork')} {'loses' if count == 1 else 'lose'}"
+    its = "its" if count == 1 else "their"
+    return f"{who} steps before {its} own; {its} charts under {AVERAGED} need every step from the first."
 
 
 @st.cache_data(max_entries=1000, show_spinner=False)

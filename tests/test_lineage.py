@@ -115,3 +115,20 @@ def test_what_a_probe_looks_back_at_of_a_run_that_rests_is_all_its_steps(store):
     assert told.steps.tolist() == [*range(7)] and max(told.snapshots) == 7
     np.testing.assert_array_equal(told.batch_mean[:, :, 0], trace.read("batch_mean", 0).mean[:, 0])
     np.testing.assert_array_equal(told.batch_var[:, :, 0], trace.read("batch_var", 0).mean[:, 0])
+
+
+def test_who_needs_a_run_are_its_forks_and_theirs_whose_averages_come_from_it(store):
+    parent = recorded(store, arms=(BN, {"norm": "none"}))
+    needing = lambda trace: {fork.id for fork in lineage.needing(trace)}  # noqa: E731
+    assert needing(parent) == set()
+    child, beginning = forked(store, parent, alpha=0.5), forked(store, parent, step=0, alpha=0.5)
+    forked(store, parent, arm=1, learning_rate=0.05)
+    assert needing(parent) == {child.run.id}, "not what has no averages, and not what has every step itself"
+    later, whole = forked(store, child, step=30, alpha=0.1), forked(store, beginning, alpha=0.1)
+    assert needing(parent) == {child.run.id, later.run.id}
+    assert needing(child) == {later.run.id} and needing(beginning) == {whole.run.id} and needing(later) == set()
+    for run in (parent.run.id, child.run.id):
+        steps = [len(lineage.rows(trace, "batch_mean", 0, layer=1)[0]) for trace in (child, later, whole)]
+        assert steps == ([40] * 3 if run == parent.run.id else [20, 20, 40])
+        store.delete(run)
+    assert needing(child) == set(), "what is lost already"

@@ -9,10 +9,11 @@ from lab_page import opened as another
 from bnlab import cards, database, opened
 from bnlab.database import FULL, Full
 from bnlab.executing import execute
-from bnlab.experiment import Experiment
+from bnlab.experiment import Arm, Experiment
 from bnlab.run import Taken, run_in
 from bnlab.settings import Settings
 from bnlab.store import RunStore
+from pages.parts.views import INFERENCE
 
 pytestmark = pytest.mark.usefixtures("lab")
 
@@ -238,6 +239,20 @@ def test_to_delete_a_fork_is_told_to_lose_its_own_steps_not_its_parents():
     drawn(at)
     told = [text.value.splitlines()[-1] for text in at.text]
     assert told == [f"Its {steps} recorded steps will be gone for good." for steps in (3, 9)]
+
+
+def test_who_deletes_a_run_is_told_what_its_forks_lose():
+    store = opened.store()
+    arms = (Arm(label="BN", changes={"norm": "batch"}),)
+    run = store.create(Experiment(settings=Settings(depth=2, width=4, steps=9), arms=arms))
+    execute(store, run.id, lambda: None)
+    said = ("1 fork loses steps before its own; its charts", "2 forks lose steps before their own; their charts")
+    for losing, alpha in zip(said, (0.5, 0.7), strict=True):
+        run = store.fork(run.id, 0, store.run(run.id).made, {"alpha": alpha}, 3)
+        execute(store, run.id, lambda: None)
+        *_, told = [text.value.partition("for good.\n\n")[2] for text in another("runs.py").text]
+        assert told == f'{losing} under "Any alpha" and "Why they are off" need every step from the first.'
+    assert {"Any alpha", "Why they are off"} <= INFERENCE.keys()
 
 
 @pytest.mark.parametrize("name", ["x" * 121, " "])
