@@ -45,9 +45,16 @@ function surroundings(button) {
   return found;
 }
 
+// What stands in the place of a part that is gone, where it has a key of its own, as a run's row has
+function again(part) {
+  const key = [...part.classList].find((name) => name.startsWith("st-key-"));
+  return key && document.querySelector(`.${CSS.escape(key)}`);
+}
+
 function successor(places) {
-  for (const [around, before] of places.filter(([around]) => around.isConnected)) {
-    const buttons = [...around.querySelectorAll(BUTTON)];
+  for (const [part, before] of places) {
+    const around = part.isConnected ? part : again(part);
+    const buttons = [...(around?.querySelectorAll(BUTTON) ?? [])];
     const next = [...buttons.slice(before), ...buttons.slice(0, before).reverse()].find(usable);
     if (next) return next;
   }
