@@ -240,8 +240,9 @@ def test_the_list_of_runs_follows_those_that_train_and_the_keyboard_renames_stop
     expect(focused).to_have_text(re.compile("Rename"))
     expect(row).to_have_role("group")
     expect(row).to_have_accessible_name(row.get_by_role("heading", level=2).inner_text())
-    button(page, "Train").click()  # another
-    other.locator("[class*=st-key-row-]").nth(1).wait_for(timeout=SLOW)
+    button(page, "Train").click()  # another, whose row comes above this one
+    until(other, f"!document.querySelector('[class*=st-key-row-]').matches('.st-key-row-{run}')")
+    row.wait_for(timeout=SLOW)
     row.get_by_role("button", name="Stop").press("Enter")
     expect(row).to_contain_text("Stopped, step")
     expect(row.get_by_role("button", name="Stop")).to_have_count(0)
