@@ -17,6 +17,8 @@ def test_there_is_something_to_see_before_the_first_click(page, server):
     drawn(page)
     assert page.locator(".board-card").count() == 3
     until(page, "document.querySelectorAll('.live-plot .scatterlayer .trace path.js-line').length > 2")
+    page.set_viewport_size({"width": 1366, "height": 768})  # of a small laptop: the curves begin above the fold
+    until(page, "document.querySelector('.live-plot .cartesianlayer').getBoundingClientRect().top < 700")
     page.evaluate("Plotly.relayout(document.querySelector('.live-plot'), {'xaxis.range': [0, 20000]})")
     ticks = page.locator(".live-plot").first.locator(".xtick text")
     expect(ticks).to_have_text(["0", "5,000", "10,000", "15,000", "20,000"])

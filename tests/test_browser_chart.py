@@ -221,7 +221,7 @@ COVERED = """() => { const over = (a, b) => Math.min(a.right, b.right) - Math.ma
         boxes.filter(([, box]) => over(box, button.getBoundingClientRect())).map(([name]) => name)); }"""
 
 
-@pytest.mark.parametrize("width", [390, 900])
+@pytest.mark.parametrize("width", [390, 900, 1200])
 def test_the_toolbar_covers_nothing(page, server, width):
     page.set_viewport_size({"width": width, "height": 900})
 

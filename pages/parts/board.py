@@ -28,10 +28,11 @@ def show(me: Session, experiment: Experiment | None, wrong: list[str]) -> Run | 
     run = looked_at(me)
     chooser(me, run)
     buttons(me, run, wrong, experiment is not None and run is not None and run.experiment != experiment)
-    with st.container():  # always there: what comes and goes in it must not move the chart to another place
+    with st.container():  # always there, as those below: what comes and goes must not move the chart to another place
         if wrong:
             st.error(f"Not ready to train:\n\n{listed(wrong)}", icon=":material/error:")
-        say(me)
+    say(me)
+    with st.container():
         beside(me, run)
     if run is None:
         st.info("No run yet. Press Train: the arms learn side by side, and every step is recorded.")
