@@ -193,6 +193,24 @@ def test_the_view_stands_in_the_address_where_reload_and_back_find_it(page, serv
     at("", "", "loss")
 
 
+@pytest.mark.parametrize(
+    ("own", "then", "elsewhere", "back"),
+    [
+        ("/?view=Own", "/?view=Theirs", "/inference?view=Theirs", "/?view=Own"),
+        ("/?view=Own", "/?view=Own", "/inference?view=Own", "/?view=Own"),
+        ("/?view=Own", "/?view=Chosen", "/inference", "/?view=Chosen"),
+        ("/?embed=true&view=Own", "/?embed=true", "/inference?embed=true", "/?embed=true"),  # Streamlit keeps that
+    ],
+)
+def test_a_page_whose_query_comes_before_itself_leaves_the_page_before_its_own(
+    page, server, own, then, elsewhere, back
+):
+    opened(page, server)
+    page.evaluate("all => all.forEach(address => history.pushState({}, '', address))", [own, then, elsewhere])
+    page.evaluate("new Promise(gone => (addEventListener('popstate', gone, {once: true}), history.back()))")
+    assert page.evaluate("location.pathname + location.search") == back
+
+
 def test_a_page_whose_run_is_deleted_in_another_tab_goes_on_to_the_example_by_itself(page, browser, server):
     run = trained(page, server, SHORT, "done")
     tabs = {where: browser.new_page() for where in ("inference", "why")}

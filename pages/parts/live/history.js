@@ -4,9 +4,17 @@ const push = history.pushState;
 // ; = and , may stand in a value as they are
 const plain = (value) => value.replace(/%(3B|3D|2C)/gi, decodeURIComponent);
 const readable = (address) => address && `${address}`.replace(/=[^&#]*/g, plain);
+
+// A page that is opened may write its query before the browser is there: then it was written into the address of the
+// page that is left, which gets its own back. Of itself a page is opened without a query, but for what Streamlit keeps
+let own = location.href;
+const asks = (address) => [...address.searchParams.keys()].some((name) => !name.startsWith("embed"));
 history.pushState = function (state, title, address) {
-  const here = new URL(address ?? location.href, location.href).pathname === location.pathname;
-  return (here ? history.replaceState : push).call(this, state, title, readable(address));
+  const to = new URL(readable(address) ?? location.href, location.href);
+  const here = to.pathname === location.pathname;
+  if (here) own = location.href;
+  else if (asks(to) && to.search === location.search) history.replaceState(history.state, "", own);
+  return (here ? history.replaceState : push).call(this, state, title, to.href);
 };
 
 export default () => {};
