@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
@@ -36,7 +37,7 @@ def allowed(name: str) -> str:
 
 def problems(error: ValidationError, fields: Iterable[str] = Settings.model_fields) -> list[str]:
     """All that is wrong, one sentence each: what it is and what is allowed. `problems(error)` of any model here; of
-    what an arm changes with the `fields` that it may."""
+    what an arm changes, and of an address, with the `fields` that it may have."""
     said: list[str] = []
     found = error.errors(include_url=False)
     places = [e["loc"] for e in found]
@@ -56,7 +57,9 @@ def problems(error: ValidationError, fields: Iterable[str] = Settings.model_fiel
             known = fields if not where[:-1] or where[0] == "settings" else ("label", "changes")
             known = ("settings", "arms", "seeds") if len(where) == 1 and error.title == "Experiment" else known
             told = shown(name) if name.strip() else json.dumps(name)
-            said.append(f"{told} is not a known field; known are {', '.join(known)}.")
+            meant = get_close_matches(name, list(known), n=1)
+            there = f"did you mean {meant[0]}? Known" if meant else "known"
+            said.append(f"{told} is not a known field; {there} are {', '.join(known)}.")
         elif e["type"] == "json_invalid":
             said.append(f"this is not valid JSON: {e['ctx']['error']}.")
         elif e["type"] == "missing" and name == "label":

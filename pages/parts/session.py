@@ -170,7 +170,8 @@ def opened_address(me: Session, asked: Query) -> list[str]:
             from_query(pairs)
         except ValidationError as error:
             shown = me.asked()[1]
-            said += [sentence for sentence in problems(error) if sentence not in shown]
+            known = (*Settings.model_fields, "arm", "seeds", RUN, VIEW)
+            said += [sentence for sentence in problems(error, known) if sentence not in shown]
     return said
 
 
