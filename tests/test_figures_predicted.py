@@ -296,3 +296,35 @@ def test_a_fork_has_no_initial_weights_and_its_parent_is_named_for_them(tmp_path
                 writer.keep(record)
     figure = figures.draw("predicted", store.trace(fork.id), {})
     assert figure.layout.meta["said"] == predicted.FORK and not figure.data
+
+
+def of_one_unit(directory, arms=ARMS[:1], **settings):
+    """The figure of a ReLU network of one unit, which is off with both seeds: no gradient comes to any layer."""
+    one = {"depth": 5, "width": 1, "activation": "relu", "data": "wine", "batch_size": 16}
+    return seen(*trained(directory, Settings(steps=1, **one | settings), arms, (0, 1)), "predicted")
+
+
+def test_the_legend_has_each_line_once_also_where_the_first_panel_has_none_of_it(tmp_path):
+    drawn = of_one_unit(tmp_path, ARMS[:2])
+    assert [len(line.x) for line in drawn.data if line.name == "none: measured"] == [0, 0, 2]
+    listed = [line.name for line in drawn.data if line.showlegend and len(line.x)]  # plotly lists no line without any
+    assert sorted(listed) == sorted({line.name for line in drawn.data})
+
+
+EXPLODED = {"depth": 30, "width": 8, "activation": "linear", "init_gain": 100.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words", "note"),
+    [
+        ({}, "0 in every layer.", "of which none comes to layer L"),
+        (EXPLODED, "Finite in no layer.", "which are not finite"),
+    ],
+)
+def test_a_panel_without_points_says_why_and_has_no_ticks(tmp_path, settings, words, note):
+    """Plotly's own went from 0 to 6 across and to 10⁶ up."""
+    drawn = of_one_unit(tmp_path, **settings)
+    assert [place.text for place in drawn.layout.annotations] == [words] * 2
+    axes = drawn.layout.xaxis, drawn.layout.xaxis2, drawn.layout.yaxis, drawn.layout.yaxis2
+    assert [axis.tickvals for axis in axes] == [()] * 4 and drawn.layout.yaxis3.tickvals
+    assert f"no line for the gradients, {note}" in drawn.layout.meta["note"]

@@ -15,7 +15,7 @@ from ..data import split
 from ..problems import enumeration
 from ..profile import Profile, profile
 from . import style
-from .looks import finished
+from .looks import empty, finished
 from .means import geometric_norm
 from .options import Plot, no_steps
 from .style import nothing
@@ -119,12 +119,13 @@ PANELS = ("signal gradient ‖dE/da‖ (norm)", "weight gradient ‖dE/dW‖ (no
 
 def predicted(trace: Trace) -> go.Figure:
     """Points: the initial networks, measured. Lines: the theory."""
-    figure, lines = make_subplots(1, 3, horizontal_spacing=0.09), {}
+    figure, lines, all_measured = make_subplots(1, 3, horizontal_spacing=0.09), {}, []
     for arm, settings in enumerate(trace.experiment.arm_settings):
         told = prediction(trace, arm)
         if told is None:
             return style.said(FORK if trace.first else nothing(trace) or THINNED)
         every, small = -(-settings.depth // BARS), settings.depth > 30  # many marks and bars are no picture
+        all_measured.append(told.measured)
         layers, name, rgb = np.arange(1, settings.depth + 1), style.label(trace, arm), style.color(arm)
         for column in (1, 2, 3):
             m, low, high, p = (q[column - 1] for q in (told.measured, told.low, told.high, told.predicted))
@@ -132,7 +133,7 @@ def predicted(trace: Trace) -> go.Figure:
             barred = there & (layers % every == (arm * every // len(trace.experiment.arms)) % every)
             figure.add_scatter(
                 x=layers[there], y=style.numbers(m[there]), mode="markers", name=f"{name}: measured", legendgroup=name,
-                marker={"color": rgb, "symbol": style.symbol(arm), "size": 4 if small else 7}, showlegend=column == 1,
+                marker={"color": rgb, "symbol": style.symbol(arm), "size": 4 if small else 7},
                 error_y=None if len(trace.experiment.seeds) == 1 else {
                     "array": style.numbers(np.where(barred, high - m, np.nan)[there]), "width": 2, "thickness": 1.2,
                     "arrayminus": style.numbers(np.where(barred, m - low, np.nan)[there]),
@@ -142,21 +143,34 @@ def predicted(trace: Trace) -> go.Figure:
             drawn = np.isfinite(p) & (p > 1e-300)
             figure.add_scatter(
                 x=layers[drawn], y=p[drawn], mode="lines" if settings.depth > 1 else "markers",
-                name=f"{name}: predicted", legendgroup=name, showlegend=column == 1,
+                name=f"{name}: predicted", legendgroup=name,
                 line={"color": rgb, "dash": style.dash(arm), "width": 1.5},
                 marker={"color": rgb, "symbol": "line-ew", "size": 22, "line": {"color": rgb, "width": 1.5}},
                 hovertemplate=f"layer %{{x}}: %{{y:,.3g}}<extra>{name}, predicted</extra>", row=1, col=column,
             )  # fmt: skip
         lines.setdefault(words(told, len(trace.experiment.seeds)), []).append(name)  # arms may differ in η alone
+    listed: set[str] = set()
+    for drawn in figure.data:  # once each, by the first that plotly lists: it leaves out what has no points
+        drawn.showlegend = len(drawn.x) > 0 and drawn.name not in listed
+        listed |= {drawn.name} if drawn.showlegend else set()
     for column, title in enumerate(PANELS, 1):
         figure.update_xaxes(title="layer l", row=1, col=column)
         figure.update_yaxes(title=title, type="log", row=1, col=column)
+        empty(figure, column, unseen(np.concatenate([measured[column - 1] for measured in all_measured])))
     said = [f"{enumeration(names)}: {line}" for line, names in lines.items()]
     return finished(figure, 440, "\n".join([SAID, *said]))
 
 
 SAID = "Factors per layer at step 0, measured / predicted: of norms towards the input, of the variance towards the top."
 OFF = 1.5  # fold: how far a measured layer may be off its line without a word
+
+
+def unseen(values: np.ndarray) -> str:
+    """Why none of these values has a place on a logarithmic axis."""
+    none = values == 0
+    if none.all():
+        return "0 in every layer."
+    return "0 or not finite in every layer." if none.any() else "Finite in no layer."
 
 
 def words(told: Prediction, seeds: int) -> str:
@@ -169,7 +183,9 @@ def words(told: Prediction, seeds: int) -> str:
         said.append("too few layers for a factor")
     elif np.isinf(told.limit):
         said.insert(0, "no line for the gradients, whose mean growth is infinite in theory")
-    elif not told.measured[0][-1] > 0:
+    elif not np.isfinite(told.measured[0][-1]):
+        said.insert(0, "no line for the gradients, which are not finite")
+    elif told.measured[0][-1] == 0:
         said.insert(0, "no line for the gradients, of which none comes to layer L")
     if 0 < told.silent < seeds:
         verb = "has" if told.silent == 1 else "have"
