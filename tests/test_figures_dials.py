@@ -1,5 +1,6 @@
 """Both dials are measured at the same moments, and the verdict says what the points say."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -317,3 +318,39 @@ def test_the_mean_loss_counts_a_point_as_often_as_it_stands_for_steps():
 def test_an_arm_is_said_to_have_diverged_when_its_first_network_did():
     told = dials.dial(Sparse(diverged={(0, 0): (25, 1), (0, 1): (19, 2)}), 0, [0])
     assert told.out == "it diverged at step 19" and np.isnan([told.shift, told.rough, told.loss]).all()
+
+
+@pytest.mark.parametrize("both", [(1.0, 1.1), (1.049, 1.151), (1.04, 1.145), (0.2049, 0.2251), (3e-5, 3.3002e-5)])
+def test_who_divides_the_numbers_as_they_are_written_finds_what_the_verdict_counts(why_run, monkeypatch, both):
+    """Shifts of 1.049 and 1.151, alike to within 10 %, stood there as 1 and 1.2."""
+    ones = np.ones(2)
+    those = [dials.Dial(*[value * ones] * 3) for value in both] + [dials.Dial(*[ones] * 3, "it does not learn")]
+    monkeypatch.setattr(dials, "dial", lambda trace, arm, at: those[arm])
+    drawn = seen(*why_run, "dials")
+    lines = [line.rstrip(".").split(", ") for line in drawn.layout.meta["note"].split("\n")[1:3]]
+    for told in zip(*lines, strict=True):  # shift, roughness, mean loss
+        one, other = (float(words.split()[-1].replace("×10⁻⁵", "e-5")) for words in told)
+        assert (other / one > 1.1 + 1e-9) == (both[1] / both[0] > 1.1 + 1e-9), told
+    assert all(loss in mark.name for (*_, loss), mark in zip(lines, drawn.data[:2], strict=True))
+
+
+def test_a_loss_that_is_not_clearly_below_guessing_is_not_so_as_it_is_written():
+    """0.989 is less than 0.9 times 1.1, and 0.98895 is not less than 0.9 times 1.0986."""
+
+    class Near(Sparse):
+        def read(self, quantity, arm, **window):
+            return Series(np.array([0]), *[np.full((1, 2), 0.98895)] * 3)
+
+    trace = Near()
+    trace.experiment = Experiment(settings=Settings(data="wine", depth=3, batch_size=8), arms=ARMS[:1], seeds=(0, 1))
+    words = dials.dial(trace, 0, [0]).out
+    loss, guessing = re.fullmatch(r"its loss of (\S+) is not clearly below the (\S+) of guessing", words).groups()
+    assert float(loss) >= dials.LEARNS * float(guessing)
+
+
+@pytest.mark.parametrize("apart", [1.104, 1.1001, 1.15, 3.0])
+def test_a_factor_that_counts_is_more_than_what_counts_as_it_is_written(apart):
+    """Dials that differ "by a factor of 1.1" differ by no more than 10 %."""
+    told = dials.verdict(dials_of((1, 1, 10), (apart, 1, 10)))
+    factor = float(told.split("by a factor of ")[1].rstrip("."))
+    assert factor > 1 + dials.ALIKE and factor == pytest.approx(apart, rel=0.05)

@@ -186,3 +186,18 @@ def test_a_logarithmic_axis_of_a_single_value_has_ticks_that_do_not_touch():
     figure = go.Figure(go.Scatter(x=[1], y=[0.07]), {"yaxis": {"type": "log"}})
     axes.ticked(figure)
     assert figure.layout.yaxis.dtick == "D2"
+
+
+@pytest.mark.parametrize(
+    ("values", "fold", "digits"),
+    [
+        ((1.0, 1.2), 1.1, 2),
+        ((1.049, 1.151), 1.1, 3),  # as 1 and 1.2 they would be 20 % apart
+        ((3.0, 3.3), 1.1, 2),
+        ((1.0, 1.50001), 1.5, 6),
+        ((2.0, 2.0, np.nan, 0.0, np.inf), 1.1, 2),
+        ((), 1.1, 2),
+    ],
+)
+def test_numbers_have_as_many_digits_as_show_which_of_them_differ(values, fold, digits):
+    assert style.enough_digits(values, fold) == digits

@@ -37,6 +37,7 @@ NONE_BELOW = "Covariate shift comes from the layers below, and no arm here has m
 NAMES = {"shift": "covariate shift", "rough": "the roughness of the loss"}  # of the dials
 ALIKE = 0.1  # relative difference below which two arms say the same
 NEAR = 0.5  # decades from the arms that are compared up to which one that is not is drawn with them
+LEAST = 2, 2, 3  # digits of both dials and the loss, at least
 LEARNS = 0.9  # of the loss of guessing: a network learns where its newest loss is below
 SAME = "learning rate, optimizer, data and mini-batch size K"
 
@@ -84,7 +85,8 @@ def dial(trace: Trace, arm: int, at: list[int]) -> Dial:
     weight = np.diff(loss.steps, append=stop)[:, None]  # a point may stand for several steps
     mean = (loss.mean * weight).sum(0, dtype=float) / weight.sum() if len(loss.steps) else np.full(len(seeds), np.nan)
     newest = [float(smoothed(loss.steps, values, SMOOTHING)[-1]) for values in loss.mean.T] if len(loss.steps) else []
-    stays = [style.amount(now) for now in newest if not np.isnan(now) and not now < LEARNS * chance_loss(settings)]
+    guessing = chance_loss(settings)
+    stays = [now for now in newest if not np.isnan(now) and not now < LEARNS * guessing]
     out = ""
     if wholly(trace, arm, trace.step):
         out = f"it diverged at step {min(trace.diverged[arm, s][0] for s in seeds):,}"
@@ -92,8 +94,9 @@ def dial(trace: Trace, arm: int, at: list[int]) -> Dial:
         out = "it has not taken a step yet"
     elif stays:
         few = f" with {len(stays)} of {len(seeds)} seeds" if len(stays) < len(seeds) else ""
-        guessing = style.amount(chance_loss(settings))
-        out = f"its loss of {enumeration([*dict.fromkeys(stays)])}{few} is not clearly below the {guessing} of guessing"
+        digits = style.enough_digits([*stays, guessing], 1 / LEARNS, 3)
+        *each, guessing = (style.amount(loss, digits) for loss in (*stays, guessing))
+        out = f"its loss of {enumeration([*dict.fromkeys(each)])}{few} is not clearly below the {guessing} of guessing"
     told = [np.where(gone, np.nan, values) for values in (*both, mean)]
     if not out and not all(np.isfinite(values).any() for values in told):
         out = "one of the two cannot be measured here"
@@ -141,7 +144,8 @@ def verdict(dials: dict[str, Dial]) -> str:
 def differs(told: dict[str, Dial], pairs: list[tuple[str, str]], name: str) -> str:
     """By how much a dial differs at most within pairs, in words; "" where it does so clearly in none."""
     each = [(getattr(told[a], name), getattr(told[b], name)) for a, b in pairs]
-    most = style.amount(max(ratio(*both) for both in each), 2)
+    most = max(ratio(*both) for both in each)
+    most = style.amount(most, style.enough_digits([1.0, most], 1 + ALIKE))
     return f"differs by a factor of {most}" if any(clearly(*both) for both in each) else ""
 
 
@@ -191,13 +195,16 @@ def dials(trace: Trace) -> go.Figure:
         return next(filter(None, map(missing, next(iter(looks.values())))))
     told = {style.label(trace, arm): dial(trace, arm, at) for arm in range(len(trace.experiment.arms))}
     kinds = Counter(d.kind for d in told.values() if not d.out)
+    means = {name: (*map(geometric, (d.shift, d.rough)), present(d.loss)) for name, d in told.items()}
+    by_dial = zip(*(means[name] for name, d in told.items() if not d.out), strict=True)
+    digits = [style.enough_digits(each, 1 + ALIKE, least) for each, least in zip(by_dial, LEAST, strict=False)] or LEAST
     figure, lines, compared, hollow = make_subplots(1, 1), [], {}, {}
     for arm, (name, found) in enumerate(told.items()):
-        shift, rough = (float(geometric(values)) for values in (found.shift, found.rough))
+        shift, rough = map(float, means[name][:2])
         there = np.isfinite(shift) and np.isfinite(rough)
-        both = [style.amount(v, 2) if np.isfinite(v) else "not measurable" for v in (shift, rough)]
-        loss = float(present(found.loss))
-        when = f"mean loss {style.amount(loss)}" if np.isfinite(loss) else "no mean loss"
+        *both, loss = (style.amount(v, n) if np.isfinite(v) else "" for v, n in zip(means[name], digits, strict=True))
+        both = [one or "not measurable" for one in both]
+        when = f"mean loss {loss}" if loss else "no mean loss"
         out = found.out or (ALONE if kinds[found.kind] < 2 else "")
         if there:
             (hollow if out else compared)[name] = np.log10([shift, rough])

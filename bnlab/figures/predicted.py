@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from math import exp, inf, log
+from math import inf, log
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -202,14 +202,9 @@ def off(told: Prediction) -> str:
         apart = np.where(np.isfinite(apart), apart, 0)
         at = int(apart.argmax())
         if apart[at] > np.log(OFF):
-            found.append(f"{name} ×{style.amount(m[at] / p[at], digits(apart[at]))} at layer {at + 1}")
+            times = m[at] / p[at]
+            found.append(f"{name} ×{style.amount(times, style.enough_digits([1.0, times], OFF))} at layer {at + 1}")
     return f"More than a factor of {OFF:g} from theory, at worst: {', '.join(found)}" if found else ""
-
-
-def digits(apart: float) -> int:
-    """How many digits of a factor exp(±apart) show that it is more than OFF."""
-    return next((n for n in range(2, 8) if abs(log(float(f"{exp(apart):.{n}g}"))) > log(OFF)
-                 and abs(log(float(f"{exp(-apart):.{n}g}"))) > log(OFF)), 8)  # fmt: skip
 
 
 def ending(told: Prediction) -> str:

@@ -7,6 +7,7 @@ black; the dash says the same once more.
 from __future__ import annotations
 
 from html import escape, unescape
+from itertools import combinations
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,18 @@ def amount(value: float, digits: int = 3) -> str:
     mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
     raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return f"{mantissa}×10{raised}"  # the sign of plotly's own ticks
+
+
+def enough_digits(values: Iterable[float], fold: float, least: int = 2) -> int:
+    """How many digits, `least` or more, let amount() show of any two positive values whether they differ by more than
+    `fold`, for who divides them."""
+    there = [float(value) for value in values if 0 < value < np.inf]
+
+    def differ(digits: int) -> list[bool]:
+        written = [float(f"{value:.{digits}g}") for value in there]
+        return [max(pair) / min(pair) > fold * (1 + 1e-9) for pair in combinations(written, 2)]  # 0.33 / 0.3 > 1.1
+
+    return next((digits for digits in range(least, 8) if differ(digits) == differ(17)), 8)
 
 
 def mode(values: np.ndarray) -> str:
