@@ -25,7 +25,7 @@ from .console import Unheard, unread
 from .database import FILE, Unkept, in_terminal
 from .experiment import Experiment
 from .export import looks, tables
-from .probes import PROBES, checked
+from .probes import PROBES
 from .problems import in_a_line, problems
 from .run import Run, Taken, outbreaks
 from .store import RunStore
@@ -203,12 +203,7 @@ def probe(asked: argparse.Namespace) -> int:
     if asked.set and not asked.probe:
         raise ValueError("--set is given without --probe; an option belongs to one probe. Name it.")
     names = [asked.probe] if asked.probe else list(PROBES)
-    options = {name: checked(name, dict(asked.set)) for name in names}
-    deepest = max(settings.depth for settings in run.experiment.arm_settings)
-    for of in options.values():
-        if asked.set and of.get("layer", 1) > deepest:
-            raise ValueError(f"layer is {of['layer']}; allowed is 1 to {deepest}, the depth of run {run.id}.")
-        of |= {"layer": min(of["layer"], deepest)} if "layer" in of else {}
+    options = {name: looking.options_of(run, name, dict(asked.set)) for name in names}
     for name in tqdm(names, unit=" probes"):
         looking.look(store, run.id, name, options[name], steps[-1], store.trace(run.id).snapshot(steps[-1]))
     for name in names:

@@ -13,9 +13,24 @@ from .database import Error, Unkept, told
 from .lineage import seen
 from .probes import PROBES, Copies, checked
 from .problems import in_a_line
+from .run import Run
 from .store import RunStore
 
 Due = list[tuple[str, int, list[np.ndarray]]]  # looks to be taken: the probe, the step, the weights before its update
+
+
+def options_of(run: Run, probe: str, given: Mapping[str, object]) -> dict[str, object]:
+    """All options of a probe that looks at a run: as given; else alpha as all its arms with batch norm have it, where
+    they share one, and a layer that some arm has. Raises ValueError with a sentence."""
+    every, found = run.experiment.arm_settings, checked(probe, given)
+    deepest, alphas = max(s.depth for s in every), {s.alpha for s in every if s.norm == "batch"}
+    if "layer" in given and found["layer"] > deepest:
+        raise ValueError(f"layer is {found['layer']}; allowed is 1 to {deepest}, the depth of run {run.id}.")
+    if "layer" in found:
+        found["layer"] = min(found["layer"], deepest)
+    if "alpha" in found and "alpha" not in given and len(alphas) == 1:
+        (found["alpha"],) = alphas
+    return found
 
 
 def look_at(store: RunStore, run_id: str, due: Due, gone: Callable[[], bool] = lambda: False) -> None:

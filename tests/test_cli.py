@@ -191,6 +191,19 @@ def test_the_command_takes_options_and_leaves_out_what_does_not_exist(why_trace,
         assert code == 2 and error in told
 
 
+@pytest.mark.parametrize(
+    ("alphas", "words", "alpha"),
+    [((0.5, 0.5), (), 0.5), ((0.5, 0.5), ("--set", "alpha=0.7"), 0.7), ((0.5, 0.6), (), 0.9)],
+)
+def test_a_probe_takes_the_alpha_that_all_arms_have_and_names_it(tmp_path, monkeypatch, capsys, alphas, words, alpha):
+    """It took 0.9 whatever they had."""
+    arms = ({"alpha": 0.1}, *({"norm": "batch", "alpha": one} for one in alphas))  # the first has no batch norm
+    trace = recorded(RunStore(tmp_path), arms, steps=5)
+    code, out, _ = here(monkeypatch, capsys, "probe", tmp_path, "--step", 5, "--probe", "inference", *words)
+    assert code == 0 and out.startswith(f"inference at step 5, alpha {alpha} (inference mode)")
+    assert trace.look("inference", 1, 5, alpha=alpha)
+
+
 def test_a_probe_of_a_layer_names_the_one_it_looks_at(tmp_path, monkeypatch, capsys):
     trace = recorded(RunStore(tmp_path), ({"depth": 1}, {"norm": "batch", "depth": 1}), steps=2)
     code, out, _ = here(monkeypatch, capsys, "probe", tmp_path, "--step", 0, "--probe", "undo")
