@@ -94,6 +94,12 @@ def test_the_note_says_what_a_point_stands_for(trace, smoothing, words):
     assert "mean of the last 10 steps" in exact and "pale" not in exact
 
 
+def test_the_control_says_that_a_window_is_of_whole_points():
+    """Ten steps are 12 where a point stands for 4, and 16 where it stands for 8: only the note below said so."""
+    (asked,) = (option for option in figures.FIGURES["loss"].options if option.name == "smoothing")
+    assert "whole points" in asked.help and "the note below the chart says how many steps" in asked.help
+
+
 def test_smoothing_weighs_a_point_with_its_steps():
     values = np.arange(1, 7.0)[:, None]  # steps 0 to 3 one by one, then 4 to 7 and 8 to 9
     told = smoothing.curve(Series(np.array([0, 1, 2, 3, 4, 8]), values, values - 1, values + 1), 100, 9)
