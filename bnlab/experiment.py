@@ -71,6 +71,7 @@ DEFAULT_ARMS = (
     Arm(label="BN before", changes={"norm": "batch", "placement": "before"}),
     Arm(label="BN after", changes={"norm": "batch", "placement": "after"}),
 )
+FROZEN_ARMS = " (frozen arms: with their moving averages)"  # where the others normalize with something else
 
 
 def default_arms(settings: Settings) -> tuple[Arm, ...]:
@@ -154,6 +155,18 @@ class Experiment(Frozen):
             told.setdefault(settings, []).append(arm.label)
         same = [enumeration(labels) for labels in told.values() if len(labels) > 1]
         return [f"{labels} ask the same question: their curves will coincide." for labels in same]
+
+    @property
+    def statistics(self) -> set[str]:
+        """What the arms with batch norm normalize with in training mode, as the setting has it; empty without any."""
+        return {settings.statistics for settings in self.arm_settings if settings.norm == "batch"}
+
+    @property
+    def training_mode(self) -> str:
+        """The mode of whatever is computed as in training, in words."""
+        if self.statistics == {"moving"}:
+            return "training with frozen moving averages"
+        return f"training mode{FROZEN_ARMS if 'moving' in self.statistics else ''}"
 
     @property
     def networks(self) -> tuple[Network, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from ..experiment import Experiment
+from ..experiment import FROZEN_ARMS, Experiment
 from ..moving import ALPHAS
 from ..probes.broken import MISTAKES
 from ..probes.jacobian import QUANTILES
@@ -51,19 +51,16 @@ AXES: dict[str, dict[str, list[tuple[str, int | tuple | str]]]] = {
 
 def mode(probe: str, experiment: Experiment) -> str:
     """How batch norm normalizes where a probe looks at these arms, in words; and what is named there by optimizer."""
-    kinds = {settings.statistics for settings in experiment.arm_settings if settings.norm == "batch"}
-    also = " (frozen arms: with their moving averages)" if len(kinds) > 1 else ""
-    training, single = f"training mode{also}", f"population statistics{also}"
-    if kinds == {"moving"}:
-        training, single = "training with frozen moving averages", "frozen moving averages"
     if probe in INFERENCE:
         return "inference mode"
     if probe == "single":
         return "both modes"
     if probe == "jacobian":
-        return f"layer and product: inference mode with {single}; training: {training}"
+        single = f"population statistics{FROZEN_ARMS if len(experiment.statistics) > 1 else ''}"
+        single = "frozen moving averages" if experiment.statistics == {"moving"} else single
+        return f"layer and product: inference mode with {single}; training: {experiment.training_mode}"
     rate = "; rate: eta/||W||^2, under Adam eta/||W||" if probe == "invariance" else ""
-    return f"{training}, the next mini-batch{rate}"
+    return f"{experiment.training_mode}, the next mini-batch{rate}"
 
 
 def looked(trace: Trace, probe: str, step: int, options: Mapping[str, object] = {}) -> pa.Table:

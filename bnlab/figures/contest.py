@@ -14,7 +14,7 @@ from ..probes.curvature import limit
 from . import style
 from .dials import NONE_BELOW, ROUGHNESS
 from .lasting import bounds, confine, finite, lasting, lost, parted, room, ruling
-from .looks import Needs, all_lost, each, empty, finished, line, looks, middle, mode, newest, often, seeds, some, titled
+from .looks import Needs, all_lost, each, empty, finished, line, looks, middle, newest, often, seeds, some, titled
 from .losses import measure
 from .options import STEP, Plot, choice, having, lower
 
@@ -48,7 +48,7 @@ def smoothness(trace: Trace, *, direction: str) -> go.Figure:
     loss_title = f"{measure(trace, 'loss')} along the {DIRECTIONS[direction]}"
     titled(figure, "step", loss_title, "change of the gradient ‖Δg‖", ROUGHNESS)
     confined = [confine(figure, trace, all_arms, column, log=True) for column, all_arms in enumerate(drawn, 1)]
-    words, along = mode(trace), "1/2 to 4 learning rates along its gradient"
+    words, along = trace.experiment.training_mode, "1/2 to 4 learning rates along its gradient"
     if direction == "update_line":
         along = "1/2 to 4 times the optimizer's own next update, decay included"
     note = (
@@ -83,10 +83,10 @@ def covariate_shift(trace: Trace, *, step: int) -> go.Figure:
         empty(figure, column, words)
     noisy = any(s.noise_shift or s.noise_scale for s in trace.experiment.arm_settings)
     note = (
-        f"Step {at:,}, {mode(trace)}. G is a layer's weight gradient, G′ the same after only the layers below took "
-        "their update (Santurkar et al. 2018, def. 2.1). Drift: how far mean and spread of what the layer reads move "
-        "when the layers below take it, on the same mini-batch. The data that layer 1 reads do not move; no drift is "
-        "shown where a unit's spread is only rounding error."
+        f"Step {at:,}, {trace.experiment.training_mode}. G is a layer's weight gradient, G′ the same after only the "
+        "layers below took their update (Santurkar et al. 2018, def. 2.1). Drift: how far mean and spread of what the "
+        "layer reads move when the layers below take it, on the same mini-batch. The data that layer 1 reads do not "
+        "move; no drift is shown where a unit's spread is only rounding error."
         + (" Noisy batch norm: afterwards with the noise of the next step, as the next step sees it." if noisy else "")
     )
     return finished(figure, 440, note, seeds(trace), *lost(trace, at).values(), lower(trace, 2).strip())
@@ -121,7 +121,7 @@ def curvature(trace: Trace) -> go.Figure:
         curves = [values for _, values in drawn for values in values.T]
         for stable, name in told_apart(limits, np.ptp(shown)).items():
             style.reference(figure, stable, name, where=style.free_end(curves, np.log10(stable)))
-    notes = [f"Mini-batch loss, {mode(trace)}. Lanczos, 10 iterations: a lower bound."]
+    notes = [f"Mini-batch loss, {trace.experiment.training_mode}. Lanczos, 10 iterations: a lower bound."]
     if limits:
         notes.append("Below the line gradient descent on a quadratic is stable (Cohen et al. 2021).")
     if any(s.weight_decay for s in trace.experiment.arm_settings):

@@ -19,7 +19,7 @@ from ..problems import enumeration
 from ..train import scheduled
 from . import style
 from .lasting import lost, room, wholly
-from .looks import COMING, NOT_YET, Needs, empty, finished, missing, mode
+from .looks import COMING, NOT_YET, Needs, empty, finished, missing
 from .losses import chance_loss
 from .means import geometric, present
 from .options import Plot, having
@@ -223,7 +223,7 @@ def dials(trace: Trace) -> go.Figure:
     lines += beyond(figure, compared, hollow)
     empty(figure, 1, "Of no arm both can be measured.")
     lines += [words for arm, words in lost(trace, trace.step).items() if not wholly(trace, arm, trace.step)]
-    lines += [caution(trace), HOW.format(steps=listed(at), mode=mode(trace))]
+    lines += [caution(trace), HOW.format(steps=listed(at), mode=trace.experiment.training_mode)]
     return finished(figure, 480, "\n".join(filter(None, [verdict(told), *lines])))
 
 

@@ -14,7 +14,7 @@ from ..probes.invariance import FACTORS
 from ..record import EVERYTHING
 from . import style
 from .lasting import confine, lasting, parted
-from .looks import NOT_YET, absent, each, empty, finished, layered, line, middle, mode, seeds, titled
+from .looks import NOT_YET, absent, each, empty, finished, layered, line, middle, seeds, titled
 from .losses import measure, unit
 from .means import present
 from .options import LAYER, STEP, Option, Plot, having, lower
@@ -78,8 +78,8 @@ def invariance(trace: Trace, *, step: int, layer: int, c: float) -> go.Figure:
     some = any(np.nan_to_num(found["gradient"]).any() for *_, found in arms)  # infinite ones have no place either
     empty(figure, 2, "" if some else "The gradient is 0 in every network.")
     empty(figure, 3, "" if any(map(invariant, every)) else "No norm here divides the scale out.")
-    note = f"Step {at:,}, {mode(trace)}, weights and bias of layer {layer} times c; marked, and here: "
-    note += f"c = {factors[here]:g}."
+    note = f"Step {at:,}, {trace.experiment.training_mode}, weights and bias of layer {layer} times c; marked, and "
+    note += f"here: c = {factors[here]:g}."
     law = (
         "Where the norm divides the scale out, the loss does not move (but for δ) and the gradient falls as 1/c: what "
         f"counts is {rates}, drawn for those arms only (van Laarhoven 2017)."
@@ -127,8 +127,9 @@ def undone(trace: Trace, *, step: int, layer: int) -> go.Figure:
     figure.update_yaxes(title="cosine of the two gradients", row=1, col=2)
     settings = [trace.experiment.arm_settings[arm] for arm, *_ in arms]
     note = (
-        f"Step {at:,}, {mode(trace)}: in layer {layer} γ = √(σ² + δ) and β = μ, the statistics it normalizes with, so "
-        f"its output equals its input. The loss is that of a network without the norm there ({'; '.join(losses)})."
+        f"Step {at:,}, {trace.experiment.training_mode}: in layer {layer} γ = √(σ² + δ) and β = μ, "
+        "the statistics it normalizes with, so its output equals its input. "
+        f"The loss is that of a network without the norm there ({'; '.join(losses)})."
     )
     differ = (
         f"But from layer {layer} down the gradients differ: μ and σ of the mini-batch still depend on the weights "

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from ..probes.jacobian import WIDEST
 from . import style
 from .lasting import room
-from .looks import OLD, absent, each, finished, line, middle, mode, newest, seeds, titled
+from .looks import OLD, absent, each, finished, line, middle, newest, seeds, titled
 from .means import present
 from .options import STEP, Plot, having, lower
 from .predicted import of
@@ -74,14 +74,14 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
     own = (f"singular values of {what}, inference mode" for what in (LAYER, PRODUCT))
     titled(figure, "layer l", *own, f"rms singular value of {PRODUCT}, whole mini-batch")
     words = f"{inference(trace)}, each exactly; root mean square, and thin the greatest. "
-    words += f"The whole mini-batch: {mode(trace)}."
+    words += f"The whole mini-batch: {trace.experiment.training_mode}."
     if wide(trace):
-        words = f"{WIDE} Measured is only the root mean square, {mode(trace)}."
+        words = f"{WIDE} Measured is only the root mean square, {trace.experiment.training_mode}."
     coupled = (
         "In training mode batch norm couples the examples, so there the Jacobian is that of the whole mini-batch, "
         "looked at with random vectors."
     )
-    frozen = mode(trace).startswith("training with frozen")
+    frozen = trace.experiment.statistics == {"moving"}
     notes = [f"Step {at:,}.", words]
     if not frozen:
         notes.append(coupled)
@@ -92,10 +92,9 @@ def jacobians(trace: Trace, *, step: int) -> go.Figure:
 
 def inference(trace: Trace) -> str:
     """What the panels of single examples look at, and what batch norm normalizes with there."""
-    kinds = {s.statistics for s in trace.experiment.arm_settings if s.norm == "batch"}
     told = {"batch": "population statistics", "moving": "its frozen moving averages"}
-    with_what = " or ".join(told[kind] for kind in sorted(kinds))
-    return "Some examples one by one, inference mode" + (f", batch norm with {with_what}" if kinds else "")
+    with_what = " or ".join(told[kind] for kind in sorted(trace.experiment.statistics))
+    return "Some examples one by one, inference mode" + (f", batch norm with {with_what}" if with_what else "")
 
 
 def spectra(trace: Trace, *, step: int) -> go.Figure:
@@ -190,7 +189,8 @@ def ranks(trace: Trace, *, step: int) -> go.Figure:
         line(figure, layers, found["rank"], name, arm, 1, True, log=False)
         line(figure, layers, found["cosine"], name, arm, 2, False, log=False)
     titled(figure, "layer l", "effective rank", "mean cosine of two examples", log=False)
-    note = f"Step {at:,}, the next mini-batch, {mode(trace)}. Rank 1, cosine 1: all examples lie on one line."
+    note = f"Step {at:,}, the next mini-batch, {trace.experiment.training_mode}. "
+    note += "Rank 1, cosine 1: all examples lie on one line."
     if any((np.isnan(found["cosine"]) & np.isfinite(found["rank"])).any() for *_, found in arms):
         note += " No cosine where fewer than two examples have outputs other than 0; rank 0 where none has."
     return finished(figure, style.HEIGHT, note, seeds(trace, log=False), *absent(trace, at, arms))

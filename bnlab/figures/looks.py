@@ -179,14 +179,6 @@ def empty(figure: go.Figure, column: int, words: str) -> None:
         figure.add_annotation(text=words, showarrow=False, **place, row=1, col=column)
 
 
-def mode(trace: Trace) -> str:
-    """How batch norm normalizes where a probe looks at it as in training."""
-    kinds = {s.statistics for s in trace.experiment.arm_settings if s.norm == "batch"}
-    if kinds == {"moving"}:
-        return "training with frozen moving averages"
-    return "training mode" + (" (frozen arms: with their moving averages)" if "moving" in kinds else "")
-
-
 def middle(values: np.ndarray, log: bool = True) -> np.ndarray:
     """Mean over the seeds of values [seeds, ...]: geometric, of what is above 0, where they are drawn on a logarithmic
     axis."""

@@ -14,7 +14,7 @@ from ..probes.landscape import waypoints
 from ..train import scheduled
 from . import axes, style
 from .lasting import lost
-from .looks import OLD, each, finished, mode, moment, newest_snapshot
+from .looks import OLD, each, finished, moment, newest_snapshot
 from .losses import measure, unit
 from .options import ARM, STEP, Plot, choice
 
@@ -94,10 +94,11 @@ def surface(trace: Trace, *, step: int, plane: str, look: str, arm: int, beside:
     bar = {"title": {"text": measure(trace, "loss"), "side": "right"}, **ticks}
     figure.update_layout(coloraxis={"colorscale": "Viridis", "cmin": low, "cmax": high, "colorbar": bar})
     how = along_path(trace, shown, slices) if plane == "path" else RANDOM
-    fresh = any(trace.experiment.arm_settings[a].norm == "batch" for a in shown) and "frozen" not in mode(trace)
+    fresh = any(trace.experiment.arm_settings[a].norm == "batch" for a in shown)
+    fresh &= "moving" not in trace.experiment.statistics
     note = (
         f"Step {at:,}, {'the first seed, ' if len(trace.experiment.seeds) > 1 else 'seed '}"
-        f"{trace.experiment.seeds[0]}: the loss of one mini-batch {how}. {mode(trace).capitalize()}"
+        f"{trace.experiment.seeds[0]}: the loss of one mini-batch {how}. {trace.experiment.training_mode.capitalize()}"
         + (", batch norm's statistics taken anew at every point" if fresh else "")
         + f". Colors end at {style.amount(10**high)}{nats}, which {CLIPPED:.0%} of the points stay below."
     )
