@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from .experiment import Experiment
-from .summary import ROW
+from .summary import BYTES
 
 SHARES = {"scalars": 0.38, "heavy": 0.34, "summary": 0.1, "population": 0.04, "scores": 0.01}
 SHARES |= {"snapshots": 0.05, "looks": 0.03}
@@ -19,14 +19,14 @@ NO_ROOM = "its numbers made room for newer ones, as the recording budget is used
 
 def sizes(db: sqlite3.Connection, name: str, run_id: str) -> dict[int, int]:
     """The bytes of each step's scorings of a kind."""
-    ask = f"select step, sum(length(data) + {ROW}) from {name} where run = ? group by step"
+    ask = f"select step, {BYTES} from {name} where run = ? group by step"
     return dict(db.execute(ask, (run_id,)))
 
 
 def size(db: sqlite3.Connection, run_id: str, *tables: str) -> int:
     """The bytes that a run has in some tables."""
-    ask = "select coalesce(sum(length(data) + {}), 0) from {} where run = ?"
-    return sum(db.execute(ask.format(ROW, table), (run_id,)).fetchone()[0] for table in tables)
+    asked = (f"select {BYTES} from {table} where run = ?" for table in tables)
+    return sum(db.execute(ask, (run_id,)).fetchone()[0] for ask in asked)
 
 
 def left_for_looks(db: sqlite3.Connection, run_id: str, experiment: Experiment) -> float:

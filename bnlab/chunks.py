@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .summary import CHUNK_ROWS, ROW, WHERE, Summary
+from .summary import BYTES, CHUNK_ROWS, ROW, WHERE, Summary
 
 if TYPE_CHECKING:
     from .store import RunStore
@@ -51,8 +51,7 @@ class Table:
 
     def stored(self, where: str = WHERE, *more: int) -> int:
         """Bytes of its chunks on disk."""
-        ask = f"select coalesce(sum(length(data) + {ROW}), 0) from chunks where {where}"
-        return self.db.execute(ask, (*self.key, *more)).fetchone()[0]
+        return self.db.execute(f"select {BYTES} from chunks where {where}", (*self.key, *more)).fetchone()[0]
 
     def stored_stride(self) -> int:
         return self.db.execute(f"select coalesce(max(stride), 1) from chunks where {WHERE}", self.key).fetchone()[0]

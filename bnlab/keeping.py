@@ -208,12 +208,12 @@ class Writer:
                 self.diverged[network] = (int(steps[at]), where)
 
     def used(self) -> dict[str, int]:
-        """Bytes that each kind of thing takes of the budget, less what fit_the_rest() looks after: by what was seen and
-        not by the file, as which rows stay must not follow from when they came there."""
+        """Bytes that each kind of thing takes of the budget, less what fit_the_rest() looks after: what budget.size()
+        finds in the file, with scorings that are not there yet, as these are counted before they are put."""
         return {
             "scalars": sum(t.bytes for t in self.scalars),
             "heavy": sum(t.bytes for t in self.heavy),
-            "summary": sum(12 * t.width * t.summary.buckets for t in self.scalars),
+            "summary": sum(t.summary.bytes for t in self.scalars),
             "population": sum(self.scorings["population"].values()),
             "scores": sum(self.scorings["scores"].values()),
         }

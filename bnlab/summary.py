@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 WHERE = "run = ? and stack = ? and kind = ?"
 CHUNK_ROWS = 64  # rows, or buckets, of a chunk at most
 ROW = 600  # bytes that a blob takes on disk beside its own, about: its keys, and pages that are not full
+BYTES = f"coalesce(sum(length(data) + {ROW}), 0)"  # of the blobs that a query finds
 FIRST_STRIDE, MOST_BUCKETS = 4, 2048
 
 
@@ -39,6 +40,11 @@ class Summary:
             ).fetchone()
             self.done = list(np.frombuffer(data, np.float32).reshape(table.width, 3, -1).transpose(2, 0, 1))
         self.restart(self.origin + self.buckets * self.stride)
+
+    @property
+    def bytes(self) -> int:
+        """What its chunks take on disk."""
+        return 12 * self.table.width * self.buckets + ROW * -(-self.buckets // CHUNK_ROWS)
 
     def restart(self, edge: int) -> None:
         """Begin a bucket at step `edge` and take in the exact rows that are already there."""

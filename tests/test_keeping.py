@@ -5,7 +5,7 @@ import pytest
 from known_rows import LONG, keep, lively, nothing, same, scored, size, small, stored, written
 from looked_at import thinned
 
-from bnlab import executing, figures, looking
+from bnlab import budget, executing, figures, looking
 from bnlab.experiment import Arm, Experiment, Settings
 from bnlab.keeping import RECENT
 from bnlab.record import Score
@@ -36,6 +36,19 @@ def test_what_is_stored_stays_within_the_budget(store, every, total):
     np.testing.assert_array_equal(loss[:, 0], steps)
     assert steps[0] == 0 and steps[-1] == trace.snapshots()[-1]
     assert len(trace.exact(1, "units")) and trace.read("beta", 1, layer=3, unit=2).steps[-1] > total - 200
+
+
+def test_a_writer_counts_what_the_file_has(store):
+    """What it counted of the summary was less, by what each chunk takes beside its numbers."""
+    with store.writer(store.create(LONG).id) as writer:
+        for record in scored(written(LONG, range(1500), lively), 50):
+            writer.keep(record)
+            if record.step in (7, 300, 1499):  # as it comes, before and after room is made
+                writer.commit()
+                counted = writer.used()
+                counted["chunks"] = counted.pop("scalars") + counted.pop("heavy")
+                assert counted == {name: budget.size(store.db, writer.run_id, name) for name in counted}
+        assert writer.stride > 1, "room was made"
 
 
 @pytest.mark.parametrize("steps, every, weights", [(140, 10, 6000), (20, 1, 65_000)])
