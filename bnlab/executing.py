@@ -55,7 +55,7 @@ def train_run(
         if run.step < 0:
             writer.keep(next(records))  # whoever has just pressed Train sees it before the first scoring
         for record in records:
-            if record.seen:
+            if record.holds_anything:
                 writer.keep(record)
                 if record.weights:
                     wish = take(store, run_id, due, len(due), writer, asked)

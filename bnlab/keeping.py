@@ -172,10 +172,10 @@ class Writer:
         """Append the rows of records to their tables: of a network that has diverged NaN, from the step after it on."""
         if not records:
             return
-        steps, seen = np.array([r.step for r in records]), [[part.rows for part in r.parts] for r in records]
+        steps, every = np.array([r.step for r in records]), [[part.rows for part in r.parts] for r in records]
         for i, networks in enumerate(self.experiment.stacks):
             tables = [t for t in self.tables if t.stack == i]
-            rows = {t.kind: np.stack([parts[i][t.kind] for parts in seen]) for t in tables}
+            rows = {t.kind: np.stack([parts[i][t.kind] for parts in every]) for t in tables}
             by_slot = {t.kind: self.by_slot(t, rows[t.kind]) for t in tables}
             if not np.isfinite(rows["layers"]).all() or not np.isfinite(rows["steps"]).all():
                 self.find_divergence(i, steps, by_slot)
@@ -197,14 +197,14 @@ class Writer:
     def find_divergence(self, stack: int, steps: np.ndarray, by_slot: dict[str, np.ndarray]) -> None:
         """Note for each network the first step whose loss or layers are not finite, and the layer it began in."""
         columns = layout(self.experiment, stack)["layers"]
-        seen = {q: by_slot["layers"][:, j] for j, q in enumerate(columns) if q != "update_ratio"}  # inf where W is 0
+        judged = {q: by_slot["layers"][:, j] for j, q in enumerate(columns) if q != "update_ratio"}  # inf where W is 0
         for slot, network in enumerate(self.experiment.stacks[stack]):
             broken = ~np.isfinite(by_slot["steps"][:, 0, slot])
-            for values in seen.values():
+            for values in judged.values():
                 broken |= ~np.isfinite(values[:, :, slot]).all(1)
             if broken.any() and network not in self.diverged:
                 at = int(broken.argmax())
-                where = first_broken({q: values[at, :, slot] for q, values in seen.items()})
+                where = first_broken({q: values[at, :, slot] for q, values in judged.items()})
                 self.diverged[network] = (int(steps[at]), where)
 
     def used(self) -> dict[str, int]:

@@ -146,13 +146,13 @@ class Rows:
         """Pairs (into, source) of the sampled values of a and z."""
         s, places = self.stack, sample_at(self.stack.K, self.stack.d)
         pick = slice(0, places[-1] + 1, places.step)
-        seen = [
+        outputs = [
             (s.none, s.out[span, s.none]),
             (s.after, s.m[span, s.inner(s.after)]),
             (s.before, s.out[span, s.before]),
         ]
         yield self.at["samples"]["a"][span], s.a[span].flatten(2)[..., pick]
-        for slots, z in seen:
+        for slots, z in outputs:
             if slots.stop > slots.start:
                 yield self.at["samples"]["z"][span, slots], z.flatten(2)[..., pick]
 

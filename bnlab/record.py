@@ -173,8 +173,8 @@ class Record(NamedTuple):
     snapshot: Callable[[], list[np.ndarray]]
 
     @property
-    def seen(self) -> bool:
-        """Whether it has anything."""
+    def holds_anything(self) -> bool:
+        """Whether it has rows or scores."""
         return bool(self.parts or self.scores)
 
     @property

@@ -20,7 +20,7 @@ GOOD = (  # looks that did not go wrong: a zip names its first array at its 31st
     "from looks where run = ? and probe = ? and options = ? and stack = ? and "
     "substr(data, 31, 9) <> cast('wrong.npy' as blob)"
 )
-MOST_SEEN = 16  # lists of looks that are held: two probes of six arms of as many shapes, and some
+MOST_READ = 16  # lists of looks that are held: two probes of six arms of as many shapes, and some
 
 
 class Scorings:
@@ -30,7 +30,7 @@ class Scorings:
         self.store, self.run, self.experiment = store, run, run.experiment
         self.layouts = [layout(self.experiment, i) for i in range(len(self.experiment.stacks))]
         self.scores_read: dict[int, list] = {}  # the arms of a stack share the scores that were read
-        self.seen: dict[tuple, tuple] = {}  # and the looks
+        self.looks_read: dict[tuple, tuple] = {}  # and the looks
         self.horizon: int | None = None  # snapshots after it are left out
 
     @property
@@ -172,11 +172,11 @@ class Scorings:
         if at is None:
             at = spaced(self.saw(probe, arm, **options), marks)
         key = (probe, options_key(probe, options), stack, json.dumps([*at]))
-        if key not in self.seen:
-            if len(self.seen) == MOST_SEEN:
-                self.seen.pop(next(iter(self.seen)))
-            self.seen[key] = self.stacked(*key)
-        steps, arrays = self.seen[key]
+        if key not in self.looks_read:
+            if len(self.looks_read) == MOST_READ:
+                self.looks_read.pop(next(iter(self.looks_read)))
+            self.looks_read[key] = self.stacked(*key)
+        steps, arrays = self.looks_read[key]
         return steps, {name: values[:, slots] for name, values in arrays.items()}
 
     def stacked(self, probe: str, options: str, stack: int, at: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -185,8 +185,8 @@ class Scorings:
         found = self.store.db.execute(those, (self.run.id, probe, options, stack, at))
         rows = [(step, loaded(data)) for step, data in found]
         shapes = {name: values.shape for name, values in rows[-1][1].items()} if rows else {}
-        rows = [(step, seen) for step, seen in rows if {name: v.shape for name, v in seen.items()} == shapes]
-        arrays = {name: np.stack([seen[name] for _, seen in rows]) for name in shapes}
+        rows = [(step, saw) for step, saw in rows if {name: v.shape for name, v in saw.items()} == shapes]
+        arrays = {name: np.stack([saw[name] for _, saw in rows]) for name in shapes}
         return np.array([step for step, _ in rows], int), arrays
 
     def saw(self, probe: str, arm: int, **options: object) -> list[int]:

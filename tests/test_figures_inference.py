@@ -41,11 +41,11 @@ def test_the_moment_of_the_cause_is_chosen_without_reading_a_look(store, monkeyp
     """Of a long run all were read, twice an update: 0.03 s for a hundred. One whose weights are gone counts, too."""
     trace = recorded(store, alpha=0.99)
     told = three(trace, 0, "test", "loss")
-    at = inference.moment(trace, told, 0)
+    at = inference.cause_step(trace, told, 0)
     cause_at(store, trace, at)
     store.db.execute("delete from snapshots where step = ?", (at,))
     monkeypatch.setattr("bnlab.scorings.loaded", None)
-    assert inference.moment(store.trace(trace.run.id), told, 0) == at
+    assert inference.cause_step(store.trace(trace.run.id), told, 0) == at
 
 
 @pytest.mark.parametrize("name", sorted(alphas.PLOTS | inference.PLOTS))

@@ -121,7 +121,7 @@ def test_lists_of_looks_that_are_held_are_few(store):
     trace = store.trace(looked_often(store, 60))
     for step in range(45, 45 + 5 * 40, 5):
         trace.looks("shift", 0, at=[step])
-    assert len(trace.seen) == scorings.MOST_SEEN
+    assert len(trace.looks_read) == scorings.MOST_READ
 
 
 def test_while_a_run_trains_its_newest_look_is_shown(store):

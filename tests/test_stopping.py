@@ -104,7 +104,7 @@ def test_a_wish_is_heard_in_a_scoring_and_it_goes_on_as_if_it_had_not_been(store
 
 def test_nothing_of_a_scoring_that_is_broken_off_stays_switched_on():
     records = train(ASKED, pieces=True)
-    assert not next(records).seen and torch.is_grad_enabled()
+    assert not next(records).holds_anything and torch.is_grad_enabled()
     last = records.send(True)
     assert last.scores and not last.parts and next(records, None) is None
 

@@ -53,12 +53,12 @@ def gamma_beta(trace: Trace, *, arm: int, seed: int, layer: int, unit: int) -> g
     for column, (name, symbol, start) in enumerate((("gamma", "γ", 1), ("beta", "β", 0)), 1):
         told = learned(trace, name, arm, seed, layer, unit - 1)
         x, first = style.numbers(told.steps), column == 1
-        for low, high, label, seen in ((0, 4, "5 to 95%", SHADE), (1, 3, "25 to 75%", 1 - (1 - SHADE) ** 2)):
+        for low, high, label, shade in ((0, 4, "5 to 95%", SHADE), (1, 3, "25 to 75%", 1 - (1 - SHADE) ** 2)):
             style.band(
                 figure, x, told.bands[:, low], told.bands[:, high], color, label, False, SHADE, row=1, col=column
             )
             figure.add_scatter(  # the legend's sample: as dark as where the bands lie over each other
-                x=[None], y=[None], mode="lines", line={"width": 0}, fill="toself", fillcolor=style.faded(color, seen),
+                x=[None], y=[None], mode="lines", line={"width": 0}, fill="toself", fillcolor=style.faded(color, shade),
                 name=label, legendgroup=label, showlegend=first, hoverinfo="skip", row=1, col=column,
             )  # fmt: skip
         for label, y, look in (

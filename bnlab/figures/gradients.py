@@ -13,7 +13,7 @@ from . import axes, style
 from .lasting import bounds, departed, lasting, ruled
 from .means import geometric_norm
 from .options import AXIS, STEP, Plot, choice, no_steps
-from .points import moments, spanning, uneven
+from .points import spanning, uneven, when_of_arms
 from .smoothing import width
 from .style import NOTHING, nothing
 from .verdict import RECENT, spoken
@@ -109,7 +109,7 @@ def gradient_flow(trace: Trace, *, step: int, scale: str) -> go.Figure:
 
 def flow_in_words(trace: Trace, signals: list[Profile], step: int) -> str:
     """Of which step the signal gradient is drawn, and a line on each arm's."""
-    at = moments(trace, [one.steps for one in signals])
+    at = when_of_arms(trace, [one.steps for one in signals])
     # at the last scoring there is no gradient
     last = ", that of the last update" if step >= trace.experiment.settings.steps else ""
     newest = min(trace.step, trace.experiment.settings.steps - 1)

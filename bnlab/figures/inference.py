@@ -94,7 +94,7 @@ def three_losses(trace: Trace, *, arm: int, split: str, quantity: str) -> go.Fig
     unit = "mean squared error" if DATASETS[settings.data].task == "regression" else "cross-entropy E (nats)"
     log = {"type": "log"} if quantity == "loss" else {"tickformat": tick_format(quantity)}
     figure.update_yaxes(title=unit if quantity == "loss" else "accuracy (share of examples)", **log)
-    at = moment(trace, test, arm)
+    at = cause_step(trace, test, arm)
     note = explained(test, settings, cause(trace, arm, at))
     if test is not told:
         drawn = f"{QUANTITY.choices[quantity]} on the {SPLIT.choices[split]}"
@@ -122,7 +122,7 @@ NEVER = "with α = 1 they never move"
 ONE_KIND = ("alpha", "batch_size", "sampling", "statistics")
 
 
-def moment(trace: Trace, told: Three, arm: int) -> int | None:
+def cause_step(trace: Trace, told: Three, arm: int) -> int | None:
     """The step at which the cause is asked: where the losses are widest apart after step 0, among those that can be
     looked at. None where no single cause can be told: frozen averages, or a fork that changed what they are made of."""
     settings = trace.experiment.arm_settings[arm]
@@ -136,7 +136,7 @@ def moment(trace: Trace, told: Three, arm: int) -> int | None:
 def three_needs(trace: Trace, *, arm: int, split: str, quantity: str) -> list[tuple[str, int, dict]]:
     if trace.experiment.arm_settings[arm].norm != "batch":
         return []
-    at = moment(trace, three(trace, arm, "test", "loss"), arm)
+    at = cause_step(trace, three(trace, arm, "test", "loss"), arm)
     return [] if at is None else [("off", at, {})]
 
 

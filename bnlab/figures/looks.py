@@ -33,7 +33,7 @@ def newest_snapshot(trace: Trace, step: int | None = None) -> int | None:
     return steps[-1] if steps else None
 
 
-def moment(trace: Trace, step: int | None, probe: str, **options: object) -> int | None:
+def look_step(trace: Trace, step: int | None, probe: str, **options: object) -> int | None:
     """The last step, at most `step`, at which a probe has looked or may look, else the first; None without any."""
     steps = sorted({*trace.snapshots(), *trace.looked(probe, **options)})
     return next((t for t in reversed(steps) if reached(trace, t, step)), steps[0] if steps else None)
@@ -89,10 +89,10 @@ def left_out(trace: Trace, there: dict[int, np.ndarray]) -> str:
 
 
 def newest(*probes: str, **options: object):
-    """What a figure needs that draws these probes at the newest moment(), up to its step if it has one."""
+    """What a figure needs that draws these probes at the newest look_step(), up to its step if it has one."""
 
     def needs(trace: Trace, *, step: int | None = None, **_: object) -> Needs:
-        found = [(probe, moment(trace, step, probe, **options)) for probe in probes]
+        found = [(probe, look_step(trace, step, probe, **options)) for probe in probes]
         return [(probe, at, dict(options)) for probe, at in found if at is not None]
 
     return needs
@@ -102,7 +102,7 @@ def layered(probe: str):
     """The need of a figure that looks at the layer of its option."""
 
     def needs(trace: Trace, *, step: int, layer: int, **_: object) -> Needs:
-        at = moment(trace, step, probe, layer=layer)
+        at = look_step(trace, step, probe, layer=layer)
         return [(probe, at, {"layer": layer})] if at is not None else []
 
     return needs
@@ -137,7 +137,7 @@ def some(trace: Trace, probe: str) -> str:
 def each(trace: Trace, probe: str, step: int, of: Iterable[int] | None = None, **options: object):
     """The step and (arm, label, what the probe saw) of every arm, or of those `of` them, of which a network is finite,
     or the figure that says why there is nothing."""
-    at = moment(trace, step, probe, **options)
+    at = look_step(trace, step, probe, **options)
     if at is None:
         return style.said(NOT_YET)
     found = {arm: trace.look(probe, arm, at, **options) for arm in of or range(len(trace.experiment.arms))}

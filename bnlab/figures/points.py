@@ -28,17 +28,17 @@ def percentiles(values: np.ndarray, wanted: tuple[float, ...]) -> np.ndarray:
     return np.where(last < 0, np.nan, between).astype(values.dtype)
 
 
-def moment(steps: range) -> str:
+def when_in_words(steps: range) -> str:
     """When a value of these steps is, see Trace.at: "at step 7", "in the mean of steps 256 to 511"."""
     return f"at step {steps[0]:,}" if len(steps) == 1 else f"in the mean of steps {steps[0]:,} to {steps[-1]:,}"
 
 
-def moments(trace: Trace, steps: list[range]) -> str:
+def when_of_arms(trace: Trace, steps: list[range]) -> str:
     """The same of all arms, to go on with: " at step 7", or of each, as the budget may not leave the same of every arm:
     ": A at step 7; B in the mean of steps 0 to 7"."""
     if len({*steps}) == 1:
-        return f" {moment(steps[0])}"
-    return ": " + "; ".join(f"{style.label(trace, arm)} {moment(each)}" for arm, each in enumerate(steps))
+        return f" {when_in_words(steps[0])}"
+    return ": " + "; ".join(f"{style.label(trace, arm)} {when_in_words(each)}" for arm, each in enumerate(steps))
 
 
 def spanning(what: str, wide: int, most: str = "") -> str:

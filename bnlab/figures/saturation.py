@@ -14,7 +14,7 @@ from . import style
 from .lasting import departed
 from .means import living
 from .options import LAYER, STEP, Plot, lower, no_steps
-from .points import moments, spanning, uneven
+from .points import spanning, uneven, when_of_arms
 from .smoothing import width
 from .style import nothing
 
@@ -94,7 +94,7 @@ def saturation(trace: Trace, *, step: int, layer: int) -> go.Figure:
                 )
         found.append(told.at)
         over.append(told.steps)
-    when = moments(trace, found)
+    when = when_of_arms(trace, found)
     alone = len({*found}) == 1 and len(found[0]) == 1  # else too long for an axis
     here = f",{when}" if alone else ""
     for column, what in enumerate(("saturated values", "dead units"), 1):

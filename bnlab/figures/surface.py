@@ -14,7 +14,7 @@ from ..probes.landscape import waypoints
 from ..train import scheduled
 from . import axes, style
 from .lasting import lost
-from .looks import OLD, each, finished, moment, newest_snapshot
+from .looks import OLD, each, finished, look_step, newest_snapshot
 from .losses import measure, unit
 from .options import ARM, STEP, Plot, choice
 
@@ -61,7 +61,7 @@ def sliced(name: str, found: dict[str, np.ndarray], at: int) -> Slice:
 
 def surface(trace: Trace, *, step: int, plane: str, look: str, arm: int, beside: int) -> go.Figure:
     """The loss around the weights of two arms, on one color scale."""
-    if plane == "path" and single(trace, moment(trace, step, plane, points=POINTS)):
+    if plane == "path" and single(trace, look_step(trace, step, plane, points=POINTS)):
         return style.said("A path needs two snapshots of the weights. Train on, or choose random directions.")
     told = each(trace, plane, step, points=POINTS)
     if isinstance(told, go.Figure):

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..run import outbreak
 from .means import geometric_norm
-from .points import moment
+from .points import when_in_words
 from .style import NOTHING, amount, label, nothing
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def verdict(trace: Trace, arm: int, step: int | None = None, recent: int = 1) ->
         return Verdict(at, np.nan, "diverged", lost, UNDEFINED)
     each = every[:, places]
     norms = geometric_norm(each) if len(each) > 1 else each[0]
-    when = f"in the geometric mean of the last {len(at)} steps" if len(each) > 1 else moment(at)
+    when = f"in the geometric mean of the last {len(at)} steps" if len(each) > 1 else when_in_words(at)
     told = with_units(of_the_living(norms, at, when), trace, arm, step, recent, places, norms)
     told = with_silence(told, norms, each, len(seeds))
     if ((each == 0).any(0) & (each > 0).any(0)).any():
@@ -182,7 +182,7 @@ def saturated(trace: Trace, arm: int, step: int, recent: int, places: np.ndarray
 
 
 def of_the_living(norms: np.ndarray, at: range, when: str) -> Verdict:
-    """The verdict on networks that have not diverged, norms [seeds, L]; `when` as points.moment() says it."""
+    """The verdict on networks that have not diverged, norms [seeds, L]; `when` as points.when_in_words() says it."""
     middle = geometric_norm(norms)
     depth, there = len(middle), np.flatnonzero(middle > 0)
     if depth < 2:

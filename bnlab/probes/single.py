@@ -50,12 +50,12 @@ def look(group: Group) -> dict[str, np.ndarray]:
         one, two = (with_batch(group, slot, K) for K in (group.stack.K, 2))
         one.stack.gradient(one.x.copy_(x[slot : slot + 1]), y[slot : slot + 1])
         whole[slot] = passing(one.stack).numpy()
-        seen = []
+        of_pairs = []
         for pair in range(min(PAIRS, group.stack.K // 2)):
             at = slice(2 * pair, 2 * pair + 2)
             two.stack.gradient(two.x.copy_(x[slot : slot + 1, at]), y[slot : slot + 1, at])
-            seen.append(passing(two.stack))
-        of_two[slot] = torch.stack(seen).nanmean(0).numpy()
+            of_pairs.append(passing(two.stack))
+        of_two[slot] = torch.stack(of_pairs).nanmean(0).numpy()
     return {"alone": alone, "alone_in_training": in_training, "passing": whole, "passing_of_two": of_two}
 
 
