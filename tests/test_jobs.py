@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -57,8 +57,7 @@ def test_steps_asked_for_in_quick_succession_add_up(jobs):
     run = jobs.store.create(SHORT)
     for _ in range(5):
         jobs.step(run.id)
-    until(lambda: jobs.store.run(run.id).step == 4 and status(jobs, run.id) == "paused")
-    time.sleep(0.3)
+    until(lambda: status(jobs, run.id) == "paused" and not jobs.holds(run.id))  # nothing is left to be done
     assert jobs.store.run(run.id).step == 4 and not jobs.more
 
 
@@ -90,12 +89,17 @@ def last_score(jobs, run_id):
     return jobs.store.trace(run_id).scores(0, "test", "none")[0][-1]
 
 
-@pytest.mark.parametrize("gap", [0, 0.02, 0.05, 0.08])
-def test_a_run_that_is_stopped_while_it_comes_to_rest_is_stopped(jobs, gap):
+@pytest.mark.parametrize("when", ["at once", "before its worker is heard", "at rest"])
+def test_a_run_that_is_stopped_while_it_comes_to_rest_is_stopped(jobs, when):
     run_id = started(jobs, LONG)
-    jobs.pause(run_id)
-    time.sleep(gap)
-    jobs.stop(run_id)
+    with jobs.lock if when == "before its worker is heard" else nullcontext():  # which whoever hears a worker takes
+        jobs.pause(run_id)
+        if when != "at once":
+            becomes(jobs, run_id, "paused")
+        if when == "at rest":
+            until(lambda: not jobs.holds(run_id))
+        assert bool(jobs.executing(run_id)) == (when != "at rest")
+        jobs.stop(run_id)
     until(lambda: not jobs.holds(run_id))
     becomes(jobs, run_id, "stopped")
     until(lambda: last_score(jobs, run_id) == jobs.store.run(run_id).step + 1)
