@@ -98,7 +98,8 @@ def test_the_tone_is_what_arrives_over_the_whole_depth(factor, depth, tone, arri
         words = f"healthy gradient: layer 1 gets {arrives} "
         assert told.words.endswith(f"'s signal, ×{factor:.2f} per layer on average")
     assert told.words.startswith(words)
-    assert told.help.endswith(f"over all {depth} layers.")
+    whole = f"over all {depth} layers. It is said of the gradient alone: whether the network learns, its loss shows."
+    assert told.help.endswith(whole)
 
 
 def test_why_there_is_no_gradient_is_said_where_it_is_recorded():

@@ -19,6 +19,7 @@ SLIGHT = 10  # fold over all layers, up to which two or three steep layers are n
 DEEP = 16  # layers, of which the first and the last three, which see the data and the loss, are left out of the fit
 FAINT = 1e-18  # a norm below it may be 0 one layer further: squares of its elements are less than float32 holds
 RECENT = 20  # steps of which a card tells a verdict, on the geometric mean of their gradients
+ALONE = "It is said of the gradient alone: whether the network learns, its loss shows."
 UNDEFINED = "A value is not finite any more; lower the learning rate."
 
 
@@ -195,7 +196,7 @@ def of_the_living(norms: np.ndarray, at: range, when: str) -> Verdict:
     left_out = ", excluding the first three and last three layers" if depth >= DEEP else ""
     how = f"Factor of ‖dE/da‖ from layer to layer towards the input, fitted {when}{left_out}."
     less = f"a change of less than {STEEP}-fold per layer (or {SLIGHT}-fold in all)"
-    rule = f"Healthy means {less} and of less than {HEALTHY}-fold over all {depth} layers."
+    rule = f"Healthy means {less} and of less than {HEALTHY}-fold over all {depth} layers. {ALONE}"
     help = f"{how} {rule}"
     per_layer = f"×{rounded(factor, 2)} per layer{' in the middle' if depth >= DEEP else ''}"
     if middle[0] == 0:  # what is left above it goes on falling
