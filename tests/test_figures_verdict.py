@@ -98,7 +98,7 @@ def test_the_tone_is_what_arrives_over_the_whole_depth(factor, depth, tone, arri
         words = f"healthy gradient: layer 1 gets {arrives} "
         assert told.words.endswith(f"'s signal, ×{factor:.2f} per layer on average")
     assert told.words.startswith(words)
-    whole = f"over all {depth} layers. It is said of the gradient alone: whether the network learns, its loss shows."
+    whole = f"over all {depth} layers. This is about the gradient alone; the loss shows whether the network learns."
     assert told.help.endswith(whole)
 
 

@@ -275,8 +275,8 @@ def unlike(trace: Trace, splits: list[str]) -> list[str]:
 SMOOTHING = choice(
     "smoothing",
     "Smoothing",
-    "Mean over this many recent steps; the raw line stays visible behind it. Where a point stands for several steps it "
-    "is of whole points, so of some steps more: the note below the chart says how many steps.",
+    "Mean over this many recent steps; the raw line stays visible behind it. Where a point stands for several steps, "
+    "the mean takes whole points, so some steps more; the note below the chart says how many steps.",
     {"10": "10 steps", "1": "none", "50": "50 steps", "200": "200 steps"},
 )
 SPLITS = choice(

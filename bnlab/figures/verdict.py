@@ -19,7 +19,7 @@ SLIGHT = 10  # fold over all layers, up to which two or three steep layers are n
 DEEP = 16  # layers, of which the first and the last three, which see the data and the loss, are left out of the fit
 FAINT = 1e-18  # a norm below it may be 0 one layer further: squares of its elements are less than float32 holds
 RECENT = 20  # steps of which a card tells a verdict, on the geometric mean of their gradients
-ALONE = "It is said of the gradient alone: whether the network learns, its loss shows."
+ALONE = "This is about the gradient alone; the loss shows whether the network learns."
 UNDEFINED = "A value is not finite any more; lower the learning rate."
 
 
