@@ -51,7 +51,7 @@ def visit(browser, address: str):
     begun = time.perf_counter()
     page.goto(address)
     page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=60_000)
-    page.wait_for_selector(".st-key-train button", timeout=60_000)
+    page.wait_for_selector("[class*=st-key-train-] button", timeout=60_000)
     return page, time.perf_counter() - begun
 
 
@@ -73,7 +73,7 @@ def clicked(browser, address: str, runs: RunStore) -> None:
     waits, stops = [], []
     for _ in range(CLICKS):
         page.evaluate("window.before = document.querySelector('.live-plot').dataset.address")
-        page.locator(".st-key-train button:visible").click()
+        page.locator("[class*=st-key-train-] button:visible").click()
         page.wait_for_function(POINTS, polling=20, timeout=60_000)
         waits.append(since())
         count = "() => +document.querySelector('.live-plot').dataset.updates"
@@ -158,7 +158,7 @@ def started(address: str, steps: int) -> str:
         page = browser.new_page()
         page.goto(f"{address}/?steps={steps}")
         ready(page)
-        page.locator(".st-key-train button:visible").click()
+        page.locator("[class*=st-key-train-] button:visible").click()
         page.wait_for_url("**run=**", timeout=60_000)
         run_id = page.url.split("run=")[1].split("&")[0]
         browser.close()
@@ -187,7 +187,7 @@ def watched() -> None:
         page = browser.new_page()
         page.goto(f"{address}/?steps=100000")
         ready(page)
-        page.locator(".st-key-train button:visible").click()
+        page.locator("[class*=st-key-train-] button:visible").click()
         page.wait_for_url("**run=**", timeout=60_000)
         run_id = page.url.split("run=")[1].split("&")[0]
         watching = page.url

@@ -17,7 +17,7 @@ def main() -> None:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1440, "height": 1080}, device_scale_factor=1.5, color_scheme="light")
         page.goto(f"{address}/?depth=20&seeds=0,1,2")
-        page.locator(".st-key-train button:visible").click()
+        page.locator("[class*=st-key-train-] button:visible").click()
         page.wait_for_selector("[data-status=running]", timeout=60_000)
         page.wait_for_selector("[data-status=done]", timeout=300_000)
         page.mouse.move(0, 0)

@@ -76,7 +76,8 @@ def opened(page: Page, address: str) -> Page:
 
 
 def button(page: Page, name: str):
-    return page.locator(f".st-key-{name.lower()} button:visible")
+    key = f"st-key-{name.lower()}"  # that of Train and of Reset names the run that is shown, too
+    return page.locator(f":is(.{key}, [class*={key}-]) button:visible")
 
 
 def status(page: Page, *wanted: str) -> None:

@@ -51,7 +51,9 @@ def typed(at: AppTest, name: str, text: str) -> AppTest:
 
 
 def button(at: AppTest, key: str):
-    return at.button(key=key)
+    """The button with this key, or with it and the run that is shown."""
+    (found,) = (b for b in at.button if b.key and key in (b.key, b.key.rpartition("-")[0]))
+    return found
 
 
 def chooser(at: AppTest):

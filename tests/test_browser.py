@@ -60,6 +60,33 @@ def test_train_runs_the_page_once_not_again_when_the_run_leaves_the_queue(page, 
     expect(button(page, "Stop")).to_be_disabled()  # of its end the page hears
 
 
+def test_an_impatient_hand_begins_one_run_and_a_patient_one_another(page, server):
+    rows = page.locator("[class*=st-key-beside-] button:visible")
+    opened(page, f"{server}/?{LONG}")
+    train = button(page, "Train").bounding_box()
+    page.mouse.move(train["x"] + 20, train["y"] + 10)
+    for count in (1, 2, 3):  # as a browser counts clicks that follow each other in a place
+        page.mouse.down(click_count=count)
+        page.mouse.up(click_count=count)
+        page.wait_for_timeout(300)
+    status(page, "running")
+    stopped(page)
+    expect(rows).to_have_count(0)
+    page.keyboard.down("Control")
+    for _ in range(3):
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(300)
+    page.keyboard.up("Control")
+    status(page, "running")
+    expect(rows).to_have_count(0)
+    page.wait_for_selector(RESTED, timeout=SLOW)
+    page.keyboard.press("Control+Enter")
+    expect(rows).to_have_count(1)
+    stopped(page)
+    rows.first.click()
+    stopped(page)
+
+
 def test_train_is_heard_also_while_the_page_hears_that_a_run_has_ended(page, server):
     run = trained(page, server)
     for _ in range(4):
@@ -333,8 +360,10 @@ def test_the_keyboard_trains_and_stops(page, server):
     status(page, "running")
     page.keyboard.press("Escape")
     status(page, "stopped")
-    button(page, "Train").click()  # its help stays open below the mouse
+    button(page, "Train").click()
     status(page, "running")
+    expect(button(page, "Train")).to_contain_text("another")
+    button(page, "Train").hover()  # its help opens below the mouse
     expect(page.get_by_role("tooltip")).to_be_visible()
     page.keyboard.press("Escape")
     status(page, "stopped")

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from lab_page import KINDS, address, drawn, errors, page, typed, unfolded, widget
+from lab_page import KINDS, address, button, drawn, errors, page, typed, unfolded, widget
 
 from bnlab import cards, opened
 from bnlab.address import from_query
@@ -63,7 +63,7 @@ def test_a_label_that_is_too_long_is_told_and_stands_there():
     assert not widget(at, "label-1").proto.max_chars, "the browser drops a longer text that is pasted, and says nothing"
     drawn(widget(at, "label-1").set_value("x" * 41))
     assert f"An arm's label is {'x' * 41}; allowed are 1 to 40 characters." in errors(at)
-    assert widget(at, "label-1").value == "x" * 41 and at.button(key="train").disabled
+    assert widget(at, "label-1").value == "x" * 41 and button(at, "train").disabled
 
 
 @pytest.mark.parametrize("label", ["", " ", "   ", "x" * 41, "a;b", "a "])
@@ -128,7 +128,7 @@ def test_an_arm_has_the_color_of_the_run_that_is_shown_or_none():
     assert colors() == {"no norm": style.color(0), "BN after": style.color(2), "mine": None}
     drawn(at.button(key=next(b.key for b in at.button if b.key.startswith("remove-"))).click())
     assert colors() == {"BN after": style.color(2), "mine": None}
-    drawn(at.button(key="train").click())
+    drawn(button(at, "train").click())
     assert colors() == {"BN after": style.color(0), "mine": style.color(1)}
     assert [arm["color"] for arm in cards.state(opened.store().trace(at.session_state.mine.run))["arms"]] == [
         *colors().values()

@@ -68,7 +68,7 @@ def test_a_fork_is_asked_for_and_shown(lab):
     assert fork.id != run_id and lab.origin(fork.id) == (run_id, 0, 20)
     assert fork.experiment.arm_settings[1].statistics == "moving"
     assert fork.status == "queued"
-    assert any(button.key == "train" for button in at.button)  # the Lab, where it trains
+    assert any(button.key == f"train-{fork.id}" for button in at.button)  # the Lab, where it trains
     assert at.session_state.mine.run == fork.id
 
 

@@ -5,6 +5,7 @@ import re
 import pytest
 from lab_page import address, button, chooser, drawn, errors, page, typed, widget
 from lab_page import opened as another
+from streamlit.proto.WidgetStates_pb2 import WidgetStates
 
 from bnlab import cards, database, opened
 from bnlab.database import FULL, Full
@@ -51,6 +52,20 @@ def test_train_says_that_a_run_goes_on_and_what_is_in_the_background_is_one_clic
     drawn(button(at, "stop").click())
     assert button(at, "train").label == "Train"
     assert not [text for text in at.caption if "in the background" in text.value]
+
+
+@pytest.mark.parametrize("key", ["train", "step", "reset", "train-whole"])
+def test_a_press_on_a_page_that_does_not_show_the_run_yet_begins_no_other(key):
+    if key == "reset":
+        at = page(("run", opened.store().create(Experiment(settings=Settings(depth=3))).id))
+    else:
+        at = another("inference.py") if key == "train-whole" else page()
+    before = len(opened.store().runs())
+    pressed = WidgetStates(widgets=[button(at, key).click()._widget_state])  # of the page as it is now
+    for _ in range(3):
+        assert not at._run(pressed).exception
+    assert len(opened.store().runs()) == before + 1
+    assert address(at)[-1] == ("run", opened.store().runs()[0].id)
 
 
 def test_a_name_that_a_full_disk_cannot_keep_is_said(monkeypatch):

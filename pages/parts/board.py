@@ -124,7 +124,7 @@ def whole(me: Session, run: Run) -> None:
         if is_example(run):
             st.button(
                 "Train the example", icon=":material/play_arrow:", key="train-whole",
-                on_click=begin, args=(me, run.experiment, "start"), help="Starts it as a run of your own and opens it.",
+                on_click=train_whole, args=(me, run), help="Starts it as a run of your own and opens it.",
             )  # fmt: skip
             st.caption(
                 "The shipped copy keeps only some steps of the units' statistics, and some charts need all of them. "
@@ -132,11 +132,23 @@ def whole(me: Session, run: Run) -> None:
             )
 
 
+def train_whole(me: Session, run: Run) -> None:
+    """Begin what the example asks as a run of the visitor's own."""
+    if is_shown(me, run.id):
+        begin(me, run.experiment, "start")
+
+
 def choose(me: Session, shown: str | None, key: str) -> None:
-    """Open what was chosen beside the run `shown`; unless, on the way here, the page has gone on to another run."""
-    example = opened.example_run()
-    if shown == (me.run or (example and example.id)):
+    """Open what was chosen beside the run `shown`."""
+    if is_shown(me, shown):
         look_at(me, session.value(key))
+
+
+def is_shown(me: Session, run_id: str | None) -> bool:
+    """Whether a run, or none, is still the one shown: what is pressed beside another, which a run that was begun has
+    replaced on the way here, is the second press of an impatient hand."""
+    example = opened.example_run()
+    return run_id == (me.run or (example and example.id))
 
 
 def look_at(me: Session, run_id: str) -> None:
@@ -155,11 +167,12 @@ def buttons(me: Session, run: Run | None, wrong: list[str], other: bool) -> None
     train = "Train another" if alive or paused else "Train"
     resumes = paused and not other  # what is next: to go on with it, not to begin anew
     goes_on = " The run shown goes on in the background; Stop ends it." if alive else ""
+    shown = run and run.id  # in the key of what begins a run: a press comes from the page that showed this one, or not
     with st.container(horizontal=True, vertical_alignment="center", key="buttons"):
         st.button(
             train, type="secondary" if resumes else "primary",
-            icon=":material/play_arrow:", key="train", shortcut="Ctrl+Enter", on_click=wish, args=(me, "start"),
-            disabled=bool(wrong),
+            icon=":material/play_arrow:", key=f"train-{shown}", shortcut="Ctrl+Enter", on_click=wish,
+            args=(me, "start", shown), disabled=bool(wrong),
             help="Train a new run with these settings. A fork whose settings are unchanged starts again from the "
             f"weights it was forked from.{goes_on}",
         )  # fmt: skip
@@ -182,7 +195,7 @@ def buttons(me: Session, run: Run | None, wrong: list[str], other: bool) -> None
         # in a class, a key of one must not stop all
         stop_button(me, run if alive or paused else None, "stop", "Esc" if run and run.id in me.begun else None)
         st.button(
-            "Reset", icon=":material/replay:", key="reset", on_click=reset, args=(me, run),
+            "Reset", icon=":material/replay:", key=f"reset-{shown}", on_click=reset, args=(me, run),
             disabled=run is None or is_example(run),
             help="Back to the weights it began with, the initial ones or for a fork those it was forked from: the "
             "experiment of the run shown starts again as a new run. Same seeds, so the same curves to the last bit.",
@@ -200,9 +213,10 @@ def stop_button(me: Session, run: Run | None, key: str, shortcut: str | None = N
     )  # fmt: skip
 
 
-def wish(me: Session, how: str) -> None:
-    """Begin a new run of what the controls say, which is known only when the page has read them all."""
-    me.wish = how
+def wish(me: Session, how: str, shown: str | None) -> None:
+    """Begin a new run of what the controls say beside the run `shown`; they are known when the page has read them."""
+    if is_shown(me, shown):
+        me.wish = how
 
 
 def grant(me: Session, experiment: Experiment | None) -> None:
@@ -219,12 +233,12 @@ def step(me: Session, run: Run | None, status: str) -> None:
     if status in RESTING:
         steer(me, "step", run.id)
     else:
-        wish(me, "step")
+        wish(me, "step", run and run.id)
 
 
 def reset(me: Session, run: Run) -> None:
     """Begin a run anew, and end it where it is under way; where it cannot begin anew it is left alone."""
-    if begin(me, run.id, "start") and (run.status == "paused" or opened.jobs().holds(run.id)):
+    if is_shown(me, run.id) and begin(me, run.id, "start") and (run.status == "paused" or opened.jobs().holds(run.id)):
         steer(me, "stop", run.id)
 
 

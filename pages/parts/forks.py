@@ -136,6 +136,8 @@ def origin(me: session.Session, run: Run | None) -> None:
 
 def fork(me: session.Session, run_id: str, arm: int, step: int, changes: dict, more: int) -> None:
     """Make the fork and let it train; what is wrong with it is said on the page."""
+    if not board.is_shown(me, run_id):
+        return
     try:
         run = opened.store().fork(run_id, arm, step, changes, more)
     except (KeyError, ValueError) as error:

@@ -24,10 +24,12 @@ const WRITTEN =
   "input:not([type=range], [type=checkbox], [type=radio]), textarea, select, [role=combobox], [contenteditable]";
 let spent = false;
 let pressed = null;
-const read = (help) => !document.querySelector(`[aria-describedby="${help.id}"]`)?.contains(pressed);
+// where a button stands: what begins a run is another button once that run is shown
+const place = (part) => part?.closest("[class*=st-key-]")?.className.match(/st-key-[a-z]+/)[0];
+const read = (help) => !pressed || place(document.querySelector(`[aria-describedby="${help.id}"]`)) !== pressed;
 const open = () => !!document.querySelector(OPEN) || [...document.querySelectorAll("[role=tooltip]")].some(read);
 addEventListener("focusin", () => (pressed = null), true);
-addEventListener("click", (event) => (pressed = event.target.closest?.("button") ?? null), true);
+addEventListener("click", (event) => (pressed = place(event.target.closest?.("button")) ?? null), true);
 addEventListener("keydown", (event) => {
   spent = event.key === "Escape" && (event.target.matches?.(WRITTEN) || !!document.fullscreenElement || open());
 }, true);

@@ -1,6 +1,6 @@
 // What the keyboard needs and Streamlit lacks: Tab leads into an open popover, a button that is pressed and goes away
 // hands the focus on, a run's buttons and a help say whose they are, and a chart's toolbar and legend are gone through
-// by arrows.
+// by arrows. And what an impatient mouse needs.
 const BUTTON = "button, summary";
 const FIELD = "button, input, textarea";
 const POPOVER = "[data-testid=stPopoverBody]";
@@ -112,6 +112,22 @@ addEventListener("keydown", (event) => {
 }, true);
 addEventListener("keyup", () => ((held = false), handOn()), true);
 addEventListener("pointerdown", forget, true);
+
+// The second click of a double click, and Enter again while Ctrl is held, are no press of their own: they may meet the
+// button of the run that the first has begun
+const BEGINS = "[class*=st-key-train-], [class*=st-key-reset-]";
+const HOLDS = ["Control", "Meta"];
+let entered = false;
+addEventListener("click", (event) => {
+  if (event.detail > 1 && event.target.closest?.(BEGINS)) event.stopPropagation();
+}, true);
+addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+    if (entered) event.stopPropagation();
+    entered = true;
+  } else if (HOLDS.includes(event.key) && !event.repeat) entered = false;
+}, true);
+addEventListener("keyup", ({ key }) => (entered &&= !HOLDS.includes(key)), true);
 
 // In a chart's toolbar and its legend arrows lead from button to button, and Tab comes back to the last one. An entry
 // of the legend, which is no HTML, does at Enter or Space what it does at a click
