@@ -313,9 +313,17 @@ def test_a_fork_starts_again_as_a_fork_and_with_another_question_as_a_run_of_its
         newest = store.runs()[0]
         assert address(at)[-1] == ("run", newest.id) and newest.id != fork.id
         assert store.origin(newest.id) == (parent.id, 1, 50), key
+    told = lambda: [text.value for text in at.caption if text.value.startswith("These settings")]  # noqa: E731
+    assert not told()
     typed(at, "learning_rate", "0.03")
+    assert told() == [
+        "These settings are not those of the fork shown: Train another begins at step 0 with them, not from the "
+        "weights of step 50."
+    ]
     drawn(button(at, "train").click())
     assert store.origin(store.runs()[0].id) is None
+    typed(at, "learning_rate", "0.04")
+    assert told() == ["These settings are not those of the run shown: press Train another."]
     store.delete(parent.id)
     at = page(("run", fork.id))
     opened.jobs().start(fork.id)

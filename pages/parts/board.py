@@ -201,8 +201,16 @@ def buttons(me: Session, run: Run | None, wrong: list[str], other: bool) -> None
             "experiment of the run shown starts again as a new run. Same seeds, so the same curves to the last bit.",
         )  # fmt: skip
         if other:
-            told = f"These settings are not those of the run shown: press {train}."
-            st.caption(told, width="stretch")
+            st.caption(differs(run, train), width="stretch")
+
+
+def differs(run: Run, train: str) -> str:
+    """That other settings are asked for than those of the run shown; of a fork also that it does not go on with them.
+    `train`: what the button is called that begins a run."""
+    if fork := opened.store().origin(run.id):
+        begins = f"{train} begins at step 0 with them, not from the weights of step {fork[2]:,}."
+        return f"These settings are not those of the fork shown: {begins}"
+    return f"These settings are not those of the run shown: press {train}."
 
 
 def stop_button(me: Session, run: Run | None, key: str, shortcut: str | None = None) -> None:
