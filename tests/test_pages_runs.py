@@ -11,7 +11,7 @@ from bnlab import cards, database, opened
 from bnlab.database import FULL, Full
 from bnlab.executing import execute
 from bnlab.experiment import Arm, Experiment
-from bnlab.run import Taken, run_in
+from bnlab.run import UNDER_WAY, Taken, run_in
 from bnlab.settings import Settings
 from bnlab.store import RunStore
 from pages.parts.views import INFERENCE
@@ -100,6 +100,26 @@ def test_what_is_paused_is_resumed_by_the_button_that_stands_out_unless_the_sett
     assert look() == ["secondary", "primary"] and button(at, "train").label == "Train another"
     drawn(widget(at, "depth").set_value(4))
     assert look() == ["primary", "secondary"]
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (None, "Begins a new run with these settings and pauses it after a step."),
+        ("queued", "Makes a single update. Pause first."),
+        ("running", "Makes a single update. Pause first."),
+        ("paused", "Makes a single update of the run shown."),
+        ("stopped", "Makes a single update of the run shown."),
+        ("done", "Begins a new run with these settings and pauses it after a step: the run shown has ended."),
+        ("diverged", "Begins a new run with these settings and pauses it after a step: the run shown has ended."),
+    ],
+)
+def test_step_says_whether_it_goes_on_with_the_run_shown_or_begins_a_new_one(status, told):
+    run = status and opened.store().create(Experiment(settings=Settings(depth=3)))
+    if run:
+        opened.store().change(run.id, status=status)
+    at = page(("run", run.id)) if run else page()
+    assert button(at, "step").help == told and button(at, "step").disabled == (status in UNDER_WAY)
 
 
 def test_escape_stops_a_run_only_where_it_was_begun_or_resumed():

@@ -190,7 +190,7 @@ def buttons(me: Session, run: Run | None, wrong: list[str], other: bool) -> None
         st.button(
             "Step", icon=":material/skip_next:", key="step", on_click=step, args=(me, run, status),
             disabled=alive or (status not in RESTING and bool(wrong)),
-            help="Make a single update of the run shown, if it is paused; else start one and pause after a step.",
+            help=steps_to(status),
         )  # fmt: skip
         # in a class, a key of one must not stop all
         stop_button(me, run if alive or paused else None, "stop", "Esc" if run and run.id in me.begun else None)
@@ -235,6 +235,14 @@ def grant(me: Session, experiment: Experiment | None) -> None:
         me.take("said")  # that it was deleted in another tab: the new run takes its place
         fork = run is not None and run.experiment == experiment and opened.holder(run.id).origin(run.id) is not None
         begin(me, run.id if fork else experiment, how)
+
+
+def steps_to(status: str) -> str:
+    """What Step does beside a run of this status, or the example or none."""
+    if status in RESTING or status in UNDER_WAY:
+        return f"Makes a single update{'. Pause first.' if status in UNDER_WAY else ' of the run shown.'}"
+    ended = "" if status == "example" else ": the run shown has ended"
+    return f"Begins a new run with these settings and pauses it after a step{ended}."
 
 
 def step(me: Session, run: Run | None, status: str) -> None:
