@@ -26,7 +26,7 @@ from .database import FILE, Unkept, in_terminal
 from .experiment import Experiment
 from .export import looks, tables
 from .probes import PROBES
-from .problems import in_a_line, problems
+from .problems import in_a_line, problems, series
 from .run import Run, Taken, outbreaks
 from .store import RunStore
 from .train import device_for
@@ -177,7 +177,7 @@ def diverged(run: Run) -> str:
     lost = {arm: sum(of == arm for of, _ in run.diverged) for arm in where}
     some = {arm: f" ({n} of {seeds} seeds)" if n < seeds else "" for arm, n in lost.items()}
     told = [f"{arms[arm].label} at step {step:,} in {place}{some[arm]}" for arm, (step, place) in where.items()]
-    return f"{len(where)} of {len(arms)} arm{'s' * (len(arms) > 1)} diverged: {', '.join(told)}."
+    return f"{len(where)} of {len(arms)} arm{'s' * (len(arms) > 1)} diverged: {series(told)}."
 
 
 def export(asked: argparse.Namespace) -> int:

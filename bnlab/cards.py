@@ -10,6 +10,7 @@ from .data import DATASETS
 from .figures import style
 from .figures.curves import SMOOTHING, STATISTICS
 from .figures.verdict import RECENT, UNDEFINED, verdict
+from .problems import series
 from .reading import Trace
 from .run import Run
 
@@ -144,7 +145,7 @@ def told_together(arms: list[dict[str, Any]]) -> list[str]:
     for row in zip(*helps, strict=True):
         for name, help in dict.fromkeys(row):
             of = [arm["label"] for arm, its in zip(arms, row, strict=True) if its == (name, help)]
-            whose = f" ({', '.join(of)})" if len(of) < len(arms) else ""
+            whose = f" ({series(of)})" if len(of) < len(arms) else ""
             told.append(f"{name}{whose}: {help}")
     return told
 

@@ -83,10 +83,22 @@ def problems(error: ValidationError, fields: Iterable[str] = Settings.model_fiel
     return list(dict.fromkeys(said))
 
 
-def enumeration(words: list[str], between: str = ", ", at_last: str = " and ") -> str:
-    """'a', 'a and b', 'a, b and c'."""
-    *first, last = words
-    return f"{between.join(first)}{at_last}{last}" if first else last
+def between(names: Iterable[str]) -> str:
+    """What stands between names in a list: a semicolon where one of them looks like two."""
+    return "; " if any(", " in name or " and " in name for name in names) else ", "
+
+
+def series(names: Iterable[str]) -> str:
+    """'a, b, c'; 'a, 1; a, 2; b'."""
+    names = list(names)
+    return between(names).join(names)
+
+
+def enumeration(names: Iterable[str], at_last: str = " and ") -> str:
+    """'a', 'a and b', 'a, b and c'; 'a, 1; and b'."""
+    *first, last = names = list(names)
+    apart = between(names)
+    return f"{apart.join(first)}{apart.strip(', ')}{at_last}{last}" if first else last
 
 
 def in_a_line(error: Exception) -> str:

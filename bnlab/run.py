@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from .data import DATASETS
 from .experiment import Experiment
-from .problems import enumeration
+from .problems import between, enumeration
 from .settings import SHARED, Settings, about
 
 UNDER_WAY = ("queued", "running")
@@ -174,9 +174,10 @@ def described(experiment: Experiment) -> str:
     others = [briefly(name, value) for name, value in alike.items() if name not in said and value != usual[name]]
     asked = ", ".join(filter(None, (data, network, *others)))
     count, seed = len(experiment.seeds), experiment.seeds[0]
-    seeds = f", {count} seeds" if count > 1 else f", seed {seed}" if seed else ""
-    arms = ", ".join(arm.label for arm in experiment.arms)
-    return f"{asked}: {arms}{seeds}" if asked else f"{arms}{seeds}"
+    named = [arm.label for arm in experiment.arms]
+    seeds = [f"{count} seeds"] if count > 1 else [f"seed {seed}"] if seed else []
+    told = between(named).join(named + seeds)
+    return f"{asked}: {told}" if asked else told
 
 
 def briefly(name: str, value: Any) -> str:

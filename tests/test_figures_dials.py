@@ -278,7 +278,7 @@ def test_the_marks_of_its_legend_do_not_touch(why_run):
     assert drawn.data[0].marker.size > 12 and drawn.layout.legend.itemsizing == "constant"
 
 
-@pytest.mark.parametrize(("name", "words"), [("b", "Only a, b and c are"), ("b, slow", "Only a; b, slow and c are")])
+@pytest.mark.parametrize(("name", "words"), [("b", "Only a, b and c are"), ("b, slow", "Only a; b, slow; and c are")])
 def test_arms_are_enumerated_with_commas_where_no_label_has_one(name, words):
     """'BN noisy; BN after and LN after.' read as two sentences."""
     a, b, c = dials_of((1, 1, 10, "x"), (2, 2, 20, "x"), (3, 3, 30, "x")).values()

@@ -65,7 +65,7 @@ def test_the_variance_is_parted_into_that_between_examples_and_that_between_unit
     alone = KnownTrace(Experiment(settings=wide, arms=arms[:1], seeds=(3, 5)), some)
     assert np.isnan(distributions.among_examples(alone, "a", 0, 1)), "no unit comes up twice in a step"
     note = figures.draw("distributions", known, {"layer": "1"}).layout.meta["note"]
-    assert "between examples, about, at the newest steps: some 25%, none 0%, hardly any 0%; the rest" in note
+    assert "between examples, about, at the newest steps: some 25%, none 0%, hardly any 0%. The rest" in note
 
 
 def test_the_share_between_examples_is_that_of_a_whole_mini_batch(tmp_path):

@@ -117,7 +117,7 @@ def verdict(dials: dict[str, Dial]) -> str:
         )
     among = list(dict.fromkeys(a for a, _ in able))
     parts = 0 < len(able) < len(told) * (len(told) - 1)
-    names = enumeration(among, "; " if any("," in name for name in among) else ", ")
+    names = enumeration(among)
     if len(among) < len(dials):
         only = f"Only {names} are compared{f', as both dials depend on {SAME}' if parts else ''}. "
     else:

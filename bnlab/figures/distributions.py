@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..problems import series
 from ..record import sample_at, spaced
 from . import style
 from .lasting import bounds, departed, lasting, room, ruled, ruling, wholly
@@ -197,16 +198,16 @@ def distributions(trace: Trace, *, which: str, layer: int) -> go.Figure:
     note = f"{NAMES[which].capitalize()}: median, 15 to 85% and 5 to 95%, each of a sample of {size:,} values of "
     note += over + (" over the seeds." if len(trace.experiment.seeds) > 1 else ".")
     shares = {arm: among_examples(trace, which, arm, layer) for arm in arms}
-    told = [f"{style.label(trace, arm)} {share:.0%}" for arm, share in shares.items() if np.isfinite(share)]
+    told = series(f"{style.label(trace, arm)} {share:.0%}" for arm, share in shares.items() if np.isfinite(share))
     if told:
         note += (
-            f" Share of the variance between examples, about, at the newest steps: {', '.join(told)}; the rest is "
+            f" Share of the variance between examples, about, at the newest steps: {told}. The rest is "
             "between units. At 0% a unit has the same value for every example."
         )
     if ends:
         note += ruled(trace, [arm for arm in arms if arm not in apart])
     if apart:
-        names = ", ".join(style.label(trace, arm) for arm in apart)
+        names = series(style.label(trace, arm) for arm in apart)
         note += f" On an axis of its own, as it is more than tenfold wider: {names}."
     note += lower(trace, layer) + departed(trace)
     return style.finished(figure, height=250 * rows + 110, note=note)
@@ -224,7 +225,7 @@ def histograms(trace: Trace, *, which: str, over: str, arm: int, layer: int, ste
         ridges = [(i, style.label(trace, i), style.color(i), one) for i, one in told.items()]
     if not any(one.size and len(one.share) for *_, one in ridges):
         there = [i for i in range(len(trace.experiment.arms)) if not wholly(trace, i, found[-1])]
-        others = f" Not diverged by then: {', '.join(style.label(trace, i) for i in there)}." if there else ""
+        others = f" Not diverged by then: {series(style.label(trace, i) for i in there)}." if there else ""
         return style.said(f"There is no finite value at {named(found)}." + departed(trace) + others)
     figure = go.Figure()
     gap = min(np.diff([place for place, *_ in ridges]), default=1)

@@ -11,6 +11,7 @@ from plotly.subplots import make_subplots
 
 from ..optimizers import OPTIMIZERS
 from ..probes.invariance import FACTORS
+from ..problems import series
 from ..record import EVERYTHING
 from . import style
 from .lasting import confine, lasting, parted
@@ -87,7 +88,7 @@ def invariance(trace: Trace, *, step: int, layer: int, c: float) -> go.Figure:
     if any(s.optimizer == "adam" for s in every):
         law += " Adam's steps do not shrink with the gradient: there it is η/‖W‖."
     turned = {name: present(q["angle"])[layer - 1] for _, name, q in arms}
-    angles = ", ".join(f"{name} {amount(angle, 2)}°" for name, angle in turned.items() if np.isfinite(angle))
+    angles = series(f"{name} {amount(angle, 2)}°" for name, angle in turned.items() if np.isfinite(angle))
     update = f"The next update turns the layer's weights by: {angles}." if angles else ""
     return finished(figure, style.HEIGHT, note, *numbers, *moves, law, update, seeds(trace), *left)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
+from ..problems import series
 from . import style
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def ruled(trace: Trace, arms: Iterable[int], what: str = "axis is") -> str:
     if not rule:
         return f" The {what} chosen for the start, before the networks diverged."
     less = [style.label(trace, arm) for arm in arms if arm not in rule and not wholly(trace, arm)]
-    without = f", without those of arms of which most did: {', '.join(less)}" if less else ""
+    without = f", without those of arms of which most did: {series(less)}" if less else ""
     return f" The {what} chosen for the networks that did not diverge{without}."
 
 
