@@ -1,11 +1,11 @@
-"""Runs: all there are, newest first; stop, open, rename, delete."""
+"""Runs: all there are, newest first; stop, open, rename, export, delete."""
 
 import streamlit as st
 
 from bnlab import cards, lineage, opened
 from bnlab.reading import Trace
 from bnlab.run import STOP_FIRST, UNDER_WAY, Run
-from pages.parts import board, naming, session
+from pages.parts import board, export, naming, session
 from pages.parts.session import Session
 from pages.parts.words import escaped, several
 
@@ -55,6 +55,7 @@ def row(me: Session, run: Run, label: str) -> None:
             me.open_run(run.id)
             st.switch_page("lab.py")
         naming.rename_box(me, run)
+        export.box(run)
         why = STOP_FIRST if alive else "Asks for confirmation first."
         with st.popover("Delete", icon=":material/delete:", disabled=alive, help=why):
             gone = f"Its {several(run.made - run.first, 'recorded step')} will be gone for good."

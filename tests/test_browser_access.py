@@ -174,6 +174,10 @@ def test_every_row_of_runs_is_a_group_by_its_name_before_it_has_the_focus(page, 
         for row in rows.all():
             expect(row).to_have_role("group", timeout=SLOW)
             expect(row).to_have_accessible_name(row.get_by_role("heading", level=2).inner_text())
+    rows.first.get_by_role("button", name="Export").click()
+    for words in ("Run ID", "Command for its tables"):
+        expect(page.get_by_role("button", name=f"Help for {words}")).to_be_visible()
+    expect(page.get_by_role("button", name="Help", exact=True)).to_have_count(0)
 
 
 def test_in_a_window_of_900_pixels_no_name_is_cut_and_no_button_drops_below_the_others(page, server):
@@ -182,7 +186,7 @@ def test_in_a_window_of_900_pixels_no_name_is_cut_and_no_button_drops_below_the_
     page.goto(f"{server}/runs")
     row = "document.querySelector('[class*=st-key-row-]')?.querySelectorAll('button') ?? []"
     heights = f"[...{row}].map(button => button.getBoundingClientRect().y).filter(y => y > 0)"  # Streamlit hides a copy
-    until(page, f"(ys => ys.length === 3 && new Set(ys).size === 1)({heights})")  # once the page is laid out
+    until(page, f"(ys => ys.length === 4 && new Set(ys).size === 1)({heights})")  # once the page is laid out
     page.goto(f"{server}/why")
     name = page.locator("[class*=st-key-preset-]").get_by_text("ReLU: He, Xavier, batch norm").locator("visible=true")
     assert name.evaluate("words => words.parentElement.scrollWidth <= words.parentElement.clientWidth")

@@ -1,6 +1,7 @@
 """Runs are made, opened, told apart, renamed, deleted and asked again."""
 
 import re
+import subprocess
 
 import pytest
 from lab_page import address, button, chooser, drawn, errors, page, typed, widget
@@ -8,9 +9,12 @@ from lab_page import opened as another
 from streamlit.proto.WidgetStates_pb2 import WidgetStates
 
 from bnlab import cards, database, opened
+from bnlab.__main__ import read
 from bnlab.database import FULL, Full
 from bnlab.executing import execute
 from bnlab.experiment import Arm, Experiment
+from bnlab.export import asked
+from bnlab.process import ABOVE
 from bnlab.run import UNDER_WAY, Taken, run_in
 from bnlab.settings import Settings
 from bnlab.store import RunStore
@@ -261,6 +265,36 @@ def test_runs_are_renamed_opened_and_deleted():
     assert button(at, f"delete-{run.id}").proto.type == "secondary", "Train is the one that stands out"
     drawn(button(at, f"delete-{run.id}").click())
     assert not store.runs()
+
+
+def test_a_run_s_id_its_experiment_file_and_the_command_for_its_tables_are_in_its_row(tmp_path):
+    store = opened.store()
+    run = store.create(Experiment(settings=Settings(depth=2, width=4, steps=3)))
+    execute(store, run.id, lambda: None)
+    at = another("runs.py")
+    assert not at.code, "made only while they are open"
+    at.session_state[f"export-{run.id}"] = True
+    drawn(at)
+    run_id, line = (code.value for code in at.code)
+    assert run_id == run.id
+    assert line.endswith(f" --out tables-{run.id}")
+    subprocess.run(line.replace("tables-", f"{tmp_path}/tables-"), shell=True, cwd=ABOVE, check=True)
+    assert (tmp_path / f"tables-{run.id}" / "steps.csv").exists()
+    (file,) = at.get("download_button")
+    assert file.proto.label == "Experiment file" and "a fork begins" not in file.proto.help
+    (tmp_path / "asked.json").write_text(asked.file(run), encoding="utf-8")
+    assert read(tmp_path / "asked.json") == run.experiment
+
+
+def test_where_a_run_is_forked_its_file_is_told_to_begin_anew():
+    store = opened.store()
+    parent = store.create(Experiment(settings=Settings(depth=3)))
+    store.db.execute("insert into snapshots values (?, 0, 50, x'00')", (parent.id,))
+    fork = store.fork(parent.id, 1, 50, {"learning_rate": 0.5})
+    at = another("runs.py")
+    at.session_state[f"export-{fork.id}"] = True
+    (file,) = drawn(at).get("download_button")
+    assert file.proto.help.endswith("a fork begins at step 0, not from the weights it was forked from.")
 
 
 def test_to_delete_a_fork_is_told_to_lose_its_own_steps_not_its_parents():

@@ -169,7 +169,7 @@ function nameRows() {
 // A help says what it helps with also beside a heading, or after a choice whose label is hidden. Where another view
 // takes a place, its heading has the button of the one before
 const PART = "[data-testid=stElementContainer]";
-const NAMED = "h1, h2, h3, [role=radiogroup], input";
+const NAMED = "h1, h2, h3, [role=radiogroup], input, [data-testid=stPopoverBody] p";
 const HELP = "button:is([aria-label=Help], [data-helps])";
 function nameHelps() {
   for (const help of document.querySelectorAll(HELP)) {
