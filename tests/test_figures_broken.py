@@ -51,6 +51,21 @@ def test_polluted_averages_are_judged_by_the_control(store, loss, control, told)
     assert ("suit these weights" in symptom(trace, 0, 1, cost, 1)) == (loss < 0.5)
 
 
+def test_on_a_telephone_a_number_beside_a_point_does_not_touch_the_mistake_s_name(store, monkeypatch):
+    width, letter, mark = 200, 6.5, 12  # pixels of the panel where the screen has 390, of a digit, of half a point
+    loss, right = np.full((2, len(MISTAKES)), 0.0614)
+    loss[1], loss[POLLUTED] = 2.57, 0.0449
+    monkeypatch.setattr("bnlab.figures.broken.costs", lambda _: Costs(loss, loss, right, right, 0.0))
+    drawn = shown(recorded(store), "mistakes")
+    low, high = drawn.layout.xaxis.range
+    points = [line for line in drawn.data if line.mode == "markers+text"]
+    told = [point for line in points for point in zip(line.x, line.text, line.textposition, strict=True)]
+    left = [(x, text) for x, text, side in told if side == "middle left" and np.isfinite(x)]
+    assert left
+    for x, text in left:
+        assert (np.log10(x) - low) / (high - low) * width >= mark + letter * len(text), text
+
+
 @pytest.mark.parametrize("chosen", range(1, len(MISTAKES)))
 @pytest.mark.parametrize(("loss", "was"), [(2100.0, np.inf), (np.inf, 2.3), (np.inf, np.inf), (np.nan, np.inf)])
 def test_of_a_loss_that_is_not_finite_nothing_is_concluded(store, chosen, loss, was):

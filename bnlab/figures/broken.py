@@ -96,9 +96,12 @@ def mistakes(trace: Trace, *, step: int, mistake: str) -> go.Figure:
         )  # fmt: skip
     spread = np.log10([value for value in spread if np.isfinite(value) and value > 0] or [1.0])
     room = 0.25 * max(0.2, np.ptp(spread))  # for the numbers beside the points, also where the screen is narrow
+    before = 2.5 * room  # longer ones, of small losses, and next to them the names of the mistakes
     title = f"test loss, {measure(trace, 'loss')};<br>the line begins at what it should be"
     figure.update_xaxes(
-        title=title, **axes.logarithmic(np.ptp(spread) + 2 * room), range=[spread.min() - room, spread.max() + room]
+        title=title,
+        **axes.logarithmic(np.ptp(spread) + before + room),
+        range=[spread.min() - before, spread.max() + room],
     )
     broken = ["<br>".join(wrap(label, 16)) for label in labels]
     figure.update_yaxes(range=[len(labels) - 0.5, -0.5], tickvals=list(range(len(labels))), ticktext=broken)
