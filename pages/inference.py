@@ -3,7 +3,7 @@
 import streamlit as st
 
 from bnlab.moving import conventions
-from pages.parts import board, controls, forks, session, views
+from pages.parts import board, chooser, controls, forks, session, steering, views
 
 me = session.begin()
 st.title("Inference", anchor=False)
@@ -13,13 +13,13 @@ st.markdown(
     "with the mini-batch and writes its statistics into the moving averages; `model.eval()` normalizes with the moving "
     "averages and writes nothing."
 )
-run = board.looked_at(me)
+run = chooser.looked_at(me)
 board.say(me)
 if run is None:
     st.info("No run yet. Train one in the Lab; everything here is computed from its recorded steps and snapshots.")
 else:
-    board.chooser(me, run, title=None)
-    board.whole(me, run)
+    chooser.show(me, run, title=None)
+    steering.whole(me, run)
     views.show(run.id, views.INFERENCE)
     forks.show(me, run)
 

@@ -5,7 +5,7 @@ import streamlit as st
 from bnlab import cards, lineage, opened
 from bnlab.reading import Trace
 from bnlab.run import STOP_FIRST, UNDER_WAY, Run
-from pages.parts import board, export, naming, session
+from pages.parts import board, export, naming, session, steering
 from pages.parts.session import Session
 from pages.parts.words import escaped, several
 
@@ -50,7 +50,7 @@ def row(me: Session, run: Run, label: str) -> None:
             st.caption(escaped(told))
     with actions:
         if alive or run.status == "paused":
-            board.stop_button(me, run, f"stop-{run.id}")
+            steering.stop_button(me, run, f"stop-{run.id}")
         if st.button("Open", icon=":material/open_in_new:", key=f"open-{run.id}", help="Look at this run in the Lab."):
             me.open_run(run.id)
             st.switch_page("lab.py")
@@ -62,7 +62,7 @@ def row(me: Session, run: Run, label: str) -> None:
             st.text("\n\n".join(filter(None, (run.name, gone, lost(run)))))
             st.button(  # not as Train looks, which is the way on
                 ":red[Delete for good]", icon=":material/delete_forever:", key=f"delete-{run.id}",
-                on_click=board.delete, args=(me, run),
+                on_click=steering.delete, args=(me, run),
             )  # fmt: skip
 
 

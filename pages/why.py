@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.parts import board, presets, session, views
+from pages.parts import board, chooser, presets, session, views
 
 me = session.begin()
 st.title("Why it works", anchor=False)
@@ -14,12 +14,12 @@ st.markdown(
     "large a learning rate it tolerates: train *Several learning rates*, below.\n\n"
     "How gradients vanish and explode follows laws. They are drawn beside the measurement in the Lab's *Gradient flow*."
 )
-run = board.looked_at(me)
+run = chooser.looked_at(me)
 board.say(me)
 if run is None:
     st.info("No run yet. Train one in the Lab; everything here is computed from its recorded weights.")
 else:
-    board.chooser(me, run, title=None)
+    chooser.show(me, run, title=None)
     views.show(run.id, views.WHY)
 presets.show(me)
 session.write_address(me, me.asked()[0])

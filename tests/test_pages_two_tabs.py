@@ -6,7 +6,7 @@ from lab_page import opened as another
 
 from bnlab import opened
 from bnlab.experiment import Experiment
-from pages.parts import board
+from pages.parts import chooser as choosing
 
 pytestmark = pytest.mark.usefixtures("lab")
 GONE = "The run '{}' was deleted. Choose another run."
@@ -30,7 +30,7 @@ def test_a_page_whose_run_is_deleted_in_another_tab_goes_on_to_the_example_and_s
     assert not errors(drawn(at)), "once"
     run = opened.store().create(Experiment(), name="two")
     drawn(chooser(drawn(at)).set_value(run.id))
-    monkeypatch.setattr(board, "chooser", deleting(board.chooser))
+    monkeypatch.setattr(choosing, "show", deleting(choosing.show))
     assert GONE.format(run.name) in errors(drawn(at)), "deleted before the views are drawn, as they are alone"
     assert chooser(at).value == opened.example_run().id
 
@@ -40,7 +40,7 @@ def deleting(chooser):
 
     def drawn_then_deleted(me, run, **more):
         chooser(me, run, **more)
-        if not board.is_example(run):
+        if not choosing.is_example(run):
             opened.store().delete(run.id)
 
     return drawn_then_deleted

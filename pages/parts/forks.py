@@ -11,7 +11,7 @@ from bnlab.problems import problems
 from bnlab.run import Run
 from bnlab.settings import Settings, limits
 
-from . import board, controls, session
+from . import chooser, controls, session, steering
 from .words import capital, escaped
 
 # of those that can change an arm; not gamma and beta, whose "fixed at 1 and 0" would freeze them where they are
@@ -33,7 +33,7 @@ def show(me: session.Session, run: Run) -> None:
         if said := me.take("unforked"):
             st.error(escaped(capital(said)), icon=":material/error:")
     steps = opened.holder(run.id).trace(run.id).snapshots()
-    if board.is_example(run):
+    if chooser.is_example(run):
         st.info("The example cannot be forked. Train a run of your own in the Lab.")
         return
     if not steps:
@@ -130,20 +130,20 @@ def origin(me: session.Session, run: Run | None) -> None:
         st.caption(f"Forked from {label} at step {step:,} of", width="content")
         st.button(
             escaped(parent.name), type="tertiary", icon=":material/fork_right:", key=f"origin-{run_id}",
-            on_click=board.look_at, args=(me, run_id), help="Look at the run this one was forked from.",
+            on_click=chooser.look_at, args=(me, run_id), help="Look at the run this one was forked from.",
         )  # fmt: skip
 
 
 def fork(me: session.Session, run_id: str, arm: int, step: int, changes: dict, more: int) -> None:
     """Make the fork and let it train; what is wrong with it is said on the page."""
-    if not board.is_shown(me, run_id):
+    if not chooser.is_shown(me, run_id):
         return
     try:
         run = opened.store().fork(run_id, arm, step, changes, more)
     except (KeyError, ValueError) as error:
         me.unforked = me.sentence(error, run_id)
         return
-    if board.let_train(me, run, "start"):
+    if steering.let_train(me, run, "start"):
         me.open_run(run.id)
         me.forked = True
     else:
