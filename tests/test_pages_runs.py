@@ -1,7 +1,9 @@
 """Runs are made, opened, told apart, renamed, deleted and asked again."""
 
+import os
 import re
 import subprocess
+import sys
 
 import pytest
 from lab_page import address, button, chooser, drawn, errors, page, typed, widget
@@ -267,7 +269,7 @@ def test_runs_are_renamed_opened_and_deleted():
     assert not store.runs()
 
 
-def test_a_run_s_id_its_experiment_file_and_the_command_for_its_tables_are_in_its_row(tmp_path):
+def test_a_run_s_id_its_experiment_file_and_the_command_for_its_tables_are_in_its_row(tmp_path, monkeypatch):
     store = opened.store()
     run = store.create(Experiment(settings=Settings(depth=2, width=4, steps=3)))
     execute(store, run.id, lambda: None)
@@ -278,7 +280,12 @@ def test_a_run_s_id_its_experiment_file_and_the_command_for_its_tables_are_in_it
     run_id, line = (code.value for code in at.code)
     assert run_id == run.id
     assert line.endswith(f" --out tables-{run.id}")
-    subprocess.run(line.replace("tables-", f"{tmp_path}/tables-"), shell=True, cwd=ABOVE, check=True)
+    assert str(opened.directory()) not in line, "a visitor is not told where it is"
+    line = line.replace(" DIR ", f" {opened.directory()} ").replace("tables-", f"{tmp_path}/tables-")
+    path = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(line, shell=True, cwd=ABOVE, check=True, env={**os.environ, "PATH": path})
+    monkeypatch.setenv("BNLAB_STORE", "runs")
+    assert " export runs --run " in asked.command(run, opened.directory()), "as it is by default"
     assert (tmp_path / f"tables-{run.id}" / "steps.csv").exists()
     (file,) = at.get("download_button")
     assert file.proto.label == "Experiment file" and "a fork begins" not in file.proto.help

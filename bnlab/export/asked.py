@@ -17,9 +17,14 @@ def file(run: Run) -> str:
 
 
 def command(run: Run, directory: Path) -> str:
-    """The command that exports a run of this directory, for the terminal of this machine, where this process began."""
-    python = Path(sys.executable)
-    if python.is_relative_to(Path.cwd()):
-        python = python.relative_to(Path.cwd())  # .venv/bin/python
-    words = [python, "-m", "bnlab", "export", directory, "--run", run.id, "--to", "csv", "--out", f"tables-{run.id}"]
-    return (subprocess.list2cmdline if os.name == "nt" else shlex.join)([str(word) for word in words])
+    """The command that exports a run of this directory, for a terminal in the lab's own. Who reads it may be a visitor:
+    of what lies elsewhere on the machine the path is not told, and DIR stands for the directory."""
+    python, place = (below(path, other) for path, other in ((Path(sys.executable), "python"), (directory, "DIR")))
+    words = [python, "-m", "bnlab", "export", place, "--run", run.id, "--to", "csv", "--out", f"tables-{run.id}"]
+    return (subprocess.list2cmdline if os.name == "nt" else shlex.join)(words)
+
+
+def below(path: Path, other: str) -> str:
+    """A path from where this process began, or `other` where it leads elsewhere."""
+    path = path.absolute()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else other

@@ -10,7 +10,7 @@ from bnlab.run import Run
 
 TABLES = (
     "Writes what was recorded as CSV files, one for each table, into a new folder. It is for a terminal in the lab's "
-    "directory on the machine where the lab runs."
+    "directory on the machine where the lab runs. DIR, if it is there, stands for the directory that BNLAB_STORE names."
 )
 QUESTION = "Settings, arms and seeds in JSON. It trains with `python -m bnlab train FILE.json --out DIR`."
 A_FORK = " From the file a fork begins at step 0, not from the weights it was forked from."
