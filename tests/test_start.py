@@ -10,6 +10,8 @@ import sys
 
 import pytest
 from command_line import QUIET
+from streamlit.runtime.scriptrunner import magic
+from streamlit.runtime.scriptrunner.script_cache import ScriptCache
 
 import app
 from bnlab import database, opened
@@ -145,3 +147,10 @@ def test_on_a_desktop_the_first_start_asks_for_nothing(tmp_path):
         process.terminate()
     os.close(terminal)
     assert "URL:" in said
+
+
+def test_a_page_is_compiled_as_it_is_written(monkeypatch):
+    """Streamlit's magic takes it to a tree first, at which Python up to 3.11.7 fails now and then where two threads do:
+    python/cpython#106905."""
+    monkeypatch.setattr(magic, "add_magic", None)
+    assert ScriptCache().get_bytecode(os.path.join(ABOVE, "pages", "lab.py"))
