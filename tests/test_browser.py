@@ -161,6 +161,15 @@ def test_switching_pages_keeps_the_run_and_the_question(page, server):
     stopped(page)
 
 
+def test_a_sidebar_that_streamlit_leaves_empty_is_not_seen(page, server):
+    opened(page, server)
+    sidebar = page.locator("[data-testid=stSidebar]")
+    expect(sidebar).to_be_visible()
+    # as where a page is left while a view of it is drawn, now and then
+    sidebar.evaluate("part => part.querySelectorAll('[data-testid=stElementContainer]').forEach(e => e.remove())")
+    expect(sidebar).to_be_hidden()
+
+
 def test_back_and_forward_go_from_page_to_page_and_the_page_follows_the_address(page, server):
     asked = "document.querySelector('.live-plot')?.dataset.address?.includes('{}')"
     run = trained(page, server, SHORT, "done")
