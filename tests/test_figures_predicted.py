@@ -328,3 +328,10 @@ def test_a_panel_without_points_says_why_and_has_no_ticks(tmp_path, settings, wo
     axes = drawn.layout.xaxis, drawn.layout.xaxis2, drawn.layout.yaxis, drawn.layout.yaxis2
     assert [axis.tickvals for axis in axes] == [()] * 4 and drawn.layout.yaxis3.tickvals
     assert f"no line for the gradients, {note}" in drawn.layout.meta["note"]
+
+
+@pytest.mark.parametrize(("gain", "factor"), [(100.0, "10,000"), (0.01, "1×10⁻⁴")])
+def test_the_factor_of_a_variance_beyond_what_the_theory_follows_is_that_of_the_layers_before(tmp_path, gain, factor):
+    """It was fitted over a hundred layers, of which most stood at 10^100: 3.76, not 100^2."""
+    drawn = of_one_unit(tmp_path, depth=100, width=4, activation="linear", init_gain=gain)
+    assert f" / ×{factor}." in drawn.layout.meta["note"].split("var a ")[1]

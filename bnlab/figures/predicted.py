@@ -98,8 +98,10 @@ def prediction(trace: Trace, arm: int) -> Prediction | None:
     middle = [geometric_norm(values) for values in found]
     ends = [[over(np.where(v > 0, v, np.nan), 0) for v in found] for over in (np.fmin.reduce, np.fmax.reduce)]
     growth, expected = of(trace.experiment.arm_settings[arm])
+    variance = expected.forward_variance  # beyond these the theory follows it no more
+    variance = np.where((variance > theory.TINY) & (variance < theory.HUGE), variance, np.nan)
     with np.errstate(invalid="ignore"):  # infinite growth of no gradient
-        scaled = (expected.signal_norm * middle[0][-1], expected.weight_norm * middle[1][-1], expected.forward_variance)
+        scaled = (expected.signal_norm * middle[0][-1], expected.weight_norm * middle[1][-1], variance)
     both = list(zip(map(fitted_factor, middle), map(fitted_factor, scaled), strict=True))
     with np.errstate(divide="ignore"):
         factors = *both[:2], tuple(np.divide(1.0, both[2]))
