@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from lab_page import address, button, chooser, drawn, errors, page, typed, widget
@@ -286,6 +287,9 @@ def test_a_run_s_id_its_experiment_file_and_the_command_for_its_tables_are_in_it
     subprocess.run(line, shell=True, cwd=ABOVE, check=True, env={**os.environ, "PATH": path})
     monkeypatch.setenv("BNLAB_STORE", "runs")
     assert " export runs --run " in asked.command(run, opened.directory()), "as it is by default"
+    monkeypatch.chdir(tmp_path)
+    for elsewhere in ("../secret", "runs/../../secret", tmp_path / "runs"):
+        assert " export DIR --run " in asked.command(run, Path(elsewhere)), "seen from the lab's own directory"
     assert (tmp_path / f"tables-{run.id}" / "steps.csv").exists()
     (file,) = at.get("download_button")
     assert file.proto.label == "Experiment file" and "a fork begins" not in file.proto.help

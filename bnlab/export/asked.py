@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ..process import ABOVE
 from ..run import Run
 
 
@@ -25,6 +26,6 @@ def command(run: Run, directory: Path) -> str:
 
 
 def below(path: Path, other: str) -> str:
-    """A path from where this process began, or `other` where it leads elsewhere."""
-    path = path.absolute()
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else other
+    """A path from the lab's own directory, or `other` where it leads elsewhere."""
+    path = Path(os.path.abspath(path))  # without "..", and a virtual environment's python stays its own
+    return str(path.relative_to(ABOVE)) if path.is_relative_to(ABOVE) else other

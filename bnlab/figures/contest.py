@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..probes.curvature import limit
+from ..problems import series
 from . import style
 from .dials import NONE_BELOW, ROUGHNESS
 from .lasting import bounds, confine, finite, lasting, lost, parted, room, ruling
@@ -128,7 +129,7 @@ def curvature(trace: Trace) -> go.Figure:
         notes.append("The Hessian is that of the loss; weight decay adds λ to it, so the loss may have that much less.")
     if above:
         notes.append(
-            f"Beyond it at times: {', '.join(above)}. On a quadratic that would diverge; another loss may bend back, "
+            f"Beyond it at times: {series(above)}. On a quadratic that would diverge; another loss may bend back, "
             "and every mini-batch has its own."
         )
     if any(s.optimizer == "adam" for s in trace.experiment.arm_settings):

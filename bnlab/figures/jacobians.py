@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..probes.jacobian import WIDEST
+from ..problems import series
 from . import style
 from .lasting import room
 from .looks import OLD, absent, each, finished, line, middle, newest, seeds, titled
@@ -140,7 +141,7 @@ def spectra(trace: Trace, *, step: int) -> go.Figure:
     )
     if gone:
         words += (
-            f" Lost, below 10⁻¹² of the greatest, from layer 1 to the top: {', '.join(gone)} of the directions. Layers "
+            f" Lost, below 10⁻¹² of the greatest, from layer 1 to the top: {series(gone)} of the directions. Layers "
             "that shrink some directions more than others lose them with depth; one layer loses those behind a unit "
             "without a slope."
         )

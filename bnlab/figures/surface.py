@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..probes.landscape import waypoints
+from ..problems import series
 from ..train import scheduled
 from . import axes, style
 from .lasting import lost
@@ -182,7 +183,7 @@ def along_path(trace: Trace, shown: dict[int, dict[str, np.ndarray]], slices: di
     return (
         f"in the plane of the first two principal components of the path (white: {drawn}snapshots taken with "
         "scores), in distances of all parameters: weights, biases, γ and β, which hold of the path's variance: "
-        f"{', '.join(shares)}"
+        f"{series(shares)}"
     )
 
 
