@@ -247,6 +247,31 @@ def test_a_page_whose_query_comes_before_itself_leaves_the_page_before_its_own(
     assert page.evaluate("location.pathname + location.search") == back
 
 
+def test_a_late_address_of_another_page_leaves_the_page_that_back_has_opened_its_own(page, server):
+    opened(page, server)
+    back = "new Promise(gone => (addEventListener('popstate', gone, {once: true}), history.back()))"
+    page.evaluate("['/?view=Old', '/?view=Own', '/inference'].forEach(a => history.pushState({}, '', a))")
+    page.evaluate(back)
+    page.evaluate("history.pushState({}, '', '/why?view=Own')")
+    page.evaluate(back)
+    assert page.evaluate("location.pathname + location.search") == "/?view=Own"
+
+
+def test_no_button_moves_under_a_mouse_that_rests(page, server):
+    """Step that was pressed twice met Resume, and Reset met Stop."""
+    opened(page, f"{server}/?{LONG}")
+    places = lambda: [button(page, name).bounding_box()["x"] for name in ("Step", "Stop", "Reset")]  # noqa: E731
+    before = places()
+    button(page, "Step").click()
+    page.locator(".st-key-resume button:visible").wait_for(timeout=SLOW)
+    assert places() == before
+    button(page, "Resume").click()
+    status(page, "running")
+    button(page, "Stop").locator("kbd, [class*=shortcut]").first.wait_for(timeout=SLOW)
+    assert places() == before
+    stopped(page)
+
+
 def test_a_page_whose_run_is_deleted_in_another_tab_goes_on_to_the_example_by_itself(page, browser, server):
     run = trained(page, server, SHORT, "done")
     tabs = {where: browser.new_page() for where in ("inference", "why")}

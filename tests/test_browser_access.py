@@ -260,6 +260,22 @@ def test_a_chart_s_toolbar_bears_its_title_and_is_one_stop_of_tab(page, server):
     assert "ln 10" not in read and "img" not in read and 'button "no norm: test" [pressed]' in read, read
 
 
+def test_tab_goes_through_all_that_export_has_opened(page, server):
+    trained(page, server, SHORT, "done")
+    page.goto(f"{server}/runs")
+    export = page.locator("[class*=st-key-export-] button:visible").first
+    export.focus()
+    page.keyboard.press("Enter")
+    page.locator("[data-testid=stPopoverBody] [data-testid=stDownloadButton]").wait_for(timeout=SLOW)
+    met = []
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        met.append(page.evaluate("document.activeElement.ariaLabel || document.activeElement.innerText"))
+    assert met[5].endswith("Export") or "Export" in met[5], met
+    assert any("Experiment file" in name for name in met), met
+    assert sum("Copy" in name for name in met) == 2, met
+
+
 @pytest.mark.parametrize("around", ["document.body", "document.querySelector('[data-testid=stMain]')"])
 def test_tab_leads_into_what_a_click_has_opened_where_the_button_has_no_focus_as_in_safari(page, server, around):
     page.add_init_script("delete Element.prototype.checkVisibility")  # as before Safari 17.4

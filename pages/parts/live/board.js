@@ -24,8 +24,9 @@ const WRITTEN =
   "input:not([type=range], [type=checkbox], [type=radio]), textarea, select, [role=combobox], [contenteditable]";
 let spent = false;
 let pressed = null;
-// where a button stands: what begins a run is another button once that run is shown
-const place = (part) => part?.closest("[class*=st-key-]")?.className.match(/st-key-[a-z]+/)[0];
+// where a button stands: what begins a run is another button once that run is shown, and Pause stands where Resume did
+const key = (part) => part?.closest("[class*=st-key-]")?.className.match(/st-key-[a-z]+/)[0];
+const place = (part) => key(part)?.replace("resume", "pause");
 const read = (help) => !pressed || place(document.querySelector(`[aria-describedby="${help.id}"]`)) !== pressed;
 const open = () => !!document.querySelector(OPEN) || [...document.querySelectorAll("[role=tooltip]")].some(read);
 addEventListener("focusin", () => (pressed = null), true);

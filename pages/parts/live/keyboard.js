@@ -15,7 +15,8 @@ const BUSY = `${TRAINING}, [data-testid=stApp]:not([data-test-script-state=notRu
 const LOOK = 250;
 const QUIET = 4;
 // Safari 17.3 lacks the first
-const seen = (element) => element.checkVisibility?.() ?? element.getClientRects().length > 0;
+const VISIBLE = { visibilityProperty: true }; // what waits hidden for the mouse takes no focus
+const seen = (element) => element.checkVisibility?.(VISIBLE) ?? element.getClientRects().length > 0;
 const usable = (element) => !element.disabled && seen(element);
 // a button with a help is there twice, once for telephones
 const opened = () => [...document.querySelectorAll(OPENER)].find(usable);
