@@ -243,18 +243,24 @@ def test_a_page_whose_query_comes_before_itself_leaves_the_page_before_its_own(
 ):
     opened(page, server)
     page.evaluate("all => all.forEach(address => history.pushState({}, '', address))", [own, then, elsewhere])
-    page.evaluate("new Promise(gone => (addEventListener('popstate', gone, {once: true}), history.back()))")
-    assert page.evaluate("location.pathname + location.search") == back
+    gone = """new Promise(tell => {
+      addEventListener('popstate', () => tell(location.pathname + location.search), {once: true});
+      history.back(); })"""
+    assert page.evaluate(gone) == back
 
 
 def test_a_late_address_of_another_page_leaves_the_page_that_back_has_opened_its_own(page, server):
     opened(page, server)
-    back = "new Promise(gone => (addEventListener('popstate', gone, {once: true}), history.back()))"
     page.evaluate("['/?view=Old', '/?view=Own', '/inference'].forEach(a => history.pushState({}, '', a))")
-    page.evaluate(back)
-    page.evaluate("history.pushState({}, '', '/why?view=Own')")
-    page.evaluate(back)
-    assert page.evaluate("location.pathname + location.search") == "/?view=Own"
+    written = page.evaluate("""new Promise(tell => {
+      addEventListener('popstate', () => {  // all before Streamlit goes on
+        const { replaceState } = history, written = [];
+        history.replaceState = (state, title, address) => written.push(address);
+        history.pushState({}, '', '/why?view=Own');
+        history.replaceState = replaceState;
+        tell(written); }, {once: true});
+      history.back(); })""")
+    assert written == [f"{server}/?view=Own"]
 
 
 def test_no_button_moves_under_a_mouse_that_rests(page, server):
