@@ -229,38 +229,41 @@ def test_the_view_stands_in_the_address_where_reload_and_back_find_it(page, serv
     at("", "", "loss")
 
 
+# what is written into the address of the page that is left, once another is opened; before Streamlit goes on
+LEFT = """elsewhere => {
+  const { replaceState } = history, written = [];
+  history.replaceState = (state, title, address) => written.push(address);
+  history.pushState({}, '', elsewhere);
+  history.replaceState = replaceState;
+  return written; }"""
+
+
 @pytest.mark.parametrize(
-    ("own", "then", "elsewhere", "back"),
+    ("own", "then", "elsewhere", "left"),
     [
-        ("/?view=Own", "/?view=Theirs", "/inference?view=Theirs", "/?view=Own"),
-        ("/?view=Own", "/?view=Own", "/inference?view=Own", "/?view=Own"),
-        ("/?view=Own", "/?view=Chosen", "/inference", "/?view=Chosen"),
-        ("/?embed=true&view=Own", "/?embed=true", "/inference?embed=true", "/?embed=true"),  # Streamlit keeps that
+        ("/?view=Own", "/?view=Theirs", "/inference?view=Theirs", ["/?view=Own"]),
+        ("/?view=Own", "/?view=Own", "/inference?view=Own", ["/?view=Own"]),
+        ("/?view=Own", "/?view=Chosen", "/inference", []),
+        ("/?embed=true&view=Own", "/?embed=true", "/inference?embed=true", []),  # Streamlit keeps that
     ],
 )
 def test_a_page_whose_query_comes_before_itself_leaves_the_page_before_its_own(
-    page, server, own, then, elsewhere, back
+    page, server, own, then, elsewhere, left
 ):
     opened(page, server)
-    page.evaluate("all => all.forEach(address => history.pushState({}, '', address))", [own, then, elsewhere])
-    gone = """new Promise(tell => {
-      addEventListener('popstate', () => tell(location.pathname + location.search), {once: true});
-      history.back(); })"""
-    assert page.evaluate(gone) == back
+    pushed = f"""([own, then, elsewhere]) => {{
+      for (const address of [own, then]) history.pushState({{}}, '', address);
+      return ({LEFT})(elsewhere); }}"""
+    assert page.evaluate(pushed, [own, then, elsewhere]) == [server + address for address in left]
 
 
 def test_a_late_address_of_another_page_leaves_the_page_that_back_has_opened_its_own(page, server):
     opened(page, server)
-    page.evaluate("['/?view=Old', '/?view=Own', '/inference'].forEach(a => history.pushState({}, '', a))")
-    written = page.evaluate("""new Promise(tell => {
-      addEventListener('popstate', () => {  // all before Streamlit goes on
-        const { replaceState } = history, written = [];
-        history.replaceState = (state, title, address) => written.push(address);
-        history.pushState({}, '', '/why?view=Own');
-        history.replaceState = replaceState;
-        tell(written); }, {once: true});
-      history.back(); })""")
-    assert written == [f"{server}/?view=Own"]
+    back = f"""new Promise(tell => {{
+      for (const address of ['/?view=Old', '/?view=Own', '/inference']) history.pushState({{}}, '', address);
+      addEventListener('popstate', () => tell(({LEFT})('/why?view=Own')), {{once: true}});
+      history.back(); }})"""
+    assert page.evaluate(back) == [f"{server}/?view=Own"]
 
 
 def test_no_button_moves_under_a_mouse_that_rests(page, server):
