@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from lab_browser import LONG, RESTED, SHORT, SLOW, button, drawn, opened, redrawn, status, step, stopped, trained, until
+from lab_browser import LONG, SHORT, SLOW, button, drawn, opened, redrawn, status, step, stopped, trained, until
 from playwright.sync_api import expect
 
 from pages.parts.controls import END
@@ -58,33 +58,6 @@ def test_train_runs_the_page_once_not_again_when_the_run_leaves_the_queue(page, 
     assert len(sent) == before + 1
     stopped(page)
     expect(button(page, "Stop")).to_be_disabled()  # of its end the page hears
-
-
-def test_an_impatient_hand_begins_one_run_and_a_patient_one_another(page, server):
-    rows = page.locator("[class*=st-key-beside-] button:visible")
-    opened(page, f"{server}/?{LONG}")
-    train = button(page, "Train").bounding_box()
-    page.mouse.move(train["x"] + 20, train["y"] + 10)
-    for count in (1, 2, 3):  # as a browser counts clicks that follow each other in a place
-        page.mouse.down(click_count=count)
-        page.mouse.up(click_count=count)
-        page.wait_for_timeout(300)
-    status(page, "running")
-    stopped(page)
-    expect(rows).to_have_count(0)
-    page.keyboard.down("Control")
-    for _ in range(3):
-        page.keyboard.press("Enter")
-        page.wait_for_timeout(300)
-    page.keyboard.up("Control")
-    status(page, "running")
-    expect(rows).to_have_count(0)
-    page.wait_for_selector(RESTED, timeout=SLOW)
-    page.keyboard.press("Control+Enter")
-    expect(rows).to_have_count(1)
-    stopped(page)
-    rows.first.click()
-    stopped(page)
 
 
 def test_train_is_heard_also_while_the_page_hears_that_a_run_has_ended(page, server):
@@ -170,117 +143,6 @@ def test_a_sidebar_that_streamlit_leaves_empty_is_not_seen(page, server):
     expect(sidebar).to_be_hidden()
 
 
-def test_back_and_forward_go_from_page_to_page_and_the_page_follows_the_address(page, server):
-    asked = "document.querySelector('.live-plot')?.dataset.address?.includes('{}')"
-    run = trained(page, server, SHORT, "done")
-
-    def at(path: str, run_id: str) -> None:
-        until(page, f"location.pathname === '/{path}' && location.search.includes('run={run_id}')")
-        until(page, asked.format(run_id))
-        page.wait_for_selector(RESTED, timeout=SLOW)
-
-    opened(page, f"{server}/?run={run}")
-    entries = page.evaluate("history.length")
-    status(page, "done")
-    button(page, "Train").click()
-    until(page, f"!location.search.includes('run={run}')")
-    status(page, "done")
-    other = page.evaluate("new URLSearchParams(location.search).get('run')")
-    assert page.evaluate("history.length") == entries, "Back does not go to a question asked here before"
-    page.get_by_role("link", name="Inference").click()
-    at("inference", other)
-    page.locator(".st-key-head [data-testid=stSelectbox] input").click()
-    page.get_by_role("option").nth(1).click()
-    at("inference", run)
-    page.get_by_role("link", name="Why it works").click()
-    at("why", run)
-    assert page.evaluate("history.length") == entries + 2, "one for each page"
-    for pages, path, run_id in ((-2, "", other), (1, "inference", run), (1, "why", run), (-1, "inference", run)):
-        page.evaluate("pages => history.go(pages)", pages)
-        at(path, run_id)
-
-
-def test_the_view_stands_in_the_address_where_reload_and_back_find_it(page, server):
-    def at(path: str, query: str, figure: str) -> None:
-        until(page, f"location.pathname === '/{path}' && location.search === '{query}'")
-        until(page, f"document.querySelector('.live-plot')?.dataset.address?.endsWith('/{figure}')")
-        page.wait_for_selector(RESTED, timeout=SLOW)
-
-    opened(page, server)
-    entries = page.evaluate("history.length")
-    page.get_by_role("radio", name="Gradient flow", exact=True).click()
-    at("", "?view=Gradient+flow", "gradient_flow")
-    assert page.evaluate("history.length") == entries, "Back does not go to a view chosen here before"
-    page.reload()
-    at("", "?view=Gradient+flow", "gradient_flow")
-    page.get_by_role("link", name="Inference").click()
-    at("inference", "", "three_losses")
-    page.get_by_role("radio", name="Population", exact=True).click()
-    at("inference", "?view=Population", "in_practice")
-    page.get_by_role("link", name="Lab").click()
-    at("", "?view=Gradient+flow", "gradient_flow")
-    page.get_by_role("radio", name="Distributions", exact=True).click()
-    at("", "?view=Distributions", "distributions")
-    page.go_back()
-    at("inference", "?view=Population", "in_practice")
-    page.go_back()
-    at("", "?view=Gradient+flow", "gradient_flow")
-    page.get_by_role("radio", name="Loss and accuracy", exact=True).click()
-    at("", "", "loss")
-
-
-# what is written into the address of the page that is left, once another is opened; before Streamlit goes on
-LEFT = """elsewhere => {
-  const { replaceState } = history, written = [];
-  history.replaceState = (state, title, address) => written.push(address);
-  history.pushState({}, '', elsewhere);
-  history.replaceState = replaceState;
-  return written; }"""
-
-
-@pytest.mark.parametrize(
-    ("own", "then", "elsewhere", "left"),
-    [
-        ("/?view=Own", "/?view=Theirs", "/inference?view=Theirs", ["/?view=Own"]),
-        ("/?view=Own", "/?view=Own", "/inference?view=Own", ["/?view=Own"]),
-        ("/?view=Own", "/?view=Chosen", "/inference", []),
-        ("/?embed=true&view=Own", "/?embed=true", "/inference?embed=true", []),  # Streamlit keeps that
-    ],
-)
-def test_a_page_whose_query_comes_before_itself_leaves_the_page_before_its_own(
-    page, server, own, then, elsewhere, left
-):
-    opened(page, server)
-    pushed = f"""([own, then, elsewhere]) => {{
-      for (const address of [own, then]) history.pushState({{}}, '', address);
-      return ({LEFT})(elsewhere); }}"""
-    assert page.evaluate(pushed, [own, then, elsewhere]) == [server + address for address in left]
-
-
-def test_a_late_address_of_another_page_leaves_the_page_that_back_has_opened_its_own(page, server):
-    opened(page, server)
-    back = f"""new Promise(tell => {{
-      for (const address of ['/?view=Old', '/?view=Own', '/inference']) history.pushState({{}}, '', address);
-      addEventListener('popstate', () => tell(({LEFT})('/why?view=Own')), {{once: true}});
-      history.back(); }})"""
-    assert page.evaluate(back) == [f"{server}/?view=Own"]
-
-
-def test_no_button_moves_under_a_mouse_that_rests(page, server):
-    """Step that was pressed twice met Resume, and Reset met Stop."""
-    opened(page, f"{server}/?{LONG}")
-    places = lambda: [button(page, name).bounding_box()["x"] for name in ("Step", "Stop", "Reset")]  # noqa: E731
-    before = places()
-    button(page, "Step").click()
-    page.locator(".st-key-resume button:visible").wait_for(timeout=SLOW)
-    assert places() == before
-    button(page, "Resume").click()
-    status(page, "running")
-    button(page, "Stop").locator("kbd, [class*=shortcut]").first.wait_for(timeout=SLOW)
-    assert places() == before
-    stopped(page)
-
-
 def test_a_page_whose_run_is_deleted_in_another_tab_goes_on_to_the_example_by_itself(page, browser, server):
     run = trained(page, server, SHORT, "done")
     tabs = {where: browser.new_page() for where in ("inference", "why")}
@@ -348,66 +210,3 @@ def test_the_list_of_runs_follows_those_that_train_and_the_keyboard_renames_stop
     other.close()
     status(page, "running")
     stopped(page)
-
-
-def test_escape_that_closes_a_list_or_a_help_does_not_stop_the_training(page, server):
-    trained(page, server)
-    expect(button(page, "Stop")).to_be_enabled()  # the page has heard of the run: no rerun is under way
-    page.wait_for_selector(RESTED, timeout=SLOW)
-    for box in ("[class*=st-key-learning_rate-] input", ".st-key-head input"):
-        for _ in range(40):  # a redraw of the page may close it
-            page.locator(box).first.focus()
-            page.keyboard.press("ArrowDown")
-            page.wait_for_timeout(250)
-            if page.locator("[role=listbox]").count():
-                break
-        page.keyboard.press("Escape")
-        page.locator("[role=listbox]").first.wait_for(state="hidden", timeout=SLOW)
-        page.keyboard.press("Escape")  # the list is closed, its box has the focus
-    page.get_by_text("no norm", exact=True).first.click()
-    label = page.locator("[class*=st-key-label-] input").first
-    label.press_sequentially(" at all")
-    label.press("Escape")
-    page.get_by_role("button", name="Help for Smoothing").focus()
-    page.get_by_role("tooltip").wait_for(timeout=SLOW)
-    page.keyboard.press("Escape")
-    page.get_by_role("tooltip").wait_for(state="detached", timeout=SLOW)
-    redrawn(page)
-    status(page, "running")
-    stopped(page)
-
-
-def test_a_button_that_goes_away_hands_the_keyboard_on(page, server):
-    focused = page.locator(":focus")
-    trained(page, server)
-    button(page, "Pause").focus()
-    for then, named in [("paused", "Resume"), ("running", "Pause"), ("paused", "Resume")]:
-        page.keyboard.press("Space")
-        status(page, then)
-        expect(focused).to_have_text(re.compile(named))
-    seen = step(page)
-    button(page, "Step").press("Enter")
-    until(page, f"+document.querySelector('.board').dataset.step > {seen}")
-    expect(button(page, "Step")).to_be_focused()
-    button(page, "Stop").press("Enter")
-    expect(button(page, "Stop")).to_be_disabled()
-    expect(button(page, "Reset")).to_be_focused()
-    page.get_by_text("no norm", exact=True).first.click()
-    page.locator("[class*=st-key-remove-] button:visible").press("Enter")
-    expect(focused).to_have_text(re.compile("BN$"))
-
-
-def test_the_keyboard_trains_and_stops(page, server):
-    opened(page, f"{server}/?{LONG}")
-    page.keyboard.press("Control+Enter")
-    status(page, "running")
-    page.keyboard.press("Escape")
-    status(page, "stopped")
-    button(page, "Train").click()
-    status(page, "running")
-    expect(button(page, "Train")).to_contain_text("another")
-    page.mouse.move(0, 0)  # and back: where nothing moves, no help opens
-    button(page, "Train").hover()
-    expect(page.get_by_role("tooltip")).to_be_visible()
-    page.keyboard.press("Escape")
-    status(page, "stopped")

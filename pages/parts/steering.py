@@ -23,7 +23,7 @@ def buttons(me: Session, run: Run | None, wrong: list[str], other: bool) -> None
     train = "Train another" if alive or paused else "Train"
     resumes = paused and not other  # what is next: to go on with it, not to begin anew
     goes_on = " The run shown goes on in the background; Stop ends it." if alive else ""
-    shown = run and run.id  # in the key of what begins a run: a press comes from the page that showed this one, or not
+    shown = run and run.id  # in the keys of what begins a run: a press is known by the run that it was made beside
     with st.container(horizontal=True, vertical_alignment="center", key="buttons"):
         st.button(
             train, type="secondary" if resumes else "primary",
@@ -63,8 +63,9 @@ def buttons(me: Session, run: Run | None, wrong: list[str], other: bool) -> None
 def differs(run: Run, train: str) -> str:
     """That other settings are asked for than those of the run shown; of a fork also that it does not go on with them.
     `train`: what the button is called that begins a run."""
-    if fork := opened.store().origin(run.id):
-        begins = f"{train} begins at step 0 with them, not from the weights of step {fork[2]:,}."
+    if forked := opened.store().origin(run.id):
+        _, _, at = forked
+        begins = f"{train} begins at step 0 with them, not from the weights of step {at:,}."
         return f"These settings are not those of the fork shown: {begins}"
     return f"These settings are not those of the run shown: press {train}."
 
